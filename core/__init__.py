@@ -1,0 +1,1 @@
+"""What every other package may use: configuration, the registry, user errors."""

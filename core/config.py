@@ -1,0 +1,262 @@
+"""Configuration: a YAML file checked against typed sections, with command-line overrides.
+
+A section is a dataclass; its fields are the keys, their annotations the types. The MODEL section's class
+belongs to the model, so a new model brings its own keys.
+"""
+
+import copy
+import dataclasses
+import difflib
+import os
+import typing
+from dataclasses import dataclass, field
+from typing import Optional
+
+import yaml
+
+from core.errors import UserError
+
+MODES = ("train", "valid", "test", "infer")
+
+# Keys of the original's files that mean nothing here: accepted, so that old files load, and reported.
+OBSOLETE = {
+    "num_gpus": "the number of cards is what the launcher starts",
+    "buf_size": "the loader keeps two batches per worker ready",
+}
+
+
+def key(default, least=None, choices=None):
+    """A dataclass field with a lower bound or a set of allowed values."""
+    made = {"default_factory": lambda: copy.copy(default)} if isinstance(default, list) else {"default": default}
+    return field(metadata={"least": least, "choices": choices}, **made)
+
+
+@dataclass
+class ModelSection:
+    """MODEL keys that every model has."""
+
+    name: str
+    format: str = key("mp4", choices=("mp4", "pkl"))
+    num_classes: int = key(400, least=1)
+    seg_num: int = key(7, least=1)
+    seglen: int = key(5, least=1)
+    image_mean: list = key([0.485, 0.456, 0.406])
+    image_std: list = key([0.229, 0.224, 0.225])
+    topk: int = key(5, least=1)
+    labels: str = "./data/dataset/kinetics_labels.json"
+
+
+@dataclass
+class ReaderSection:
+    """Keys of every section that reads clips. seg_num and seglen default to those of MODEL."""
+
+    filelist: str = ""
+    batch_size: int = key(1, least=1)
+    short_size: int = key(256, least=1)
+    target_size: int = key(224, least=1)
+    num_reader_threads: int = key(12, least=0)
+    max_bad_ratio: float = key(0.1, least=0.0)
+    seg_num: Optional[int] = key(None, least=1)
+    seglen: Optional[int] = key(None, least=1)
+
+
+@dataclass
+class TrainSection(ReaderSection):
+    """TRAIN: reading, optimisation and schedule."""
+
+    use_gpu: bool = True
+    epoch: int = key(60, least=1)
+    learning_rate: float = key(0.01, least=0.0)
+    learning_rate_decay: float = key(0.1, least=0.0)
+    l2_weight_decay: float = key(1e-4, least=0.0)
+    momentum: float = key(0.9, least=0.0)
+    flip_ratio: float = key(0.5, least=0.0)
+    total_videos: int = key(0, least=0)
+
+
+@dataclass
+class InferSection(ReaderSection):
+    """INFER: a list, or one video or folder of videos."""
+
+    video_path: str = ""
+
+
+SECTIONS = {"TRAIN": TrainSection, "VALID": ReaderSection, "TEST": ReaderSection, "INFER": InferSection}
+
+
+@dataclass
+class Config:
+    """A checked configuration. Sections are attributes: `config.MODEL.seg_num`, `config.TRAIN.epoch`."""
+
+    MODEL: ModelSection
+    TRAIN: TrainSection
+    VALID: ReaderSection
+    TEST: ReaderSection
+    INFER: InferSection
+    notes: list = field(default_factory=list)
+
+    def section(self, mode):
+        """The section of a mode ("train", "valid", "test", "infer"), seg_num and seglen filled in from MODEL."""
+        if mode not in MODES:
+            raise UserError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
+        section = getattr(self, mode.upper())
+        return dataclasses.replace(
+            section,
+            seg_num=section.seg_num or self.MODEL.seg_num,
+            seglen=section.seglen or self.MODEL.seglen,
+        )
+
+    def as_dict(self):
+        """The whole configuration as plain data, for logs and result files."""
+        return {name: dataclasses.asdict(getattr(self, name)) for name in ("MODEL", *SECTIONS)}
+
+
+def load_config(path, model_section, overrides=(), model_name=None):
+    """Read, override and check a configuration.
+
+    Args:
+        path: YAML file.
+        model_section: function from a model's name to the dataclass of its MODEL section.
+        overrides: strings "SECTION.key=value", applied in order; values are YAML.
+        model_name: if given, replaces MODEL.name.
+
+    Returns:
+        Config.
+
+    Raises:
+        UserError: naming the key at fault, and the nearest known one.
+    """
+    data = _read_yaml(path)
+    for text in overrides:
+        _apply_override(data, text)
+    missing = [name for name in ("MODEL", *SECTIONS) if data.get(name) is None]
+    if missing:
+        raise UserError(f"{path}: missing section {', '.join(missing)}")
+    _refuse_unknown(data, ("MODEL", *SECTIONS), f"{path}: section")
+    if not isinstance(data["MODEL"], dict):
+        raise UserError(f"{path}: section MODEL: expected keys and values, found {data['MODEL']!r}")
+    if model_name:
+        data["MODEL"]["name"] = model_name
+    if "name" not in data["MODEL"]:
+        raise UserError(f"{path}: missing key MODEL.name")
+    classes = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
+    notes = []
+    sections = {name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()}
+    config = Config(**sections, notes=notes)
+    _check_together(config, path)
+    return config
+
+
+def _read_yaml(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise UserError(f"config file not found: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"config file {path}: expected sections {', '.join(('MODEL', *SECTIONS))}, found {data!r:.60}")
+    return data
+
+
+def _apply_override(data, text):
+    target, equals, value = text.partition("=")
+    section, dot, name = target.strip().partition(".")
+    if not (equals and dot and section and name):
+        raise UserError(f"-o {text}: expected SECTION.key=value, for example -o TRAIN.epoch=10")
+    _refuse_unknown([section], ("MODEL", *SECTIONS), f"-o {text}: section")
+    try:
+        value = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"-o {text}: the value is not valid YAML") from None
+    data.setdefault(section, {})
+    if not isinstance(data[section], dict):
+        data[section] = {}
+    data[section][name] = value
+
+
+def _refuse_unknown(names, known, where):
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise UserError(f"{where} {name!r} is unknown; {hint}")
+
+
+def _parse_section(cls, data, name, path, notes):
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: section {name}: expected keys and values, found {data!r:.60}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for given, value in data.items():
+        if given in OBSOLETE and given not in fields:
+            notes.append(f"{name}.{given} is ignored: {OBSOLETE[given]}")
+            continue
+        _refuse_unknown([given], tuple(fields), f"{path}: key {name}.")
+        values[given] = _check(value, fields[given], f"{path}: {name}.{given}")
+    return cls(**values)
+
+
+def _check(value, spec, where):
+    """`value` as the type that `spec` (a dataclass field) asks for, within its bounds."""
+    expected = spec.type
+    optional = typing.get_origin(expected) is typing.Union
+    if optional:
+        if value is None:
+            return None
+        expected = typing.get_args(expected)[0]
+    if expected is str and value is None:
+        value = ""
+    if expected is float:
+        value = _as_float(value)
+    if type(value) is not expected:
+        raise UserError(f"{where}: expected {_TYPE_NAMES[expected]}, found {value!r}")
+    least, choices = spec.metadata.get("least"), spec.metadata.get("choices")
+    if least is not None and not value >= least:
+        raise UserError(f"{where}: expected at least {least}, found {value!r}")
+    if choices and value not in choices:
+        raise UserError(f"{where}: expected one of {', '.join(choices)}, found {value!r}")
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", list: "a list"}
+
+
+def _as_float(value):
+    # YAML 1.1 reads 1e-4 (no dot) as text; the original's own file is written so.
+    if isinstance(value, str) or type(value) is int:
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _check_together(config, path):
+    for name in ("image_mean", "image_std"):
+        value = getattr(config.MODEL, name)
+        if len(value) != 3 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
+            raise UserError(f"{path}: MODEL.{name}: expected three numbers (R, G, B), found {value!r}")
+    if any(v <= 0 for v in config.MODEL.image_std):
+        raise UserError(f"{path}: MODEL.image_std: expected positive numbers, found {config.MODEL.image_std!r}")
+    for name in SECTIONS:
+        section = getattr(config, name)
+        if section.target_size > section.short_size:
+            raise UserError(
+                f"{path}: {name}.target_size {section.target_size} is larger than {name}.short_size "
+                f"{section.short_size}: the crop must fit into the scaled frame"
+            )
+
+
+def find_file(path, *folders):
+    """`path` itself if it exists or is absolute, else the first existing `folder/path`, else `path`."""
+    if os.path.isabs(path) or os.path.exists(path):
+        return path
+    for folder in folders:
+        candidate = os.path.join(folder, path)
+        if os.path.exists(candidate):
+            return candidate
+    return path

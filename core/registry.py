@@ -1,0 +1,37 @@
+"""A registry: names to classes, for models, readers and metrics."""
+
+from core.errors import UserError
+
+
+class Registry:
+    """Case-insensitive mapping from a name to a class or function.
+
+    Args:
+        kind: what is registered, for messages ("model", "reader", ...).
+    """
+
+    def __init__(self, kind):
+        self.kind = kind
+        self._entries = {}
+
+    def register(self, name):
+        """Decorator that registers what it decorates; a name taken twice is a bug and raises ValueError."""
+
+        def add(entry):
+            if name.upper() in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name.upper()] = entry
+            return entry
+
+        return add
+
+    def get(self, name):
+        """The entry called `name`, in any case. Raises UserError that lists the known names."""
+        try:
+            return self._entries[str(name).upper()]
+        except KeyError:
+            raise UserError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}") from None
+
+    def names(self):
+        """All registered names, sorted."""
+        return sorted(self._entries)

@@ -1,0 +1,25 @@
+"""uint8 clips to what the network takes."""
+
+import paddle
+
+
+class Normalizer:
+    """`(clip / 255 - mean) / std` per colour, on the device that holds the clip.
+
+    Args:
+        mean, std: three numbers each, R, G, B.
+        dtype: of the result.
+
+    Call: uint8 [B, seg_num, 3 * seglen, H, W] -> `dtype` of the same shape. In float32 the result has the very
+    bits of the original's NumPy arithmetic.
+    """
+
+    def __init__(self, mean, std, dtype="float32"):
+        self.dtype = dtype
+        self.mean = paddle.to_tensor(mean, dtype).reshape([1, 1, 1, 3, 1, 1])
+        self.std = paddle.to_tensor(std, dtype).reshape([1, 1, 1, 3, 1, 1])
+
+    def __call__(self, clips):
+        b, t, c, h, w = clips.shape
+        x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype) / 255.0
+        return ((x - self.mean) / self.std).reshape([b, t, c, h, w])

@@ -1,0 +1,33 @@
+"""The one evaluation loop: training's validation and eval.py both use it."""
+
+import paddle
+
+from engine.progress import Progress
+from metrics import METRICS
+
+
+def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="TOPK"):
+    """Score every readable clip of a loader once.
+
+    Args:
+        network: paddle.nn.Layer that returns logits; put into evaluation mode meanwhile.
+        normalize: engine.batch.Normalizer.
+        loader: reader.loader.Loader.
+        what: word for the progress lines.
+
+    Returns:
+        the metric's result: {"TOP1_ACC", "TOP5_ACC", "loss", "count"}.
+    """
+    scores = METRICS.get(metric)()
+    clips = len(loader.dataset)
+    progress = Progress(clips, what, len(loader), log_interval)
+    was_training = network.training
+    network.eval()
+    with paddle.no_grad():
+        for batch in loader.epoch():
+            scores.update(network(normalize(batch.clips)).numpy(), batch.labels.numpy())
+            progress.update(len(batch.indices))
+    progress.close()
+    if was_training:
+        network.train()
+    return scores.result()

@@ -1,0 +1,54 @@
+"""Files that are whole or not there: written to a temporary name beside the target, synced, renamed."""
+
+import json
+import os
+import tempfile
+
+from core.errors import UserError
+
+
+def write_atomically(path, write):
+    """Write a file so that `path` never holds half of it.
+
+    Args:
+        path: target; its folder is made if missing.
+        write: function that takes the temporary path and writes it.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full; an older file stays as it was.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    os.close(handle)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def write_json(path, value):
+    """Write plain data as JSON, atomically."""
+
+    def write(temporary):
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=1)
+            file.write("\n")
+
+    write_atomically(path, write)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

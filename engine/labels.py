@@ -1,0 +1,50 @@
+"""Class names."""
+
+import json
+import logging
+import os
+
+from core.config import find_file
+from core.errors import UserError
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+logger = logging.getLogger("stnet")
+
+
+def load_labels(path, num_classes):
+    """Class names from a JSON file: a list, or a dict from name to class number.
+
+    Args:
+        path: file, relative to the working directory or to the project; empty: the names are the numbers.
+        num_classes: how many there must be.
+
+    Raises:
+        UserError: file missing, of another form, or with another number of classes.
+    """
+    if not path:
+        return [str(i) for i in range(num_classes)]
+    path = find_file(path, PROJECT)
+    try:
+        with open(path, encoding="utf-8") as file:
+            names = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"labels file {path} cannot be read: {error}; set MODEL.labels") from None
+    if isinstance(names, dict) and sorted(names.values(), key=str) == sorted(range(len(names)), key=str):
+        names = sorted(names, key=names.get)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"labels file {path}: expected a list of class names, or a dict from name to 0..N-1")
+    if len(names) != num_classes:
+        raise UserError(
+            f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}; "
+            "set MODEL.labels to the names of your classes, or MODEL.num_classes"
+        )
+    return names
+
+
+def labels_for_training(path, num_classes):
+    """As load_labels, but training can do without: a problem is logged, and the result is None."""
+    try:
+        return load_labels(path, num_classes)
+    except UserError as error:
+        logger.warning("checkpoints will carry no class names: %s", error)
+        return None

@@ -1,0 +1,108 @@
+"""The surroundings of a run: environment variables, threads, device, seeds. The one place that knows them."""
+
+import logging
+import os
+import random
+import warnings
+
+from core.errors import UserError
+
+logger = logging.getLogger("stnet")
+
+
+def prepare():
+    """What must happen before paddle, decord or OpenCV are imported. Variables the user has set are left alone."""
+    if _is_amd():
+        # MKL takes its slow path on AMD processors unless told otherwise; other processors ignore this.
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported once, by the reader
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ["STNET_THREADS"] = os.environ.get("OMP_NUM_THREADS", "")  # paddle overwrites it when imported
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean")
+    warnings.filterwarnings("ignore", message="You are using GPU version Paddle")
+
+
+def start(use_gpu):
+    """Choose threads and device.
+
+    Args:
+        use_gpu: True, False, or "auto" (the GPU if there is one that works).
+
+    Raises:
+        UserError: True without a GPU build, without a GPU, or with a build that holds no code for the card.
+    """
+    import paddle
+
+    if not os.environ.get("STNET_THREADS"):
+        threads = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        paddle.base.core.set_num_threads(threads)
+    problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
+    if use_gpu is True and problem:
+        raise UserError(f"use_gpu is True, but {problem}; set use_gpu to False to run on the CPU")
+    paddle.set_device("cpu" if problem else "gpu")
+    if use_gpu:
+        logger.info("running on the %s", f"CPU ({problem})" if problem else "GPU")
+
+
+def _gpu_problem(paddle):
+    """Why the GPU cannot be used, or None."""
+    if not paddle.is_compiled_with_cuda():
+        return f"this Paddle ({paddle.__version__}) is built for the CPU (install paddlepaddle-gpu for GPUs)"
+    try:
+        count = paddle.device.cuda.device_count()
+    except Exception as error:  # whatever a broken driver raises
+        return f"the GPU driver answers: {_first_line(error)}"
+    if count == 0:
+        return "no GPU is visible"
+    return _gpu_arithmetic_problem(paddle)
+
+
+def _gpu_arithmetic_problem(paddle):
+    """Compare one small computation with the CPU: a build without code for the card returns zeros, or fails."""
+    card = "the GPU"
+    try:
+        paddle.set_device("gpu")
+        name = paddle.device.cuda.get_device_name()
+        capability = ".".join(map(str, paddle.device.cuda.get_device_capability()))
+        card = f"{name} (compute capability {capability})"
+        image = paddle.arange(2 * 3 * 8 * 8, dtype="float32").reshape([2, 3, 8, 8]) / 100
+        kernel = paddle.arange(4 * 3 * 3 * 3, dtype="float32").reshape([4, 3, 3, 3]) / 100
+        on_gpu = paddle.nn.functional.relu(paddle.nn.functional.conv2d(image, kernel)).cpu().numpy()
+        paddle.set_device("cpu")
+        on_cpu = paddle.nn.functional.relu(paddle.nn.functional.conv2d(image.cpu(), kernel.cpu())).numpy()
+        if abs(on_gpu - on_cpu).max() <= 1e-2 * abs(on_cpu).max():
+            return None
+        found = "a small convolution on it gives wrong numbers"
+    except Exception as error:  # paddle raises many types here
+        found = f"a small convolution on it fails: {_first_line(error)}"
+    cuda = paddle.version.cuda()
+    return f"this Paddle ({paddle.__version__}, CUDA {cuda}) does not work on {card}: {found}"
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
+
+
+def _is_amd():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return "AuthenticAMD" in file.read(4096)
+    except OSError:
+        return False
+
+
+def seed_everything(fixed):
+    """Seed Python, NumPy and Paddle. Returns the seed: 0 if `fixed`, else one drawn from the system."""
+    import numpy as np
+    import paddle
+
+    seed = 0 if fixed else random.SystemRandom().randrange(2**31)
+    random.seed(seed)
+    np.random.seed(seed)
+    paddle.seed(seed)
+    if fixed:
+        paddle.set_flags({"FLAGS_cudnn_deterministic": True} if paddle.is_compiled_with_cuda() else {})
+    return seed

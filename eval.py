@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Score weights on a labelled list (section TEST of the config).
+
+python eval.py --model_name=STNET --config=configs/stnet.yaml --weights=checkpoints/STNET_final.pdparams
+"""
+
+import logging
+import os
+import sys
+
+from engine import cli
+
+logger = logging.getLogger("stnet")
+
+
+def parse_args(argv):
+    """Flags, with the original's names and meanings."""
+    parser = cli.parser(__doc__)
+    cli.add_run_flags(parser, save_dir="results")
+    parser.add_argument("--weights", default="", metavar="FILE", help="weights to score")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Configuration, device, data, model, loop, results."""
+    args = parse_args(argv)
+    config = cli.load_run_config(args, "TEST")
+
+    from engine import runtime
+    from engine.batch import Normalizer
+    from engine.evaluator import evaluate
+    from engine.files import write_json
+    from engine.trainer import format_scores
+    from engine.loading import load_model
+    from reader.loader import build_loader
+
+    runtime.start(args.use_gpu)
+    loader = build_loader(config, "test")
+    model, weights = load_model(config, "test", args.weights)
+    normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std)
+    scores = evaluate(model.network, normalize, loader, "eval", args.log_interval or 10)
+    loader.bad.log_total()
+    path = os.path.join(args.save_dir, "eval_results.json")
+    skipped = loader.bad.summary()
+    write_json(path, {**scores, "skipped": skipped, "weights": weights, "config": config.as_dict()})
+    logger.info("results are in %s", path)
+    print(format_scores(scores), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

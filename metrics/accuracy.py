@@ -1,0 +1,55 @@
+"""Top-k accuracy and mean loss over every sample."""
+
+import math
+
+import numpy as np
+
+from core.registry import Registry
+
+METRICS = Registry("metric")
+
+
+@METRICS.register("TOPK")
+class TopK:
+    """Accumulates top-1 and top-5 hits and the cross entropy.
+
+    Sums are exact (math.fsum), so that the result does not depend on batches or on who counted what.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Forget everything."""
+        self.losses = []
+        self.hits = {1: 0, 5: 0}
+
+    def update(self, logits, labels):
+        """Add a batch: logits [B, num_classes] float, labels [B] int, both NumPy arrays."""
+        logits = np.asarray(logits, np.float64)
+        target = logits[np.arange(len(labels)), labels]
+        rank = (logits > target[:, None]).sum(axis=1)
+        # Equal logits count in favour of the lower class number, as a stable sort would.
+        rank += ((logits == target[:, None]) & (np.arange(logits.shape[1]) < labels[:, None])).sum(axis=1)
+        rank = np.where(np.isfinite(logits).all(axis=1), rank, logits.shape[1])
+        for k in self.hits:
+            self.hits[k] += int((rank < k).sum())
+        top = logits.max(axis=1)
+        self.losses += (top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - target).tolist()
+
+    @property
+    def count(self):
+        """Samples so far."""
+        return len(self.losses)
+
+    def result(self):
+        """{"TOP1_ACC", "TOP5_ACC", "loss", "count"}. Raises ValueError when there is no sample."""
+        if not self.losses:
+            raise ValueError("no sample was counted")
+        n = self.count
+        return {
+            "TOP1_ACC": self.hits[1] / n,
+            "TOP5_ACC": self.hits[5] / n,
+            "loss": math.fsum(self.losses) / n,
+            "count": n,
+        }

@@ -1,0 +1,70 @@
+"""What every model has: a network, a loss, an optimizer and a step schedule, all from the configuration."""
+
+from core.config import ModelSection
+from core.registry import Registry
+
+MODELS = Registry("model")
+
+
+class Model:
+    """Base of the registered models. A subclass sets `Section` and `build_network`.
+
+    Args:
+        config: core.config.Config.
+        mode: "train", "valid", "test" or "infer"; decides whether the network starts in training mode.
+
+    Attributes:
+        network: paddle.nn.Layer, input [B, seg_num, 3 * seglen, H, W] float32, output logits [B, num_classes].
+    """
+
+    Section = ModelSection
+
+    def __init__(self, config, mode):
+        config.section(mode)  # an unknown mode is refused here
+        self.config = config
+        self.mode = mode
+        self.network = self.build_network()
+        if mode != "train":
+            self.network.eval()
+
+    def build_network(self):
+        """The paddle.nn.Layer for `self.config`."""
+        raise NotImplementedError
+
+    def loss(self, logits, labels):
+        """Mean cross entropy of logits [B, num_classes] and labels [B] int64, a scalar tensor."""
+        import paddle.nn.functional as F
+
+        return F.cross_entropy(logits, labels)
+
+    def optimizer(self, steps):
+        """Momentum with L2 decay on every trainable parameter (batch norm and biases too), as the original.
+
+        Args:
+            steps: (first, second) step at which the rate is multiplied by `learning_rate_decay`;
+                see `decay_steps`.
+
+        Returns:
+            (optimizer, learning-rate scheduler). The scheduler is stepped once per training step.
+        """
+        import paddle
+
+        train = self.config.TRAIN
+        rates = [train.learning_rate * train.learning_rate_decay**i for i in range(len(steps) + 1)]
+        scheduler = paddle.optimizer.lr.PiecewiseDecay(boundaries=list(steps), values=rates)
+        optimizer = paddle.optimizer.Momentum(
+            learning_rate=scheduler,
+            momentum=train.momentum,
+            parameters=self.network.parameters(),
+            weight_decay=paddle.regularizer.L2Decay(train.l2_weight_decay),
+        )
+        return optimizer, scheduler
+
+
+def decay_steps(epochs, total_videos, batch_size):
+    """Steps after which the learning rate falls: 1/3 and 2/3 of the epochs, counted in steps as the original does.
+
+    batch_size is the global one.
+    """
+    first = int(epochs / 3 * int(total_videos / batch_size + 1))
+    return first, 2 * first

@@ -1,0 +1,163 @@
+"""The StNet network (He et al., "StNet: Local and Global Spatial-Temporal Modeling for Action Recognition", AAAI 2019).
+
+Super-images, each `seglen` RGB frames stacked on the channel axis, go through a 2D ResNet. Temporal blocks
+after the second and third stage and a temporal Xception block at the end relate them along time.
+B is the batch, T the number of segments (seg_num), C the channels of a place in the network.
+"""
+
+import math
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+from paddle.nn.initializer import KaimingUniform, Uniform
+
+from models.stnet.depths import DEPTHS, WIDTHS
+
+
+def _kaiming():
+    return paddle.ParamAttr(initializer=KaimingUniform())
+
+
+class ResidualBlock(nn.Layer):
+    """Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) residual block, post-activation, stride on the first 3x3.
+
+    Maps [N, in_channels, H, W] to [N, width * expansion, H / stride, W / stride].
+    """
+
+    def __init__(self, in_channels, width, stride, depth):
+        super().__init__()
+        out_channels = width * depth.expansion
+        first_kernel, last_width = (1, width) if depth.bottleneck else (3, width)
+        self.conv1 = _conv(in_channels, width, first_kernel, 1 if depth.bottleneck else stride)
+        self.bn1 = nn.BatchNorm2D(width)
+        self.conv2 = _conv(width, last_width, 3, stride if depth.bottleneck else 1)
+        self.bn2 = nn.BatchNorm2D(last_width)
+        self.bottleneck = depth.bottleneck
+        if depth.bottleneck:
+            self.conv3 = _conv(width, out_channels, 1, 1)
+            self.bn3 = nn.BatchNorm2D(out_channels)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2D(out_channels))
+
+    def forward(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        if self.bottleneck:
+            x = self.bn3(self.conv3(F.relu(x)))
+        return F.relu(x + shortcut)
+
+
+class TemporalBlock(nn.Layer):
+    """Convolution of length 3 along the segments, then ReLU, then batch norm, added to the input.
+
+    The paper writes conv-BN-ReLU; the released weights were trained in this order, with the residual.
+    The weight is that of a Conv3D [C, C, 3, 1, 1]; it is applied as a Conv2D (3, 1) over [T, H * W], which
+    gives the same sums and is faster on the CPU.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv3D(channels, channels, (3, 1, 1), padding=(1, 0, 0), weight_attr=_kaiming())
+        self.bn = nn.BatchNorm3D(channels)
+
+    def forward(self, x, seg_num):
+        _, c, h, w = x.shape
+        clip = x.reshape([-1, seg_num, c, h * w]).transpose([0, 2, 1, 3])  # [B*T, C, h, w] -> [B, C, T, h*w]
+        y = F.conv2d(clip, self.conv.weight.squeeze(-1), self.conv.bias, padding=(1, 0))
+        y = self.bn(F.relu(y).unsqueeze(-1)).squeeze(-1) + clip
+        return y.transpose([0, 2, 1, 3]).reshape([-1, c, h, w])  # [B, C, T, h*w] -> [B*T, C, h, w]
+
+
+class TemporalXception(nn.Layer):
+    """Temporal Xception block: depthwise separable convolutions along the segments (paper, section 3.3).
+
+    Maps [B, channels, T, 1] to [B, channels / 2, T, 1].
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        out = channels // 2
+
+        def depthwise(c):
+            return nn.Conv2D(c, c, (3, 1), padding=(1, 0), groups=c, weight_attr=_kaiming())
+
+        def pointwise(c):
+            return nn.Conv2D(c, out, 1, weight_attr=_kaiming())
+
+        self.bn = nn.BatchNorm2D(channels)
+        self.att_conv = depthwise(channels)
+        self.att_2 = pointwise(channels)
+        self.bndw = nn.BatchNorm2D(out)
+        self.att1 = depthwise(out)
+        self.att1_2 = pointwise(out)
+        self.dw = pointwise(channels)
+        self.bn2 = nn.BatchNorm2D(out)
+
+    def forward(self, x):
+        z = self.bn(x)
+        y = F.relu(self.bndw(self.att_2(self.att_conv(z))))
+        y = self.att1_2(self.att1(y))
+        return F.relu(self.bn2(y + self.dw(z)))
+
+
+class StNet(nn.Layer):
+    """StNet.
+
+    Args:
+        depth: layers of the ResNet: 18, 34, 50, 101 or 152.
+        num_classes: classes.
+        seglen: frames in a super-image.
+
+    Forward: [B, T, 3 * seglen, H, W] float -> logits [B, num_classes]. T may differ from one call to the next.
+    """
+
+    def __init__(self, depth=50, num_classes=400, seglen=5):
+        super().__init__()
+        self.seglen = seglen
+        self.conv1 = _conv(3 * seglen, 64, 7, 2)
+        self.bn1 = nn.BatchNorm2D(64)
+        spec = DEPTHS[depth]
+        in_channels = 64
+        for i, (width, blocks) in enumerate(zip(WIDTHS, spec.blocks)):
+            layers = []
+            for j in range(blocks):
+                layers.append(ResidualBlock(in_channels, width, 2 if i and j == 0 else 1, spec))
+                in_channels = width * spec.expansion
+            setattr(self, f"layer{i + 1}", nn.Sequential(*layers))
+        self.temporal1 = TemporalBlock(WIDTHS[1] * spec.expansion)
+        self.temporal2 = TemporalBlock(WIDTHS[2] * spec.expansion)
+        self.xception = TemporalXception(in_channels)
+        bound = 1 / math.sqrt(in_channels)
+        self.fc = nn.Linear(
+            in_channels // 2, num_classes, weight_attr=paddle.ParamAttr(initializer=Uniform(-bound, bound))
+        )
+
+    def forward(self, clips):
+        self._check_input(clips)
+        _, seg_num, channels, height, width = clips.shape
+        x = clips.reshape([-1, channels, height, width])  # [B, T, 3*seglen, H, W] -> [B*T, 3*seglen, H, W]
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        x = self.layer2(self.layer1(x))
+        x = self.temporal1(x, seg_num)
+        x = self.layer3(x)
+        x = self.temporal2(x, seg_num)
+        x = self.layer4(x)
+        x = F.adaptive_avg_pool2d(x, 1)  # [B*T, C, 1, 1]
+        x = x.reshape([-1, seg_num, x.shape[1], 1]).transpose([0, 2, 1, 3])  # -> [B, C, T, 1]
+        x = self.xception(x)  # [B, C/2, T, 1]
+        return self.fc(x.max(axis=[2, 3]))  # [B, C/2] -> [B, num_classes]
+
+    def _check_input(self, clips):
+        shape = list(clips.shape)
+        if len(shape) != 5 or shape[2] != 3 * self.seglen or 0 in shape:
+            raise ValueError(
+                f"StNet: expected clips of shape [batch, seg_num, {3 * self.seglen}, height, width] "
+                f"(3 x seglen {self.seglen} channels), found {shape}"
+            )
+
+
+def _conv(in_channels, out_channels, kernel, stride):
+    return nn.Conv2D(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias_attr=False)

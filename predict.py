@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Classify videos: one file, a folder, or a list (section INFER of the config).
+
+python predict.py --model_name=STNET --config=configs/stnet.yaml --weights=checkpoints/STNET_final.pdparams \
+    --video_path=clip.mp4
+"""
+
+import logging
+import os
+import sys
+
+from engine import cli
+
+logger = logging.getLogger("stnet")
+
+
+def parse_args(argv):
+    """Flags, with the original's names and meanings."""
+    parser = cli.parser(__doc__)
+    cli.add_run_flags(parser, save_dir="results")
+    parser.add_argument("--weights", default="", metavar="FILE", help="weights to use")
+    parser.add_argument("--video_path", default="", metavar="PATH", help="a video, or a folder of videos")
+    parser.add_argument("--filelist", default="", metavar="FILE", help="list of videos, labels optional")
+    parser.add_argument("--infer_topk", type=cli.optional(cli.positive_int), metavar="K",
+                        help="classes per clip; default: MODEL.topk of the config")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Configuration, device, data, model, loop, results."""
+    args = parse_args(argv)
+    config = cli.load_run_config(args, "INFER")
+
+    from engine import runtime
+    from engine.batch import Normalizer
+    from engine.files import write_json
+    from engine.labels import load_labels
+    from engine.predictor import log_predictions, predict
+    from engine.loading import load_model
+    from reader.loader import build_loader
+
+    runtime.start(args.use_gpu)
+    labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
+    video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
+    loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)
+    model, weights = load_model(config, "infer", args.weights)
+    normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std)
+    topk = args.infer_topk or config.MODEL.topk
+    results = predict(model.network, normalize, loader, labels, topk, args.log_interval or 10)
+    log_predictions(results)
+    loader.bad.log_total()
+    path = os.path.join(args.save_dir, "predict_results.json")
+    write_json(path, {"results": results, "skipped": loader.bad.summary(), "weights": weights})
+    logger.info("results are in %s", path)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

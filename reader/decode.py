@@ -1,0 +1,118 @@
+"""Frames out of files. Each function takes `pick`, which turns the number of frames into the wanted indices.
+
+decord seeks and decodes only what is wanted. Where it fails, or finds fewer frames than the file's header
+promises, OpenCV reads the whole file in order, as the original does, so that a damaged clip gives the same
+frames as it did there.
+"""
+
+import io
+import os
+
+import numpy as np
+
+
+class ClipError(Exception):
+    """A clip cannot be read; the message is the reason, without the path."""
+
+
+def read_video(path, pick):
+    """Frames of a video file.
+
+    Args:
+        path: the file.
+        pick: function from the number of decodable frames to a list of indices (repeats allowed).
+
+    Returns:
+        (frames, places): frames uint8 [K, H, W, 3] RGB, K distinct ones; places, for each index of pick, the
+        row of its frame.
+
+    Raises:
+        ClipError: missing, empty or undecodable file.
+    """
+    _check_file(path)
+    import cv2  # late: a list can be read, and --help shown, without it
+
+    promised = _promised_frames(cv2, path)
+    try:
+        found = _read_with_decord(path, pick, promised)
+    except Exception as error:  # decord raises its own error type, RuntimeError, IndexError, ...
+        found, reason = None, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    else:
+        reason = "decord finds fewer frames than the header promises"
+    if found is None:
+        found = _read_with_opencv(cv2, path, pick)
+    if found is None:
+        raise ClipError(f"no frame can be decoded ({_plain(reason)})")
+    return found
+
+
+def _check_file(path):
+    if os.path.isdir(path):
+        raise ClipError("it is a folder")
+    try:
+        size = os.path.getsize(path)
+    except OSError:
+        raise ClipError("no such file") from None
+    if size == 0:
+        raise ClipError("the file is empty (0 bytes)")
+
+
+def _promised_frames(cv2, path):
+    capture = cv2.VideoCapture(path)
+    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+    capture.release()
+    return int(promised)
+
+
+def _read_with_decord(path, pick, promised):
+    import decord  # late: opened in the worker process
+
+    video = decord.VideoReader(path, num_threads=1)
+    if len(video) < promised:
+        return None
+    wanted, places = np.unique(np.asarray(pick(len(video))), return_inverse=True)
+    return video.get_batch(wanted).asnumpy(), places.reshape(-1)
+
+
+def _read_with_opencv(cv2, path, pick):
+    count = sum(1 for _ in _opencv_frames(cv2, path))
+    if count == 0:
+        return None
+    wanted, places = np.unique(np.asarray(pick(count)), return_inverse=True)
+    keep = set(wanted.tolist())
+    frames = [frame[:, :, ::-1] for i, frame in enumerate(_opencv_frames(cv2, path)) if i in keep]  # BGR -> RGB
+    return np.stack(frames), places.reshape(-1)
+
+
+def _opencv_frames(cv2, path):
+    capture = cv2.VideoCapture(path)
+    try:
+        while True:
+            ok, frame = capture.read()
+            if not ok:
+                return
+            yield frame
+    finally:
+        capture.release()
+
+
+def _plain(reason):
+    """decord's message without the source position in front."""
+    return reason.rsplit("] ", 1)[-1][:200]
+
+
+def read_pickle(path, pick):
+    """Frames and label of a pickled clip. Arguments as `read_video`; returns (frames, places, label)."""
+    from PIL import Image
+
+    from reader.pickles import load_clip_pickle
+
+    _check_file(path)
+    try:
+        with open(path, "rb") as file:
+            _, label, jpegs = load_clip_pickle(file.read())
+        wanted, places = np.unique(np.asarray(pick(len(jpegs))), return_inverse=True)
+        frames = [np.asarray(Image.open(io.BytesIO(jpegs[i])).convert("RGB")) for i in wanted]
+        return np.stack(frames), places.reshape(-1), label
+    except (ValueError, OSError) as error:  # OSError: unreadable file; PIL's "cannot identify image" too
+        raise ClipError(str(error)) from None

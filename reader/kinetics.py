@@ -1,0 +1,90 @@
+"""The Kinetics reader: a list of clips as a map-style dataset for paddle.io.DataLoader."""
+
+import os
+import random
+from typing import NamedTuple
+
+import numpy as np
+from paddle.io import Dataset
+
+from core.config import find_file
+from core.registry import Registry
+from reader.decode import ClipError, read_pickle, read_video
+from reader.sampling import sample_frames
+from reader.transforms import make_clip, to_super_images
+
+READERS = Registry("reader")
+
+
+class Sample(NamedTuple):
+    """One clip read, or the reason why it could not be."""
+
+    index: int  # position in the list
+    clip: np.ndarray  # uint8 [seg_num, 3 * seglen, H, W]; None if bad
+    label: int
+    error: str  # "" if read
+
+
+@READERS.register("KINETICS")
+class KineticsDataset(Dataset):
+    """Clips of a list.
+
+    An item is asked for by (epoch, index), so that the draws of training depend on seed, epoch and index alone,
+    whichever worker reads the clip.
+
+    Args:
+        clips: list of reader.lists.Clip.
+        section: core.config.ReaderSection with seg_num and seglen set.
+        format: "mp4" or "pkl".
+        augment: random segments, crops and flips (training) or the centre.
+        seed: of the draws.
+        folder: where relative paths are looked up if they are not in the working directory.
+        num_classes: labels inside pickles must be below it.
+    """
+
+    def __init__(self, clips, section, format="mp4", augment=False, seed=0, folder="", num_classes=None):
+        super().__init__()
+        self.clips = clips
+        self.section = section
+        self.format = format
+        self.augment = augment
+        self.seed = seed
+        self.folder = folder
+        self.num_classes = num_classes
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, place):
+        epoch, index = place
+        try:
+            clip, label = self.read(index, epoch)
+        except ClipError as error:
+            return Sample(index, None, -1, str(error))
+        return Sample(index, clip, label, "")
+
+    def read(self, index, epoch=0):
+        """(clip uint8 [seg_num, 3 * seglen, H, W], label). Raises ClipError."""
+        rng = random.Random(f"{self.seed}/{epoch}/{index}") if self.augment else None
+        path, label = self.clips[index]
+        path = find_file(path, self.folder)
+        want = self.section
+
+        def pick(num_frames):
+            segments = sample_frames(num_frames, want.seg_num, want.seglen, self.format, rng)
+            return [i for segment in segments for i in segment]
+
+        if self.format == "pkl":
+            frames, places, label = read_pickle(path, pick)
+            if self.num_classes is not None and not 0 <= label < self.num_classes:
+                raise ClipError(f"label {label} is outside 0..{self.num_classes - 1}")
+        else:
+            frames, places = read_video(path, pick)
+        flip_ratio = want.flip_ratio if rng else 0
+        clip = make_clip(frames, places, want.short_size, want.target_size, rng, flip_ratio)
+        return to_super_images(clip, want.seg_num), label
+
+
+def list_folder(filelist):
+    """The folder that relative paths of a list may be relative to."""
+    return os.path.dirname(os.path.abspath(filelist)) if filelist else ""

@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# The one command.
+#
+#   bash run.sh train     STNET ./configs/stnet.yaml [flags]
+#   bash run.sh eval      STNET ./configs/stnet.yaml [flags]
+#   bash run.sh predict   STNET ./configs/stnet.yaml [flags], for example --video_path=a.mp4
+#   bash run.sh inference STNET ./configs/stnet.yaml [flags]
+#   bash run.sh demo      set up, draw clips, train, evaluate, predict
+#   bash run.sh test      set up, run the test suite
+#   bash run.sh setup     make .venv and install what is needed
+#
+# Settings: edit them here, or set them in the environment (use_gpu=False bash run.sh ...). An empty one is left to
+# the config. Flags after the config win over both.
+use_gpu="${use_gpu-auto}"             # True, False, auto: the GPU if one works
+batch_size="${batch_size-}"           # clips a step, over all cards
+log_interval="${log_interval-10}"     # steps between log lines
+save_dir="${save_dir-}"               # default: checkpoints (train), results (eval, predict), inference_model
+# train
+pretrain="${pretrain-}"               # weights to start from
+resume="${resume-}"                   # checkpoint to go on from
+epoch="${epoch-}"
+learning_rate="${learning_rate-}"
+valid_interval="${valid_interval-1}"  # epochs between validations
+fix_random_seed="${fix_random_seed-False}"
+# eval, predict, inference
+weights="${weights-}"
+# predict
+video_path="${video_path-}"           # a video or a folder
+filelist="${filelist-}"
+infer_topk="${infer_topk-}"
+# setup
+PYTHON="${PYTHON-}"                   # interpreter that .venv is made with; default: python3
+PADDLE_PACKAGE="${PADDLE_PACKAGE-}"   # pip requirement for Paddle; default: chosen by what nvidia-smi says
+
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+venv="$here/.venv"
+
+die() { echo "error: $*" >&2; exit 2; }
+usage() { sed -n '2,/^# Settings/p' "$here/run.sh" | sed '$d; s/^# \{0,1\}//'; }
+
+# The Python to use: .venv if setup made one, else the one on the PATH.
+python_command() {
+    if [ -x "$venv/bin/python" ]; then echo "$venv/bin/python"; else echo "${PYTHON:-python3}"; fi
+}
+
+make_venv() {
+    [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
+    local base="${PYTHON:-python3}"
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null \
+        || die "$base is not a Python 3.9 or newer; set PYTHON to one"
+    echo "making $venv"
+    rm -rf "$venv"
+    if ! "$base" -m venv "$venv"; then
+        rm -rf "$venv"
+        die "$base -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"
+    fi
+}
+
+pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+# "11.8", "12.6", ...: the newest CUDA of Paddle's index that the driver can run; empty without an NVIDIA driver.
+cuda_for_driver() {
+    local driver
+    driver="$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\.[0-9]*\).*/\1/p' | head -n 1)" || true
+    [ -n "$driver" ] || return 0
+    local known
+    for known in 13.0 12.9 12.6 11.8; do
+        if [ "$(printf '%s\n%s\n' "$known" "$driver" | sort -V | head -n 1)" = "$known" ]; then
+            echo "$known"
+            return
+        fi
+    done
+}
+
+install_paddle() {
+    "$venv/bin/python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("paddle") is None)' && return
+    if [ -n "$PADDLE_PACKAGE" ]; then
+        echo "installing $PADDLE_PACKAGE"
+        pip_install "$PADDLE_PACKAGE"
+        return
+    fi
+    local cuda
+    cuda="$(cuda_for_driver)"
+    if [ -n "$cuda" ]; then
+        local index="https://www.paddlepaddle.org.cn/packages/stable/cu${cuda/./}/"
+        echo "installing paddlepaddle-gpu for CUDA $cuda from $index"
+        pip_install --retries 1 --timeout 20 --index-url "$index" 'paddlepaddle-gpu>=3.0,<4' && return
+        echo "paddlepaddle-gpu could not be installed from there: installing the CPU package instead"
+    fi
+    echo "installing paddlepaddle (CPU)"
+    pip_install -e "$here[cpu]"
+}
+
+# setup [EXTRA ...]: quick when everything is there.
+setup() {
+    local extras="$*"
+    local stamp="$venv/.installed-${extras// /-}"
+    if [ -f "$stamp" ] && [ "$stamp" -nt "$here/setup.py" ] && [ -x "$venv/bin/python" ]; then return; fi
+    make_venv
+    install_paddle
+    pip_install -e "$here${extras:+[${extras// /,}]}"
+    if ! "$venv/bin/python" -c 'import cv2' 2>/dev/null; then
+        echo "opencv-python needs libraries that this machine lacks: installing opencv-python-headless instead"
+        "$venv/bin/python" -m pip uninstall --quiet --yes opencv-python
+        pip_install opencv-python-headless
+    fi
+    touch "$stamp"
+}
+
+# entry SCRIPT NAME CONFIG [flags]: run it with the settings above, as far as they are set.
+entry() {
+    local script="$1" name="$2" config="$3"
+    shift 3
+    local settings=(use_gpu batch_size save_dir)
+    case "$script" in
+        train.py) settings+=(log_interval pretrain resume epoch learning_rate valid_interval fix_random_seed) ;;
+        eval.py) settings+=(log_interval weights) ;;
+        predict.py) settings+=(log_interval weights video_path filelist infer_topk) ;;
+        inference_model.py) settings+=(weights) ;;
+    esac
+    local flags=() setting
+    for setting in "${settings[@]}"; do
+        if [ -n "${!setting}" ]; then flags+=("--$setting=${!setting}"); fi
+    done
+    exec "$(python_command)" "$here/$script" "--model_name=$name" "--config=$config" ${flags[@]+"${flags[@]}"} "$@"
+}
+
+demo() {
+    setup
+    local python="$venv/bin/python" began=$SECONDS folder="$here/demo"
+    local seed="${DEMO_SEED:-0}"
+    cd "$here"
+    echo "== 1/4 drawing clips"
+    rm -rf "$folder"
+    "$python" -m tools.demo_clips "$folder" --seed "$seed"
+    local common=(--config=configs/stnet_demo.yaml --use_gpu="$use_gpu")
+    echo "== 2/4 training"
+    "$python" train.py "${common[@]}" --save_dir="$folder/checkpoints" --pretrain=none --valid_interval=0 \
+        --fix_random_seed=True "$@"
+    echo "== 3/4 evaluating on held-out clips"
+    "$python" eval.py "${common[@]}" --weights="$folder/checkpoints/STNET_final.pdparams" --save_dir="$folder/results"
+    echo "== 4/4 predicting one clip"
+    "$python" predict.py "${common[@]}" --weights="$folder/checkpoints/STNET_final.pdparams" \
+        --save_dir="$folder/results" --video_path="$folder/clips/val_left_000.mp4"
+    "$python" -m tools.demo_report "$folder" $((SECONDS - began))
+}
+
+main() {
+    local action="${1:-}"
+    [ $# -gt 0 ] && shift
+    case "$action" in
+        train | eval | predict | inference)
+            [ $# -ge 2 ] || die "expected: bash run.sh $action NAME CONFIG [flags]"
+            case "$action" in inference) action=inference_model ;; esac
+            entry "$action.py" "$@"
+            ;;
+        setup) setup "$@" ;;
+        demo) demo "$@" ;;
+        test)
+            setup test
+            cd "$here"
+            exec "$venv/bin/python" -m pytest "$@"
+            ;;
+        "" | help | -h | --help) usage ;;
+        *) usage >&2; die "unknown action '$action'" ;;
+    esac
+}
+
+main "$@"

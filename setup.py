@@ -1,0 +1,28 @@
+"""Packaging: what the project needs, and within which bounds."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="stnet-paddle",
+    version="0.1.0",
+    description="StNet video classification (AAAI 2019) for PaddlePaddle",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["core*", "models*", "reader*", "metrics*", "engine*", "weights*", "tools*"]),
+    python_requires=">=3.9",
+    install_requires=[
+        "decord>=0.6",
+        "numpy>=1.21",
+        "opencv-python>=4.5",
+        "pillow>=8",
+        "pyyaml>=5.4",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
+        "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
+        "test": ["pytest>=7"],
+        "dev": ["pre-commit>=3", "pytest>=7", "ruff>=0.6"],
+    },
+)

@@ -1,0 +1,131 @@
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import tiny_settings, write_config
+
+from core.config import SECTIONS, load_config
+from core.errors import UserError
+from models import model_section
+
+PROJECT = Path(__file__).parents[2]
+
+
+def load(path, *overrides, model_name=None):
+    return load_config(path, model_section, overrides, model_name)
+
+
+def changed(tmp_path, change):
+    settings = tiny_settings(tmp_path)
+    change(settings)
+    return write_config(tmp_path / "c.yaml", settings)
+
+
+def test_the_shipped_config_holds_the_original_values():
+    config = load(PROJECT / "configs/stnet.yaml")
+    assert (config.MODEL.num_classes, config.MODEL.num_layers) == (400, 50)
+    assert (config.MODEL.seg_num, config.MODEL.seglen, config.MODEL.format) == (7, 5, "mp4")
+    train = config.TRAIN
+    assert (train.epoch, train.batch_size, train.learning_rate, train.momentum) == (60, 128, 0.01, 0.9)
+    assert (train.l2_weight_decay, train.learning_rate_decay, train.total_videos) == (1e-4, 0.1, 224684)
+    assert (train.short_size, train.target_size, train.num_reader_threads) == (256, 224, 12)
+    assert (config.TEST.seg_num, config.TEST.batch_size, config.TEST.target_size) == (25, 4, 256)
+    assert (config.INFER.seg_num, config.INFER.batch_size) == (25, 1)
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("configs/*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_loads(path):
+    assert load(path).MODEL.name == "STNET"
+
+
+def test_every_key_is_read_somewhere():
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in (".", "models", "models/stnet", "reader", "engine", "weights")
+        for path in (PROJECT / folder).glob("*.py")
+    )
+    classes = [model_section("STNET"), *SECTIONS.values()]
+    keys = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    unread = [key for key in sorted(keys) if not re.search(rf"\.{key}\b", sources)]
+    assert unread == []
+
+
+def test_a_section_takes_seg_num_from_model_unless_it_has_its_own(tmp_path):
+    config = load(write_config(tmp_path / "c.yaml", tiny_settings(tmp_path)))
+    assert config.section("train").seg_num == 2
+    assert config.section("test").seg_num == 3
+
+
+def test_overrides_win_and_keep_their_type(tmp_path):
+    path = write_config(tmp_path / "c.yaml", tiny_settings(tmp_path))
+    config = load(path, "TRAIN.learning_rate=1e-3", "MODEL.seg_num=5", "TRAIN.filelist=a b=c.list", model_name="stnet")
+    assert (config.TRAIN.learning_rate, config.MODEL.seg_num, config.TRAIN.filelist) == (0.001, 5, "a b=c.list")
+
+
+def test_obsolete_keys_are_noted(tmp_path):
+    config = load(changed(tmp_path, lambda s: s["TRAIN"].update(num_gpus=8, buf_size=1024)))
+    assert sorted(note.split()[0] for note in config.notes) == ["TRAIN.buf_size", "TRAIN.num_gpus"]
+
+
+def test_the_saved_form_loads_again(tmp_path):
+    config = load(PROJECT / "configs/stnet.yaml")
+    again = load(write_config(tmp_path / "saved.yaml", config.as_dict()))
+    assert again.as_dict() == config.as_dict()
+
+
+BAD = {
+    "unknown key": (lambda s: s["TRAIN"].update(epohc=3), "key TRAIN. 'epohc' is unknown; did you mean 'epoch'"),
+    "unknown section": (lambda s: s.update(TRIAN={}), "section 'TRIAN' is unknown; did you mean 'TRAIN'"),
+    "missing section": (lambda s: s.pop("VALID"), "missing section VALID"),
+    "text for a number": (lambda s: s["TRAIN"].update(epoch="ten"), "TRAIN.epoch: expected a whole number, found 'ten'"),
+    "float for an int": (lambda s: s["TRAIN"].update(epoch=1.5), "TRAIN.epoch: expected a whole number, found 1.5"),
+    "bool for an int": (lambda s: s["TRAIN"].update(epoch=True), "TRAIN.epoch: expected a whole number, found True"),
+    "text for a bool": (lambda s: s["TRAIN"].update(use_gpu="yes"), "TRAIN.use_gpu: expected True or False"),
+    "zero batch": (lambda s: s["TRAIN"].update(batch_size=0), "TRAIN.batch_size: expected at least 1, found 0"),
+    "not a number": (lambda s: s["TRAIN"].update(learning_rate=float("nan")), "TRAIN.learning_rate: expected at least"),
+    "unknown format": (lambda s: s["MODEL"].update(format="avi"), "MODEL.format: expected one of mp4, pkl"),
+    "crop too large": (lambda s: s["TEST"].update(target_size=64), "TEST.target_size 64 is larger than"),
+    "two means": (lambda s: s["MODEL"].update(image_mean=[0, 0]), "MODEL.image_mean: expected three numbers"),
+    "zero std": (lambda s: s["MODEL"].update(image_std=[0, 1, 1]), "MODEL.image_std: expected positive"),
+    "no name": (lambda s: s["MODEL"].pop("name"), "missing key MODEL.name"),
+    "unknown model": (lambda s: s["MODEL"].update(name="TSN"), "unknown model 'TSN'; known: STNET"),
+    "section is a list": (lambda s: s.update(TRAIN=[1]), "section TRAIN: expected keys and values"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_config_is_refused_with_the_key_at_fault(tmp_path, name):
+    change, message = BAD[name]
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(changed(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("TRAIN.epoch", "expected SECTION.key=value"), ("TRIAN.epoch=1", "did you mean 'TRAIN'"),
+     ("TRAIN.epohc=1", "did you mean 'epoch'"), ("TRAIN.epoch=[", "not valid YAML")],
+)  # fmt: skip
+def test_a_bad_override_is_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        load(write_config(tmp_path / "c.yaml", tiny_settings(tmp_path)), text)
+
+
+def test_a_missing_or_broken_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="config file not found"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1", encoding="utf-8")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load(tmp_path / "broken.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        load(tmp_path / "binary.yaml")
+    (tmp_path / "empty.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="expected sections"):
+        load(tmp_path / "empty.yaml")
+
+
+def test_yaml_1e_4_without_a_dot_is_a_number():
+    assert isinstance(yaml.safe_load("1e-4"), str)  # why the loader converts
+    assert load(PROJECT / "configs/stnet.yaml").TRAIN.l2_weight_decay == 1e-4

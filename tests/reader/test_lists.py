@@ -1,0 +1,74 @@
+import pytest
+
+from core.errors import UserError
+from reader.lists import list_videos, read_list
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.mp4", "my clip.mp4", "clip 7", "舞蹈 3.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def listed(folder, text, **options):
+    (folder / "x.list").write_text(text, encoding="utf-8")
+    return [tuple(clip) for clip in read_list(str(folder / "x.list"), **options)]
+
+
+def test_spaces_blank_lines_comments_tabs_and_a_byte_order_mark(folder):
+    text = "\ufeff# clips\n\na.mp4 0\n  my clip.mp4   12 \n舞蹈 3.mp4 1\na.mp4\t2\r\n"
+    assert listed(folder, text) == [("a.mp4", 0), ("my clip.mp4", 12), ("舞蹈 3.mp4", 1), ("a.mp4", 2)]
+
+
+def test_prediction_lists_need_no_label(folder):
+    text = "a.mp4\nmy clip.mp4\nmy clip.mp4 3\nclip 7\nclip 7 2\n"
+    clips = listed(folder, text, labelled=False)
+    assert clips == [("a.mp4", -1), ("my clip.mp4", -1), ("my clip.mp4", 3), ("clip 7", -1), ("clip 7", 2)]
+
+
+def test_pickles_carry_their_label_themselves(folder):
+    assert listed(folder, "my clip.mp4\na.mp4\n", format="pkl") == [("my clip.mp4", -1), ("a.mp4", -1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("# nothing\n\n", "is empty"),
+        ("a.mp4 0\na.mp4 dog\n", "line 2: label 'dog' is not a whole number"),
+        ("a.mp4 1.5\n", "line 1: label '1.5' is not a whole number"),
+        ("a.mp4\n", "line 1: expected 'PATH LABEL', found no label: 'a.mp4'"),
+        ("a.mp4 4\n", r"line 1: label 4 is outside 0..3 \(MODEL.num_classes 4\)"),
+        ("a.mp4 -1\n", "line 1: label -1 is outside 0..3"),
+        ("b.mp4 0\nc.mp4 1\n", "none of the first 2 files exists .the first: b.mp4"),
+    ],
+)
+def test_a_bad_list_is_refused_with_line_and_reason(folder, text, message):
+    with pytest.raises(UserError, match=message):
+        listed(folder, text, num_classes=4)
+
+
+def test_a_missing_or_unreadable_list_is_refused(folder):
+    with pytest.raises(UserError, match="list file not found"):
+        read_list(str(folder / "none.list"))
+    with pytest.raises(UserError, match="no list file given"):
+        read_list("")
+    (folder / "binary.list").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_list(str(folder / "binary.list"))
+
+
+def test_a_folder_gives_its_videos_sorted(folder):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "b.AVI").write_bytes(b"x")
+    (folder / "notes.txt").write_bytes(b"x")
+    names = [clip.path[len(str(folder)) + 1 :] for clip in list_videos(str(folder))]
+    assert names == ["a.mp4", "my clip.mp4", "sub/b.AVI", "舞蹈 3.mp4"]
+
+
+def test_a_missing_path_and_a_folder_without_videos_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        list_videos(str(tmp_path / "none.mp4"))
+    with pytest.raises(UserError, match="the folder holds no video files"):
+        list_videos(str(tmp_path))

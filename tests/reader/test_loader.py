@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from conftest import write_video
+
+from core.config import load_config
+from core.errors import UserError
+from models import model_section
+from reader.loader import EpochOrder, build_loader
+
+
+def epoch_indices(order, epoch):
+    return [[index for _, index in batch] for batch in order.batches(epoch)]
+
+
+@pytest.mark.parametrize(("clips", "batch", "ranks"), [(10, 4, 1), (10, 4, 2), (103, 16, 4), (9, 8, 2), (7, 8, 8)])
+def test_each_clip_comes_once_an_epoch_over_all_ranks(clips, batch, ranks):
+    for shuffle in (True, False):
+        orders = [EpochOrder(clips, batch, shuffle, seed=3, rank=rank, ranks=ranks) for rank in range(ranks)]
+        seen = [i for order in orders for b in epoch_indices(order, 2) for i in b]
+        assert sorted(seen) == list(range(clips))
+        assert len({len(order) for order in orders}) == 1
+
+
+def test_training_order_depends_on_seed_and_epoch_alone():
+    order = EpochOrder(50, 8, True, seed=1)
+    assert epoch_indices(order, 0) == epoch_indices(EpochOrder(50, 8, True, seed=1), 0)
+    assert epoch_indices(order, 0) != epoch_indices(order, 1)
+    assert epoch_indices(order, 0) != epoch_indices(EpochOrder(50, 8, True, seed=2), 0)
+
+
+def test_evaluation_keeps_the_order_of_the_list():
+    assert epoch_indices(EpochOrder(5, 2, False), 0) == [[0, 1], [2, 3], [4]]
+
+
+def clips_of(loader, epoch):
+    found = {}
+    for batch in loader.epoch(epoch):
+        for index, clip, label in zip(batch.indices, batch.clips.numpy(), batch.labels.numpy()):
+            found[index] = (clip, int(label))
+    return found
+
+
+def test_the_last_incomplete_batch_is_not_dropped(tiny_config):
+    found = clips_of(build_loader(tiny_config, "valid"), 0)
+    assert {i: label for i, (_, label) in found.items()} == {0: 0, 1: 1, 2: 2, 3: 3, 4: 0, 5: 1}
+    assert found[0][0].shape == (2, 6, 32, 32)
+    assert found[0][0].dtype == np.uint8
+
+
+def test_augmentation_depends_on_seed_epoch_and_clip_not_on_workers(tiny_config):
+    loader = build_loader(tiny_config, "train", seed=5)
+    with_worker = clips_of(loader, 1)
+    tiny_config.TRAIN.num_reader_threads = 0
+    in_process = clips_of(build_loader(tiny_config, "train", seed=5), 1)
+    other_epoch = clips_of(loader, 2)
+    assert all(np.array_equal(with_worker[i][0], in_process[i][0]) for i in range(10))
+    assert any(not np.array_equal(with_worker[i][0], other_epoch[i][0]) for i in range(10))
+
+
+def test_test_mode_has_its_own_seg_num(tiny_config):
+    assert clips_of(build_loader(tiny_config, "test"), 0)[0][0].shape == (3, 6, 32, 32)
+
+
+@pytest.fixture
+def mixed(tmp_path, clip_set):
+    """A list of three good and two bad clips."""
+    write_video(tmp_path / "good.mp4")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "val.list").write_text("good.mp4 0\nempty.mp4 1\ngood.mp4 2\nnone.mp4 3\ngood.mp4 1\n")
+
+    def load(max_bad_ratio):
+        override = [f"VALID.filelist={tmp_path}/val.list", f"VALID.max_bad_ratio={max_bad_ratio}"]
+        return build_loader(load_config(clip_set / "tiny.yaml", model_section, override), "valid")
+
+    return load
+
+
+def test_bad_clips_are_named_once_counted_and_never_replaced(mixed, caplog):
+    loader = mixed(0.5)
+    for epoch in range(2):
+        assert sorted(clips_of(loader, epoch)) == [0, 2, 4]
+    messages = [record.message for record in caplog.records]
+    assert messages == ["skipped empty.mp4: the file is empty (0 bytes)", "skipped none.mp4: no such file"]
+    assert loader.bad.summary() == [
+        {"path": "empty.mp4", "reason": "the file is empty (0 bytes)"},
+        {"path": "none.mp4", "reason": "no such file"},
+    ]
+
+
+def test_too_many_bad_clips_stop_the_run(mixed):
+    with pytest.raises(UserError, match="2 of the 5 clips in the list cannot be read, more than max_bad_ratio"):
+        clips_of(mixed(0.3), 0)
+
+
+def test_nothing_readable_stops_the_run(tmp_path, clip_set):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "val.list").write_text("empty.mp4 1\n" * 9)
+    override = [f"VALID.filelist={tmp_path}/val.list", "VALID.max_bad_ratio=1"]
+    loader = build_loader(load_config(clip_set / "tiny.yaml", model_section, override), "valid")
+    with pytest.raises(UserError, match="no clip could be read; the first: empty.mp4: the file is empty"):
+        clips_of(loader, 0)
+
+
+def test_a_label_inside_a_pickle_is_checked(videos, tmp_path, clip_set):
+    (tmp_path / "val.list").write_text(f"{videos}/clip_jpeg.pkl\n")
+    for classes, found in ((4, 1), (3, 0)):
+        override = [f"VALID.filelist={tmp_path}/val.list", "MODEL.format=pkl", f"MODEL.num_classes={classes}"]
+        loader = build_loader(load_config(clip_set / "tiny.yaml", model_section, override), "valid")
+        if found:
+            assert clips_of(loader, 0)[0][1] == 3
+        else:
+            with pytest.raises(UserError, match="label 3 is outside 0..2"):
+                clips_of(loader, 0)

@@ -1,0 +1,128 @@
+"""Draw a small labelled set of video clips whose classes differ only in motion.
+
+python -m tools.demo_clips demo --train 200 --val 20 --seed 0
+
+Shapes of random form, colour, size and angle move on textured grounds: left or right, up or down, growing or
+shrinking. The two classes of a pair are the same clip forwards and
+backwards, so that no single frame tells them apart.
+"""
+
+import argparse
+import json
+import os
+import random
+
+import cv2
+import numpy as np
+
+CLASSES = ("left", "right", "up", "down", "grow", "shrink")
+SIZE = 48  # pixels
+FRAMES = 24
+RATE = 12  # frames a second
+
+
+def draw_clip(name, rng):
+    """Frames of one clip.
+
+    Args:
+        name: one of CLASSES.
+        rng: random.Random; the same state gives the same clip for both classes of a pair, one reversed.
+
+    Returns:
+        uint8 [FRAMES, SIZE, SIZE, 3], BGR.
+    """
+    pair, backwards = divmod(CLASSES.index(name), 2)
+    ground = _ground(rng)
+    colour = np.array([rng.uniform(150, 255) for _ in range(3)])
+    corners = rng.choice((2, 3, 4))
+    time = np.linspace(-0.5, 0.5, FRAMES)
+    travel = rng.uniform(0.9, 1.5) * SIZE * (pair < 2)
+    x, y = rng.uniform(0, SIZE), rng.uniform(0, SIZE)
+    radius = np.full(FRAMES, rng.uniform(7, 13))
+    if pair == 2:
+        radius = np.linspace(rng.uniform(12, 15), rng.uniform(5, 8), FRAMES)[::-1]
+    angle = rng.uniform(0, 2 * np.pi)
+    frames = []
+    for i, moment in enumerate(time):
+        centre = (x - moment * travel * (pair == 0), y - moment * travel * (pair == 1))
+        mask = _shape_mask(centre, radius[i], angle, corners)[..., None]
+        frames.append(ground * (1 - mask) + colour * mask)
+    frames = np.clip(np.stack(frames), 0, 255).astype(np.uint8)
+    return frames[::-1] if backwards else frames
+
+
+def _ground(rng):
+    """A dark, smooth random texture, float [SIZE, SIZE, 3]."""
+    noise = np.random.RandomState(rng.randrange(2**31)).uniform(0, 110, (6, 6, 3))
+    return cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+
+
+def _shape_mask(centre, radius, angle, corners):
+    """Antialiased bar (2), triangle (3) or cross-like star (4), in [0, 1]; it leaves on one side and enters on the other."""
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    shift = 4  # fractional bits of the coordinates
+    for dx in (-SIZE, 0, SIZE):
+        for dy in (-SIZE, 0, SIZE):
+            centre_here = np.array([centre[0] % SIZE + dx, centre[1] % SIZE + dy])
+            points = centre_here + _outline(corners) @ _turn(angle) * radius
+            cv2.fillPoly(mask, [np.round(points * 2**shift).astype(np.int32)], 255, cv2.LINE_AA, shift)
+    return mask / 255.0
+
+
+def _outline(corners):
+    """Corner points of a shape without rotational symmetry, within the unit circle."""
+    if corners == 2:
+        return np.array([[-1, -0.35], [1, -0.2], [1, 0.2], [-1, 0.35]])
+    if corners == 3:
+        return np.array([[1, 0], [-0.7, 0.6], [-0.4, -0.6]])
+    return np.array([[1, 0], [0.2, 0.25], [-0.2, 0.9], [-0.9, 0], [-0.2, -0.6], [0.2, -0.25]])
+
+
+def _turn(angle):
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def write_clip(path, frames):
+    """Write frames (uint8 [T, H, W, 3], BGR) as an mp4 file. Raises OSError when OpenCV cannot."""
+    height, width = frames.shape[1:3]
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), RATE, (width, height))
+    if not writer.isOpened():
+        raise OSError(f"OpenCV cannot write {path}")
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame))
+    writer.release()
+
+
+def write_set(folder, train, val, seed):
+    """Draw `train` and `val` clips of each class, with lists and labels.json, into a folder."""
+    rng = random.Random(seed)
+    os.makedirs(os.path.join(folder, "clips"), exist_ok=True)
+    for split, count in (("train", train), ("val", val)):
+        lines = []
+        for i in range(count):
+            for label, name in enumerate(CLASSES):
+                path = os.path.join("clips", f"{split}_{name}_{i:03d}.mp4")
+                write_clip(os.path.join(folder, path), draw_clip(name, rng))
+                lines.append(f"{path} {label}\n")
+        with open(os.path.join(folder, f"{split}.list"), "w", encoding="utf-8") as file:
+            file.writelines(lines)
+    with open(os.path.join(folder, "infer.list"), "w", encoding="utf-8") as file:
+        file.writelines(line.rsplit(" ", 1)[0] + "\n" for line in lines[: len(CLASSES)])
+    with open(os.path.join(folder, "labels.json"), "w", encoding="utf-8") as file:
+        json.dump(CLASSES, file)
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--train", type=int, default=200, help="training clips a class (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=20, help="held-out clips a class (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    write_set(args.folder, args.train, args.val, args.seed)
+    print(f"drew {args.train + args.val} clips of each of {len(CLASSES)} classes in {args.folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Say what the demo did: python -m tools.demo_report FOLDER SECONDS."""
+
+import json
+import os
+import sys
+
+
+def report(folder, seconds):
+    """The lines for a finished demo in `folder`."""
+    with open(os.path.join(folder, "results", "eval_results.json"), encoding="utf-8") as file:
+        scores = json.load(file)
+    with open(os.path.join(folder, "results", "predict_results.json"), encoding="utf-8") as file:
+        clip = json.load(file)["results"][0]
+    best = clip["predictions"][0]
+    return [
+        f"Trained an 18-layer StNet on drawn clips and scored it on {scores['count']} it had not seen, "
+        f"in {int(seconds)} s.",
+        f"{os.path.basename(clip['path'])}: predicted {best['label']} with probability {best['probability']:.3f}",
+        f"held-out accuracy: top-1 {scores['TOP1_ACC']:.4f}",
+        f"clips, checkpoints and results are in {folder}",
+    ]
+
+
+if __name__ == "__main__":
+    print("\n".join(report(sys.argv[1], float(sys.argv[2]))))

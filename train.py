@@ -1,0 +1,78 @@
+#!/usr/bin/env python
+"""Train a model.
+
+python train.py --model_name=STNET --config=configs/stnet.yaml
+python train.py --config=configs/stnet.yaml --resume=checkpoints/STNET_epoch3.pdparams
+python train.py --config=configs/stnet.yaml -o TRAIN.filelist=my/train.list -o TRAIN.learning_rate=0.001
+"""
+
+import sys
+
+from engine import cli
+
+
+def parse_args(argv):
+    """Flags, with the original's names and meanings."""
+    parser = cli.parser(__doc__)
+    cli.add_run_flags(parser, save_dir="checkpoints")
+    parser.add_argument("--learning_rate", type=cli.optional(float), metavar="RATE", help="initial learning rate")
+    parser.add_argument("--epoch", type=cli.optional(cli.positive_int), metavar="N", help="epochs")
+    parser.add_argument("--pretrain", default="", metavar="FILE", help="weights to start from")
+    parser.add_argument("--resume", default="", metavar="FILE", help="checkpoint to go on from")
+    parser.add_argument("--valid_interval", type=cli.optional(int), default=1, metavar="N",
+                        help="epochs between validations; 0: none (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--fix_random_seed", type=cli.optional(cli.boolean), default=False, metavar="True|False",
+                        help="same seed, same machine: the same losses")  # fmt: skip
+    parser.add_argument("--no_memory_optimize", action="store_true", help="accepted for old scripts; has no effect")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Configuration, device, data, model, loop, in that order."""
+    args = parse_args(argv)
+    overrides = []
+    if args.learning_rate is not None:
+        overrides.append(f"TRAIN.learning_rate={args.learning_rate}")
+    if args.epoch is not None:
+        overrides.append(f"TRAIN.epoch={args.epoch}")
+    config = cli.load_run_config(args, "TRAIN", overrides)
+    valid_interval = args.valid_interval or 0
+
+    from engine import runtime
+    from engine.batch import Normalizer
+    from engine.labels import labels_for_training
+    from engine.trainer import Trainer, format_scores
+    from models import get_model
+    from models.model import decay_steps
+    from reader.loader import build_loader
+
+    runtime.start(args.use_gpu)
+    seed = runtime.seed_everything(args.fix_random_seed)
+    loader = build_loader(config, "train", seed=seed)
+    valid_loader = build_loader(config, "valid") if valid_interval > 0 else None
+    model = get_model(config.MODEL.name, config, "train")
+    train = config.TRAIN
+    trainer = Trainer(
+        model,
+        Normalizer(config.MODEL.image_mean, config.MODEL.image_std),
+        loader,
+        valid_loader,
+        steps=decay_steps(train.epoch, train.total_videos or len(loader.dataset), train.batch_size),
+        save_dir=args.save_dir,
+        name=config.MODEL.name.upper(),
+        log_interval=args.log_interval or 10,
+        valid_interval=valid_interval,
+        labels=labels_for_training(config.MODEL.labels, config.MODEL.num_classes),
+    )
+    if args.resume:
+        trainer.resume(args.resume)
+    elif args.pretrain.lower() not in ("", "none"):
+        trainer.load_pretrained(args.pretrain)
+    scores = trainer.fit()
+    loader.bad.log_total()
+    if scores:
+        print(f"last validation: {format_scores(scores)}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
