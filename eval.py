@@ -29,12 +29,13 @@ def main(argv=None):
     from engine import runtime
     from engine.batch import Normalizer
     from engine.evaluator import evaluate
-    from engine.files import write_json
-    from engine.trainer import format_scores
+    from engine.files import prepare_folder, write_json
     from engine.loading import load_model
+    from engine.trainer import format_scores
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)
+    prepare_folder(args.save_dir)
     loader = build_loader(config, "test")
     model, weights = load_model(config, "test", args.weights)
     normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std)

@@ -21,8 +21,12 @@ def parse_args(argv):
     parser.add_argument("--weights", default="", metavar="FILE", help="weights to use")
     parser.add_argument("--video_path", default="", metavar="PATH", help="a video, or a folder of videos")
     parser.add_argument("--filelist", default="", metavar="FILE", help="list of videos, labels optional")
-    parser.add_argument("--infer_topk", type=cli.optional(cli.positive_int), metavar="K",
-                        help="classes per clip; default: MODEL.topk of the config")  # fmt: skip
+    parser.add_argument(
+        "--infer_topk",
+        type=cli.optional(cli.positive_int),
+        metavar="K",
+        help="classes per clip; default: MODEL.topk of the config",
+    )
     return parser.parse_args(argv)
 
 
@@ -33,13 +37,14 @@ def main(argv=None):
 
     from engine import runtime
     from engine.batch import Normalizer
-    from engine.files import write_json
+    from engine.files import prepare_folder, write_json
     from engine.labels import load_labels
-    from engine.predictor import log_predictions, predict
     from engine.loading import load_model
+    from engine.predictor import log_predictions, predict
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)
+    prepare_folder(args.save_dir)
     labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
     video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
     loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)

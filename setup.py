@@ -1,12 +1,14 @@
 """Packaging: what the project needs, and within which bounds."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="stnet-paddle",
     version="0.1.0",
     description="StNet video classification (AAAI 2019) for PaddlePaddle",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["core*", "models*", "reader*", "metrics*", "engine*", "weights*", "tools*"]),
@@ -23,6 +25,6 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
         "test": ["pytest>=7"],
-        "dev": ["pre-commit>=3", "pytest>=7", "ruff>=0.6"],
+        "dev": ["pre-commit>=3", "pytest>=7", "ruff>=0.17,<0.18"],
     },
 )

@@ -19,10 +19,20 @@ def parse_args(argv):
     parser.add_argument("--epoch", type=cli.optional(cli.positive_int), metavar="N", help="epochs")
     parser.add_argument("--pretrain", default="", metavar="FILE", help="weights to start from")
     parser.add_argument("--resume", default="", metavar="FILE", help="checkpoint to go on from")
-    parser.add_argument("--valid_interval", type=cli.optional(int), default=1, metavar="N",
-                        help="epochs between validations; 0: none (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--fix_random_seed", type=cli.optional(cli.boolean), default=False, metavar="True|False",
-                        help="same seed, same machine: the same losses")  # fmt: skip
+    parser.add_argument(
+        "--valid_interval",
+        type=cli.optional(int),
+        default=1,
+        metavar="N",
+        help="epochs between validations; 0: none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fix_random_seed",
+        type=cli.optional(cli.boolean),
+        default=False,
+        metavar="True|False",
+        help="same seed, same machine: the same losses",
+    )
     parser.add_argument("--no_memory_optimize", action="store_true", help="accepted for old scripts; has no effect")
     return parser.parse_args(argv)
 
@@ -40,6 +50,7 @@ def main(argv=None):
 
     from engine import runtime
     from engine.batch import Normalizer
+    from engine.files import prepare_folder
     from engine.labels import labels_for_training
     from engine.trainer import Trainer, format_scores
     from models import get_model
@@ -47,6 +58,7 @@ def main(argv=None):
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)
+    prepare_folder(args.save_dir)
     seed = runtime.seed_everything(args.fix_random_seed)
     loader = build_loader(config, "train", seed=seed)
     valid_loader = build_loader(config, "valid") if valid_interval > 0 else None

@@ -10,8 +10,7 @@ class Normalizer:
         mean, std: three numbers each, R, G, B.
         dtype: of the result.
 
-    Call: uint8 [B, seg_num, 3 * seglen, H, W] -> `dtype` of the same shape. In float32 the result has the very
-    bits of the original's NumPy arithmetic.
+    In float32 the result has the very bits of the original's NumPy arithmetic.
     """
 
     def __init__(self, mean, std, dtype="float32"):
@@ -20,6 +19,7 @@ class Normalizer:
         self.std = paddle.to_tensor(std, dtype).reshape([1, 1, 1, 3, 1, 1])
 
     def __call__(self, clips):
+        """uint8 [B, seg_num, 3 * seglen, H, W] -> `dtype`, same shape."""
         b, t, c, h, w = clips.shape
         x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype) / 255.0
         return ((x - self.mean) / self.std).reshape([b, t, c, h, w])

@@ -17,11 +17,21 @@ def parser(description):
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model_name", default="", metavar="NAME", help="model; default: MODEL.name of the config")
     made.add_argument("--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)")
-    made.add_argument("-o", dest="override", action="append", default=[], metavar="SECTION.key=value",
-                      help="override one value of the config; repeatable")  # fmt: skip
+    made.add_argument(
+        "-o",
+        dest="override",
+        action="append",
+        default=[],
+        metavar="SECTION.key=value",
+        help="override one value of the config; repeatable",
+    )
     made.add_argument("--batch_size", type=optional(positive_int), metavar="N", help="clips a step, over all cards")
-    made.add_argument("--use_gpu", type=optional(device_choice), metavar="True|False|auto",
-                      help="auto: the GPU if one works; default: TRAIN.use_gpu of the config")  # fmt: skip
+    made.add_argument(
+        "--use_gpu",
+        type=optional(device_choice),
+        metavar="True|False|auto",
+        help="auto: the GPU if one works; default: TRAIN.use_gpu of the config",
+    )
     made.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
     return made
 
@@ -29,8 +39,13 @@ def parser(description):
 def add_run_flags(made, save_dir):
     """--save_dir and --log_interval."""
     made.add_argument("--save_dir", default=save_dir, metavar="DIR", help="where files go (default: %(default)s)")
-    made.add_argument("--log_interval", type=optional(positive_int), default=10, metavar="N",
-                      help="steps between log lines (default: %(default)s)")  # fmt: skip
+    made.add_argument(
+        "--log_interval",
+        type=optional(positive_int),
+        default=10,
+        metavar="N",
+        help="steps between log lines (default: %(default)s)",
+    )
 
 
 def optional(convert):
@@ -89,8 +104,9 @@ def run(main, argv=None):
 
     Returns the exit code: 0; 1 for a user error (one line, no traceback) or a bug (traceback); 130 after Ctrl-C.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="[%(levelname)s %(asctime)s] %(message)s",
-                        datefmt="%H:%M:%S")  # fmt: skip
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stdout, format="[%(levelname)s %(asctime)s] %(message)s", datefmt="%H:%M:%S"
+    )
     runtime.prepare()
     try:
         main(argv)

@@ -7,6 +7,16 @@ import tempfile
 from core.errors import UserError
 
 
+def prepare_folder(path):
+    """Make a folder, and see before any long work that files can be written there. Raises UserError."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write into {path}: {error.strerror or error}; set --save_dir") from None
+
+
 def write_atomically(path, write):
     """Write a file so that `path` never holds half of it.
 

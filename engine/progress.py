@@ -33,8 +33,14 @@ class Progress:
             if text:
                 self.bar.set_postfix_str(text)
         elif self.step % self.log_interval == 0 or self.step == self.steps:
-            logger.info("%s %d/%d clips%s, %s", self.what, self.done, self.total, f", {text}" if text else "",
-                        pace(self.done, self.total, time.monotonic() - self.started))  # fmt: skip
+            logger.info(
+                "%s %d/%d clips%s, %s",
+                self.what,
+                self.done,
+                self.total,
+                f", {text}" if text else "",
+                pace(self.done, self.total, time.monotonic() - self.started),
+            )
 
     def close(self):
         """Remove the bar."""

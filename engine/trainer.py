@@ -32,8 +32,19 @@ class Trainer:
         labels: class names to save with the weights, or None.
     """
 
-    def __init__(self, model, normalize, loader, valid_loader, steps, save_dir, name,
-                 log_interval=10, valid_interval=1, labels=None):  # fmt: skip
+    def __init__(
+        self,
+        model,
+        normalize,
+        loader,
+        valid_loader,
+        steps,
+        save_dir,
+        name,
+        log_interval=10,
+        valid_interval=1,
+        labels=None,
+    ):
         self.model, self.network = model, model.network
         self.normalize, self.loader, self.valid_loader = normalize, loader, valid_loader
         self.optimizer, self.scheduler = model.optimizer(steps)
@@ -116,9 +127,17 @@ class Trainer:
             scores.update(logits.numpy(), labels.numpy())
         self.pending = []
         result = scores.result()
-        logger.info("train epoch %d step %d/%d loss %.9g top1 %.4f top5 %.4f lr %.4g, %s",
-                    self.epoch, step_in_epoch, len(self.loader), np.mean([loss for _, loss in losses]),
-                    result["TOP1_ACC"], result["TOP5_ACC"], self.optimizer.get_lr(), speed)  # fmt: skip
+        logger.info(
+            "train epoch %d step %d/%d loss %.9g top1 %.4f top5 %.4f lr %.4g, %s",
+            self.epoch,
+            step_in_epoch,
+            len(self.loader),
+            np.mean([loss for _, loss in losses]),
+            result["TOP1_ACC"],
+            result["TOP5_ACC"],
+            self.optimizer.get_lr(),
+            speed,
+        )
 
     def save(self, suffix):
         """Write the checkpoint NAME_suffix."""

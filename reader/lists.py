@@ -41,8 +41,7 @@ def read_list(path, format="mp4", labelled=True, num_classes=None):
         raise UserError("no list file given: set filelist in the config, for example -o TRAIN.filelist=train.list")
     folder = os.path.dirname(os.path.abspath(path))
     clips = []
-    for number, line in enumerate(_lines(path), start=1):
-        line = line.strip()
+    for number, line in enumerate(map(str.strip, _lines(path)), start=1):
         if line and not line.startswith("#"):
             clips.append(_parse_line(line, f"{path}, line {number}", folder, format, labelled, num_classes))
     if not clips:

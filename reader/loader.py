@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from core.errors import UserError
-from reader.kinetics import READERS, Sample, list_folder
+from reader.kinetics import READERS, list_folder
 from reader.lists import list_videos, read_list
 
 logger = logging.getLogger("stnet")

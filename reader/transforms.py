@@ -23,10 +23,9 @@ def make_clip(frames, places, short_size, target_size, rng=None, flip_ratio=0.5)
     flip = rng is not None and rng.random() < flip_ratio
     crops = np.empty((len(frames), target_size, target_size, 3), np.uint8)
     for crop, frame in zip(crops, frames):
-        if size != (width, height):
-            frame = resize(frame, size)
-        frame = frame[top : top + target_size, left : left + target_size]
-        crop[:] = frame[:, ::-1] if flip else frame
+        scaled = frame if size == (width, height) else resize(frame, size)
+        cut = scaled[top : top + target_size, left : left + target_size]
+        crop[:] = cut[:, ::-1] if flip else cut
     return crops[places]
 
 

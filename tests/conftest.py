@@ -40,13 +40,20 @@ def tiny_settings(folder):
     """Configuration of the smallest StNet worth running, reading lists in `folder`."""
     reading = {"short_size": 32, "target_size": 32, "num_reader_threads": 1, "batch_size": 4}
     return {
-        "MODEL": {"name": "STNET", "num_classes": 4, "num_layers": 18, "seg_num": 2, "seglen": 2,
-                  "topk": 2, "labels": str(folder / "labels.json")},
+        "MODEL": {
+            "name": "STNET",
+            "num_classes": 4,
+            "num_layers": 18,
+            "seg_num": 2,
+            "seglen": 2,
+            "topk": 2,
+            "labels": str(folder / "labels.json"),
+        },
         "TRAIN": {**reading, "epoch": 2, "use_gpu": False, "filelist": str(folder / "train.list")},
         "VALID": {**reading, "filelist": str(folder / "val.list")},
         "TEST": {**reading, "filelist": str(folder / "val.list"), "seg_num": 3},
         "INFER": {**reading, "filelist": str(folder / "infer.list")},
-    }  # fmt: skip
+    }
 
 
 def write_config(path, settings):

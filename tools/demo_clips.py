@@ -58,7 +58,7 @@ def _ground(rng):
 
 
 def _shape_mask(centre, radius, angle, corners):
-    """Antialiased bar (2), triangle (3) or cross-like star (4), in [0, 1]; it leaves on one side and enters on the other."""
+    """Antialiased bar (2), triangle (3) or star (4), in [0, 1]; what leaves on one side enters on the other."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     shift = 4  # fractional bits of the coordinates
     for dx in (-SIZE, 0, SIZE):

@@ -79,7 +79,10 @@ BAD = {
     "unknown key": (lambda s: s["TRAIN"].update(epohc=3), "key TRAIN. 'epohc' is unknown; did you mean 'epoch'"),
     "unknown section": (lambda s: s.update(TRIAN={}), "section 'TRIAN' is unknown; did you mean 'TRAIN'"),
     "missing section": (lambda s: s.pop("VALID"), "missing section VALID"),
-    "text for a number": (lambda s: s["TRAIN"].update(epoch="ten"), "TRAIN.epoch: expected a whole number, found 'ten'"),
+    "text for a number": (
+        lambda s: s["TRAIN"].update(epoch="ten"),
+        "TRAIN.epoch: expected a whole number, found 'ten'",
+    ),
     "float for an int": (lambda s: s["TRAIN"].update(epoch=1.5), "TRAIN.epoch: expected a whole number, found 1.5"),
     "bool for an int": (lambda s: s["TRAIN"].update(epoch=True), "TRAIN.epoch: expected a whole number, found True"),
     "text for a bool": (lambda s: s["TRAIN"].update(use_gpu="yes"), "TRAIN.use_gpu: expected True or False"),
@@ -104,9 +107,13 @@ def test_a_bad_config_is_refused_with_the_key_at_fault(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("TRAIN.epoch", "expected SECTION.key=value"), ("TRIAN.epoch=1", "did you mean 'TRAIN'"),
-     ("TRAIN.epohc=1", "did you mean 'epoch'"), ("TRAIN.epoch=[", "not valid YAML")],
-)  # fmt: skip
+    [
+        ("TRAIN.epoch", "expected SECTION.key=value"),
+        ("TRIAN.epoch=1", "did you mean 'TRAIN'"),
+        ("TRAIN.epohc=1", "did you mean 'epoch'"),
+        ("TRAIN.epoch=[", "not valid YAML"),
+    ],
+)
 def test_a_bad_override_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         load(write_config(tmp_path / "c.yaml", tiny_settings(tmp_path)), text)

@@ -9,9 +9,16 @@ from reader.transforms import crop_corner, make_clip, resize, scaled_size, to_su
 
 @pytest.mark.parametrize(
     ("size", "scaled"),
-    [((340, 256), (340, 256)), ((256, 999), (256, 999)), ((320, 240), (341, 256)), ((240, 320), (256, 341)),
-     ((100, 100), (341, 256)), ((256, 256), (256, 256)), ((1920, 1080), (341, 256))],
-)  # fmt: skip
+    [
+        ((340, 256), (340, 256)),
+        ((256, 999), (256, 999)),
+        ((320, 240), (341, 256)),
+        ((240, 320), (256, 341)),
+        ((100, 100), (341, 256)),
+        ((256, 256), (256, 256)),
+        ((1920, 1080), (341, 256)),
+    ],
+)
 def test_scaling_goes_to_4_by_3_and_leaves_fitting_frames_alone(size, scaled):
     assert scaled_size(*size, 256) == scaled
 

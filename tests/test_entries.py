@@ -1,0 +1,457 @@
+"""train.py, eval.py, predict.py and inference_model.py, called in this process."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+from conftest import tiny_settings, write_config, write_video
+
+import eval as eval_entry
+import inference_model
+import predict
+import train
+from engine import cli
+
+ENTRIES = {"train": train, "eval": eval_entry, "predict": predict}
+
+
+def run(entry, *argv):
+    return cli.run(entry.main, [str(a) for a in argv])
+
+
+@pytest.fixture(scope="module")
+def trained(clip_set, tmp_path_factory):
+    """Folder with the checkpoints of two epochs on the tiny set."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    code = run(
+        train,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--save_dir",
+        folder,
+        "--pretrain=none",
+        "--fix_random_seed=True",
+        "--log_interval=1",
+    )
+    assert code == 0
+    return folder
+
+
+def test_training_writes_a_checkpoint_an_epoch_and_a_final_one(trained):
+    names = sorted(path.name for path in trained.iterdir())
+    suffixes = ("json", "pdopt", "pdparams")
+    assert names == [f"STNET_{n}.{s}" for n in ("epoch0", "epoch1", "final") for s in suffixes]
+    about = json.loads((trained / "STNET_final.json").read_text())
+    assert about["model"]["num_layers"] == 18
+    assert about["model"]["num_classes"] == 4
+    assert about["labels"] == ["a", "b", "c", "d"]
+    assert about["progress"] == {"epoch": 2, "step": 6}
+
+
+def losses(text):
+    return re.findall(r"epoch (\d) step (\d)/\d loss (\S+)", text)
+
+
+def train_losses(clip_set, folder, caplog, *flags):
+    caplog.clear()
+    caplog.set_level("INFO")
+    code = run(
+        train,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--save_dir",
+        folder,
+        "--log_interval=1",
+        "--pretrain=none",
+        "--fix_random_seed=True",
+        *flags,
+    )
+    assert code == 0
+    return losses(caplog.text)
+
+
+def test_a_fixed_seed_gives_the_same_losses_and_resuming_goes_on(clip_set, tmp_path, caplog):
+    first = train_losses(clip_set, tmp_path / "a", caplog)
+    again = train_losses(clip_set, tmp_path / "b", caplog)
+    assert len(first) == 6
+    assert first == again
+    resumed = train_losses(clip_set, tmp_path / "c", caplog, f"--resume={tmp_path / 'a/STNET_epoch0.pdparams'}")
+    assert [row[:2] for row in resumed] == [row[:2] for row in first[3:]]
+    assert resumed == first[3:]
+
+
+def test_without_a_fixed_seed_losses_differ(clip_set, tmp_path, caplog):
+    first = train_losses(clip_set, tmp_path / "a", caplog, "--fix_random_seed=False", "--epoch=1")
+    assert first != train_losses(clip_set, tmp_path / "b", caplog, "--fix_random_seed=False", "--epoch=1")
+
+
+def test_resuming_a_finished_run_says_so(clip_set, trained, capsys):
+    code = run(train, "--config", clip_set / "tiny.yaml", "--resume", trained / "STNET_final.pdparams")
+    assert code == 1
+    assert "all 2 epochs are done; raise --epoch" in capsys.readouterr().err
+
+
+def test_validation_runs_every_valid_interval(clip_set, tmp_path, caplog):
+    train_losses(clip_set, tmp_path, caplog, "--valid_interval=2")
+    assert re.findall(r"valid epoch (\d)", caplog.text) == ["1"]
+    train_losses(clip_set, tmp_path, caplog, "--valid_interval=0")
+    assert "valid epoch" not in caplog.text
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(clip_set, tmp_path, capsys):
+    code = run(
+        train,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--save_dir",
+        tmp_path,
+        "--pretrain=none",
+        "--learning_rate=1e30",
+        "--fix_random_seed=True",
+    )
+    assert code == 1
+    assert re.search(r"the loss of step [23] \(epoch 0\) is (nan|inf)", capsys.readouterr().err)
+    assert not list(tmp_path.glob("*.pdparams"))
+
+
+def test_eval_scores_every_clip_and_writes_the_results(clip_set, trained, tmp_path):
+    weights = trained / "STNET_final.pdparams"
+    assert run(eval_entry, "--config", clip_set / "tiny.yaml", "--weights", weights, "--save_dir", tmp_path) == 0
+    found = json.loads((tmp_path / "eval_results.json").read_text())
+    assert found["count"] == 6
+    assert found["skipped"] == []
+    assert found["weights"] == str(weights)
+    assert found["config"]["TEST"]["seg_num"] == 3
+    assert 0 <= found["TOP1_ACC"] <= found["TOP5_ACC"] == 1  # four classes: always among the first five
+    for batch_size in (1, 6):
+        other = tmp_path / str(batch_size)
+        run(
+            eval_entry,
+            "--config",
+            clip_set / "tiny.yaml",
+            "--weights",
+            weights,
+            "--save_dir",
+            other,
+            "--batch_size",
+            batch_size,
+        )
+        same = json.loads((other / "eval_results.json").read_text())
+        assert same["TOP1_ACC"] == found["TOP1_ACC"]
+        assert same["loss"] == pytest.approx(found["loss"], rel=1e-5)
+
+
+def test_eval_counts_what_it_skips(clip_set, trained, tmp_path):
+    (tmp_path / "x.list").write_text(f"{clip_set}/val 0.mp4 0\nnone.mp4 1\n")
+    code = run(
+        eval_entry,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--save_dir",
+        tmp_path,
+        "-o",
+        f"TEST.filelist={tmp_path}/x.list",
+        "-o",
+        "TEST.max_bad_ratio=0.5",
+    )
+    found = json.loads((tmp_path / "eval_results.json").read_text())
+    assert code == 0
+    assert (found["count"], found["skipped"]) == (1, [{"path": "none.mp4", "reason": "no such file"}])
+
+
+def predictions(clip_set, trained, tmp_path, *flags):
+    code = run(
+        predict,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--save_dir",
+        tmp_path,
+        *flags,
+    )
+    assert code == 0
+    return json.loads((tmp_path / "predict_results.json").read_text())["results"]
+
+
+def test_predict_takes_a_video_a_folder_and_a_list(clip_set, trained, tmp_path, caplog):
+    caplog.set_level("INFO")
+    one = predictions(clip_set, trained, tmp_path, "--video_path", clip_set / "val 0.mp4")
+    assert re.search(r"    [abcd], 0\.\d{6}", caplog.text)
+    assert len(one) == 1
+    folder = predictions(clip_set, trained, tmp_path, "--video_path", clip_set)
+    assert len(folder) == 16
+    listed = predictions(clip_set, trained, tmp_path)
+    assert [r["path"] for r in listed] == ["val 0.mp4", "val 1.mp4"]
+    assert one[0]["predictions"][0]["probability"] == pytest.approx(listed[0]["predictions"][0]["probability"], 1e-5)
+    assert len(listed[0]["predictions"]) == 2  # MODEL.topk
+    full = predictions(clip_set, trained, tmp_path, "--filelist", clip_set / "infer.list", "--infer_topk=9")
+    assert sorted(row["label"] for row in full[0]["predictions"]) == ["a", "b", "c", "d"]
+    assert sum(row["probability"] for row in full[0]["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_clip_of_one_frame_is_predicted(clip_set, trained, tmp_path):
+    write_video(tmp_path / "short.mp4", frames=1)
+    assert len(predictions(clip_set, trained, tmp_path, "--video_path", tmp_path / "short.mp4")) == 1
+
+
+def test_predict_goes_on_after_a_bad_clip(clip_set, trained, tmp_path):
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    assert len(predictions(clip_set, trained, tmp_path, "--video_path", tmp_path)) == 1
+    found = json.loads((tmp_path / "predict_results.json").read_text())
+    assert found["skipped"] == [{"path": str(tmp_path / "b.mp4"), "reason": "the file is empty (0 bytes)"}]
+
+
+def test_the_export_computes_the_same(clip_set, trained, tmp_path):
+    code = run(
+        inference_model,
+        "--model_name=STNET",
+        "--config",
+        clip_set / "tiny.yaml",
+        "--use_gpu=False",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--batch_size=1",
+        "--save_dir",
+        tmp_path / "x y",
+    )
+    assert code == 0
+    exported = paddle.jit.load(str(tmp_path / "x y" / "STNET"))
+    probabilities = exported(paddle.zeros([1, 2, 6, 32, 32])).numpy()
+    assert probabilities.shape == (1, 4)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_every_flag_of_the_original_is_accepted(tmp_path):
+    common = ["--model_name=STNET", "--config=c", "--batch_size=4", "--use_gpu=True", "--log_interval=1"]
+    train.parse_args(
+        [
+            *common,
+            "--learning_rate=0.1",
+            "--pretrain=p",
+            "--resume=r",
+            "--epoch=2",
+            "--valid_interval=1",
+            "--save_dir=s",
+            "--fix_random_seed=False",
+            "--no_memory_optimize",
+        ]
+    )
+    eval_entry.parse_args([*common, "--weights=w", "--save_dir=s"])
+    args = predict.parse_args(
+        [*common, "--weights=w", "--save_dir=s", "--filelist=f", "--infer_topk=3", "--video_path=v"]
+    )
+    assert (args.batch_size, args.use_gpu, args.infer_topk, args.video_path) == (4, True, 3, "v")
+    exported = inference_model.parse_args(
+        ["--model_name=STNET", "--config=c", "--use_gpu=False", "--weights=w", "--batch_size=1", "--save_dir=s"]
+    )
+    assert exported.use_gpu is False
+
+
+def test_empty_flags_count_as_not_given():
+    args = train.parse_args(["--batch_size=", "--use_gpu=", "--epoch=", "--learning_rate=", "--resume="])
+    assert (args.batch_size, args.use_gpu, args.epoch, args.learning_rate, args.resume) == (None, None, None, None, "")
+
+
+def failing(entry, message, capsys, *argv):
+    """The entry fails with exit code 1 and one readable line."""
+    assert run(ENTRIES[entry], *argv) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+    assert re.search(message, error), error
+
+
+LISTS = {
+    "empty list": ("", "is empty: expected one clip a line"),
+    "all files missing": ("none1.mp4 0\nnone2.mp4 1\n", "none of the first 2 files exists"),
+    "label out of range": ("{clip} 9\n", "line 1: label 9 is outside 0..3"),
+    "label not a number": ("{clip} dog\n", "line 1: label 'dog' is not a whole number"),
+    "0-byte file": ("{bad} 0\n", "the file is empty|cannot be read"),
+}
+
+
+@pytest.mark.parametrize("entry", ["train", "eval"])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_bad_list_stops_with_one_line(name, entry, clip_set, trained, tmp_path, capsys):
+    text, message = LISTS[name]
+    (tmp_path / "bad.mp4").write_bytes(b"")
+    path = tmp_path / "x.list"
+    path.write_text(text.format(clip=clip_set / "val 0.mp4", bad=tmp_path / "bad.mp4"))
+    flags = [f"--save_dir={tmp_path}", "-o", f"TRAIN.filelist={path}", "-o", f"TEST.filelist={path}"]
+    flags += ["--pretrain=none"] if entry == "train" else [f"--weights={trained}/STNET_final.pdparams"]
+    failing(entry, message, capsys, "--config", clip_set / "tiny.yaml", *flags)
+
+
+@pytest.mark.parametrize("entry", ["train", "eval", "predict"])
+def test_a_missing_config_or_list_stops_with_one_line(entry, clip_set, trained, tmp_path, capsys):
+    failing(entry, "config file not found: none.yaml", capsys, "--config=none.yaml")
+    section = {"train": "TRAIN", "eval": "TEST", "predict": "INFER"}[entry]
+    failing(
+        entry,
+        "list file not found: none.list",
+        capsys,
+        "--config",
+        clip_set / "tiny.yaml",
+        "-o",
+        f"{section}.filelist=none.list",
+    )
+
+
+BAD_VIDEOS = {
+    "0 bytes": (lambda path: path.write_bytes(b""), "no clip could be read; .* the file is empty"),
+    "text": (lambda path: path.write_text("no video"), "no clip could be read; .* no frame can be decoded"),
+    "missing": (lambda path: None, "video_path .*x.mp4: no such file or folder"),
+    "empty folder": (lambda path: path.mkdir(), "video_path .*x.mp4: the folder holds no video files"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_VIDEOS)
+def test_predicting_what_is_no_video_stops_with_one_line(name, clip_set, trained, tmp_path, capsys):
+    make, message = BAD_VIDEOS[name]
+    make(tmp_path / "x.mp4")
+    failing(
+        "predict",
+        message,
+        capsys,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--save_dir",
+        tmp_path,
+        "--video_path",
+        tmp_path / "x.mp4",
+    )
+
+
+def test_a_truncated_video_stops_with_one_line(videos, clip_set, trained, tmp_path, capsys):
+    (tmp_path / "cut.mp4").write_bytes((videos / "wide_h264.mp4").read_bytes()[:20000])
+    failing(
+        "predict",
+        "no frame can be decoded",
+        capsys,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--save_dir",
+        tmp_path,
+        "--video_path",
+        tmp_path / "cut.mp4",
+    )
+
+
+def test_unknown_model_and_wrong_labels_stop_with_one_line(clip_set, tmp_path, capsys):
+    config = clip_set / "tiny.yaml"
+    failing("train", "unknown model 'TSN'; known: STNET", capsys, "--config", config, "--model_name=TSN")
+    failing(
+        "predict",
+        "names 4 classes, but MODEL.num_classes is 5",
+        capsys,
+        "--config",
+        config,
+        "-o",
+        "MODEL.num_classes=5",
+    )
+    failing("predict", "labels file .* cannot be read", capsys, "--config", config, "-o", "MODEL.labels=none.json")
+
+
+def test_weights_of_another_class_count_are_refused(clip_set, trained, tmp_path, capsys):
+    failing(
+        "eval",
+        r"2 of another shape: fc.weight is \[256, 4\], expected \[256, 5\]",
+        capsys,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "-o",
+        "MODEL.num_classes=5",
+    )
+
+
+def test_an_unwritable_folder_stops_with_one_line(clip_set, trained, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    failing(
+        "eval",
+        "cannot write into .*/file/sub: Not a directory; set --save_dir",
+        capsys,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--save_dir",
+        tmp_path / "file" / "sub",
+    )
+
+
+@pytest.mark.skipif(paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0, reason="there is a GPU")
+def test_use_gpu_without_one_says_so(clip_set, trained, capsys):
+    failing(
+        "train",
+        "use_gpu is True, but (.* built for the CPU|no GPU is visible).*set use_gpu to False",
+        capsys,
+        "--config",
+        clip_set / "tiny.yaml",
+        "--use_gpu=True",
+    )
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert run(train, "--config=none.yaml", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["synthetic", "real"])
+def test_reader_and_network_together_give_the_originals_probabilities(name, request, tmp_path):
+    from pathlib import Path
+
+    from models.stnet.names import structured_to_original
+    from models.stnet.network import StNet
+
+    golden_params = pytest.importorskip("golden_params")
+    videos = request.getfixturevalue("videos" if name == "synthetic" else "real_videos")
+    golden = json.loads((Path(__file__).parent / "golden" / f"e2e_{name}.json").read_text())
+    names = structured_to_original(50)
+    weights = {
+        k: paddle.to_tensor(golden_params.golden_param(names[k], v.shape))
+        for k, v in StNet(50, 400, 5).state_dict().items()
+    }
+    paddle.save(weights, str(tmp_path / "golden.pdparams"))
+    settings = tiny_settings(tmp_path)
+    settings["MODEL"] = {"name": "STNET"}
+    settings["INFER"] = {"seg_num": 25, "target_size": 256, "num_reader_threads": 1}
+    for row in golden:
+        shutil.copy(videos / row["file"], tmp_path)
+    (tmp_path / "x.list").write_text("".join(f"{row['file']}\n" for row in golden))
+    assert (
+        run(
+            predict,
+            "--config",
+            write_config(tmp_path / "c.yaml", settings),
+            "--weights",
+            tmp_path / "golden.pdparams",
+            "--filelist",
+            tmp_path / "x.list",
+            "--save_dir",
+            tmp_path,
+            "--infer_topk=400",
+        )
+        == 0
+    )
+    results = json.loads((tmp_path / "predict_results.json").read_text())["results"]
+    for row, result in zip(golden, results):
+        found = result["predictions"]
+        assert [p["class"] for p in found[:5]] == row["top5"]
+        np.testing.assert_allclose([p["probability"] for p in found[:5]], row["prob"], rtol=0, atol=1e-5)
+        norm = np.linalg.norm([p["probability"] for p in found])
+        assert norm == pytest.approx(row["all_prob_l2"], abs=1e-5)

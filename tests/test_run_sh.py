@@ -1,0 +1,120 @@
+"""run.sh, as users type it: real processes, from other folders, with spaces in paths."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[1] / "run.sh"
+
+
+def bash(*words, folder=None, **environment):
+    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", **environment}
+    return subprocess.run(
+        ["bash", str(RUN), *map(str, words)], cwd=folder, env=made, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(clip_set, tmp_path_factory):
+    """A run of train from another folder, settings from the environment, and its folder."""
+    folder = tmp_path_factory.mktemp("run sh")
+    done = bash(
+        "train",
+        "STNET",
+        clip_set / "tiny.yaml",
+        "--log_interval=1",
+        folder=folder,
+        epoch="1",
+        save_dir="my checkpoints",
+        pretrain="none",
+        fix_random_seed="True",
+        resume="",
+    )
+    return done, folder
+
+
+def test_train_resume_eval_and_predict(clip_set, trained):
+    done, folder = trained
+    assert done.returncode == 0, done.stderr
+    checkpoint = folder / "my checkpoints" / "STNET_final.pdparams"
+    assert checkpoint.exists()
+    assert "epoch 0 step 3/3 loss" in done.stdout
+    assert "last validation: TOP1_ACC" in done.stdout
+
+    resumed = bash(
+        "train",
+        "stnet",
+        clip_set / "tiny.yaml",
+        "--log_interval=1",
+        folder=folder,
+        epoch="2",
+        save_dir="more",
+        resume="my checkpoints/STNET_final.pdparams",
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "1 epochs and 3 steps done" in resumed.stdout
+    assert re.search(r"epoch 1 step 3/3", resumed.stdout)
+    assert not re.search(r"epoch 0 step", resumed.stdout)
+
+    evaluated = bash("eval", "STNET", clip_set / "tiny.yaml", folder=folder, weights=str(checkpoint))
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads((folder / "results" / "eval_results.json").read_text())["count"] == 6
+
+    predicted = bash(
+        "predict",
+        "STNET",
+        clip_set / "tiny.yaml",
+        f"--video_path={clip_set}/val 1.mp4",
+        "-o",
+        "MODEL.topk=3",
+        folder=folder,
+        weights=str(checkpoint),
+        save_dir="out put",
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    result = json.loads((folder / "out put" / "predict_results.json").read_text())["results"][0]
+    assert len(result["predictions"]) == 3
+
+
+def test_exit_codes_and_messages_are_the_programs(clip_set, tmp_path):
+    missing = bash("train", "STNET", "none.yaml", folder=tmp_path)
+    assert (missing.returncode, missing.stderr) == (1, "error: config file not found: none.yaml\n")
+    wrong_flag = bash("eval", "STNET", clip_set / "tiny.yaml", "--no_such_flag", folder=tmp_path)
+    assert wrong_flag.returncode == 2
+    assert "unrecognized arguments: --no_such_flag" in wrong_flag.stderr
+    assert "Traceback" not in wrong_flag.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit"], "unknown action 'fit'"),
+        (["train"], "expected: bash run.sh train NAME CONFIG"),
+        (["train", "STNET"], "expected: bash run.sh train NAME CONFIG"),
+    ],
+)
+def test_a_wrong_call_explains_itself(words, message, tmp_path):
+    done = bash(*words, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_help_shows_the_commands(tmp_path):
+    done = bash("help", folder=tmp_path)
+    assert done.returncode == 0
+    assert "bash run.sh predict" in done.stdout
+    assert "bash run.sh demo" in done.stdout
+
+
+@pytest.mark.parametrize("entry", ["train", "eval", "predict", "inference_model"])
+def test_help_of_the_entries_needs_no_paddle(entry, tmp_path):
+    code = "import sys; sys.modules['paddle'] = sys.modules['decord'] = sys.modules['cv2'] = None"
+    code += f"; import {entry}; {entry}.parse_args(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=RUN.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--model_name" in done.stdout
