@@ -53,9 +53,11 @@ class KineticsDataset(Dataset):
         self.num_classes = num_classes
 
     def __len__(self):
+        """Clips in the list."""
         return len(self.clips)
 
     def __getitem__(self, place):
+        """The Sample at (epoch, index); a clip that cannot be read gives one with `error` set."""
         epoch, index = place
         try:
             clip, label = self.read(index, epoch)

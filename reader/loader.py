@@ -68,14 +68,19 @@ class EpochOrder:
         order = list(range(self.clips))
         if self.shuffle:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        cuts = list(range(0, self.clips, self.batch_size))
-        if self.shuffle and len(cuts) > 1 and self.clips - cuts[-1] < self.ranks:
-            cuts.pop()
+        cuts = self._cuts()
         ends = cuts[1:] + [self.clips]
         return [[(epoch, i) for i in order[start:end][self.rank :: self.ranks]] for start, end in zip(cuts, ends)]
 
     def __len__(self):
-        return len(self.batches(0))
+        """Batches in an epoch, the same on every rank."""
+        return len(self._cuts())
+
+    def _cuts(self):
+        cuts = list(range(0, self.clips, self.batch_size))
+        if self.shuffle and len(cuts) > 1 and self.clips - cuts[-1] < self.ranks:
+            cuts.pop()
+        return cuts
 
 
 class BadClips:
