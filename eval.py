@@ -17,7 +17,7 @@ def parse_args(argv):
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="results")
-    parser.add_argument("--weights", default="", metavar="FILE", help="weights to score")
+    parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
     return parser.parse_args(argv)
 
 

@@ -17,7 +17,7 @@ logger = logging.getLogger("stnet")
 def parse_args(argv):
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--weights", default="", metavar="FILE", help="weights to export")
+    parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
     parser.add_argument(
         "--save_dir", default="inference_model", metavar="DIR", help="where the model goes (default: %(default)s)"
     )

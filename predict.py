@@ -18,7 +18,7 @@ def parse_args(argv):
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="results")
-    parser.add_argument("--weights", default="", metavar="FILE", help="weights to use")
+    parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
     parser.add_argument("--video_path", default="", metavar="PATH", help="a video, or a folder of videos")
     parser.add_argument("--filelist", default="", metavar="FILE", help="list of videos, labels optional")
     parser.add_argument(
@@ -48,7 +48,7 @@ def main(argv=None):
     labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
     video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
     loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)
-    model, weights = load_model(config, "infer", args.weights)
+    model, weights = load_model(config, "infer", args.weights, labels)
     normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std)
     topk = args.infer_topk or config.MODEL.topk
     results = predict(model.network, normalize, loader, labels, topk, args.log_interval or 10)

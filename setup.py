@@ -15,6 +15,7 @@ setup(
     python_requires=">=3.9",
     install_requires=[
         "decord>=0.6",
+        "filelock>=3",
         "numpy>=1.21",
         "opencv-python>=4.5",
         "pillow>=8",

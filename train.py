@@ -17,8 +17,15 @@ def parse_args(argv):
     cli.add_run_flags(parser, save_dir="checkpoints")
     parser.add_argument("--learning_rate", type=cli.optional(float), metavar="RATE", help="initial learning rate")
     parser.add_argument("--epoch", type=cli.optional(cli.positive_int), metavar="N", help="epochs")
-    parser.add_argument("--pretrain", default="", metavar="FILE", help="weights to start from")
-    parser.add_argument("--resume", default="", metavar="FILE", help="checkpoint to go on from")
+    parser.add_argument(
+        "--pretrain",
+        default="",
+        metavar="FILE",
+        help="an ImageNet ResNet or a StNet to start from; default: the released ResNet-50; none: random values",
+    )
+    parser.add_argument(
+        "--resume", default="", metavar="FILE", help="checkpoint to go on from, or weights to fine-tune"
+    )
     parser.add_argument(
         "--valid_interval",
         type=cli.optional(int),
@@ -78,7 +85,7 @@ def main(argv=None):
     )
     if args.resume:
         trainer.resume(args.resume)
-    elif args.pretrain.lower() not in ("", "none"):
+    else:
         trainer.load_pretrained(args.pretrain)
     scores = trainer.fit()
     loader.bad.log_total()

@@ -15,11 +15,12 @@ class Normalizer:
 
     def __init__(self, mean, std, dtype="float32"):
         self.dtype = dtype
+        self.white = paddle.to_tensor(255.0, dtype)  # a tensor: Paddle 2.6 multiplies by 1/255 for a number
         self.mean = paddle.to_tensor(mean, dtype).reshape([1, 1, 1, 3, 1, 1])
         self.std = paddle.to_tensor(std, dtype).reshape([1, 1, 1, 3, 1, 1])
 
     def __call__(self, clips):
         """uint8 [B, seg_num, 3 * seglen, H, W] -> `dtype`, same shape."""
         b, t, c, h, w = clips.shape
-        x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype) / 255.0
+        x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype) / self.white
         return ((x - self.mean) / self.std).reshape([b, t, c, h, w])

@@ -32,6 +32,12 @@ def parser(description):
         metavar="True|False|auto",
         help="auto: the GPU if one works; default: TRAIN.use_gpu of the config",
     )
+    made.add_argument(
+        "--weights_home", default="", metavar="DIR", help="cache of released weights (default: ~/.paddle/weights)"
+    )
+    made.add_argument(
+        "--weights_url", default="", metavar="URL", help="mirror of the released weights; none: never download"
+    )
     made.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
     return made
 
@@ -86,6 +92,7 @@ def load_run_config(args, batch_section, extra_overrides=()):
     """
     from models import model_section
 
+    runtime.set_weights_source(args.weights_home, args.weights_url)
     overrides = list(extra_overrides)
     if args.batch_size is not None:
         overrides.append(f"{batch_section}.batch_size={args.batch_size}")

@@ -4,27 +4,77 @@ import logging
 import os
 
 from core.errors import UserError
+from engine.checkpoint import read_description
 from models import get_model
-from weights.load import load_into, read_weights
+from weights.download import DownloadError, released, weights_home
+from weights.load import load_weights
 
 logger = logging.getLogger("stnet")
 
 
-def load_model(config, mode, weights):
+def load_model(config, mode, weights, labels=None):
     """The model of a configuration, holding the weights of a file.
 
     Args:
         config: core.config.Config.
         mode: "test" or "infer".
-        weights: file.
+        weights: file or folder; empty: the released weights, downloaded if need be.
+        labels: class names that will be shown, to be checked against those saved with the weights.
 
     Returns:
         (models.model.Model in evaluation mode, absolute path of the weights).
+
+    Raises:
+        UserError: no weights, damaged weights, or weights for another configuration.
     """
-    if not weights:
-        raise UserError("no weights given: set --weights to a .pdparams file")
-    tensors = read_weights(weights)
     model = get_model(config.MODEL.name, config, mode)
-    load_into(model.network, tensors, weights)
+    weights = weights or _released(model)
+    check_description(weights, config, labels)
+    load_weights(model.network, weights, model.original_names())
     logger.info("weights: %s", weights)
     return model, os.path.abspath(weights)
+
+
+def _released(model):
+    """The released weights: those in the cache first, then what the server has."""
+    settings = model.config.MODEL
+    wrong = [f"{key} is {getattr(settings, key)}" for key, value in model.released_for.items()
+             if getattr(settings, key) != value]  # fmt: skip
+    if not model.released or wrong:
+        fits = ", ".join(f"{key} {value}" for key, value in model.released_for.items())
+        raise UserError(
+            f"no weights given, and the released ones ({fits}) do not fit: {', '.join(wrong)}; set --weights"
+        )
+    for name in model.released:
+        if os.path.exists(os.path.join(weights_home(), name)):
+            return os.path.join(weights_home(), name)
+
+    def check(path):
+        load_weights(model.network, path, model.original_names())
+
+    first_error = None
+    for name in model.released:
+        try:
+            return released(name, ", or set --weights to a file", check)
+        except DownloadError as error:
+            first_error = first_error or error
+    raise first_error
+
+
+def check_description(weights, config, labels=None):
+    """Compare what was saved beside the weights with the configuration. Raises UserError listing the conflicts."""
+    about = read_description(weights)
+    if about is None:
+        return
+    settings = config.as_dict()["MODEL"]
+    compared = ("num_layers", "num_classes", "seglen", "image_mean", "image_std")
+    conflicts = [
+        f"{key} is {settings[key]} in the config and {about['model'][key]} in the weights"
+        for key in compared
+        if key in about["model"] and key in settings and about["model"][key] != settings[key]
+    ]
+    if labels and about.get("labels") and about["labels"] != labels and not conflicts:
+        differing = next((a, b) for a, b in zip(labels, about["labels"]) if a != b)
+        conflicts.append(f"class names differ, for example {differing[0]!r} in MODEL.labels, {differing[1]!r} there")
+    if conflicts:
+        raise UserError(f"weights {weights} were trained with another configuration: {'; '.join(conflicts)}")

@@ -24,6 +24,14 @@ def prepare():
     warnings.filterwarnings("ignore", message="You are using GPU version Paddle")
 
 
+def set_weights_source(home, url):
+    """What --weights_home and --weights_url say, for weights.download and the processes started from here."""
+    if home:
+        os.environ["STNET_WEIGHTS_HOME"] = home
+    if url:
+        os.environ["STNET_WEIGHTS_URL"] = url
+
+
 def start(use_gpu):
     """Choose threads and device.
 

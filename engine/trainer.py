@@ -11,7 +11,8 @@ from engine import checkpoint
 from engine.evaluator import evaluate
 from engine.progress import pace
 from metrics import METRICS
-from weights.load import load_into, read_weights
+from weights.download import released
+from weights.load import load_pretrained
 
 logger = logging.getLogger("stnet")
 
@@ -57,17 +58,25 @@ class Trainer:
         self.pending = []  # (step, loss, logits, labels) since the last log line, still on the device
 
     def resume(self, path):
-        """Go on from a checkpoint of this project."""
-        progress = checkpoint.resume(path, self.network, self.optimizer)
+        """Go on from a checkpoint of this project, or start from bare weights of any format."""
+        progress = checkpoint.resume(path, self.model, self.optimizer)
+        if progress is None:
+            return
         self.epoch, self.step = progress["epoch"], progress["step"]
-        logger.info("resumed from %s: %d epochs and %d steps done", path, self.epoch, self.step)
         if self.epoch >= self.epochs:
             raise UserError(f"--resume {path}: all {self.epochs} epochs are done; raise --epoch to train on")
 
     def load_pretrained(self, path):
-        """Start from weights of this model."""
-        load_into(self.network, read_weights(path), path)
-        logger.info("weights to start from: %s", path)
+        """Start from an ImageNet ResNet or another StNet: `path`, or the released file if it is empty."""
+        if path.lower() == "none":
+            logger.info("starting from random values")
+            return
+        advice = ", or set --pretrain to a file, or --pretrain=none to start from random values"
+
+        def load(path):
+            load_pretrained(self.network, path, self.model.original_names())
+
+        load(path or released(self.model.pretrained_name(), advice, check=load))
 
     def fit(self):
         """Train to the last epoch; save after each; validate every `valid_interval`. Returns the last scores."""

@@ -1,6 +1,7 @@
 """What every model has: a network, a loss, an optimizer and a step schedule, all from the configuration."""
 
 from core.config import ModelSection
+from core.errors import UserError
 from core.registry import Registry
 
 MODELS = Registry("model")
@@ -18,6 +19,8 @@ class Model:
     """
 
     Section = ModelSection
+    released = ()  # names of the released weights, the preferred first
+    released_for = {}  # MODEL keys that they fit
 
     def __init__(self, config, mode):
         config.section(mode)  # an unknown mode is refused here
@@ -30,6 +33,14 @@ class Model:
     def build_network(self):
         """The paddle.nn.Layer for `self.config`."""
         raise NotImplementedError
+
+    def original_names(self):
+        """Original name -> structured name of every tensor of the network; empty where there is no original."""
+        return {}
+
+    def pretrained_name(self):
+        """Name of the released weights to start training from. Raises UserError where there are none."""
+        raise UserError(f"no weights to start {type(self).__name__} from are published: set --pretrain")
 
     def loss(self, logits, labels):
         """Mean cross entropy of logits [B, num_classes] and labels [B] int64, a scalar tensor."""

@@ -4,23 +4,7 @@ A clip is `(video id, label, [JPEG bytes, ...])`. Pickles may be of protocol 2, 
 bytes then) or by Python 3 (bytes are a call of `_codecs.encode(text, "latin1")` then).
 """
 
-import io
-import pickle
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds tuples, lists, bytes, str and numbers; every global but `_codecs.encode` is refused."""
-
-    def find_class(self, module, name):
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}; only tuples, lists, bytes, str and int are allowed")
-
-
-def _latin1_bytes(text, encoding):
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", b"latin1"):
-        raise pickle.UnpicklingError("it calls _codecs.encode in a way that pickled bytes do not")
-    return text.encode("latin1")
+from core.pickles import PlainUnpickler
 
 
 def load_clip_pickle(data):
@@ -35,10 +19,7 @@ def load_clip_pickle(data):
     Raises:
         ValueError: with the reason, whatever is wrong with the data.
     """
-    try:
-        value = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"not a usable pickle: {error or type(error).__name__}") from None
+    value = PlainUnpickler(data, encoding="bytes").load_value()
     if not isinstance(value, (tuple, list)) or len(value) != 3:
         raise ValueError("expected a pickled (video id, label, [JPEG bytes, ...])")
     name, label, frames = value

@@ -17,6 +17,9 @@ REAL = TESTS.parent.parent / "shared" / "videos" / "real"
 sys.path.insert(0, str(TESTS / "golden"))
 
 
+os.environ["STNET_WEIGHTS_URL"] = "none"  # no test asks the real server
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cpu():
     runtime.start(use_gpu=False)

@@ -365,17 +365,13 @@ def test_unknown_model_and_wrong_labels_stop_with_one_line(clip_set, tmp_path, c
 
 
 def test_weights_of_another_class_count_are_refused(clip_set, trained, tmp_path, capsys):
-    failing(
-        "eval",
-        r"2 of another shape: fc.weight is \[256, 4\], expected \[256, 5\]",
-        capsys,
-        "--config",
-        clip_set / "tiny.yaml",
-        "--weights",
-        trained / "STNET_final.pdparams",
-        "-o",
-        "MODEL.num_classes=5",
-    )
+    flags = ["--config", clip_set / "tiny.yaml", "-o", "MODEL.num_classes=5", "-o", "MODEL.labels="]
+    flags += ["--filelist", clip_set / "infer.list", "--weights"]
+    described = "trained with another configuration: num_classes is 5 in the config and 4 in the weights"
+    failing("predict", described, capsys, *flags, trained / "STNET_final.pdparams")
+    shutil.copy(trained / "STNET_final.pdparams", tmp_path / "bare.pdparams")
+    undescribed = r"2 of another shape: fc.weight is \[256, 4\], expected \[256, 5\]"
+    failing("predict", undescribed, capsys, *flags, tmp_path / "bare.pdparams")
 
 
 def test_an_unwritable_folder_stops_with_one_line(clip_set, trained, tmp_path, capsys):

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from core.config import ModelSection, key
+from core.errors import UserError
 from models.model import MODELS, Model
 from models.stnet.depths import DEPTHS
+from models.stnet.names import original_to_structured
 
 
 @dataclass
@@ -19,10 +21,13 @@ class STNET(Model):
     """StNet with a ResNet of `MODEL.num_layers` layers."""
 
     Section = StNetSection
+    # Files of the original's model zoo. The released StNet has 50 layers and Kinetics-400's classes.
+    released = ("STNET_final.pdparams", "STNET.pdparams")
+    released_for = {"num_layers": 50, "num_classes": 400}
+    pretrained = {50: "ResNet50_pretrained"}
 
     def build_network(self):
         """The network. `num_layers` outside the known depths raises UserError."""
-        from core.errors import UserError
         from models.stnet.network import StNet
 
         model = self.config.MODEL
@@ -34,3 +39,18 @@ class STNET(Model):
             num_classes=model.num_classes,
             seglen=self.config.section(self.mode).seglen,
         )
+
+    def original_names(self):
+        """Original name -> structured name of every tensor of the network."""
+        return original_to_structured(self.config.MODEL.num_layers)
+
+    def pretrained_name(self):
+        """The released ImageNet weights for this depth. Raises UserError where there are none."""
+        depth = self.config.MODEL.num_layers
+        if depth not in self.pretrained:
+            known = ", ".join(map(str, self.pretrained))
+            raise UserError(
+                f"no ImageNet weights are published for {depth} layers (only for {known}): set --pretrain to a file, "
+                "or --pretrain=none to start from random values"
+            )
+        return self.pretrained[depth]

@@ -11,7 +11,7 @@ class Evil:
         return os.system, ("echo hacked",)
 
 
-CLIP = ("id", 3, [b"\xff\xd8one", b"two"])
+CLIP = ("id", 3, [b"\xff\xd8one", b"two", b""])
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

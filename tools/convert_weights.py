@@ -1,0 +1,67 @@
+"""Write StNet weights in another format.
+
+python -m tools.convert_weights STNET_final.pdparams OUT --format combined --num_layers 50
+
+Formats: combined (release 1.6), pickle (1.7, 1.8) and folder (one file a tensor), all with the original's names;
+structured (this project's names, as paddle.save writes). The input may have any of them.
+"""
+
+import argparse
+import os
+import sys
+
+from core.errors import UserError
+from engine import cli
+from engine.files import write_atomically
+from models.stnet.depths import DEPTHS
+from models.stnet.names import original_to_structured
+from weights.formats import combined_bytes, pickle_bytes, read_weights
+from weights.load import structured_tensors
+from weights.stream import tensor_bytes
+
+FORMATS = ("combined", "pickle", "folder", "structured")
+
+
+def convert(source, target, form, depth):
+    """Read weights of any format and write them as `form`.
+
+    Raises:
+        UserError: the source is damaged or not a StNet of this depth, or the target cannot be written.
+    """
+    names = original_to_structured(depth)
+    tensors = structured_tensors(read_weights(source), names, source)
+    strange = sorted(set(tensors) ^ set(names.values()))
+    if strange:
+        raise UserError(f"weights {source}: not a StNet of {depth} layers, for example {strange[0]}")
+    original = {theirs: tensors[ours] for theirs, ours in names.items()}
+    if form == "folder":
+        if os.path.isdir(target) and os.listdir(target):
+            raise UserError(f"{target} is a folder with files in it; give a new one")
+        for name, tensor in original.items():
+            _write(os.path.join(target, name), tensor_bytes(tensor))
+    else:
+        data = {"combined": combined_bytes, "pickle": pickle_bytes, "structured": pickle_bytes}[form]
+        _write(target, data(tensors if form == "structured" else original))
+
+
+def _write(path, data):
+    def write(temporary):
+        with open(temporary, "wb") as file:
+            file.write(data)
+
+    write_atomically(path, write)
+
+
+def main(argv=None):
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--num_layers", type=int, choices=sorted(DEPTHS), default=50)
+    args = parser.parse_args(argv)
+    convert(args.source, args.target, args.format, args.num_layers)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

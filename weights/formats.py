@@ -1,0 +1,189 @@
+"""Every file format that StNet weights were ever published in, told apart by content, never by name.
+
+- combined (release 1.6): one stream per tensor, sorted by original name, no names in the file;
+- pickle (1.7 and later, and today's paddle.save): a dict from name to array, names original or structured;
+- folder (1.5, ResNet50_pretrained): one stream per file, the file's name is the original name.
+"""
+
+import hashlib
+import os
+import pickle
+from typing import NamedTuple
+
+import numpy as np
+
+from core.errors import UserError
+from core.pickles import load_plain
+from weights.stream import HEADER, StreamError, read_tensor, tensor_bytes
+
+_MAX_FOLDER = 100_000  # files
+_PADDLE_KEY = "StructuredToParameterName@@"
+
+
+class Weights(NamedTuple):
+    """What a file holds."""
+
+    tensors: dict  # name -> float array, names as in the file; a combined file's are its positions, 0, 1, 2, ...
+    format: str  # "combined", "pickle" or "folder"
+
+
+def read_weights(path):
+    """Read a file or folder of weights.
+
+    Returns:
+        Weights.
+
+    Raises:
+        UserError: naming the file, and where it can be told the tensor and the offset, for whatever is wrong:
+            missing, damaged, of no known format, not what its recorded SHA-256 says, not finite.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        found = Weights(_read_folder(path), "folder")
+    else:
+        data = _read_file(path)
+        verify(path, {"": data})
+        if data[:1] == b"\x80":
+            found = Weights(_read_pickle(data, path), "pickle")
+        elif data[: len(HEADER)] == HEADER:
+            found = Weights(_read_combined(data, path), "combined")
+        else:
+            raise UserError(f"weights {path}: {_unknown_format(data)}")
+    for name, tensor in found.tensors.items():
+        if not np.isfinite(tensor).all():
+            raise UserError(f"weights {path}: tensor {name} holds values that are not finite")
+    return found
+
+
+def _read_file(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise UserError(f"weights {path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"weights {path} cannot be read: {error.strerror or error}") from None
+
+
+def _unknown_format(data):
+    if not data:
+        return "the file is empty"
+    if data[:2] == b"PK":
+        return (
+            "a zip archive, as PyTorch writes; convert it where PyTorch is installed: pickle.dump("
+            "{k: v.numpy() for k, v in torch.load(FILE).items()}, open(OUT, 'wb'), protocol=4)"
+        )
+    if data[:2] == b"\x1f\x8b":
+        return "a gzip archive; unpack it and give the folder"
+    return f"neither Paddle tensors nor a pickle (it starts with {data[:8]!r}, at offset 0)"
+
+
+def _read_combined(data, path):
+    tensors, offset = {}, 0
+    while offset < len(data):
+        tensors[len(tensors)] = _stream(data, offset, path, f"tensor {len(tensors)}")
+        offset = tensors[len(tensors) - 1][1]
+    return {name: array for name, (array, _) in tensors.items()}
+
+
+def _stream(data, offset, path, what):
+    try:
+        return read_tensor(data, offset)
+    except StreamError as error:
+        raise UserError(f"weights {path}, {what}: {error}") from None
+
+
+def _read_folder(path):
+    names = sorted(os.listdir(path))
+    if len(names) > _MAX_FOLDER:
+        raise UserError(f"weights {path}: a folder of {len(names)} files is no folder of weights")
+    files = {name: os.path.join(path, name) for name in names if os.path.isfile(os.path.join(path, name))}
+    data = {name: _read_file(file) for name, file in files.items()}
+    verify(path, data)
+    tensors = {}
+    for name, content in data.items():
+        if content[: len(HEADER)] != HEADER and not _is_cut_header(content):
+            continue  # a note or a script beside the parameters; a parameter that is missed is reported as missing
+        array, end = _stream(content, 0, files[name], f"tensor {name}")
+        if end != len(content):
+            raise UserError(f"weights {files[name]}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
+        tensors[name] = array
+    if not tensors:
+        raise UserError(f"weights {path}: the folder holds no Paddle tensors")
+    return tensors
+
+
+def _is_cut_header(content):
+    return len(content) < len(HEADER) and HEADER.startswith(content)
+
+
+def _read_pickle(data, path):
+    try:
+        value = load_plain(data)
+    except ValueError as error:
+        raise UserError(f"weights {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"weights {path}: expected a dict of parameters, found a {type(value).__name__}")
+    value = value.get("model", value.get("state_dict", value)) if _PADDLE_KEY not in value else value
+    if not isinstance(value, dict):
+        raise UserError(f"weights {path}: expected a dict of parameters, found a {type(value).__name__}")
+    tensors = {}
+    for name, tensor in value.items():
+        if name == _PADDLE_KEY or str(name).endswith("num_batches_tracked"):
+            continue
+        if isinstance(tensor, tuple) and len(tensor) == 2:
+            tensor = tensor[1]  # paddle.save writes (Paddle's own name, array) under some settings  # noqa: PLW2901
+        if not isinstance(name, str) or not isinstance(tensor, np.ndarray) or tensor.dtype.kind != "f":
+            raise UserError(f"weights {path}: {name!r:.80} is not an array of floats")
+        tensors[name] = tensor
+    return tensors
+
+
+# Recorded SHA-256 -----------------------------------------------------------------------------------------------
+
+
+def verify(path, contents):
+    """Compare with PATH.sha256, where there is one (the form of sha256sum: `digest  name`, a line a file).
+
+    Args:
+        path: file or folder.
+        contents: relative name -> bytes; "" is the file itself.
+
+    Raises:
+        UserError: a digest differs, or a listed file is missing.
+    """
+    record = f"{path.rstrip('/')}.sha256"
+    try:
+        with open(record, encoding="utf-8") as file:
+            lines = [line.split(None, 1) for line in file.read().splitlines() if line.strip()]
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{record} cannot be read: {error}") from None
+    whole = list(contents) == [""]
+    for line in lines:
+        name = "" if whole else line[-1].strip().lstrip("*")
+        if name not in contents or hashlib.sha256(contents[name]).hexdigest() != line[0]:
+            at = path if whole else os.path.join(path, name)
+            raise UserError(
+                f"weights {at}: the content is not what {record} records; delete both to fetch them again, "
+                "or the record alone if you changed the file yourself"
+            )
+
+
+def record_lines(contents):
+    """The text of a .sha256 record for relative name -> bytes."""
+    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items()))
+
+
+# Writing --------------------------------------------------------------------------------------------------------
+
+
+def combined_bytes(tensors):
+    """Original name -> float32 array, as release 1.6 wrote it: sorted by name, nameless."""
+    return b"".join(tensor_bytes(tensors[name]) for name in sorted(tensors))
+
+
+def pickle_bytes(tensors):
+    """Name -> float32 array, as releases 1.7 and 1.8 wrote it."""
+    return pickle.dumps({name: np.ascontiguousarray(tensors[name], "float32") for name in sorted(tensors)}, protocol=2)

@@ -1,0 +1,120 @@
+"""Paddle's binary form of one tensor, as written by releases 1.x: read with every bound checked, and written.
+
+uint32 version = 0; uint64 LoD levels, each uint64 bytes and data; uint32 tensor version = 0;
+int32 n; n bytes of protobuf TensorDesc (field 1: data type, field 2: dims); little-endian data
+"""
+
+import struct
+from math import prod
+
+import numpy as np
+
+_DTYPES = {4: np.dtype("<f2"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
+_FLOAT32 = 5
+_MAX_DESC = 256  # bytes; a TensorDesc of nine dims takes at most 102
+HEADER = struct.pack("<IQ", 0, 0)  # what every stream of a parameter starts with
+
+
+class StreamError(ValueError):
+    """Damaged data; says what was found, and at which offset."""
+
+
+def read_tensor(data, offset=0):
+    """One tensor.
+
+    Args:
+        data: bytes or memoryview of the whole file.
+        offset: where the tensor starts.
+
+    Returns:
+        (array, offset of what follows).
+
+    Raises:
+        StreamError: anything is not as it must be; nothing is allocated for what the data merely claims.
+    """
+    data = memoryview(data)
+    version, offset = _unpack(data, offset, "<I", "the version")
+    if version:
+        raise StreamError(f"the version is {version}, expected 0, at offset {offset - 4}")
+    levels, offset = _unpack(data, offset, "<Q", "the number of LoD levels")
+    for _ in range(min(levels, len(data))):
+        size, offset = _unpack(data, offset, "<Q", "the size of a LoD level")
+        _, offset = _take(data, offset, size, "a LoD level")
+    version, offset = _unpack(data, offset, "<I", "the tensor version")
+    if version:
+        raise StreamError(f"the tensor version is {version}, expected 0, at offset {offset - 4}")
+    size, offset = _unpack(data, offset, "<i", "the size of the description")
+    if not 0 < size <= _MAX_DESC:
+        raise StreamError(f"the description claims {size} bytes at offset {offset - 4}")
+    desc, offset = _take(data, offset, size, "the description")
+    dtype, dims = _parse_desc(bytes(desc), offset - size)
+    raw, offset = _take(data, offset, prod(dims) * dtype.itemsize, f"the data of shape {dims}")
+    return np.frombuffer(raw, dtype).reshape(dims), offset
+
+
+def tensor_bytes(array):
+    """One float32 tensor as Paddle writes it."""
+    desc = b"\x08" + _varint(_FLOAT32) + b"".join(b"\x10" + _varint(n) for n in array.shape)
+    head = HEADER + struct.pack("<Ii", 0, len(desc))
+    return head + desc + np.ascontiguousarray(array, "<f4").tobytes()
+
+
+def _take(data, offset, size, what):
+    if size > len(data) - offset:
+        raise StreamError(f"{what} claims {size} bytes at offset {offset}, where {len(data) - offset} are left")
+    return data[offset : offset + size], offset + size
+
+
+def _unpack(data, offset, form, what):
+    raw, offset = _take(data, offset, struct.calcsize(form), what)
+    return struct.unpack(form, raw)[0], offset
+
+
+def _parse_desc(desc, offset):
+    """(dtype, dims) of a TensorDesc."""
+    position, dtype, dims = 0, None, []
+    while position < len(desc):
+        field, position = _read_varint(desc, position, offset)
+        if field == 0x08:
+            code, position = _read_varint(desc, position, offset)
+            if code not in _DTYPES:
+                raise StreamError(f"the data type {code} is not one of floats, at offset {offset}")
+            dtype = _DTYPES[code]
+        elif field == 0x10:
+            n, position = _read_varint(desc, position, offset)
+            dims.append(n)
+        elif field == 0x12:
+            size, position = _read_varint(desc, position, offset)
+            end = position + size
+            if end > len(desc):
+                raise StreamError(f"the dims claim {size} bytes at offset {offset + position}")
+            while position < end:
+                n, position = _read_varint(desc, position, offset)
+                dims.append(n)
+        else:
+            raise StreamError(f"the description has an unknown field {field} at offset {offset + position - 1}")
+    if dtype is None or len(dims) > 8 or not all(0 < n < 2**31 for n in dims):
+        raise StreamError(f"the description of a tensor with dims {dims} is not a parameter's, at offset {offset}")
+    return dtype, dims
+
+
+def _read_varint(data, position, offset):
+    value = 0
+    for shift in range(0, 64, 7):
+        if position >= len(data):
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise StreamError(f"a number does not end, at offset {offset + position}")
+
+
+def _varint(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
