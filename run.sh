@@ -59,18 +59,20 @@ make_venv() {
 
 pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 
-# "11.8", "12.6", ...: the newest CUDA of Paddle's index that the driver can run; empty without an NVIDIA driver.
-cuda_for_driver() {
-    local driver
+# Paddle's package indexes for the CUDA versions that the driver can run, the newest first; nothing without a driver.
+gpu_indexes() {
+    local driver known
     driver="$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\.[0-9]*\).*/\1/p' | head -n 1)" || true
     [ -n "$driver" ] || return 0
-    local known
     for known in 13.0 12.9 12.6 11.8; do
         if [ "$(printf '%s\n%s\n' "$known" "$driver" | sort -V | head -n 1)" = "$known" ]; then
-            echo "$known"
-            return
+            echo "https://www.paddlepaddle.org.cn/packages/stable/cu${known/./}/"
         fi
     done
+}
+
+reachable() {
+    "$venv/bin/python" -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=15)' "$1" 2>/dev/null
 }
 
 install_paddle() {
@@ -80,14 +82,14 @@ install_paddle() {
         pip_install "$PADDLE_PACKAGE"
         return
     fi
-    local cuda
-    cuda="$(cuda_for_driver)"
-    if [ -n "$cuda" ]; then
-        local index="https://www.paddlepaddle.org.cn/packages/stable/cu${cuda/./}/"
-        echo "installing paddlepaddle-gpu for CUDA $cuda from $index"
-        pip_install --retries 1 --timeout 20 --index-url "$index" 'paddlepaddle-gpu>=3.0,<4' && return
-        echo "paddlepaddle-gpu could not be installed from there: installing the CPU package instead"
-    fi
+    local index indexes
+    indexes="$(gpu_indexes)"
+    for index in $indexes; do
+        reachable "$index" || continue
+        echo "installing paddlepaddle-gpu from $index"
+        pip_install --index-url "$index" 'paddlepaddle-gpu>=3.0,<4' && return
+    done
+    [ -z "$indexes" ] || echo "there is an NVIDIA driver, but Paddle's package index is out of reach: taking the CPU package"
     echo "installing paddlepaddle (CPU)"
     pip_install -e "$here[cpu]"
 }
