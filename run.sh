@@ -22,6 +22,7 @@ epoch="${epoch-}"
 learning_rate="${learning_rate-}"
 valid_interval="${valid_interval-1}"  # epochs between validations
 fix_random_seed="${fix_random_seed-False}"
+nproc="${nproc-}"                     # train: processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES
 # eval, predict, inference
 weights="${weights-}"
 # predict
@@ -125,7 +126,16 @@ entry() {
     for setting in "${settings[@]}"; do
         if [ -n "${!setting}" ]; then flags+=("--$setting=${!setting}"); fi
     done
-    exec "$(python_command)" "$here/$script" "--model_name=$name" "--config=$config" ${flags[@]+"${flags[@]}"} "$@"
+    local command=("$(python_command)")
+    if [ "$script" = train.py ]; then
+        local cards="${CUDA_VISIBLE_DEVICES-}"
+        if [[ "$cards" == *,* ]] && [ "$use_gpu" != False ]; then
+            command+=(-m paddle.distributed.launch --devices "$cards" --log_dir "${save_dir:-checkpoints}/log")
+        elif [ -n "$nproc" ] && [ "$nproc" -gt 1 ]; then
+            command+=(-m paddle.distributed.launch --nproc_per_node "$nproc" --log_dir "${save_dir:-checkpoints}/log")
+        fi
+    fi
+    exec "${command[@]}" "$here/$script" "--model_name=$name" "--config=$config" ${flags[@]+"${flags[@]}"} "$@"
 }
 
 demo() {

@@ -16,6 +16,7 @@ setup(
     install_requires=[
         "decord>=0.6",
         "filelock>=3",
+        "matplotlib>=3.5",
         "numpy>=1.21",
         "opencv-python>=4.5",
         "pillow>=8",
@@ -26,6 +27,7 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
         "test": ["pytest>=7"],
+        "visualdl": ["visualdl>=2.5"],
         "dev": ["pre-commit>=3", "pytest>=7", "ruff>=0.17,<0.18"],
     },
 )

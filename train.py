@@ -6,6 +6,7 @@ python train.py --config=configs/stnet.yaml --resume=checkpoints/STNET_epoch3.pd
 python train.py --config=configs/stnet.yaml -o TRAIN.filelist=my/train.list -o TRAIN.learning_rate=0.001
 """
 
+import os
 import sys
 
 from engine import cli
@@ -24,7 +25,10 @@ def parse_args(argv):
         help="an ImageNet ResNet or a StNet to start from; default: the released ResNet-50; none: random values",
     )
     parser.add_argument(
-        "--resume", default="", metavar="FILE", help="checkpoint to go on from, or weights to fine-tune"
+        "--resume",
+        default="",
+        metavar="FILE",
+        help="checkpoint to go on from, weights to fine-tune, or auto: the newest checkpoint in save_dir",
     )
     parser.add_argument(
         "--valid_interval",
@@ -55,9 +59,9 @@ def main(argv=None):
     config = cli.load_run_config(args, "TRAIN", overrides)
     valid_interval = args.valid_interval or 0
 
-    from engine import runtime
+    from engine import parallel, runtime
     from engine.batch import Normalizer
-    from engine.files import prepare_folder
+    from engine.files import prepare_folder, remove_leftovers
     from engine.labels import labels_for_training
     from engine.trainer import Trainer, format_scores
     from models import get_model
@@ -65,10 +69,13 @@ def main(argv=None):
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)
+    rank, ranks = parallel.start()
     prepare_folder(args.save_dir)
-    seed = runtime.seed_everything(args.fix_random_seed)
-    loader = build_loader(config, "train", seed=seed)
-    valid_loader = build_loader(config, "valid") if valid_interval > 0 else None
+    remove_leftovers(args.save_dir)
+    seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]
+    quarantine = os.path.join(args.save_dir, "quarantine.list")
+    loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
+    valid_loader = build_loader(config, "valid", rank, ranks, quarantine=quarantine) if valid_interval > 0 else None
     model = get_model(config.MODEL.name, config, "train")
     train = config.TRAIN
     trainer = Trainer(
@@ -76,16 +83,16 @@ def main(argv=None):
         Normalizer(config.MODEL.image_mean, config.MODEL.image_std),
         loader,
         valid_loader,
-        steps=decay_steps(train.epoch, train.total_videos or len(loader.dataset), train.batch_size),
+        steps=decay_steps(
+            train.epoch, train.total_videos or len(loader.dataset), train.batch_size * train.accumulate_steps
+        ),
         save_dir=args.save_dir,
-        name=config.MODEL.name.upper(),
+        seed=seed,
         log_interval=args.log_interval or 10,
         valid_interval=valid_interval,
         labels=labels_for_training(config.MODEL.labels, config.MODEL.num_classes),
     )
-    if args.resume:
-        trainer.resume(args.resume)
-    else:
+    if not (args.resume and trainer.resume(args.resume)):
         trainer.load_pretrained(args.pretrain)
     scores = trainer.fit()
     loader.bad.log_total()

@@ -56,6 +56,7 @@ class ReaderSection:
     target_size: int = key(224, least=1)
     num_reader_threads: int = key(12, least=0)
     max_bad_ratio: float = key(0.1, least=0.0)
+    decode_timeout: float = key(60.0, least=0.1)
     seg_num: Optional[int] = key(None, least=1)
     seglen: Optional[int] = key(None, least=1)
 
@@ -72,6 +73,15 @@ class TrainSection(ReaderSection):
     momentum: float = key(0.9, least=0.0)
     flip_ratio: float = key(0.5, least=0.0)
     total_videos: int = key(0, least=0)
+    save_interval: int = key(0, least=0)
+    keep: int = key(0, least=0)
+    accumulate_steps: int = key(1, least=1)
+    warmup_steps: int = key(0, least=0)
+    clip_norm: float = key(0.0, least=0.0)
+    ema_decay: float = key(0.0, least=0.0)
+    amp: str = key("off", choices=("off", "O1", "O2"))
+    amp_dtype: str = key("float16", choices=("float16", "bfloat16"))
+    sync_bn: bool = False
 
 
 @dataclass
@@ -210,6 +220,8 @@ def _check(value, spec, where):
         expected = typing.get_args(expected)[0]
     if expected is str and value is None:
         value = ""
+    if expected is str and value is False and "off" in (spec.metadata.get("choices") or ()):
+        value = "off"  # YAML 1.1 reads an unquoted off as False
     if expected is float:
         value = _as_float(value)
     if type(value) is not expected:

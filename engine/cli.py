@@ -8,6 +8,7 @@ import traceback
 from core.config import load_config
 from core.errors import UserError
 from engine import runtime
+from engine.signals import Stopped
 
 logger = logging.getLogger("stnet")
 
@@ -122,6 +123,9 @@ def run(main, argv=None):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except Stopped as error:
+        print(error, file=sys.stderr, flush=True)
+        return error.code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130

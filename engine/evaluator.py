@@ -2,12 +2,13 @@
 
 import paddle
 
+from engine import parallel
 from engine.progress import Progress
 from metrics import METRICS
 
 
 def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="TOPK"):
-    """Score every readable clip of a loader once.
+    """Score every readable clip of a loader once, over all ranks.
 
     Args:
         network: paddle.nn.Layer that returns logits; put into evaluation mode meanwhile.
@@ -25,9 +26,12 @@ def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="T
     network.eval()
     with paddle.no_grad():
         for batch in loader.epoch():
+            if not batch.indices:
+                continue
             scores.update(network(normalize(batch.clips)).numpy(), batch.labels.numpy())
             progress.update(len(batch.indices))
     progress.close()
     if was_training:
         network.train()
+    scores.merge(parallel.gather(scores.state()))
     return scores.result()

@@ -6,6 +6,8 @@ import tempfile
 
 from core.errors import UserError
 
+TEMPORARY = ".writing-"
+
 
 def prepare_folder(path):
     """Make a folder, and see before any long work that files can be written there. Raises UserError."""
@@ -30,7 +32,7 @@ def write_atomically(path, write):
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
+        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}{TEMPORARY}", dir=folder)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     os.close(handle)
@@ -40,6 +42,7 @@ def write_atomically(path, write):
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        _sync_folder(folder)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
@@ -56,6 +59,21 @@ def write_json(path, value):
             file.write("\n")
 
     write_atomically(path, write)
+
+
+def remove_leftovers(folder):
+    """Remove what a killed process left half written in a folder."""
+    for name in os.listdir(folder):
+        if name.startswith(".") and TEMPORARY in name:
+            os.remove(os.path.join(folder, name))
+
+
+def _sync_folder(folder):
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask():

@@ -27,6 +27,8 @@ def predict(network, normalize, loader, labels, topk, log_interval=10):
     network.eval()
     with paddle.no_grad():
         for batch in loader.epoch():
+            if not batch.indices:
+                continue
             probabilities = F.softmax(network(normalize(batch.clips))).numpy()
             for index, row in zip(batch.indices, probabilities):
                 results.append({"path": loader.dataset.clips[index].path, "predictions": top(row, labels, topk)})

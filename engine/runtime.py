@@ -44,8 +44,9 @@ def start(use_gpu):
     import paddle
 
     if not os.environ.get("STNET_THREADS"):
-        threads = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        paddle.base.core.set_num_threads(threads)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        here = int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)  # ranks that share this machine
+        paddle.base.core.set_num_threads(max(1, cores // here))
     problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
     if use_gpu is True and problem:
         raise UserError(f"use_gpu is True, but {problem}; set use_gpu to False to run on the CPU")
@@ -104,13 +105,34 @@ def _is_amd():
 
 def seed_everything(fixed):
     """Seed Python, NumPy and Paddle. Returns the seed: 0 if `fixed`, else one drawn from the system."""
-    import numpy as np
     import paddle
 
     seed = 0 if fixed else random.SystemRandom().randrange(2**31)
-    random.seed(seed)
-    np.random.seed(seed)
-    paddle.seed(seed)
-    if fixed:
-        paddle.set_flags({"FLAGS_cudnn_deterministic": True} if paddle.is_compiled_with_cuda() else {})
+    seed_step(seed, 0, 0)
+    if fixed and paddle.is_compiled_with_cuda():
+        paddle.set_flags({"FLAGS_cudnn_deterministic": True})
     return seed
+
+
+def seed_step(seed, step, rank):
+    """Make the global generators depend on seed, step and rank alone: a resumed run draws what it would have drawn."""
+    import numpy as np
+    import paddle
+
+    mixed = random.Random(f"{seed}/{step}/{rank}").randrange(2**31)
+    random.seed(mixed)
+    np.random.seed(mixed)
+    paddle.seed(mixed)
+
+
+def memory_mb():
+    """Memory in use, MB: the GPU's largest so far, or this process's on the CPU."""
+    import paddle
+
+    if paddle.get_device().startswith("gpu"):
+        return paddle.device.cuda.max_memory_allocated() >> 20
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    except OSError:
+        return 0

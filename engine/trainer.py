@@ -1,70 +1,107 @@
 """The training loop."""
 
+import contextlib
 import logging
 import os
 import time
 
 import numpy as np
+import paddle
 
 from core.errors import UserError
-from engine import checkpoint
+from engine import checkpoint, parallel, runtime
+from engine.ema import Ema
 from engine.evaluator import evaluate
-from engine.progress import pace
+from engine.journal import Journal, plot
+from engine.progress import hours
+from engine.signals import Stopped, StopRequest
 from metrics import METRICS
 from weights.download import released
 from weights.load import load_pretrained
 
 logger = logging.getLogger("stnet")
+_STOP_CHECK = 10  # steps between the ranks' asking each other whether to stop
 
 
 class Trainer:
     """Trains a model and writes its checkpoints.
 
+    A step is one update of the weights, from `accumulate_steps` batches. Whatever is random depends on seed, epoch,
+    clip and step alone, so that a run that goes on from a checkpoint takes the very steps it would have taken.
+
     Args:
         model: models.model.Model in training mode.
         normalize: engine.batch.Normalizer.
-        loader: reader.loader.Loader of the training clips.
+        loader: reader.loader.Loader of the training clips, this rank's share.
         valid_loader: of the validation clips, or None.
         steps: the two steps at which the learning rate falls.
         save_dir: where checkpoints go.
-        name: their prefix, "STNET".
+        seed: of this run.
         log_interval: steps between log lines.
         valid_interval: epochs between validations.
         labels: class names to save with the weights, or None.
     """
 
     def __init__(
-        self,
-        model,
-        normalize,
-        loader,
-        valid_loader,
-        steps,
-        save_dir,
-        name,
-        log_interval=10,
-        valid_interval=1,
-        labels=None,
-    ):
-        self.model, self.network = model, model.network
+        self, model, normalize, loader, valid_loader, steps, save_dir, seed,
+        log_interval=10, valid_interval=1, labels=None,
+    ):  # fmt: skip
+        self.model, self.network, self.options = model, model.network, model.config.TRAIN
         self.normalize, self.loader, self.valid_loader = normalize, loader, valid_loader
+        self.save_dir, self.name, self.seed = save_dir, model.config.MODEL.name.upper(), seed
+        self.log_interval, self.valid_interval, self.labels = log_interval, valid_interval, labels
+        self.is_main = parallel.rank() == 0
+        if self.options.sync_bn and parallel.ranks() > 1:
+            self.network = model.network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.optimizer, self.scheduler = model.optimizer(steps)
-        self.save_dir, self.name = save_dir, name
-        self.log_interval, self.valid_interval = log_interval, valid_interval
-        self.labels = labels
-        self.epochs = model.config.TRAIN.epoch
+        self.amp = self.options.amp
+        if self.amp == "O2":  # before DataParallel, which must see the final parameters
+            self.network, self.optimizer = paddle.amp.decorate(
+                self.network, self.optimizer, level="O2", dtype=self.options.amp_dtype, save_dtype="float32"
+            )
+        use_scaler = self.amp != "off" and self.options.amp_dtype == "float16"
+        self.scaler = paddle.amp.GradScaler(enable=use_scaler, init_loss_scaling=2.0**15)
+        self.ema = Ema(self.network, self.options.ema_decay) if self.options.ema_decay else None
+        self.parallel_network = paddle.DataParallel(self.network) if parallel.ranks() > 1 else self.network
+        self.epochs = self.options.epoch
         self.epoch = 0  # epochs finished
-        self.step = 0  # steps taken
+        self.batch = 0  # batches of the current epoch done
+        self.step = 0  # updates done
+        self.best = None  # best validation top-1 so far
         self.pending = []  # (step, loss, logits, labels) since the last log line, still on the device
+        self.journal = None
+        self.last_batch = None
+
+    # Where to start -----------------------------------------------------------------------------------------------
 
     def resume(self, path):
-        """Go on from a checkpoint of this project, or start from bare weights of any format."""
-        progress = checkpoint.resume(path, self.model, self.optimizer)
-        if progress is None:
-            return
-        self.epoch, self.step = progress["epoch"], progress["step"]
-        if self.epoch >= self.epochs:
-            raise UserError(f"--resume {path}: all {self.epochs} epochs are done; raise --epoch to train on")
+        """Go on from a checkpoint of this project, or start from bare weights of any format.
+
+        "auto" takes the newest whole checkpoint in save_dir. Returns whether there was one.
+        """
+        if path == "auto":
+            path = checkpoint.newest(self.save_dir, self.name)
+            if path is None:
+                logger.info("--resume auto: no checkpoint in %s yet", self.save_dir)
+                return False
+        state = checkpoint.load(path, self.model)
+        if state is not None:
+            self.restore(state)
+            if self.epoch >= self.epochs:
+                raise UserError(f"--resume {path}: all {self.epochs} epochs are done; raise --epoch to train on")
+        return True
+
+    def restore(self, state):
+        """Set everything but the weights from a checkpoint's state."""
+        progress = state["progress"]
+        self.epoch, self.step, self.batch = progress["epoch"], progress["step"], progress.get("batch", 0)
+        self.best, self.seed = progress.get("best"), progress.get("seed", self.seed)
+        self.loader.set_seed(self.seed)
+        checkpoint.set_optimizer_state(self.network, self.optimizer, state["optimizer"])
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema and state.get("ema"):
+            self.ema.load(state["ema"])
 
     def load_pretrained(self, path):
         """Start from an ImageNet ResNet or another StNet: `path`, or the released file if it is empty."""
@@ -78,44 +115,119 @@ class Trainer:
 
         load(path or released(self.model.pretrained_name(), advice, check=load))
 
+    # The loop -----------------------------------------------------------------------------------------------------
+
     def fit(self):
-        """Train to the last epoch; save after each; validate every `valid_interval`. Returns the last scores."""
+        """Train to the last epoch; save after each and every `save_interval` steps; validate every `valid_interval`.
+
+        Returns:
+            the last validation's scores, {} if there was none.
+
+        Raises:
+            Stopped: a signal asked for it; a checkpoint has been written.
+            UserError: a loss is not finite, or the data is too bad.
+        """
         scores = {}
-        while self.epoch < self.epochs:
-            self.train_epoch()
-            self.epoch += 1
-            self.save(f"epoch{self.epoch - 1}")
-            if self.valid_loader and self.valid_interval > 0 and self.epoch % self.valid_interval == 0:
-                scores = evaluate(self.network, self.normalize, self.valid_loader, "valid", self.log_interval)
-                logger.info("valid epoch %d: %s", self.epoch - 1, format_scores(scores))
-        self.save("final")
+        if self.is_main:
+            self.journal = Journal(self.save_dir, self.step)
+        try:
+            with StopRequest() as self.stop:
+                while self.epoch < self.epochs:
+                    self.train_epoch()
+                    if self.is_time_to_validate():
+                        self.save(f"step{self.step}")  # validation can take long; nothing of the epoch is lost
+                        scores = self.validate()
+                    self.epoch, self.batch = self.epoch + 1, 0
+                    self.save(f"epoch{self.epoch - 1}")
+            self.save("final")
+            if self.is_main:
+                logger.info("curves: %s", plot(self.save_dir))
+        finally:
+            if self.journal:
+                self.journal.close()
         return scores
 
     def train_epoch(self):
-        """All steps of one epoch."""
+        """The rest of one epoch."""
         self.network.train()
-        started, clips = time.monotonic(), 0
-        for i, batch in enumerate(self.loader.epoch(self.epoch), start=1):
-            self.train_step(batch)
-            clips += len(batch.indices)
-            if i % self.log_interval == 0 or i == len(self.loader):
-                self.log_interval_scores(i, pace(clips, self.clips_to_go(), time.monotonic() - started))
-        self.check_finite()
+        total = len(self.loader)
+        self.clock = Clock(self.step)
+        with contextlib.closing(self.loader.epoch(self.epoch, self.batch)) as batches:
+            group = []
+            for batch in self.clock.waiting(batches):
+                group.append(batch)
+                if len(group) == self.options.accumulate_steps or self.batch + len(group) == total:
+                    self.train_step(group)
+                    self.batch += len(group)
+                    group = []
+                    self.after_step(last=self.batch == total)
 
-    def train_step(self, batch):
-        """Forward, backward, update."""
-        logits = self.network(self.normalize(batch.clips))
-        loss = self.model.loss(logits, batch.labels)
-        loss.backward()
-        self.optimizer.step()
+    def train_step(self, group):
+        """Forward and backward of each batch of the group, then one update."""
+        runtime.seed_step(self.seed, self.step, parallel.rank())
+        for i, batch in enumerate(group):
+            synced = i == len(group) - 1
+            with contextlib.nullcontext() if synced or parallel.ranks() == 1 else self.parallel_network.no_sync():
+                self.forward_backward(batch, 1 / len(group))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.clear_grad()
         self.scheduler.step()
         self.step += 1
-        self.pending.append((self.step, loss.detach(), logits.detach(), batch.labels))
+        if self.ema:
+            self.ema.update()
 
-    def clips_to_go(self):
-        """Clips from the start of this epoch to the end of training, for the estimate of the time left."""
-        return len(self.loader.dataset) * (self.epochs - self.epoch)
+    def forward_backward(self, batch, share):
+        """Add `share` of a batch's gradient; one without a readable clip adds none, but keeps the ranks together."""
+        if not batch.indices:
+            if parallel.ranks() == 1:
+                return
+            share = 0.0
+            batch = self.last_batch or batch._replace(
+                clips=paddle.zeros([1, *self.loader.dataset.clip_shape], "uint8"), labels=paddle.zeros([1], "int64")
+            )
+        self.last_batch = batch
+        with paddle.amp.auto_cast(enable=self.amp != "off", level=self.amp if self.amp != "off" else "O1",
+                                  dtype=self.options.amp_dtype):  # fmt: skip
+            logits = self.parallel_network(self.normalize(batch.clips))
+            loss = self.model.loss(logits.astype("float32") if self.amp != "off" else logits, batch.labels)
+        self.scaler.scale(loss * share if share != 1 else loss).backward()
+        if share:
+            self.pending.append((self.step + 1, loss.detach(), logits.detach(), batch.labels))
+
+    def after_step(self, last):
+        """Log, save and stop, as far as it is time."""
+        if self.step % self.log_interval == 0 or last:
+            self.log()
+        if self.options.save_interval and self.step % self.options.save_interval == 0 and not last:
+            self.save(f"step{self.step}")
+        if parallel.ranks() == 1 or self.step % _STOP_CHECK == 0 or last:
+            number = parallel.any_rank(self.stop.number)
+            if number:
+                self.log()
+                self.save(f"step{self.step}")
+                raise Stopped(number)
+
+    def is_time_to_validate(self):
+        """Whether the epoch that ends is one of those after which validation runs."""
+        return self.valid_loader and self.valid_interval > 0 and (self.epoch + 1) % self.valid_interval == 0
+
+    def validate(self):
+        """Scores after an epoch; the best so far is saved as NAME_best."""
+        parallel.share_statistics(self.network)
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            scores = evaluate(self.network, self.normalize, self.valid_loader, "valid", self.log_interval)
+            better = self.best is None or scores["TOP1_ACC"] > self.best
+            self.best = scores["TOP1_ACC"] if better else self.best
+            if better:
+                self.save("best")
+        logger.info("valid epoch %d: %s", self.epoch, format_scores(scores))
+        if self.journal:
+            self.journal.write("valid", self.step, epoch=self.epoch, loss=scores["loss"], top1=scores["TOP1_ACC"],
+                               top5=scores["TOP5_ACC"])  # fmt: skip
+        return scores
+
+    # What is seen and kept ----------------------------------------------------------------------------------------
 
     def check_finite(self):
         """Stop at the first loss since the last check that is not finite. Returns the losses."""
@@ -126,34 +238,90 @@ class Trainer:
                     f"the loss of step {step} (epoch {self.epoch}) is {loss}: training stopped; "
                     "a lower learning rate may help (--learning_rate)"
                 )
-        return losses
+        return [loss for _, loss in losses]
 
-    def log_interval_scores(self, step_in_epoch, speed):
-        """One line for the steps since the last."""
+    def log(self):
+        """One line for the steps since the last, over all ranks."""
         losses = self.check_finite()
         scores = METRICS.get("TOPK")()
         for _, _, logits, labels in self.pending:
-            scores.update(logits.numpy(), labels.numpy())
+            scores.update(logits.astype("float32").numpy(), labels.numpy())
         self.pending = []
-        result = scores.result()
+        reports = parallel.gather((losses, scores.state()))
+        scores.merge([state for _, state in reports])
+        losses = [loss for rank_losses, _ in reports for loss in rank_losses]
+        if not losses:
+            return
+        result, per_epoch = scores.result(), -(-len(self.loader) // self.options.accumulate_steps)
+        done = -(-self.batch // self.options.accumulate_steps)
+        left = (self.epochs - self.epoch) * per_epoch - done
+        speed, waiting, eta = self.clock.read(self.step, result["count"], left)
+        row = {
+            "epoch": self.epoch, "lr": self.optimizer.get_lr(), "loss": float(np.mean(losses)),
+            "top1": result["TOP1_ACC"], "top5": result["TOP5_ACC"], "clips_per_s": speed, "data_wait": waiting,
+            "memory_mb": runtime.memory_mb(), "eta_s": eta,
+        }  # fmt: skip
+        if self.journal:
+            self.journal.write("train", self.step, **row)
         logger.info(
-            "train epoch %d step %d/%d loss %.9g top1 %.4f top5 %.4f lr %.4g, %s",
-            self.epoch,
-            step_in_epoch,
-            len(self.loader),
-            np.mean([loss for _, loss in losses]),
-            result["TOP1_ACC"],
-            result["TOP5_ACC"],
-            self.optimizer.get_lr(),
-            speed,
-        )
+            "train epoch %d step %d/%d loss %.9g top1 %.4f top5 %.4f lr %.4g, %.2f clips/s, data wait %.0f%%, ETA %s",
+            self.epoch, done, per_epoch, row["loss"], row["top1"], row["top5"], row["lr"], speed, 100 * waiting,
+            hours(eta),
+        )  # fmt: skip
 
     def save(self, suffix):
-        """Write the checkpoint NAME_suffix."""
+        """Write the checkpoint NAME_suffix (rank 0 only), and delete those that `keep` does not cover."""
+        self.check_finite()
+        parallel.share_statistics(self.network)
+        if not self.is_main:
+            return
         name = f"{self.name}_{suffix}"
-        progress = {"epoch": self.epoch, "step": self.step}
-        checkpoint.save(self.save_dir, name, self.network, self.optimizer, progress, self.model.config, self.labels)
+        progress = {"epoch": self.epoch, "step": self.step, "batch": self.batch, "best": self.best, "seed": self.seed}
+        state = {
+            "progress": progress,
+            "optimizer": checkpoint.optimizer_state(self.network, self.optimizer),
+            "scaler": {k: checkpoint.plain(v) for k, v in (self.scaler.state_dict() or {}).items()},
+            "ema": self.ema.state() if self.ema else None,
+        }
+        with self.ema.applied() if self.ema and suffix == "final" else contextlib.nullcontext():
+            checkpoint.save(self.save_dir, name, self.network, state, self.model.config, self.labels)
         logger.info("saved %s", os.path.join(self.save_dir, name + ".pdparams"))
+        self.forget_old()
+
+    def forget_old(self):
+        """Delete numbered checkpoints: beyond the last `keep` if it is set, and steps that an epoch has overtaken."""
+        found = checkpoint.numbered(self.save_dir, self.name)
+        if self.options.keep:
+            old = found[: -self.options.keep]
+        else:
+            old = [base for base in found[:-1] if os.path.basename(base).startswith(f"{self.name}_step")]
+        for base in old:
+            checkpoint.remove(base)
+
+
+class Clock:
+    """Measures speed and the share of time that training waits for data."""
+
+    def __init__(self, step):
+        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+
+    def waiting(self, batches):
+        """The batches, the time until each of them measured."""
+        iterator = iter(batches)
+        while True:
+            began = time.monotonic()
+            batch = next(iterator, None)
+            self.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+    def read(self, step, clips, steps_left):
+        """(clips/s, share waited, seconds left) since the last reading."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        found = clips / seconds, min(1.0, self.waited / seconds), steps_left * seconds / max(1, step - self.step)
+        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+        return found
 
 
 def format_scores(scores):

@@ -37,6 +37,15 @@ class TopK:
         top = logits.max(axis=1)
         self.losses += (top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - target).tolist()
 
+    def state(self):
+        """What was counted, as plain data."""
+        return {"losses": self.losses, "hits": self.hits}
+
+    def merge(self, states):
+        """Hold what the `state()` of several say together."""
+        self.losses = [loss for state in states for loss in state["losses"]]
+        self.hits = {k: sum(state["hits"][k] for state in states) for k in self.hits}
+
     @property
     def count(self):
         """Samples so far."""

@@ -51,6 +51,8 @@ class Model:
     def optimizer(self, steps):
         """Momentum with L2 decay on every trainable parameter (batch norm and biases too), as the original.
 
+        Off by default: linear warm-up over `warmup_steps`, clipping of the gradient's global norm to `clip_norm`.
+
         Args:
             steps: (first, second) step at which the rate is multiplied by `learning_rate_decay`;
                 see `decay_steps`.
@@ -63,11 +65,14 @@ class Model:
         train = self.config.TRAIN
         rates = [train.learning_rate * train.learning_rate_decay**i for i in range(len(steps) + 1)]
         scheduler = paddle.optimizer.lr.PiecewiseDecay(boundaries=list(steps), values=rates)
+        if train.warmup_steps:
+            scheduler = paddle.optimizer.lr.LinearWarmup(scheduler, train.warmup_steps, 0.0, train.learning_rate)
         optimizer = paddle.optimizer.Momentum(
             learning_rate=scheduler,
             momentum=train.momentum,
             parameters=self.network.parameters(),
             weight_decay=paddle.regularizer.L2Decay(train.l2_weight_decay),
+            grad_clip=paddle.nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None,
         )
         return optimizer, scheduler
 

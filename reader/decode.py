@@ -14,6 +14,8 @@ import numpy as np
 class ClipError(Exception):
     """A clip cannot be read; the message is the reason, without the path."""
 
+    expected = True  # the fault of a file, not of the code: no traceback is wanted
+
 
 def read_video(path, pick):
     """Frames of a video file.

@@ -2,6 +2,7 @@
 
 import os
 import random
+import traceback
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from paddle.io import Dataset
 from core.config import find_file
 from core.registry import Registry
 from reader.decode import ClipError, read_pickle, read_video
+from reader.isolate import IsolatedReader, ReaderDied
 from reader.sampling import sample_frames
 from reader.transforms import make_clip, to_super_images
 
@@ -22,7 +24,9 @@ class Sample(NamedTuple):
     index: int  # position in the list
     clip: np.ndarray  # uint8 [seg_num, 3 * seglen, H, W]; None if bad
     label: int
-    error: str  # "" if read
+    error: str = ""  # why the clip could not be read
+    fatal: str = ""  # traceback of a bug, which ends the run
+    quarantine: bool = False  # the clip hangs or crashes the decoder
 
 
 @READERS.register("KINETICS")
@@ -51,19 +55,39 @@ class KineticsDataset(Dataset):
         self.seed = seed
         self.folder = folder
         self.num_classes = num_classes
+        self.skip = {}  # index -> reason: clips not to be touched again
+        self.isolate = False  # read in a process that can be killed; the loader sets it for its workers
+        self.reader = None
 
     def __len__(self):
         """Clips in the list."""
         return len(self.clips)
 
+    @property
+    def clip_shape(self):
+        """Shape of a clip: (seg_num, 3 * seglen, H, W)."""
+        want = self.section
+        return want.seg_num, 3 * want.seglen, want.target_size, want.target_size
+
     def __getitem__(self, place):
         """The Sample at (epoch, index); a clip that cannot be read gives one with `error` set."""
         epoch, index = place
+        if index in self.skip:
+            return Sample(index, None, -1, self.skip[index])
         try:
-            clip, label = self.read(index, epoch)
+            clip, label = self._isolated((index, epoch)) if self.isolate else self.read(index, epoch)
         except ClipError as error:
             return Sample(index, None, -1, str(error))
-        return Sample(index, clip, label, "")
+        except ReaderDied as error:
+            return Sample(index, None, -1, str(error), quarantine=True)
+        except Exception:  # a bug; Paddle's loader would lose it in a thread
+            return Sample(index, None, -1, fatal=f"{self.clips[index].path}: {traceback.format_exc()}")
+        return Sample(index, clip, label)
+
+    def _isolated(self, argument):
+        if self.reader is None:
+            self.reader = IsolatedReader(lambda place: self.read(*place), self.clip_shape, self.section.decode_timeout)
+        return self.reader(argument)
 
     def read(self, index, epoch=0):
         """(clip uint8 [seg_num, 3 * seglen, H, W], label). Raises ClipError."""

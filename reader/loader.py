@@ -1,7 +1,11 @@
 """From a configuration to batches: the list, the order of an epoch, worker processes, and what to do with bad clips."""
 
+import contextlib
 import logging
+import os
 import random
+import shutil
+import signal
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +15,7 @@ from reader.kinetics import READERS, list_folder
 from reader.lists import list_videos, read_list
 
 logger = logging.getLogger("stnet")
+_EVAL_BATCH = 16
 
 
 class Batch(NamedTuple):
@@ -21,7 +26,7 @@ class Batch(NamedTuple):
     indices: list  # B positions in the list
 
 
-def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path=""):
+def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path="", quarantine=""):
     """The loader of a mode.
 
     Args:
@@ -31,6 +36,7 @@ def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path=
         seed: of order and augmentation.
         filelist: replaces the section's.
         video_path: a video or a folder of videos, instead of a list ("infer").
+        quarantine: file of clips that hung or crashed the decoder before; they are left out, and new ones added.
 
     Returns:
         Loader.
@@ -48,33 +54,46 @@ def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path=
     )
     order = EpochOrder(len(clips), section.batch_size, mode == "train", seed, rank, ranks)
     allowed = 1.0 if mode == "infer" else section.max_bad_ratio
-    return Loader(dataset, order, section.num_reader_threads, BadClips(clips, allowed))
+    bad = BadClips(clips, allowed, quarantine)
+    dataset.skip = bad.quarantined()
+    return Loader(dataset, order, section.num_reader_threads, bad)
 
 
 class EpochOrder:
-    """Which clips each step of an epoch reads on one rank.
+    """Which clips each step of an epoch reads on one rank; each clip comes once per epoch over all ranks.
 
-    Global batches are cut from the (shuffled) list and dealt out to the ranks in turn; each clip comes once per
-    epoch. What is left at the end is a smaller batch; if it is smaller than the number of ranks it joins the
-    batch before it, so that every rank takes the same number of steps.
+    Training: global batches are cut from the shuffled list and dealt out clip by clip. What is left at the end is
+    a smaller batch; if it is smaller than the number of ranks it joins the batch before it, so that every rank
+    takes the same number of steps.
+
+    Evaluation: whole batches, of 16 clips at most, are dealt out, in the order of the list. What is computed
+    together does not depend on the number of ranks, and so neither do the results, to the last bit.
     """
 
     def __init__(self, clips, batch_size, shuffle, seed=0, rank=0, ranks=1):
-        self.clips, self.batch_size, self.shuffle, self.seed = clips, batch_size, shuffle, seed
+        self.clips, self.shuffle, self.seed = clips, shuffle, seed
+        self.batch_size = batch_size if shuffle else min(batch_size, _EVAL_BATCH)
         self.rank, self.ranks = rank, ranks
 
     def batches(self, epoch):
         """List of this rank's batches, each a list of (epoch, index)."""
         order = list(range(self.clips))
+        cuts = self._cuts()
         if self.shuffle:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        cuts = self._cuts()
         ends = cuts[1:] + [self.clips]
-        return [[(epoch, i) for i in order[start:end][self.rank :: self.ranks]] for start, end in zip(cuts, ends)]
+        batches = [[(epoch, i) for i in order[start:end]] for start, end in zip(cuts, ends)]
+        if self.shuffle:
+            return [batch[self.rank :: self.ranks] for batch in batches]
+        return batches[self.rank :: self.ranks]
 
     def __len__(self):
-        """Batches in an epoch, the same on every rank."""
-        return len(self._cuts())
+        """Batches of this rank in an epoch."""
+        return len(self._cuts()) if self.shuffle else len(self._cuts()[self.rank :: self.ranks])
+
+    def clips_at_once(self):
+        """Clips that a batch of this rank holds, at most."""
+        return -(-self.batch_size // self.ranks) if self.shuffle else self.batch_size
 
     def _cuts(self):
         cuts = list(range(0, self.clips, self.batch_size))
@@ -84,24 +103,45 @@ class EpochOrder:
 
 
 class BadClips:
-    """Clips that could not be read: named once, counted, and fatal when they are too many."""
+    """Clips that could not be read: named once, counted, and fatal when they are too many.
 
-    def __init__(self, clips, allowed_ratio):
+    Args:
+        clips: the list.
+        allowed_ratio: share of the list that may be bad.
+        quarantine: file that keeps the clips which hung or crashed the decoder, `PATH<tab>REASON` a line, or "".
+    """
+
+    def __init__(self, clips, allowed_ratio, quarantine=""):
         self.clips = clips
         self.allowed = allowed_ratio * len(clips)
+        self.quarantine = quarantine
         self.reasons = {}
 
-    def add(self, index, reason):
+    def add(self, index, reason, quarantine=False):
         """Note a bad clip. Raises UserError when more than the allowed share of the list is bad."""
         if index in self.reasons:
             return
         self.reasons[index] = reason
         logger.warning("skipped %s: %s", self.clips[index].path, reason)
+        if quarantine and self.quarantine:
+            with open(self.quarantine, "a", encoding="utf-8") as file:
+                file.write(f"{self.clips[index].path}\t{reason}\n")
         if len(self.reasons) > self.allowed:
             raise UserError(
                 f"{len(self.reasons)} of the {len(self.clips)} clips in the list cannot be read, more than "
                 f"max_bad_ratio allows; the last one: {self.clips[index].path}: {reason}"
             )
+
+    def quarantined(self):
+        """Index -> reason of the clips in the quarantine file."""
+        if not self.quarantine or not os.path.exists(self.quarantine):
+            return {}
+        with open(self.quarantine, encoding="utf-8") as file:
+            lines = dict(line.rstrip("\n").partition("\t")[::2] for line in file if line.strip())
+        found = {i: f"in quarantine: {lines[clip.path]}" for i, clip in enumerate(self.clips) if clip.path in lines}
+        if found:
+            logger.info("%s: %d clips of the list are left out", self.quarantine, len(found))
+        return found
 
     def log_total(self):
         """One line: how many clips of the list were bad."""
@@ -125,44 +165,109 @@ class Loader:
     def __init__(self, dataset, order, workers, bad):
         self.dataset, self.order, self.bad = dataset, order, bad
         self.workers = workers
+        self.shm_warned = False
 
     def __len__(self):
         """Steps in an epoch."""
         return len(self.order)
 
+    def set_seed(self, seed):
+        """Order and augmentation of another run."""
+        self.order.seed = self.dataset.seed = seed
+
     def epoch(self, number=0, first_step=0):
-        """Iterate over the batches of an epoch, from a step on. A batch of bad clips only is left out.
+        """Iterate over the batches of an epoch, from a step on.
+
+        A batch of bad clips only has no indices; its clips and labels mean nothing.
 
         Raises:
-            UserError: too many clips are bad, or none could be read.
+            UserError: too many clips are bad, none could be read, or a reading process was killed.
+            RuntimeError: a bug in the reader, with its traceback and the clip.
         """
-        from paddle.io import DataLoader
-
-        batches = [batch for batch in self.order.batches(number)[first_step:] if batch]
-        if not batches:
-            return
-        workers = min(self.workers, len(batches))
-        loader = DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, return_list=True
-        )
+        batches = self.order.batches(number)[first_step:]
         read = 0
-        for clips, labels, indices, errors in loader:
-            for index, reason in errors:
-                self.bad.add(index, reason)
-            read += len(indices)
-            if indices:
+        with contextlib.closing(self._collated(batches)) as collated:
+            for clips, labels, indices, errors, fatal in collated:
+                if fatal:
+                    raise RuntimeError(f"the reader failed at {fatal}")
+                for index, reason, quarantine in errors:
+                    self.bad.add(index, reason, quarantine)
+                    if quarantine:
+                        self.dataset.skip[index] = reason
+                read += len(indices)
                 yield Batch(clips, labels, indices)
-        if not read:
+        if batches and not read:
             index, reason = next(iter(self.bad.reasons.items()))
             raise UserError(f"no clip could be read; the first: {self.bad.clips[index].path}: {reason}")
 
+    def _collated(self, batches):
+        from paddle.io import DataLoader
+
+        workers = min(self.workers, len(batches))
+        self.dataset.isolate = workers > 0
+        iterator = iter(
+            DataLoader(
+                self.dataset,
+                batch_sampler=batches,
+                num_workers=workers,
+                collate_fn=collate,
+                return_list=True,
+                use_shared_memory=self._fits_shared_memory(workers),
+                worker_init_fn=_init_worker,
+            )
+        )
+        try:
+            yield from iterator
+        except (RuntimeError, SystemError) as error:  # what Paddle raises for a worker that is gone
+            raise UserError(
+                "a reading process was killed, perhaps for lack of memory: fewer num_reader_threads or a smaller "
+                f"batch_size may help ({_first_line(error)})"
+            ) from None
+        finally:
+            if workers:
+                iterator._try_shutdown_all()
+
+    def _fits_shared_memory(self, workers):
+        """Whether /dev/shm can hold the batches in flight; where it cannot, they travel through pipes."""
+        clip = int(np.prod(self.dataset.clip_shape))
+        needed = (2 * workers + 2) * self.order.clips_at_once() * clip
+        try:
+            free = shutil.disk_usage("/dev/shm").free
+        except OSError:
+            return True  # no such folder: not Linux, and not Paddle's way either
+        if free >= needed:
+            return True
+        if not self.shm_warned:
+            logger.warning(
+                "/dev/shm has %d MB free, %d MB are needed: batches travel through pipes, which is slower "
+                "(docker run --shm-size, or fewer num_reader_threads)",
+                free >> 20,
+                needed >> 20,
+            )
+            self.shm_warned = True
+        return False
+
+
+def _init_worker(_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers in order
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip("- ")]
+    return lines[-1][:200] if lines else type(error).__name__
+
 
 def collate(samples):
-    """Samples as (clips, labels, indices, errors): arrays of the clips read, and (index, reason) of the others."""
-    good = [sample for sample in samples if not sample.error]
-    errors = [(sample.index, sample.error) for sample in samples if sample.error]
+    """Samples as (clips, labels, indices, errors, fatal).
+
+    clips and labels are arrays of the clips read, errors (index, reason, quarantine) of the others, fatal the
+    traceback of a bug or "".
+    """
+    good = [sample for sample in samples if sample.clip is not None]
+    errors = [(sample.index, sample.error, sample.quarantine) for sample in samples if sample.error]
+    fatal = next((sample.fatal for sample in samples if sample.fatal), "")
     if not good:  # the loader's shared memory takes no empty array
-        return np.zeros((1, 1), np.uint8), np.zeros(1, np.int64), [], errors
+        return np.zeros((1, 1), np.uint8), np.zeros(1, np.int64), [], errors, fatal
     clips = np.stack([sample.clip for sample in good])
     labels = np.array([sample.label for sample in good], np.int64)
-    return clips, labels, [sample.index for sample in good], errors
+    return clips, labels, [sample.index for sample in good], errors, fatal

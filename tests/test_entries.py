@@ -43,12 +43,20 @@ def trained(clip_set, tmp_path_factory):
 def test_training_writes_a_checkpoint_an_epoch_and_a_final_one(trained):
     names = sorted(path.name for path in trained.iterdir())
     suffixes = ("json", "pdopt", "pdparams")
-    assert names == [f"STNET_{n}.{s}" for n in ("epoch0", "epoch1", "final") for s in suffixes]
+    checkpoints = [f"STNET_{n}.{s}" for n in ("best", "epoch0", "epoch1", "final") for s in suffixes]
+    assert names == [*checkpoints, "train_log.jsonl", "train_log.png"]
     about = json.loads((trained / "STNET_final.json").read_text())
     assert about["model"]["num_layers"] == 18
     assert about["model"]["num_classes"] == 4
     assert about["labels"] == ["a", "b", "c", "d"]
-    assert about["progress"] == {"epoch": 2, "step": 6}
+    progress = about["progress"]
+    assert (progress["epoch"], progress["step"], progress["batch"], progress["seed"]) == (2, 6, 0, 0)
+    rows = [json.loads(line) for line in (trained / "train_log.jsonl").read_text().splitlines()]
+    assert [(row["kind"], row["step"]) for row in rows if row["kind"] == "train"] == [
+        ("train", i + 1) for i in range(6)
+    ]
+    assert progress["best"] == max(row["top1"] for row in rows if row["kind"] == "valid")
+    assert {"epoch", "lr", "loss", "top1", "top5", "clips_per_s", "data_wait", "memory_mb", "eta_s"} <= set(rows[0])
 
 
 def losses(text):

@@ -1,6 +1,6 @@
 """Draw a small labelled set of video clips whose classes differ only in motion.
 
-python -m tools.demo_clips demo --train 200 --val 20 --seed 0
+python -m tools.demo_clips demo --train 240 --val 20 --seed 0
 
 Shapes of random form, colour, size and angle move on textured grounds: left or right, up or down, growing or
 shrinking. The two classes of a pair are the same clip forwards and
@@ -116,7 +116,7 @@ def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
-    parser.add_argument("--train", type=int, default=200, help="training clips a class (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=240, help="training clips a class (default: %(default)s)")
     parser.add_argument("--val", type=int, default=20, help="held-out clips a class (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -43,7 +43,9 @@ def test_a_card_that_computes_right_is_taken(monkeypatch):
 @pytest.mark.parametrize("wrong", [0.0, float("nan"), 1.1, RuntimeError("no kernel image is available")])
 def test_a_build_without_code_for_the_card_is_refused(monkeypatch, wrong):
     Card(monkeypatch, wrong)
-    message = r"use_gpu is True, but this Paddle \(.*CUDA 11.8\) does not work on NVIDIA H200 \(compute capability 9.0\)"
+    message = (
+        r"use_gpu is True, but this Paddle \(.*CUDA 11.8\) does not work on NVIDIA H200 \(compute capability 9.0\)"
+    )
     with pytest.raises(UserError, match=message):
         runtime.start(use_gpu=True)
 

@@ -12,13 +12,18 @@ def epoch_indices(order, epoch):
     return [[index for _, index in batch] for batch in order.batches(epoch)]
 
 
-@pytest.mark.parametrize(("clips", "batch", "ranks"), [(10, 4, 1), (10, 4, 2), (103, 16, 4), (9, 8, 2), (7, 8, 8)])
+@pytest.mark.parametrize(
+    ("clips", "batch", "ranks"), [(10, 4, 1), (10, 4, 2), (103, 16, 4), (9, 8, 2), (8, 8, 8), (17, 8, 2)]
+)
 def test_each_clip_comes_once_an_epoch_over_all_ranks(clips, batch, ranks):
     for shuffle in (True, False):
         orders = [EpochOrder(clips, batch, shuffle, seed=3, rank=rank, ranks=ranks) for rank in range(ranks)]
         seen = [i for order in orders for b in epoch_indices(order, 2) for i in b]
         assert sorted(seen) == list(range(clips))
-        assert len({len(order) for order in orders}) == 1
+        assert [len(order) for order in orders] == [len(order.batches(2)) for order in orders]
+        if shuffle:  # every rank takes the same number of steps, none of them without a clip
+            assert len({len(order) for order in orders}) == 1
+            assert all(batch for order in orders for batch in order.batches(2))
 
 
 def test_training_order_depends_on_seed_and_epoch_alone():
@@ -30,6 +35,13 @@ def test_training_order_depends_on_seed_and_epoch_alone():
 
 def test_evaluation_keeps_the_order_of_the_list():
     assert epoch_indices(EpochOrder(5, 2, False), 0) == [[0, 1], [2, 3], [4]]
+
+
+def test_evaluation_computes_the_same_batches_on_any_number_of_ranks():
+    alone = epoch_indices(EpochOrder(100, 64, False), 0)
+    assert [len(batch) for batch in alone] == [16] * 6 + [4]
+    dealt = [b for rank in range(3) for b in epoch_indices(EpochOrder(100, 64, False, rank=rank, ranks=3), 0)]
+    assert sorted(dealt) == alone
 
 
 def clips_of(loader, epoch):

@@ -1,0 +1,96 @@
+"""What can be seen of a training run: train_log.jsonl, VisualDL scalars, and a picture of the curves."""
+
+import json
+import logging
+import os
+
+from engine.files import write_atomically
+
+logger = logging.getLogger("stnet")
+
+
+class Journal:
+    """Appends one JSON line per log interval and validation to FOLDER/train_log.jsonl.
+
+    Args:
+        folder: where.
+        step: the step that training goes on from; later lines, of a run that was killed, are dropped.
+    """
+
+    def __init__(self, folder, step=0):
+        self.path = os.path.join(folder, "train_log.jsonl")
+        if step or os.path.exists(self.path):
+            self._keep_until(step)
+        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self.scalars = _visualdl_writer(folder)
+
+    def write(self, kind, step, **values):
+        """One line: kind ("train" or "valid"), step, and numbers."""
+        self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self.file.flush()
+        if self.scalars:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self.scalars.add_scalar(tag=f"{kind}/{name}", step=step, value=value)
+
+    def close(self):
+        """Write what is buffered."""
+        self.file.close()
+        if self.scalars:
+            self.scalars.close()
+
+    def _keep_until(self, step):
+        rows = [row for row in read_journal(self.path) if row["step"] <= step]
+
+        def write(temporary):
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+
+        write_atomically(self.path, write)
+
+
+def read_journal(path):
+    """The rows of a train_log.jsonl; a last line that a killed process left unfinished is passed over."""
+    rows = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    logger.warning("%s: an unfinished line is dropped", path)
+    return rows
+
+
+def _visualdl_writer(folder):
+    try:
+        from visualdl import LogWriter
+    except ImportError:
+        return None
+    return LogWriter(logdir=os.path.join(folder, "visualdl"))
+
+
+def plot(folder):
+    """Draw loss and accuracy over steps into FOLDER/train_log.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = read_journal(os.path.join(folder, "train_log.jsonl"))
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, keys in zip(axes, (("loss",), ("top1", "top5"))):
+        for kind, style in (("train", "-"), ("valid", "o--")):
+            chosen = [row for row in rows if row["kind"] == kind]
+            for key in keys:
+                if chosen:
+                    steps, values = [row["step"] for row in chosen], [row[key] for row in chosen]
+                    axis.plot(steps, values, style, label=f"{kind} {key}")
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend()
+    path = os.path.join(folder, "train_log.png")
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+    pyplot.close(figure)
+    return path

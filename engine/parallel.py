@@ -1,0 +1,49 @@
+"""Several processes, one for each card (or CPU rank), on Paddle's own distributed engine."""
+
+import os
+
+import numpy as np
+import paddle
+
+
+def start():
+    """Join the other ranks that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) when alone."""
+    if ranks() > 1 and not paddle.distributed.is_initialized():
+        paddle.distributed.init_parallel_env()
+    return rank(), ranks()
+
+
+def rank():
+    """Number of this process among the ranks, known before any is joined."""
+    return int(os.environ.get("PADDLE_TRAINER_ID") or 0)
+
+
+def ranks():
+    """How many processes train together."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+
+
+def gather(value):
+    """`value` (plain data) of every rank, in the order of ranks."""
+    if ranks() == 1:
+        return [value]
+    values = []
+    paddle.distributed.all_gather_object(values, value)
+    return values
+
+
+def any_rank(flag):
+    """The largest `flag` (a small int) of all ranks: what one of them has noticed, all do."""
+    if ranks() == 1:
+        return flag
+    tensor = paddle.to_tensor(np.array([flag], "int32"))
+    paddle.distributed.all_reduce(tensor, op=paddle.distributed.ReduceOp.MAX)
+    return int(tensor.numpy()[0])
+
+
+def share_statistics(network):
+    """Give every rank the batch-norm statistics of rank 0, which are those that are saved."""
+    if ranks() > 1:
+        for name, value in network.state_dict().items():
+            if name.endswith(("._mean", "._variance")):
+                paddle.distributed.broadcast(value, src=0)
