@@ -45,6 +45,7 @@ def parse_args(argv):
         help="same seed, same machine: the same losses",
     )
     parser.add_argument("--no_memory_optimize", action="store_true", help="accepted for old scripts; has no effect")
+    parser.add_argument("--dry_run", action="store_true", help="check config, lists, files, weights and one step; stop")
     return parser.parse_args(argv)
 
 
@@ -61,6 +62,7 @@ def main(argv=None):
 
     from engine import parallel, runtime
     from engine.batch import Normalizer
+    from engine.dry_run import dry_run
     from engine.files import prepare_folder, remove_leftovers
     from engine.labels import labels_for_training
     from engine.trainer import Trainer, format_scores
@@ -94,6 +96,9 @@ def main(argv=None):
     )
     if not (args.resume and trainer.resume(args.resume)):
         trainer.load_pretrained(args.pretrain)
+    if args.dry_run:
+        dry_run(trainer)
+        return
     scores = trainer.fit()
     loader.bad.log_total()
     if scores:

@@ -126,6 +126,12 @@ def run(main, argv=None):
     except Stopped as error:
         print(error, file=sys.stderr, flush=True)
         return error.code
+    except (RuntimeError, SystemError) as error:
+        if "DataLoader process" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[-1]
+        print(f"error: a reading process was killed, perhaps for lack of memory: {reason}", file=sys.stderr, flush=True)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130

@@ -20,7 +20,7 @@ def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="T
         the metric's result: {"TOP1_ACC", "TOP5_ACC", "loss", "count"}.
     """
     scores = METRICS.get(metric)()
-    clips = len(loader.dataset)
+    clips = sum(map(len, loader.order.batches(0)))
     progress = Progress(clips, what, len(loader), log_interval)
     was_training = network.training
     network.eval()

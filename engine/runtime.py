@@ -18,7 +18,10 @@ def prepare():
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported once, by the reader
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ["STNET_THREADS"] = os.environ.get("OMP_NUM_THREADS", "")  # paddle overwrites it when imported
+    if "STNET_THREADS" not in os.environ:
+        # What the user asked for; importing paddle sets it to 1, in the launcher of several ranks, too.
+        launched = "PADDLE_TRAINER_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+        os.environ["STNET_THREADS"] = "" if launched else os.environ.get("OMP_NUM_THREADS", "")
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
     warnings.filterwarnings("ignore", message="You are using GPU version Paddle")
@@ -43,7 +46,9 @@ def start(use_gpu):
     """
     import paddle
 
-    if not os.environ.get("STNET_THREADS"):
+    if os.environ.get("STNET_THREADS"):
+        paddle.base.core.set_num_threads(int(os.environ["STNET_THREADS"]))
+    else:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         here = int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)  # ranks that share this machine
         paddle.base.core.set_num_threads(max(1, cores // here))

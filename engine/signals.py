@@ -2,10 +2,16 @@
 
 import os
 import signal
+import threading
+
+import paddle
 
 
 class StopRequest:
     """Notices SIGINT and SIGTERM while it is entered as a context.
+
+    Python runs a handler only between two of its own instructions, and one training step can be a single long call.
+    So a thread listens, too: it hears of each signal when it comes.
 
     Attributes:
         number: the signal that came, 0 before.
@@ -17,21 +23,34 @@ class StopRequest:
 
     def __enter__(self):
         """Take over both signals."""
+        listen, wake = os.pipe()
+        os.set_blocking(wake, False)
+        self.old_wakeup = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self.wake = wake
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self._notice)
+            self.before[number] = signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._listen, args=(listen,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
         """Give them back."""
+        signal.set_wakeup_fd(self.old_wakeup)
+        os.close(self.wake)
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _notice(self, number, _):
-        if self.number:
-            os._exit(128 + number)
-        self.number = number
-        name = signal.Signals(number).name
-        os.write(2, f"{name}: finishing this step, then saving; once more to stop at once\n".encode())
+    def _listen(self, pipe):
+        while numbers := os.read(pipe, 64):
+            for number in numbers:
+                if number not in self.before:
+                    continue
+                if self.number:
+                    paddle.base.core._cleanup_mmap_fds()  # segments in /dev/shm that this process holds
+                    os._exit(128 + number)
+                self.number = number
+                name = signal.Signals(number).name
+                os.write(2, f"{name}: finishing this step, then saving; once more to stop at once\n".encode())
+        os.close(pipe)
 
 
 class Stopped(Exception):

@@ -76,7 +76,7 @@ class IsolatedReader:
     def _serve(self, requests, answers, parent):
         """The child's whole life."""
         try:
-            _die_with_parent(parent)
+            die_with_parent(parent)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for number in (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT):
                 signal.signal(number, signal.SIG_DFL)  # Paddle's handlers would print a report for the decoder's crash
@@ -118,12 +118,12 @@ def _portable(error):
     return RuntimeError("".join(traceback.format_exception(type(error), error, error.__traceback__)))
 
 
-def _die_with_parent(parent):
-    """On Linux, be killed when the parent dies, whatever the decoder is doing."""
+def die_with_parent(parent, number=signal.SIGKILL):
+    """On Linux, get the signal `number` when the process `parent`, which must be ours, dies."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
-            os._exit(0)
+            os.kill(os.getpid(), number)
 
 
 def _send(pipe, message):

@@ -1,6 +1,7 @@
 """From a configuration to batches: the list, the order of an epoch, worker processes, and what to do with bad clips."""
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -9,8 +10,10 @@ import signal
 from typing import NamedTuple
 
 import numpy as np
+from paddle.base import core
 
 from core.errors import UserError
+from reader.isolate import die_with_parent
 from reader.kinetics import READERS, list_folder
 from reader.lists import list_videos, read_list
 
@@ -213,7 +216,7 @@ class Loader:
                 collate_fn=collate,
                 return_list=True,
                 use_shared_memory=self._fits_shared_memory(workers),
-                worker_init_fn=_init_worker,
+                worker_init_fn=functools.partial(_init_worker, os.getpid()),
             )
         )
         try:
@@ -248,8 +251,15 @@ class Loader:
         return False
 
 
-def _init_worker(_):
+def _end_worker(*_):
+    core._cleanup_mmap_fds()  # Paddle's segments in /dev/shm
+    os._exit(1)
+
+
+def _init_worker(parent, _):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers in order
+    signal.signal(signal.SIGTERM, _end_worker)
+    die_with_parent(parent, signal.SIGTERM)  # on its own a worker whose main process is gone can wait for ever
 
 
 def _first_line(error):

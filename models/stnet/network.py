@@ -70,6 +70,10 @@ class TemporalBlock(nn.Layer):
         y = self.bn(F.relu(y).unsqueeze(-1)).squeeze(-1) + clip
         return y.transpose([0, 2, 1, 3]).reshape([-1, c, h, w])  # [B, C, T, h*w] -> [B*T, C, h, w]
 
+    def macs(self, shape):
+        """Multiply-adds for an input of this shape (models.macs)."""
+        return shape[0] * shape[2] * shape[3] * self.conv.weight.size
+
 
 class TemporalXception(nn.Layer):
     """Temporal Xception block: depthwise separable convolutions along the segments (paper, section 3.3).

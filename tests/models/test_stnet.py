@@ -9,6 +9,7 @@ from golden_params import golden_clip, golden_labels, golden_param
 
 from core.errors import UserError
 from models import get_model
+from models.macs import count_macs
 from models.model import decay_steps
 from models.stnet.depths import DEPTHS
 from models.stnet.names import original_to_structured, structured_to_original
@@ -151,3 +152,15 @@ def test_the_learning_rate_falls_after_a_third_and_two_thirds(tiny_config):
         rates.append(optimizer.get_lr())
         scheduler.step()
     assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
+
+
+@pytest.mark.parametrize(
+    ("depth", "seg_num", "size", "parts", "published"),
+    [(50, 7, 224, 1, 40.6), (50, 25, 256, 4, 189.3), (101, 25, 256, 4, 310.5)],
+)
+def test_multiply_adds_are_the_papers(depth, seg_num, size, parts, published):
+    # Counted at a fraction of the size; but for the few at the end they go with the number of pixels.
+    network = StNet(depth)
+    counted = count_macs(network, [1, seg_num, 15, size // parts, size // parts])
+    fixed = count_macs(network.xception, [1, 2048, seg_num, 1]) + 1024 * 400
+    assert ((counted - fixed) * parts**2 + fixed) / 1e9 == pytest.approx(published, rel=0.005)

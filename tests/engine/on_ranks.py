@@ -1,0 +1,50 @@
+"""Five steps with batch norm in evaluation mode, then an evaluation: on_ranks.py CONFIG FOLDER, alone or launched."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine import runtime  # noqa: E402
+
+runtime.prepare()
+
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+
+from core.config import load_config  # noqa: E402
+from engine import parallel  # noqa: E402
+from engine.batch import Normalizer  # noqa: E402
+from engine.evaluator import evaluate  # noqa: E402
+from engine.trainer import Trainer  # noqa: E402
+from models import get_model, model_section  # noqa: E402
+from reader.loader import build_loader  # noqa: E402
+
+
+def main(path, folder):
+    runtime.start(use_gpu=False)
+    rank, ranks = parallel.start()
+    paddle.set_default_dtype("float64")  # rounding must not tip a ReLU over
+    paddle.seed(7)
+    config = load_config(path, model_section, ["VALID.batch_size=2", "TRAIN.learning_rate=0.001"])
+    model = get_model("STNET", config, "train")
+    normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std, "float64")
+    trainer = Trainer(model, normalize, build_loader(config, "train", rank, ranks, 3), None, (9, 18), folder, seed=3)
+    model.network.eval()
+    model.network.train = lambda: None
+    batches = [b for epoch in range(3) for b in list(trainer.loader.epoch(epoch))[:2]]  # of 4 clips; the third has 2
+    for batch in batches[:5]:
+        trainer.train_step([batch])
+    untrained = get_model("STNET", config, "valid")
+    paddle.seed(8)
+    for _, value in sorted(untrained.network.state_dict().items()):
+        value.set_value(paddle.uniform(value.shape, min=0.01, max=0.05, dtype="float64"))
+    scores = evaluate(untrained.network, normalize, build_loader(config, "valid", rank, ranks))
+    if rank == 0:
+        np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.network.state_dict().items()})
+        Path(f"{folder}/scores.json").write_text(json.dumps(scores), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
