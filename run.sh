@@ -126,16 +126,34 @@ entry() {
     for setting in "${settings[@]}"; do
         if [ -n "${!setting}" ]; then flags+=("--$setting=${!setting}"); fi
     done
-    local command=("$(python_command)")
+    local command=("$(python_command)") launch=()
     if [ "$script" = train.py ]; then
         local cards="${CUDA_VISIBLE_DEVICES-}"
         if [[ "$cards" == *,* ]] && [ "$use_gpu" != False ]; then
-            command+=(-m paddle.distributed.launch --devices "$cards" --log_dir "${save_dir:-checkpoints}/log")
+            launch=(-m paddle.distributed.launch --devices "$cards")
         elif [ -n "$nproc" ] && [ "$nproc" -gt 1 ]; then
-            command+=(-m paddle.distributed.launch --nproc_per_node "$nproc" --log_dir "${save_dir:-checkpoints}/log")
+            launch=(-m paddle.distributed.launch --nproc_per_node "$nproc")
         fi
     fi
-    exec "${command[@]}" "$here/$script" "--model_name=$name" "--config=$config" ${flags[@]+"${flags[@]}"} "$@"
+    set -- "$here/$script" "--model_name=$name" "--config=$config" ${flags[@]+"${flags[@]}"} "$@"
+    [ ${#launch[@]} -gt 0 ] || exec "${command[@]}" "$@"
+    launched "${command[@]}" "${launch[@]}" --log_dir "${save_dir:-checkpoints}/log" "$@"
+}
+
+# Run a launcher of several ranks. SIGTERM and SIGINT go to the ranks themselves: the launcher would not let them save.
+launched() {
+    local launcher stop="" code=0
+    set -m # a process group of its own: Ctrl-C reaches this script alone
+    "$@" &
+    launcher=$!
+    signal_ranks() { kill -s "$1" $(cat "/proc/$launcher/task/$launcher/children") 2>/dev/null || kill -s "$1" "$launcher"; }
+    trap 'stop=143; signal_ranks TERM' TERM
+    trap 'stop=130; signal_ranks INT' INT
+    while kill -0 "$launcher" 2>/dev/null; do
+        code=0
+        wait "$launcher" || code=$?
+    done
+    exit "${stop:-$code}"
 }
 
 demo() {

@@ -6,6 +6,7 @@ python train.py --config=configs/stnet.yaml --resume=checkpoints/STNET_epoch3.pd
 python train.py --config=configs/stnet.yaml -o TRAIN.filelist=my/train.list -o TRAIN.learning_rate=0.001
 """
 
+import contextlib
 import os
 import sys
 
@@ -63,7 +64,7 @@ def main(argv=None):
     from engine import parallel, runtime
     from engine.batch import Normalizer
     from engine.dry_run import dry_run
-    from engine.files import prepare_folder, remove_leftovers
+    from engine.files import claimed, prepare_folder
     from engine.labels import labels_for_training
     from engine.trainer import Trainer, format_scores
     from models import get_model
@@ -73,7 +74,6 @@ def main(argv=None):
     runtime.start(args.use_gpu)
     rank, ranks = parallel.start()
     prepare_folder(args.save_dir)
-    remove_leftovers(args.save_dir)
     seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]
     quarantine = os.path.join(args.save_dir, "quarantine.list")
     loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
@@ -99,7 +99,8 @@ def main(argv=None):
     if args.dry_run:
         dry_run(trainer)
         return
-    scores = trainer.fit()
+    with claimed(args.save_dir) if rank == 0 else contextlib.nullcontext():
+        scores = trainer.fit()
     loader.bad.log_total()
     if scores:
         print(f"last validation: {format_scores(scores)}", flush=True)

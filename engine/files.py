@@ -1,8 +1,11 @@
 """Files that are whole or not there: written to a temporary name beside the target, synced, renamed."""
 
+import contextlib
 import json
 import os
 import tempfile
+
+from filelock import FileLock, Timeout
 
 from core.errors import UserError
 
@@ -61,8 +64,29 @@ def write_json(path, value):
     write_atomically(path, write)
 
 
-def remove_leftovers(folder):
-    """Remove what a killed process left half written in a folder."""
+@contextlib.contextmanager
+def claimed(folder):
+    """Be the only run that writes into a folder; what a killed one left half written is removed.
+
+    Raises:
+        UserError: another run is writing there.
+    """
+    path = os.path.join(folder, ".training.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=3)  # workers of a run just killed may hold it for a moment
+    except Timeout:
+        raise UserError(f"another run is training into {folder}; set --save_dir to a folder of its own") from None
+    try:
+        _remove_leftovers(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        lock.release()
+
+
+def _remove_leftovers(folder):
     for name in os.listdir(folder):
         if name.startswith(".") and TEMPORARY in name:
             os.remove(os.path.join(folder, name))

@@ -55,6 +55,9 @@ class Trainer:
             self.network = model.network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.optimizer, self.scheduler = model.optimizer(steps)
         self.amp = self.options.amp
+        if self.amp != "off" and not paddle.get_device().startswith("gpu"):
+            logger.warning("TRAIN.amp is %s, but the CPU computes in full precision: it is taken as off", self.amp)
+            self.amp = "off"
         if self.amp == "O2":  # before DataParallel, which must see the final parameters
             self.network, self.optimizer = paddle.amp.decorate(
                 self.network, self.optimizer, level="O2", dtype=self.options.amp_dtype, save_dtype="float32"
@@ -206,6 +209,7 @@ class Trainer:
             if number:
                 self.log()
                 self.save(f"step{self.step}")
+                parallel.gather(None)  # no rank leaves, and so ends the others, before the checkpoint is written
                 raise Stopped(number)
 
     def is_time_to_validate(self):

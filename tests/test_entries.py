@@ -59,6 +59,44 @@ def test_training_writes_a_checkpoint_an_epoch_and_a_final_one(trained):
     assert {"epoch", "lr", "loss", "top1", "top5", "clips_per_s", "data_wait", "memory_mb", "eta_s"} <= set(rows[0])
 
 
+def test_a_dry_run_looks_at_everything_and_writes_nothing(clip_set, tmp_path, caplog, capsys):
+    caplog.set_level("INFO")
+    flags = ["--config", clip_set / "tiny.yaml", "--pretrain=none", "--save_dir", tmp_path / "out", "--dry_run"]
+    assert run(train, *flags) == 0
+    assert re.search(r"train list: 10 clips, 0 of 10 looked at cannot be read", caplog.text)
+    assert re.search(
+        r"parameters and statistics 11.\d\d M, 0.\d\d G multiply-adds a clip of \[2, 6, 32, 32\]", caplog.text
+    )
+    assert re.search(r"3 steps an epoch, 2 epochs; a step takes \d+\.\d\d s and \d+ MB; training takes", caplog.text)
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "x.list").write_text(f"{clip_set}/val 0.mp4 0\nnone.mp4 1\n")
+    failing(
+        "train",
+        "1 of 2 clips of the train list cannot be read",
+        capsys,
+        *flags,
+        "-o",
+        f"TRAIN.filelist={tmp_path}/x.list",
+    )
+
+
+def test_two_runs_do_not_write_into_one_folder(clip_set, tmp_path, capsys):
+    from engine.files import claimed
+
+    with claimed(tmp_path):
+        failing(
+            "train",
+            "another run is training into",
+            capsys,
+            "--config",
+            clip_set / "tiny.yaml",
+            "--pretrain=none",
+            "--save_dir",
+            tmp_path,
+        )
+    assert run(train, "--config", clip_set / "tiny.yaml", "--pretrain=none", "--save_dir", tmp_path, "--epoch=1") == 0
+
+
 def losses(text):
     return re.findall(r"epoch (\d) step (\d)/\d loss (\S+)", text)
 

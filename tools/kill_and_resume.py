@@ -76,8 +76,9 @@ def losses(save_dir):
 
 
 def run(words, log):
-    """Run to the end; raises when it fails."""
-    subprocess.run([sys.executable, *words], stdout=log, stderr=subprocess.STDOUT, check=True)
+    """Run to the end. Raises RuntimeError with the end of the log when it fails."""
+    if subprocess.run([sys.executable, *words], stdout=log, stderr=subprocess.STDOUT, check=False).returncode:
+        raise RuntimeError(f"{' '.join(words)} failed:\n{Path(log.name).read_text(encoding='utf-8')[-2000:]}")
 
 
 def kill_by_clock(words, seconds, log):

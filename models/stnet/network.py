@@ -22,24 +22,26 @@ def _kaiming():
 class ResidualBlock(nn.Layer):
     """Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) residual block, post-activation, stride on the first 3x3.
 
-    Maps [N, in_channels, H, W] to [N, width * expansion, H / stride, W / stride].
+    Maps [N, in_channels, H, W] to [N, width * expansion, H / stride, W / stride] (or the same in "NHWC" layout).
     """
 
-    def __init__(self, in_channels, width, stride, depth):
+    def __init__(self, in_channels, width, stride, depth, layout):
         super().__init__()
         out_channels = width * depth.expansion
-        first_kernel, last_width = (1, width) if depth.bottleneck else (3, width)
-        self.conv1 = _conv(in_channels, width, first_kernel, 1 if depth.bottleneck else stride)
-        self.bn1 = nn.BatchNorm2D(width)
-        self.conv2 = _conv(width, last_width, 3, stride if depth.bottleneck else 1)
-        self.bn2 = nn.BatchNorm2D(last_width)
+        first_kernel, first_stride = (1, 1) if depth.bottleneck else (3, stride)
+        self.conv1 = _conv(in_channels, width, first_kernel, first_stride, layout)
+        self.bn1 = nn.BatchNorm2D(width, data_format=layout)
+        self.conv2 = _conv(width, width, 3, stride if depth.bottleneck else 1, layout)
+        self.bn2 = nn.BatchNorm2D(width, data_format=layout)
         self.bottleneck = depth.bottleneck
         if depth.bottleneck:
-            self.conv3 = _conv(width, out_channels, 1, 1)
-            self.bn3 = nn.BatchNorm2D(out_channels)
+            self.conv3 = _conv(width, out_channels, 1, 1, layout)
+            self.bn3 = nn.BatchNorm2D(out_channels, data_format=layout)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2D(out_channels))
+            self.downsample = nn.Sequential(
+                _conv(in_channels, out_channels, 1, stride, layout), nn.BatchNorm2D(out_channels, data_format=layout)
+            )
 
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -58,12 +60,19 @@ class TemporalBlock(nn.Layer):
     gives the same sums and is faster on the CPU.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels, layout):
         super().__init__()
+        self.layout = layout
         self.conv = nn.Conv3D(channels, channels, (3, 1, 1), padding=(1, 0, 0), weight_attr=_kaiming())
-        self.bn = nn.BatchNorm3D(channels)
+        self.bn = nn.BatchNorm3D(channels, data_format="NDHWC" if layout == "NHWC" else "NCDHW")
 
     def forward(self, x, seg_num):
+        if self.layout == "NHWC":
+            _, h, w, c = x.shape
+            clip = x.reshape([-1, seg_num, h * w, c])  # [B*T, h, w, C] -> [B, T, h*w, C]
+            y = F.conv2d(clip, self.conv.weight.squeeze(-1), self.conv.bias, padding=(1, 0), data_format="NHWC")
+            y = self.bn(F.relu(y).unsqueeze(-2)).squeeze(-2) + clip
+            return y.reshape([-1, h, w, c])  # [B, T, h*w, C] -> [B*T, h, w, C]
         _, c, h, w = x.shape
         clip = x.reshape([-1, seg_num, c, h * w]).transpose([0, 2, 1, 3])  # [B*T, C, h, w] -> [B, C, T, h*w]
         y = F.conv2d(clip, self.conv.weight.squeeze(-1), self.conv.bias, padding=(1, 0))
@@ -114,25 +123,28 @@ class StNet(nn.Layer):
         depth: layers of the ResNet: 18, 34, 50, 101 or 152.
         num_classes: classes.
         seglen: frames in a super-image.
+        channels_last: compute the 2D part in "NHWC" layout, which GPUs prefer in mixed precision; input, output
+            and weights are the same.
 
     Forward: [B, T, 3 * seglen, H, W] float -> logits [B, num_classes]. T may differ from one call to the next.
     """
 
-    def __init__(self, depth=50, num_classes=400, seglen=5):
+    def __init__(self, depth=50, num_classes=400, seglen=5, channels_last=False):
         super().__init__()
         self.seglen = seglen
-        self.conv1 = _conv(3 * seglen, 64, 7, 2)
-        self.bn1 = nn.BatchNorm2D(64)
+        self.layout = layout = "NHWC" if channels_last else "NCHW"
+        self.conv1 = _conv(3 * seglen, 64, 7, 2, layout)
+        self.bn1 = nn.BatchNorm2D(64, data_format=layout)
         spec = DEPTHS[depth]
         in_channels = 64
         for i, (width, blocks) in enumerate(zip(WIDTHS, spec.blocks)):
             layers = []
             for j in range(blocks):
-                layers.append(ResidualBlock(in_channels, width, 2 if i and j == 0 else 1, spec))
+                layers.append(ResidualBlock(in_channels, width, 2 if i and j == 0 else 1, spec, layout))
                 in_channels = width * spec.expansion
             setattr(self, f"layer{i + 1}", nn.Sequential(*layers))
-        self.temporal1 = TemporalBlock(WIDTHS[1] * spec.expansion)
-        self.temporal2 = TemporalBlock(WIDTHS[2] * spec.expansion)
+        self.temporal1 = TemporalBlock(WIDTHS[1] * spec.expansion, layout)
+        self.temporal2 = TemporalBlock(WIDTHS[2] * spec.expansion, layout)
         self.xception = TemporalXception(in_channels)
         bound = 1 / math.sqrt(in_channels)
         self.fc = nn.Linear(
@@ -143,13 +155,16 @@ class StNet(nn.Layer):
         self._check_input(clips)
         _, seg_num, channels, height, width = clips.shape
         x = clips.reshape([-1, channels, height, width])  # [B, T, 3*seglen, H, W] -> [B*T, 3*seglen, H, W]
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        if self.layout == "NHWC":
+            x = x.transpose([0, 2, 3, 1])
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.max_pool2d(x, 3, stride=2, padding=1, data_format=self.layout)
         x = self.layer2(self.layer1(x))
         x = self.temporal1(x, seg_num)
         x = self.layer3(x)
         x = self.temporal2(x, seg_num)
         x = self.layer4(x)
-        x = F.adaptive_avg_pool2d(x, 1)  # [B*T, C, 1, 1]
+        x = F.adaptive_avg_pool2d(x, 1, data_format=self.layout).flatten(1)  # [B*T, C]
         x = x.reshape([-1, seg_num, x.shape[1], 1]).transpose([0, 2, 1, 3])  # -> [B, C, T, 1]
         x = self.xception(x)  # [B, C/2, T, 1]
         return self.fc(x.max(axis=[2, 3]))  # [B, C/2] -> [B, num_classes]
@@ -163,5 +178,7 @@ class StNet(nn.Layer):
             )
 
 
-def _conv(in_channels, out_channels, kernel, stride):
-    return nn.Conv2D(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias_attr=False)
+def _conv(in_channels, out_channels, kernel, stride, layout):
+    return nn.Conv2D(
+        in_channels, out_channels, kernel, stride, padding=kernel // 2, bias_attr=False, data_format=layout
+    )

@@ -14,6 +14,7 @@ class StNetSection(ModelSection):
     """MODEL keys of STNET."""
 
     num_layers: int = key(50)
+    channels_last: bool = False
 
 
 @MODELS.register("STNET")
@@ -38,6 +39,7 @@ class STNET(Model):
             depth=model.num_layers,
             num_classes=model.num_classes,
             seglen=self.config.section(self.mode).seglen,
+            channels_last=model.channels_last,
         )
 
     def original_names(self):

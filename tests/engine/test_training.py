@@ -418,6 +418,23 @@ def test_several_ranks_by_run_sh_write_once_and_resume(clip_set, tmp_path):
     assert len(train_losses(tmp_path / "a b")) == 6
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_run_sh_lets_several_ranks_save(clip_set, tmp_path, number, code):
+    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "out")}
+    command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([*command, "--pretrain=none", *LONG], env=made, stdout=log, stderr=log,
+                                   start_new_session=True)  # fmt: skip
+        deadline = time.monotonic() + 90
+        while len(train_losses(tmp_path / "out")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(90) == code, (tmp_path / "log").read_text()
+    steps = len(train_losses(tmp_path / "out"))
+    base = checkpoint.newest(str(tmp_path / "out"), "STNET")
+    assert json.loads(Path(f"{base}.json").read_text())["progress"]["step"] == steps
+
+
 def test_a_dead_rank_ends_the_others(clip_set, tmp_path):
     folder = tmp_path / "out"
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node=2", f"--log_dir={tmp_path}/log"]
