@@ -110,14 +110,15 @@ def load_run_config(args, batch_section, extra_overrides=()):
 def run(main, argv=None):
     """Run an entry's main(argv) and turn errors into messages and exit codes.
 
-    Returns the exit code: 0; 1 for a user error (one line, no traceback) or a bug (traceback); 130 after Ctrl-C.
+    Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143 or 130 after
+    SIGTERM or Ctrl-C. Bugs pass through, with their traceback.
     """
     logging.basicConfig(
         level=logging.INFO, stream=sys.stdout, format="[%(levelname)s %(asctime)s] %(message)s", datefmt="%H:%M:%S"
     )
     runtime.prepare()
     try:
-        main(argv)
+        return main(argv) or 0
     except UserError as error:
         if "--debug" in (sys.argv[1:] if argv is None else argv):
             traceback.print_exc()
@@ -135,4 +136,3 @@ def run(main, argv=None):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130
-    return 0

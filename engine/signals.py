@@ -4,8 +4,6 @@ import os
 import signal
 import threading
 
-import paddle
-
 
 class StopRequest:
     """Notices SIGINT and SIGTERM while it is entered as a context.
@@ -40,12 +38,14 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _listen(self, pipe):
+        from paddle.base import core
+
         while numbers := os.read(pipe, 64):
             for number in numbers:
                 if number not in self.before:
                     continue
                 if self.number:
-                    paddle.base.core._cleanup_mmap_fds()  # segments in /dev/shm that this process holds
+                    core._cleanup_mmap_fds()  # segments in /dev/shm that this process holds
                     os._exit(128 + number)
                 self.number = number
                 name = signal.Signals(number).name

@@ -82,7 +82,8 @@ class Trainer:
 
         "auto" takes the newest whole checkpoint in save_dir. Returns whether there was one.
         """
-        if path == "auto":
+        automatic = path == "auto"
+        if automatic:
             path = checkpoint.newest(self.save_dir, self.name)
             if path is None:
                 logger.info("--resume auto: no checkpoint in %s yet", self.save_dir)
@@ -90,7 +91,7 @@ class Trainer:
         state = checkpoint.load(path, self.model)
         if state is not None:
             self.restore(state)
-            if self.epoch >= self.epochs:
+            if self.epoch >= self.epochs and not automatic:  # a run may be killed between its last epoch and its end
                 raise UserError(f"--resume {path}: all {self.epochs} epochs are done; raise --epoch to train on")
         return True
 
