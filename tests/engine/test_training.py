@@ -175,6 +175,16 @@ def test_resuming_within_an_epoch_with_ema_takes_the_same_steps(clip_set, tmp_pa
         assert max(averages.values()) == 0
 
 
+def test_auto_ends_a_run_that_was_killed_after_its_last_epoch(clip_set, tmp_path):
+    make_trainer(clip_set, tmp_path, "TRAIN.epoch=1").fit()
+    checkpoint.remove(str(tmp_path / "STNET_final"))
+    again = make_trainer(clip_set, tmp_path, "TRAIN.epoch=1")
+    assert again.resume("auto")
+    again.fit()
+    assert saved(tmp_path) == ["STNET_epoch0", "STNET_final"]
+    assert len(train_losses(tmp_path)) == 3
+
+
 def damage(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -193,7 +203,8 @@ def test_auto_takes_the_newest_checkpoint_that_is_whole(clip_set, tmp_path):
     again = make_trainer(clip_set, tmp_path, "TRAIN.epoch=3")
     assert again.resume("auto")
     assert (again.epoch, again.step) == (1, 3)
-    damage(tmp_path / "STNET_epoch0.json")
+    about = tmp_path / "STNET_epoch0.json"
+    about.write_text(about.read_text()[:-9])
     assert checkpoint.newest(str(tmp_path), "STNET") is None
 
 
@@ -240,6 +251,15 @@ def test_the_journal_drops_what_a_killed_run_wrote_too_much(tmp_path):
         file.write('{"kind": "tra')
     Journal(str(tmp_path), step=2).close()
     assert [row["step"] for row in read_journal(tmp_path / "train_log.jsonl")] == [1, 2]
+
+
+def test_visualdl_gets_the_scalars_where_it_is_installed(tmp_path):
+    pytest.importorskip("visualdl")
+    journal = Journal(str(tmp_path))
+    journal.write("train", 1, loss=0.5)
+    journal.close()
+    (record,) = (tmp_path / "visualdl").iterdir()
+    assert b"train/loss" in record.read_bytes()
 
 
 # Processes --------------------------------------------------------------------------------------------------------
