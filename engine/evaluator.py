@@ -1,5 +1,7 @@
 """The one evaluation loop: training's validation and eval.py both use it."""
 
+import contextlib
+
 import paddle
 
 from engine import parallel
@@ -7,7 +9,7 @@ from engine.progress import Progress
 from metrics import METRICS
 
 
-def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="TOPK"):
+def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="TOPK", after_batch=None):
     """Score every readable clip of a loader once, over all ranks.
 
     Args:
@@ -15,6 +17,7 @@ def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="T
         normalize: engine.batch.Normalizer.
         loader: reader.loader.Loader.
         what: word for the progress lines.
+        after_batch: called after each batch; may raise to stop.
 
     Returns:
         the metric's result: {"TOP1_ACC", "TOP5_ACC", "loss", "count"}.
@@ -24,12 +27,14 @@ def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="T
     progress = Progress(clips, what, len(loader), log_interval)
     was_training = network.training
     network.eval()
-    with paddle.no_grad():
-        for batch in loader.epoch():
+    with paddle.no_grad(), contextlib.closing(loader.epoch()) as batches:
+        for batch in batches:
             if not batch.indices:
                 continue
             scores.update(network(normalize(batch.clips)).numpy(), batch.labels.numpy())
             progress.update(len(batch.indices))
+            if after_batch:
+                after_batch()
     progress.close()
     if was_training:
         network.train()

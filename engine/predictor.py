@@ -1,5 +1,6 @@
 """Class probabilities of clips."""
 
+import contextlib
 import logging
 
 import numpy as np
@@ -25,8 +26,8 @@ def predict(network, normalize, loader, labels, topk, log_interval=10):
     results = []
     progress = Progress(len(loader.dataset), "predict", len(loader), log_interval)
     network.eval()
-    with paddle.no_grad():
-        for batch in loader.epoch():
+    with paddle.no_grad(), contextlib.closing(loader.epoch()) as batches:
+        for batch in batches:
             if not batch.indices:
                 continue
             probabilities = F.softmax(network(normalize(batch.clips))).numpy()

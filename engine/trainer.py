@@ -132,6 +132,8 @@ class Trainer:
             UserError: a loss is not finite, or the data is too bad.
         """
         scores = {}
+        if self.ema and not self.ema.updates:
+            self.ema = Ema(self.network, self.options.ema_decay)  # averages start from the weights that were loaded
         if self.is_main:
             self.journal = Journal(self.save_dir, self.step)
         try:
@@ -221,7 +223,9 @@ class Trainer:
         """Scores after an epoch; the best so far is saved as NAME_best."""
         parallel.share_statistics(self.network)
         with self.ema.applied() if self.ema else contextlib.nullcontext():
-            scores = evaluate(self.network, self.normalize, self.valid_loader, "valid", self.log_interval)
+            scores = evaluate(
+                self.network, self.normalize, self.valid_loader, "valid", self.log_interval, after_batch=self.stop_now
+            )
             better = self.best is None or scores["TOP1_ACC"] > self.best
             self.best = scores["TOP1_ACC"] if better else self.best
             if better:
@@ -231,6 +235,11 @@ class Trainer:
             self.journal.write("valid", self.step, epoch=self.epoch, loss=scores["loss"], top1=scores["TOP1_ACC"],
                                top5=scores["TOP5_ACC"])  # fmt: skip
         return scores
+
+    def stop_now(self):
+        """Stop during validation, before which a checkpoint was written, if a signal asked for it."""
+        if self.stop.number:
+            raise Stopped(self.stop.number)
 
     # What is seen and kept ----------------------------------------------------------------------------------------
 
