@@ -116,6 +116,7 @@ def run(main, argv=None):
     logging.basicConfig(
         level=logging.INFO, stream=sys.stdout, format="[%(levelname)s %(asctime)s] %(message)s", datefmt="%H:%M:%S"
     )
+    logger.setLevel(logging.INFO)  # importing Paddle 2.6 raises the root logger's level
     runtime.prepare()
     try:
         return main(argv) or 0

@@ -1,5 +1,6 @@
 """Training that is stopped, killed, short of disk, or spread over ranks: nothing is lost and nothing is left."""
 
+import contextlib
 import errno
 import json
 import os
@@ -265,8 +266,22 @@ def test_visualdl_gets_the_scalars_where_it_is_installed(tmp_path):
 # Processes --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def no_run_outlives_its_test():
+    yield
+    while Run.started:
+        run = Run.started.pop()
+        for pid in [*run.descendants(), run.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.process.wait()
+        run.log.close()
+
+
 class Run:
     """train.py in a process of its own, all of whose descendants carry a mark in their environment."""
+
+    started = []
 
     def __init__(self, clip_set, folder, *flags, launch=(), **environment):
         self.mark, self.folder = uuid.uuid4().hex, folder
@@ -278,6 +293,7 @@ class Run:
             words, env={**os.environ, "STNET_TEST_MARK": self.mark, **environment}, stdout=self.log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+        self.started.append(self)
 
     def said(self):
         self.log.flush()
