@@ -266,14 +266,21 @@ def test_visualdl_gets_the_scalars_where_it_is_installed(tmp_path):
 # Processes --------------------------------------------------------------------------------------------------------
 
 
+def segments():
+    """Paddle's segments in /dev/shm (paddle_PID_...), but for those of living processes, which may be another's."""
+    names = [name for name in os.listdir("/dev/shm") if name.startswith("paddle_")]
+    return {name for name in names if not os.path.exists(f"/proc/{name.split('_')[1]}")}
+
+
 @pytest.fixture(autouse=True)
 def no_run_outlives_its_test():
     yield
     while Run.started:
         run = Run.started.pop()
-        for pid in [*run.descendants(), run.process.pid]:
+        for pid in run.descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        run.process.kill()
         run.process.wait()
         run.log.close()
 
@@ -285,7 +292,7 @@ class Run:
 
     def __init__(self, clip_set, folder, *flags, launch=(), **environment):
         self.mark, self.folder = uuid.uuid4().hex, folder
-        self.shm = set(os.listdir("/dev/shm"))
+        self.shm = segments()
         words = [sys.executable, *launch, str(PROJECT / "train.py"), f"--config={clip_set / 'tiny.yaml'}"]
         words += [f"--save_dir={folder}", "--pretrain=none", "--log_interval=1", "--fix_random_seed=True", *flags]
         self.log = open(folder.with_suffix(".log"), "w+", encoding="utf-8")  # noqa: SIM115
@@ -324,7 +331,7 @@ class Run:
         while self.descendants() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert self.descendants() == []
-        assert set(os.listdir("/dev/shm")) - self.shm == set()
+        assert segments() - self.shm == set()
         assert [p.name for p in self.folder.iterdir() if files.TEMPORARY in p.name] == []
 
 
@@ -397,7 +404,7 @@ def parent_of(pid):
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
     config = kill_and_resume.prepare(tmp_path, clips=2)
-    shm = set(os.listdir("/dev/shm"))
+    shm = segments()
     with open(tmp_path / "log", "w") as log:
         kill_and_resume.run(kill_and_resume.command(config, tmp_path / "whole", resume=False), log)
         words = kill_and_resume.command(config, tmp_path / "out")
@@ -411,7 +418,7 @@ def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
             process.kill()
             process.wait()
             time.sleep(1)
-            assert set(os.listdir("/dev/shm")) - shm == set()
+            assert segments() - shm == set()
         kill_and_resume.run(words, log)
     expected = kill_and_resume.losses(tmp_path / "whole")
     assert len(expected) == 6
