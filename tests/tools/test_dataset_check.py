@@ -1,0 +1,267 @@
+import json
+import os
+import shutil
+import time
+import wave
+
+import pytest
+from conftest import tiny_settings, write_config, write_video
+
+from core.errors import UserError
+from reader import decode
+from reader.lists import read_list
+from reader.loader import BadClips
+from tools.dataset import check
+from tools.dataset.__main__ import main
+
+
+def write_audio(path):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(8000))
+
+
+@pytest.fixture
+def tree(tmp_path, videos):
+    """Three fine clips, and one of each problem."""
+    folder = tmp_path / "my 视频"
+    (folder / "über class").mkdir(parents=True)
+    for i, name in enumerate(["a.mp4", "über class/b c.mp4", "jo's 片.mp4"]):
+        write_video(folder / name, seed=i)
+    write_video(folder / "label.mp4", seed=8)
+    write_video(folder / "three.mp4", frames=3, seed=9)
+    shutil.copy(folder / "a.mp4", folder / "copy of a.mp4")
+    whole = (folder / "a.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.avi").write_bytes((videos / "mpeg4.avi").read_bytes()[:30000])
+    (folder / "zero.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("no video " * 99)
+    write_audio(folder / "audio.mp4")
+    lines = ["# clips", "", "a.mp4 0", "über class/b c.mp4 1", "jo's 片.mp4 3", "copy of a.mp4 0", "cut.mp4 0"]
+    lines += ["cut.avi 1", "zero.mp4 2", "text.mp4 1", "audio.mp4 1", "gone.mp4 1", "label.mp4 4", "three.mp4 2"]
+    (folder / "train.list").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_config(folder / "tiny.yaml", tiny_settings(folder))
+    return folder
+
+
+def run_check(folder, *flags):
+    code = main(["check", "--list", str(folder / "train.list"), "--config", str(folder / "tiny.yaml"), *flags])
+    return code, json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def clean_folder(tmp_path, count=3):
+    for i in range(count):
+        write_video(tmp_path / f"{i}.mp4", seed=i)
+    (tmp_path / "train.list").write_text("".join(f"{i}.mp4 {i % 4}\n" for i in range(count)))
+    write_config(tmp_path / "tiny.yaml", tiny_settings(tmp_path))
+    return tmp_path
+
+
+def test_every_problem_is_counted_once(tree, capsys):
+    code, report = run_check(tree)
+    assert code == 1
+    assert report["problems"] == {
+        "missing": 1,
+        "empty": 1,
+        "no_video_stream": 1,
+        "undecodable": 2,
+        "short_of_header": 1,
+        "duplicate": 1,
+        "label": 1,
+        "hang": 0,
+        "crash": 0,
+    }
+    assert report["notes"] == {"short_clip": 1}
+    assert (report["clips"], report["fine"], report["bad"]) == (12, 4, 8)
+    assert report["looked_at"] == 10  # all but the missing and the empty one
+    found = {finding["path"]: (finding["line"], finding["problem"]) for finding in report["findings"]}
+    assert found["copy of a.mp4"] == (6, "duplicate")
+    assert found["label.mp4"] == (13, "label")
+    assert found["three.mp4"] == (14, "short_clip")
+    assert "duplicate              1  the content of a clip further up" in capsys.readouterr().out
+
+
+def test_the_clean_list_holds_the_fine_lines_and_the_loader_reads_the_quarantine(tree):
+    run_check(tree)
+    fine = ["a.mp4 0", "über class/b c.mp4 1", "jo's 片.mp4 3", "three.mp4 2"]
+    assert (tree / "train.clean.list").read_text(encoding="utf-8").splitlines() == fine
+    clips = read_list(str(tree / "train.list"))
+    skipped = BadClips(clips, 1.0, str(tree / "train.quarantine.list")).quarantined()
+    assert sorted(skipped) == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert skipped[6] == "in quarantine: empty: 0 bytes"
+
+
+def test_a_clean_list_elsewhere_still_finds_its_clips(tree, tmp_path):
+    flags = ["check", "--list", str(tree / "train.list"), "--config", str(tree / "tiny.yaml")]
+    assert main([*flags, "--out", str(tmp_path / "out")]) == 1
+    clips = read_list(str(tmp_path / "out" / "train.clean.list"))
+    assert [clip.path for clip in clips][1] == str(tree / "über class" / "b c.mp4")
+
+
+def test_a_second_run_looks_at_nothing_and_finds_the_same(tree):
+    _, first = run_check(tree)
+    _, second = run_check(tree)
+    assert second["looked_at"] == 0
+    assert second["findings"] == first["findings"]
+
+
+def test_only_what_is_new_or_changed_is_looked_at_again(tree):
+    run_check(tree)
+    write_video(tree / "gone.mp4", seed=20)
+    write_video(tree / "text.mp4", frames=13, seed=21)
+    with open(tree / "train.list", "a", encoding="utf-8") as file:
+        file.write("new.mp4 2\n")
+    write_video(tree / "new.mp4", seed=22)
+    with open(tree / "train.checked.jsonl", "a") as file:
+        file.write('{"file": "half a li')
+    _, report = run_check(tree)
+    assert report["looked_at"] == 3
+    assert (report["fine"], report["bad"]) == (7, 6)
+    assert run_check(tree)[1]["looked_at"] == 0
+
+
+def test_other_sampling_looks_at_everything_again(tmp_path):
+    folder = clean_folder(tmp_path)
+    assert run_check(folder)[1]["looked_at"] == 3
+    assert run_check(folder, "--mode", "test")[1]["looked_at"] == 3
+    assert run_check(folder, "-o", "TRAIN.seglen=3")[1]["looked_at"] == 3
+    assert run_check(folder)[1]["looked_at"] == 0
+
+
+def test_a_list_without_fault_gives_exit_code_0(tmp_path):
+    code, report = run_check(clean_folder(tmp_path))
+    assert (code, report["fine"], report["findings"]) == (0, 3, [])
+
+
+def test_labels_of_every_wrong_kind_are_reported_and_do_not_stop_the_check(tmp_path):
+    folder = clean_folder(tmp_path, 4)
+    (folder / "train.list").write_text("0.mp4\n1.mp4 one\n2.mp4 -1\n3.mp4 3\n")
+    code, report = run_check(folder)
+    assert code == 1
+    assert [(f["path"], f["problem"]) for f in report["findings"]] == [(f"{i}.mp4", "label") for i in range(3)]
+    assert report["looked_at"] == 4
+
+
+def test_a_path_listed_twice_is_a_duplicate_but_not_in_quarantine(tmp_path):
+    folder = clean_folder(tmp_path)
+    with open(folder / "train.list", "a") as file:
+        file.write("0.mp4 0\n")
+    _, report = run_check(folder)
+    assert report["problems"]["duplicate"] == 1
+    assert (folder / "train.quarantine.list").read_text() == ""
+    assert len(read_list(str(folder / "train.clean.list"))) == 3
+
+
+def test_a_clip_that_hangs_is_killed_and_costs_only_itself(tmp_path, monkeypatch):
+    folder = clean_folder(tmp_path, 6)
+    real = decode.read_video
+
+    def hanging(path, pick):
+        if path.endswith("2.mp4"):
+            time.sleep(60)
+        return real(path, pick)
+
+    monkeypatch.setattr(decode, "read_video", hanging)
+    started = time.monotonic()
+    code, report = run_check(folder, "--timeout", "1.5", "--workers", "2")
+    assert time.monotonic() - started < 20
+    assert code == 1
+    assert [(f["path"], f["problem"]) for f in report["findings"]] == [("2.mp4", "hang")]
+    assert report["looked_at"] == 6
+    assert run_check(folder, "--timeout", "1.5")[1]["looked_at"] == 0
+    monkeypatch.setattr(decode, "read_video", real)
+    code, report = run_check(folder, "--timeout", "30")  # more time: another try
+    assert (code, report["looked_at"]) == (0, 1)
+
+
+def test_a_decoder_that_crashes_costs_one_clip_even_in_a_chunk(tmp_path, monkeypatch):
+    folder = clean_folder(tmp_path, 4)
+    lines = [(folder / f"{i}.mp4", i % 4) for i in range(4)]
+    for i in range(4, 40):
+        shutil.copy(folder / "0.mp4", folder / f"{i}.mp4")
+        lines.append((folder / f"{i}.mp4", 0))
+    (folder / "train.list").write_text("".join(f"{path} {label}\n" for path, label in lines))
+    real = decode.read_video
+
+    def crashing(path, pick):
+        if path.endswith(("/1.mp4", "/30.mp4")):
+            os.kill(os.getpid(), 11)
+        return real(path, pick)
+
+    monkeypatch.setattr(decode, "read_video", crashing)
+    _, report = run_check(folder, "--workers", "1")
+    assert report["problems"]["crash"] == 2
+    assert report["problems"]["duplicate"] == 35
+    assert "SIGSEGV" in report["findings"][0]["reason"]
+
+
+def test_a_bug_in_the_check_is_not_taken_for_a_bad_clip(tmp_path, monkeypatch):
+    folder = clean_folder(tmp_path)
+
+    def wrong(path, pick):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(decode, "read_video", wrong)
+    with pytest.raises(RuntimeError, match="KeyError: 'a bug'"):
+        run_check(folder)
+
+
+def test_pickled_clips_are_checked_with_the_label_inside(tmp_path, videos):
+    data = (videos / "clip_jpeg.pkl").read_bytes()
+    (tmp_path / "good.pkl").write_bytes(data)
+    (tmp_path / "bad.pkl").write_bytes(data[:1000])
+    (tmp_path / "train.list").write_text("good.pkl\nbad.pkl\n")
+    write_config(tmp_path / "tiny.yaml", tiny_settings(tmp_path))
+    code, report = run_check(tmp_path, "-o", "MODEL.format=pkl")
+    assert code == 1
+    assert [(f["path"], f["problem"]) for f in report["findings"]] == [("bad.pkl", "undecodable")]
+    _, report = run_check(tmp_path, "-o", "MODEL.format=pkl", "-o", "MODEL.num_classes=3")
+    assert report["problems"]["label"] == 1
+    assert report["looked_at"] == 0
+
+
+def test_frames_are_those_of_the_reader(tmp_path, monkeypatch):
+    from core.config import load_config
+    from models import model_section
+    from reader.kinetics import KineticsDataset
+
+    folder = clean_folder(tmp_path)
+    wanted = []
+    real = decode.read_video
+
+    def noting(path, pick):
+        return real(path, lambda n: wanted.append(list(pick(n))) or wanted[-1])
+
+    monkeypatch.setattr(decode, "read_video", noting)
+    monkeypatch.setattr("reader.kinetics.read_video", noting)
+    config = load_config(folder / "tiny.yaml", model_section)
+    clips = read_list(str(folder / "train.list"))
+    dataset = KineticsDataset(clips, config.section("train"), augment=True, folder=str(folder))
+    for index, clip in enumerate(clips):
+        dataset.read(index)
+        check.examine((str(folder / clip.path), index), check.Sampling("mp4", 2, 2, True))
+    assert wanted[0::2] == wanted[1::2]
+    assert len(wanted) == 6
+
+
+def test_an_empty_or_missing_list_is_a_readable_error(tmp_path):
+    write_config(tmp_path / "tiny.yaml", tiny_settings(tmp_path))
+    with pytest.raises(UserError, match="list file not found"):
+        run_check(tmp_path)
+    (tmp_path / "train.list").write_text("# nothing\n")
+    with pytest.raises(UserError, match="is empty: expected one clip a line"):
+        run_check(tmp_path)
+
+
+def test_the_benchmark_runs_and_prints_a_ratio(capsys):
+    from bench import check_rate
+
+    check_rate.main(["--clips", "4", "--rounds", "1", "--size", "64", "--frames", "40", "--workers", "1"])
+    assert "check / (workers x decord alone) = " in capsys.readouterr().out
+
+
+def test_estimated_frame_counts_are_given_slack():
+    assert [check._slack(name, 300) for name in ("a.mp4", "a.MKV", "a.webm")] == [0, 15, 15]
+    assert check._slack("a.mkv", 10) == 2

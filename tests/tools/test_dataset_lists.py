@@ -1,0 +1,205 @@
+"""Lists of UCF101, HMDB51 and one's own clips on generated trees. Files hold one byte: nothing decodes them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from trees import call, lines, numbers, report, write
+
+from core.config import load_config
+from core.errors import UserError
+from models import model_section
+from reader.lists import read_list
+from tools.dataset import folder, hmdb51, ucf101
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """An empty folder whose name holds a space and characters beyond ASCII."""
+    made = tmp_path / "my 视频 é"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def ucf_splits(root):
+    """Split files of three classes, split 2; 4 training and 3 test clips."""
+    splits = root / "ucfTrainTestlist"
+    write(splits / "classInd.txt", "1 ApplyEyeMakeup\r\n2 HandstandPushups\r\n3 YoYo\r\n")
+    train = "ApplyEyeMakeup/v_A_g08_c01.avi 1\nApplyEyeMakeup/v_A_g08_c02.avi 1\n"
+    train += "HandstandPushups/v_H_g08_c01.avi 2\nYoYo/v_Y_g08_c01.avi 3\n"
+    write(splits / "trainlist02.txt", train)
+    write(splits / "testlist02.txt", "ApplyEyeMakeup/v_A_g01_c01.avi\nYoYo/v_Y_g01_c01.avi\nYoYo/v_Y_g01_c02.avi\n")
+    return splits
+
+
+@pytest.mark.parametrize("names", ["{0}/{1}.avi", "{1}.mp4", "UCF 101/{0}/{1}.webm"])
+def test_ucf101_lists_follow_the_official_split(root, ucf_splits, names):
+    def place(label, stem, text="x"):
+        return write(root / "videos" / names.format(label, stem), text)
+
+    first, push = place("ApplyEyeMakeup", "v_A_g08_c01"), place("HandStandPushups", "v_H_g08_c01")
+    held_out = place("YoYo", "v_Y_g01_c01")
+    place("ApplyEyeMakeup", "v_A_g08_c02", "")
+    flags = ["--videos", root / "videos", "--splits", root, "--split", 2, "--out", root / "out"]
+    assert call(ucf101, *flags) == 0
+    out = root / "out"
+    assert lines(out / "train.list") == [f"{first} 0", f"{push} 1"]
+    assert lines(out / "val.list") == lines(out / "test.list") == [f"{held_out} 2"]
+    assert lines(out / "infer.list") == [str(held_out)]
+    assert numbers(out) == {"train": (4, 2, 1, 1), "test": (3, 1, 2, 0)}
+    assert json.loads((out / "labels.json").read_text()) == ["ApplyEyeMakeup", "HandstandPushups", "YoYo"]
+    assert report(out)["missing"][0] == {"part": "train", "name": "YoYo/v_Y_g08_c01.avi"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("classInd.txt", "1 A\n3 B\n", "classInd.txt, line 2: expected '2 CLASS', found '3 B'"),
+        ("trainlist02.txt", "YoYo/v.avi 3\n\nYoYo/w.avi 2\n", "line 3: expected 3, the class's number .*, found 2"),
+        ("testlist02.txt", "Juggling/v.avi\n", "line 1: expected 'CLASS/VIDEO' with a class of classInd.txt"),
+    ],
+)
+def test_bad_ucf101_split_files_are_refused_with_their_line(root, ucf_splits, file, text, message):
+    write(ucf_splits / file, text)
+    write(root / "videos" / "v.avi")
+    with pytest.raises(UserError, match=message):
+        call(ucf101, "--videos", root / "videos", "--splits", ucf_splits, "--split", 2, "--out", root / "out")
+    with pytest.raises(UserError, match="expected the official split files, found no trainlist03.txt"):
+        write(ucf_splits / "classInd.txt", "1 A\n")
+        call(ucf101, "--videos", root / "videos", "--splits", ucf_splits, "--split", 3, "--out", root / "out")
+
+
+def test_hmdb51_lists_follow_the_flags_of_the_official_split(root):
+    splits = root / "splits [1]"
+    write(splits / "brush_hair_test_split1.txt", "#20 (HQ)_b_1.avi 1 \nsame.avi 2 \nunused.avi 0 \ngone.avi 1 \n")
+    write(splits / "wave_test_split1.txt", "same.avi 1 \nempty;&!.avi 2 \n二.avi 2 \n")
+    write(splits / "wave_test_split2.txt", "same.avi 2 \n")
+    for name in ("brush_hair/#20 (HQ)_b_1.avi", "brush hair/unused.avi", "wave/same.avi", "wave/二.mp4"):
+        write(root / "videos" / name)
+    write(root / "videos" / "wave" / "empty;&!.avi", "")
+    out = root / "out"
+    call(hmdb51, "--videos", root / "videos", "--splits", splits, "--split", 1, "--out", out, "--relative")
+    assert lines(out / "train.list") == ["../videos/brush_hair/#20 (HQ)_b_1.avi 0", "../videos/wave/same.avi 1"]
+    assert lines(out / "val.list") == lines(out / "test.list") == ["../videos/wave/二.mp4 1"]
+    assert lines(out / "infer.list") == ["../videos/wave/二.mp4"]
+    assert numbers(out) == {"train": (3, 2, 1, 0), "test": (3, 1, 1, 1)}
+    assert json.loads((out / "labels.json").read_text()) == ["brush_hair", "wave"]
+    write(splits / "wave_test_split1.txt", "same.avi 1\nsame.avi 3\n")
+    with pytest.raises(UserError, match="wave_test_split1.txt, line 2: expected 'VIDEO FLAG' .* found 'same.avi 3'"):
+        call(hmdb51, "--videos", root / "videos", "--splits", splits, "--split", 1, "--out", out)
+
+
+@pytest.fixture
+def class_folders(root):
+    """Ten clips of "big cat", two of "狗" (one level deeper), one of "owl" and an empty one."""
+    videos = root / "videos"
+    for i in range(10):
+        write(videos / "big cat" / f"clip {i}.mp4")
+    for name in ("狗/a/1.mp4", "狗/b/1.mkv", "owl/1.mp4", "loose.mp4", "owl/notes.txt"):
+        write(videos / name)
+    write(videos / "owl" / "2.mp4", "")
+    return videos
+
+
+def test_folders_are_divided_class_by_class(root, class_folders):
+    out = root / "out"
+    assert call(folder, "--videos", class_folders, "--out", out) == 0
+    train, val = (read_list(str(out / name), num_classes=3) for name in ("train.list", "val.list"))
+    count = [[sum(clip.label == label for clip in clips) for label in range(3)] for clips in (train, val)]
+    assert count == [[8, 1, 1], [2, 0, 1]]
+    assert not {clip.path for clip in train} & {clip.path for clip in val}
+    assert lines(out / "test.list") == lines(out / "val.list")
+    assert lines(out / "infer.list") == [clip.path for clip in val]
+    assert json.loads((out / "labels.json").read_text()) == ["big cat", "owl", "狗"]
+    assert numbers(out) == {"all": (14, 13, 0, 1)}
+
+
+def test_the_division_depends_on_the_seed_alone(root, class_folders):
+    moved = shutil.copytree(class_folders, root / "elsewhere")
+
+    def held_out(videos, seed):
+        call(folder, "--videos", videos, "--out", root / "out", "--seed", seed, "--ratio", 0.5)
+        return [os.path.relpath(line, videos) for line in lines(root / "out" / "infer.list")]
+
+    assert held_out(class_folders, 3) == held_out(moved, 3)
+    assert held_out(class_folders, 3) != held_out(class_folders, 4)
+    assert len(held_out(class_folders, 4)) == 5 + 1
+
+
+def test_a_csv_of_paths_and_labels_is_divided_likewise(root):
+    rows = [f'"clips, mine/视 {i}.mp4",{label}' for i, label in enumerate(("10", "9", "10", "9", "10"))]
+    csv_file = write(root / "mine.csv", "\n".join(["path,label", *rows, rows[0], f"{root}/absolute.avi,9"]))
+    for i in range(4):
+        write(root / "clips, mine" / f"视 {i}.mp4", "x" if i else "")
+    write(root / "absolute.avi")
+    out = root / "out"
+    call(folder, "--csv", csv_file, "--out", out, "--ratio", 0.5, "--relative")
+    assert numbers(out) == {"all": (6, 4, 1, 1)}
+    assert json.loads((out / "labels.json").read_text()) == ["9", "10"]
+    both = sorted(lines(out / "train.list") + lines(out / "val.list"))
+    assert both == [
+        "../absolute.avi 0",
+        "../clips, mine/视 1.mp4 0",
+        "../clips, mine/视 2.mp4 1",
+        "../clips, mine/视 3.mp4 0",
+    ]
+    assert (len(lines(out / "train.list")), len(lines(out / "val.list"))) == (3, 1)
+    assert report(out)["missing"] == [{"part": "all", "name": "clips, mine/视 4.mp4"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n", "expected lines PATH,LABEL, found none"),
+        ("a.mp4,0\nb.mp4\n", "line 2: expected PATH,LABEL, found 'b.mp4'"),
+        ("a.mp4,0\n\na.mp4,1\n", "line 3: a.mp4 has the label '1' here, '0' before"),
+        ("a.mp4,0\n", "no usable clip: 1 missing, 0 unreadable; expected for example a.mp4"),
+    ],
+)
+def test_a_bad_csv_of_paths_is_refused_with_its_line(root, text, message):
+    csv_file = write(root / "bad.csv", text)
+    with pytest.raises(UserError, match=message):
+        call(folder, "--csv", csv_file, "--out", root / "out")
+
+
+def test_a_folder_without_videos_or_classes_is_refused(root):
+    with pytest.raises(UserError, match="none: no such folder"):
+        call(folder, "--videos", root / "none", "--out", root / "out")
+    write(root / "videos" / "notes.txt")
+    with pytest.raises(UserError, match="expected video files .*, found none"):
+        call(folder, "--videos", root / "videos", "--out", root / "out")
+    write(root / "videos" / "a.mp4")
+    with pytest.raises(UserError, match="expected one sub-folder a class"):
+        call(folder, "--videos", root / "videos", "--out", root / "out")
+
+
+def test_links_are_followed_and_names_that_no_list_can_hold_are_reported(root):
+    videos = root / "videos"
+    write(root / "store" / "1.mp4")
+    write(videos / "owl" / "two\nlines.mp4")
+    (videos / "cat").symlink_to(root / "store")
+    (videos / "cat" / "back").symlink_to(videos)
+    (videos / "owl" / "broken.mp4").symlink_to(root / "nowhere.mp4")
+    Path(os.fsdecode(os.fsencode(videos / "owl") + b"/\xff.mp4")).write_bytes(b"x")
+    call(folder, "--videos", videos, "--out", root / "out")
+    assert lines(root / "out" / "train.list") == [f"{videos}/cat/1.mp4 0"]
+    assert lines(root / "out" / "val.list") == []
+    reasons = sorted(clip["reason"] for clip in report(root / "out")["unreadable"])
+    assert reasons == [
+        "a broken link, or no file",
+        "a line break in its path, which a list cannot hold",
+        "its path is not UTF-8",
+    ]
+
+
+def test_the_ucf101_config_reads_what_the_ucf101_command_writes():
+    config = load_config(CONFIGS / "stnet_ucf101.yaml", model_section)
+    assert (config.MODEL.num_classes, config.TRAIN.total_videos, config.TRAIN.learning_rate) == (101, 0, 0.001)
+    lists = [config.section(mode).filelist for mode in ("train", "valid", "test", "infer")]
+    assert lists == [f"./data/dataset/ucf101/{name}.list" for name in ("train", "val", "test", "infer")]
+    assert config.MODEL.labels == "./data/dataset/ucf101/labels.json"

@@ -1,0 +1,171 @@
+"""What `check` finds about the lines of a list, and the files that say so."""
+
+import os
+from typing import NamedTuple
+
+from core.config import find_file
+from core.errors import UserError
+from engine.files import write_atomically, write_json
+from reader import lists
+
+PROBLEMS = {
+    "missing": "no such file",
+    "empty": "0 bytes",
+    "no_video_stream": "a media file without video",
+    "undecodable": "no frame, or not the frames the reader asks for, can be decoded",
+    "short_of_header": "fewer frames than the file's header says",
+    "duplicate": "the content of a clip further up",
+    "label": "missing, not a number or out of range",
+    "hang": "decoding took too long and was stopped",
+    "crash": "decoding crashed",
+}
+NOTES = {"short_clip": "fewer frames than seg_num x seglen: the reader repeats some"}
+
+
+class Entry(NamedTuple):
+    """One line of a list."""
+
+    number: int  # of the line
+    line: str
+    path: str  # as the list has it
+    file: str  # where it was looked up
+    label: int  # -1: none, or inside the file (pkl)
+    label_error: str
+
+
+class Finding(NamedTuple):
+    """One thing wrong with, or to know about, one entry."""
+
+    entry: Entry
+    problem: str
+    reason: str
+
+
+def read_entries(filelist, format, labelled, num_classes):
+    """Entries of a list, wrong labels included. Raises UserError if it cannot be read or is empty."""
+    folder = os.path.dirname(os.path.abspath(filelist))
+    entries = []
+    for number, line in enumerate(map(str.strip, lists._lines(filelist)), start=1):
+        if not line or line.startswith("#"):
+            continue
+        error = ""
+        try:
+            clip = lists._parse_line(line, f"line {number}", folder, format, labelled, num_classes)
+        except UserError as wrong:
+            error = str(wrong).partition(": ")[2]
+            clip = _without_label(line, folder)
+        entries.append(Entry(number, line, clip.path, find_file(clip.path, folder), clip.label, error))
+    if not entries:
+        raise UserError(f"list file {filelist} is empty: expected one clip a line, 'PATH LABEL'")
+    return entries
+
+
+def _without_label(line, folder):
+    """The clip of a line whose label is wrong: a last word is taken for the label where the rest is a file."""
+    path = line.rpartition(" ")[0].strip() or line.rpartition("\t")[0].strip()
+    if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
+        return lists.Clip(path, -1)
+    return lists._parse_line(line, "", folder, "mp4", False, None)
+
+
+def judge(entries, records, needed, num_classes):
+    """Findings, in the order of the list.
+
+    Args:
+        entries: of the list.
+        records: entry's file -> what decoding it showed (see check.examine).
+        needed: seg_num x seglen.
+        num_classes: labels inside pickles must be below it; None: not looked at.
+    """
+    findings, first = [], {}
+    for entry in entries:
+        record = records[entry.file]
+        found = []
+        if entry.label_error:
+            found.append(Finding(entry, "label", entry.label_error))
+        if record["problem"]:
+            found.append(Finding(entry, record["problem"], record["reason"]))
+        inside = record.get("label")
+        if inside is not None and num_classes is not None and not 0 <= inside < num_classes:
+            found.append(Finding(entry, "label", f"label {inside} is outside 0..{num_classes - 1}"))
+        if not found:
+            earlier = first.setdefault(record["sha256"], entry)
+            if earlier is not entry:
+                found.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.path}"))
+        if not record["problem"] and record["frames"] < needed:
+            found.append(Finding(entry, "short_clip", f"{record['frames']} frames, the reader wants {needed}"))
+        findings += found
+    return findings
+
+
+def write_results(out, filelist, entries, findings, **facts):
+    """Write the clean list, the quarantine list and report.json into a folder.
+
+    Returns:
+        the report: facts, counts by problem and by note, and every finding.
+    """
+    bad = {}
+    for finding in findings:
+        if finding.problem in PROBLEMS:
+            bad.setdefault(finding.entry.number, []).append(finding)
+    good = [entry for entry in entries if entry.number not in bad]
+    kept = {entry.path for entry in good}
+    name = list_name(filelist)
+    _write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
+    _write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
+    report = {
+        "list": os.path.abspath(filelist),
+        **facts,
+        "clips": len(entries),
+        "fine": len(good),
+        "bad": len(bad),
+        "problems": _count(findings, PROBLEMS),
+        "notes": _count(findings, NOTES),
+        "findings": [
+            {"line": f.entry.number, "path": f.entry.path, "problem": f.problem, "reason": f.reason} for f in findings
+        ],
+    }
+    write_json(os.path.join(out, "report.json"), report)
+    return report
+
+
+def list_name(filelist):
+    """train for lists/train.list."""
+    return os.path.splitext(os.path.basename(filelist))[0]
+
+
+def table(report):
+    """The report's counts as text, a problem a line."""
+    rows = [(name, count, PROBLEMS[name]) for name, count in report["problems"].items() if count]
+    rows += [(name, count, f"{NOTES[name]} (only a note)") for name, count in report["notes"].items() if count]
+    lines = [f"{name:<16}{count:>8}  {meaning}" for name, count, meaning in rows]
+    return "\n".join([*lines, f"{'fine':<16}{report['fine']:>8}  of {report['clips']} clips"])
+
+
+def _count(findings, names):
+    return {name: sum(finding.problem == name for finding in findings) for name in names}
+
+
+def _clean_line(entry, filelist, out):
+    """The line as it is, unless its path is relative to the list's folder and the clean list goes elsewhere."""
+    moved = os.path.abspath(out) != os.path.dirname(os.path.abspath(filelist))
+    if not moved or os.path.isabs(entry.path) or entry.file == entry.path:
+        return entry.line
+    return os.path.abspath(entry.file) + entry.line[len(entry.path) :]
+
+
+def _quarantine_lines(bad, kept):
+    """`PATH<tab>REASON` of each path that no fine line shares."""
+    reasons = {}
+    for found in bad:
+        if found[0].entry.path not in kept:
+            reasons.setdefault(found[0].entry.path, "; ".join(f"{f.problem}: {f.reason}" for f in found))
+    return [f"{path}\t{reason}" for path, reason in reasons.items()]
+
+
+def _write_lines(path, lines):
+    def write(temporary):
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    write_atomically(path, write)

@@ -1,0 +1,190 @@
+"""Make lists and labels of Kinetics-400, -600 or -700 from the official CSV files and a folder of videos.
+
+python -m tools.dataset kinetics --csv train.csv --csv val.csv --videos videos/ --out data/dataset/kinetics
+
+Videos may lie in class folders or in one flat folder, split folders around them or not, and be named
+ID_START_END.mp4 (six digits each) or ID.mp4, with any usual video suffix.
+"""
+
+import csv
+import os
+from collections import Counter
+from typing import NamedTuple
+
+from core.errors import UserError
+from engine.labels import PROJECT
+from tools.dataset import lists
+from tools.dataset.videos import Entry, VideoIndex, plain, sort_out
+
+LABELS = os.path.join(PROJECT, "data", "dataset", "kinetics_labels.json")
+PARTS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+COLUMNS = ("youtube_id", "time_start", "time_end", "split")
+
+
+class Row(NamedTuple):
+    """One line of a CSV file; times in seconds."""
+
+    part: str
+    label: str  # empty: none given
+    id: str
+    start: int
+    end: int
+
+    @property
+    def name(self):
+        """The official file name, without suffix."""
+        return f"{self.id}_{self.start:06d}_{self.end:06d}"
+
+
+def add_parser(commands):
+    """Add the command's flags."""
+    made = lists.add_parser(commands, "kinetics", __doc__, run)
+    made.add_argument("--csv", required=True, action="append", metavar="FILE", help="official CSV file; repeatable")
+    made.add_argument("--videos", required=True, metavar="DIR", help="folder that holds the videos, at any depth")
+    made.add_argument(
+        "--labels",
+        default=LABELS,
+        metavar="FILE",
+        help="class order to keep if it has all the CSV's classes (default: that of the released weights); "
+        "none: the CSV's own classes, sorted",
+    )
+
+
+def run(args):
+    """Make the lists. Returns the exit code; raises UserError, also when none of the clips is found."""
+    rows, repeated = read_rows(args.csv)
+    labels, order = choose_labels(rows, args.labels)
+    numbers = {plain(label): number for number, label in enumerate(labels)}
+    index = VideoIndex(args.videos)
+    paths = locate(rows, index)
+    entries = [
+        Entry(row.part, row.name, path, numbers[plain(row.label)] if row.label else -1)
+        for row, path in zip(rows, paths)
+    ]
+    findings = sort_out(entries, args.probe)
+    lists.write_data_set(
+        args,
+        findings,
+        labels,
+        make_lists(entries, findings.present),
+        found=os.path.relpath(index.paths[0], args.videos),
+        label_order=order,
+        repeated_rows=repeated,
+        other_videos=len(set(index.paths) - set(paths)),
+    )
+    return 0
+
+
+def read_rows(paths):
+    """Rows of CSV files, each clip once.
+
+    A clip of a split that is there with and without a label counts with it.
+
+    Returns:
+        (rows, repeated): list of Row in the order of the files; how many lines said nothing new.
+
+    Raises:
+        UserError: a file cannot be read or is not of the official form (naming its line), or holds no clip.
+    """
+    read = [row for path in paths for row in _read_csv(path)]
+    first = {}
+    for row in read:
+        first.setdefault(row._replace(label=plain(row.label)), row)
+    labelled = {key._replace(label="") for key in first if key.label}
+    rows = [row for key, row in first.items() if key not in labelled]
+    if not rows:
+        raise UserError(f"--csv {', '.join(paths)}: expected one clip a line, found none")
+    return rows, len(read) - len(rows)
+
+
+def _read_csv(path):
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = [name.strip().lower() for name in next(reader, [])]
+            missing = [name for name in COLUMNS if name not in header]
+            if missing:
+                raise UserError(
+                    f"{path}, line 1: expected the columns label,youtube_id,time_start,time_end,split "
+                    f"(label may be absent), found no {', '.join(missing)}"
+                )
+            return [_parse(dict(zip(header, row)), f"{path}, line {reader.line_num}") for row in reader if any(row)]
+    except FileNotFoundError:
+        raise UserError(f"--csv {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--csv {path} cannot be read: {error}") from None
+
+
+def _parse(cells, where):
+    """Row of a CSV line given as a dict from column to text."""
+    lacking = [name for name in COLUMNS if not cells.get(name, "").strip()]
+    if lacking:
+        raise UserError(f"{where}: expected values for {', '.join(COLUMNS)}, found none for {', '.join(lacking)}")
+    split = cells["split"].strip().lower()
+    if split not in PARTS:
+        raise UserError(f"{where}: split: expected one of {', '.join(PARTS)}, found {cells['split']!r}")
+    times = []
+    for name in ("time_start", "time_end"):
+        try:
+            times.append(int(float(cells[name])))
+        except (ValueError, OverflowError):
+            raise UserError(f"{where}: {name}: expected seconds, found {cells[name]!r}") from None
+    label = cells.get("label", "").strip()
+    if not label and PARTS[split] != "test":
+        raise UserError(f"{where}: expected a label, found none; only test clips may be without")
+    return Row(PARTS[split], label, cells["youtube_id"].strip(), *times)
+
+
+def choose_labels(rows, path):
+    """Class names in the order of their numbers.
+
+    Args:
+        rows: list of Row.
+        path: labels JSON whose order is kept if it names every class of the rows; "none": do not look.
+
+    Returns:
+        (labels, order): empty if the rows are without labels and path is "none"; the JSON's path or "sorted".
+
+    Raises:
+        UserError: the JSON cannot be read.
+    """
+    spelled = {}
+    for row in rows:
+        if row.label:
+            spelled.setdefault(plain(row.label), row.label)
+    if path != "none":
+        known = lists.read_labels(path)
+        if spelled.keys() <= set(map(plain, known)):
+            return known, os.path.basename(path)
+    return sorted(spelled.values()), "sorted"
+
+
+def locate(rows, index):
+    """Path of each row's video, or "".
+
+    A file named by the id alone stands for the one clip with this id; where several clips have it, for the one of
+    the class in whose folder it lies.
+    """
+    counts = Counter(row.id for row in rows) + Counter((row.id, plain(row.label)) for row in rows)
+    paths = []
+    for row in rows:
+        path = index.find(row.name, row.label, row.part)
+        path = path or index.find(f"{row.id}_{row.start}_{row.end}", row.label, row.part)
+        if not path and counts[row.id] == 1:
+            path = index.find(row.id, row.label, row.part)
+        elif not path and row.label and counts[row.id, plain(row.label)] == 1:
+            path = index.find(row.id, row.label, row.part, inside=True)
+        paths.append(path)
+    return paths
+
+
+def make_lists(entries, present):
+    """Dict from list name to its entries, for the lists that the data set has, empty ones too."""
+    asked = {(entry.part, entry.label >= 0) for entry in entries}
+    made = {}
+    for part in ("train", "val", "test"):
+        if (part, True) in asked:
+            made[f"{part}.list"] = [entry for entry in present if entry.part == part and entry.label >= 0]
+    if any(part == "test" for part, _ in asked):
+        made["infer.list"] = [entry for entry in present if entry.part == "test"]
+    return made

@@ -1,0 +1,321 @@
+"""Pack videos into pickles of JPEG frames, and unpack those into images.
+
+python -m tools.dataset pack --list train.list --out packed --short_side 256
+python -m tools.dataset unpack --list packed/train.pkl.list --out images
+
+A packed clip is the original's `(video id, label, [JPEG bytes, ...])`, in protocol 2 as Python 2 writes it.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+
+from core.config import find_file
+from core.errors import UserError
+from engine import cli
+from engine.files import claimed, write_atomically
+from reader import decode
+from reader.lists import read_list
+from reader.pickles import load_clip_pickle
+from tools.dataset.check import add_worker_flags, prepare_out
+from tools.dataset.findings import list_name
+from tools.dataset.workers import Lost, work_with_progress
+
+_FIRST_FRAMES = 16  # decoded to see how large frames are
+_BLOCK_BYTES = 128 << 20  # of frames in memory at a time
+
+
+def add_parser(commands):
+    """Add the subcommands pack and unpack."""
+    made = commands.add_parser("pack", help="videos to pickles of JPEG frames")
+    made.add_argument("--list", required=True, metavar="FILE", help="list of videos, PATH LABEL a line")
+    made.add_argument("--short_side", type=cli.positive_int, metavar="N", help="scale the short side to N pixels")
+    made.add_argument("--quality", type=_quality, default=95, metavar="Q", help="of the JPEGs, 1-100 (%(default)s)")
+    made.set_defaults(run=run)
+    unpack = commands.add_parser("unpack", help="pickles of JPEG frames to folders of images")
+    unpack.add_argument("--list", required=True, metavar="FILE", help="list of pickles, a path a line")
+    unpack.set_defaults(run=run_unpack)
+    for command in (made, unpack):
+        command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
+        add_worker_flags(command)
+        command.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds a clip may take")
+
+
+def _quality(text):
+    value = int(text)
+    if not 1 <= value <= 100:
+        raise ValueError
+    return value
+
+
+def run(args):
+    """Pack the videos of a list. Returns the exit code: 1 when one could not be packed, else 0."""
+    clips = read_list(args.list, labelled=False)
+    folder = os.path.dirname(os.path.abspath(args.list))
+    with _only_writer(args.out):
+        packed = Packed(args.out, [args.short_side, args.quality])
+        sources = [os.path.abspath(find_file(clip.path, folder)) for clip in clips]
+        names = choose_names(sources, packed.owners(), ".pkl")
+        labels = dict(zip(reversed(sources), (clip.label for clip in reversed(clips))))  # the first, if listed twice
+        tasks = [(source, labels[source], name) for source, name in names.items()]
+        tasks = [task for task in tasks if not packed.holds(*task)]
+        pack = functools.partial(pack_clip, out=args.out, short_side=args.short_side, quality=args.quality)
+        bad = {}
+        with packed:
+            for task, result in _done(pack, tasks, "pack", args):
+                if isinstance(result, int):
+                    packed.add(*task, result)
+                else:
+                    bad[task[0]] = result
+        lines = dict.fromkeys(names[source] for source in sources if source not in bad)
+        target = os.path.join(args.out, f"{list_name(args.list)}.pkl.list")
+        write_atomically(target, functools.partial(_write_text, text="".join(f"{line}\n" for line in lines)))
+    _say(bad)
+    unlabelled = sum(clip.label < 0 for clip in clips)
+    if unlabelled:
+        print(f"{unlabelled} clips have no label in the list; -1 stands in their pickles")
+    print(f"packed {len(tasks) - len(bad)}, kept {len(names) - len(tasks)}, bad {len(bad)}; list: {target}")
+    return 1 if bad else 0
+
+
+def run_unpack(args):
+    """Unpack the pickles of a list. Returns the exit code: 1 when one could not be unpacked, else 0."""
+    clips = read_list(args.list, "pkl")
+    folder = os.path.dirname(os.path.abspath(args.list))
+    with _only_writer(args.out):
+        sources = list(dict.fromkeys(os.path.abspath(find_file(clip.path, folder)) for clip in clips))
+        names = choose_names(sources, {}, "")
+        tasks = [
+            (source, names[source]) for source in sources if not os.path.isdir(os.path.join(args.out, names[source]))
+        ]
+        unpack = functools.partial(unpack_clip, out=args.out)
+        bad = {task[0]: result for task, result in _done(unpack, tasks, "unpack", args) if not isinstance(result, int)}
+    _say(bad)
+    print(f"unpacked {len(tasks) - len(bad)}, kept {len(sources) - len(tasks)}, bad {len(bad)}; images in {args.out}")
+    return 1 if bad else 0
+
+
+def _done(function, tasks, what, args):
+    """(task, bytes or images written, or why it failed) of each task, as they come."""
+    for task, result in work_with_progress(function, tasks, what, workers=args.workers, timeout=args.timeout):
+        yield task, result.reason if isinstance(result, Lost) else result
+
+
+def _say(bad):
+    for source, reason in bad.items():
+        print(f"bad: {source}: {reason}")
+
+
+@contextlib.contextmanager
+def _only_writer(out):
+    prepare_out(out)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(out))
+        except UserError:
+            raise UserError(f"another run is writing into {out}; wait for it, or set --out to another folder") from None
+        yield
+
+
+def choose_names(sources, owners, suffix):
+    """Source -> file name: the source's own, with a mark of its path where several sources have the same.
+
+    Args:
+        sources: absolute paths.
+        owners: name -> source that already has it, from earlier runs.
+        suffix: of the names.
+    """
+    sources = list(dict.fromkeys(sources))
+    stems = {source: os.path.splitext(os.path.basename(source))[0] for source in sources}
+    seen = {}
+    for stem in stems.values():
+        seen[stem.lower()] = seen.get(stem.lower(), 0) + 1
+    names = {}
+    for source, stem in stems.items():
+        mark = f"-{hashlib.sha256(source.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        plain = stem + suffix
+        taken = owners[plain] != source if plain in owners else seen[stem.lower()] > 1
+        names[source] = f"{stem}{mark}{suffix}" if taken else plain
+    return names
+
+
+def pack_clip(task, out, short_side, quality):
+    """Pack one clip, in a worker.
+
+    Args:
+        task: (video, label, name of the pickle).
+        out: folder.
+        short_side: pixels to scale the short side to, the aspect ratio kept; None: as it is.
+        quality: of the JPEGs.
+
+    Returns:
+        size of the pickle in bytes, or the reason why the clip cannot be packed.
+    """
+    source, label, name = task
+    try:
+        jpegs = [_jpeg(frame, short_side, quality) for frame in all_frames(source)]
+    except decode.ClipError as error:
+        return str(error)
+    data = pickle_clip(os.path.splitext(name)[0], label, jpegs)
+    write_atomically(os.path.join(out, name), functools.partial(_write_bytes, data=data))
+    return len(data)
+
+
+def all_frames(path):
+    """Yield every decodable frame of a video, uint8 [H, W, 3] RGB, without ever holding all of them."""
+    start, count, step = 0, 1, _FIRST_FRAMES
+    while start < count:
+        pick = _Block(start, step)
+        frames, _ = decode.read_video(path, pick)
+        count = pick.count  # a damaged tail can lower it on the way
+        if start < count:
+            yield from frames
+        start += step
+        step = max(1, _BLOCK_BYTES // frames[0].nbytes)
+
+
+class _Block:
+    """A `pick` of at most `step` frames from `start` on."""
+
+    def __init__(self, start, step):
+        self.start, self.step = start, step
+
+    def __call__(self, num_frames):
+        self.count = num_frames
+        return range(min(self.start, num_frames - 1), min(self.start + self.step, num_frames))
+
+
+def _jpeg(frame, short_side, quality):
+    from PIL import Image
+
+    from reader.transforms import resize
+
+    height, width = frame.shape[:2]
+    if short_side and min(width, height) != short_side:
+        scale = short_side / min(width, height)
+        frame = resize(frame, (max(1, round(width * scale)), max(1, round(height * scale))))
+    made = io.BytesIO()
+    Image.fromarray(frame).save(made, "JPEG", quality=quality)
+    return made.getvalue()
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 writes its str. Python 3 would write them as text, half as long again."""
+
+    def save_bytes(self, value):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+        self.memoize(value)
+
+    dispatch = {**pickle._Pickler.dispatch, bytes: save_bytes}
+
+
+def pickle_clip(name, label, jpegs):
+    """The original's pickle of a clip, as bytes. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
+    made = io.BytesIO()
+    _Python2Pickler(made, protocol=2).dump((name, label, jpegs))
+    return made.getvalue()
+
+
+def unpack_clip(task, out):
+    """Write a pickle's frames as 00000.jpg, 00001.jpg, ... into a folder that is whole or not there, in a worker.
+
+    Args:
+        task: (pickle, name of the folder).
+        out: folder of that folder.
+
+    Returns:
+        number of images, or the reason why there are none.
+    """
+    source, name = task
+    try:
+        with open(source, "rb") as file:
+            jpegs = load_clip_pickle(file.read())[2]
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    unfinished = os.path.join(out, f".{name}.unpacking")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        os.makedirs(unfinished)
+        for number, jpeg in enumerate(jpegs):
+            _write_bytes(os.path.join(unfinished, f"{number:05d}.jpg"), jpeg)
+        os.rename(unfinished, os.path.join(out, name))
+    except OSError as error:
+        raise UserError(f"cannot write {unfinished}: {error.strerror or error}") from None
+    return len(jpegs)
+
+
+def _write_bytes(path, data):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def _write_text(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+class Packed:
+    """What lies in a folder of pickles: packed.jsonl, a line for each, appended as they come.
+
+    Args:
+        out: the folder.
+        settings: short side and quality; pickles made with others are made again.
+    """
+
+    def __init__(self, out, settings):
+        self.out, self.settings = out, settings
+        self.path = os.path.join(out, "packed.jsonl")
+        self.known = {}
+        if os.path.exists(self.path):
+            with open(self.path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a run that was killed
+                        entry = json.loads(line)
+                        self.known[entry["name"]] = entry
+
+    def owners(self):
+        """Name of each pickle -> the video it was made from."""
+        return {name: entry["source"] for name, entry in self.known.items()}
+
+    def holds(self, source, label, name):
+        """Whether the pickle `name` is there, whole, and what packing the video would give."""
+        entry = self.known.get(name)
+        try:
+            return entry is not None and entry == self._entry(source, label, name, self._size(name))
+        except OSError:
+            return False
+
+    def _size(self, name):
+        return os.path.getsize(os.path.join(self.out, name))
+
+    def _entry(self, source, label, name, size):
+        status = os.stat(source)
+        return {
+            "name": name,
+            "source": source,
+            "stamp": [status.st_size, status.st_mtime_ns],
+            "label": label,
+            "settings": self.settings,
+            "bytes": size,
+        }
+
+    def __enter__(self):
+        """Open the file for more entries."""
+        self.lines = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in __exit__)
+        if self.lines.tell():
+            self.lines.write("\n")  # the last line may be half written
+        return self
+
+    def __exit__(self, *_):
+        """Close it."""
+        self.lines.close()
+
+    def add(self, source, label, name, size):
+        """Note a pickle that was written."""
+        self.lines.write(json.dumps(self._entry(source, label, name, size), ensure_ascii=False) + "\n")

@@ -1,0 +1,182 @@
+"""Videos of a data set: finding them below a folder, and seeing which can be used."""
+
+import functools
+import logging
+import os
+import unicodedata
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from core.errors import UserError
+from engine.progress import Progress
+from reader.lists import VIDEO_SUFFIXES
+
+logger = logging.getLogger("stnet")
+
+
+class Entry(NamedTuple):
+    """One clip that a data set asks for."""
+
+    part: str  # train, val or test; all: not split yet
+    name: str  # as the data set calls it
+    path: str  # empty: no file found
+    label: int  # -1: none given
+
+
+class Findings(NamedTuple):
+    """Entries by what became of their files. `unreadable` holds pairs (Entry, reason)."""
+
+    present: list
+    missing: list
+    unreadable: list
+
+
+@functools.lru_cache(maxsize=10000)
+def plain(label):
+    """A class name without what its spellings differ in: case, spaces, underscores and other punctuation."""
+    text = unicodedata.normalize("NFKC", label).casefold()
+    return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "P") or text
+
+
+def shown(text):
+    """`text` with bytes that are not UTF-8 made visible, so that it can be printed and saved."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def find_videos(folder):
+    """Absolute paths of all video files below a folder, sorted; links are followed, hidden names left out.
+
+    Raises:
+        UserError: no such folder, or no video in it.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"--videos {folder}: no such folder")
+    found, seen = [], set()
+    walk = os.walk(os.path.abspath(folder), followlinks=True, onerror=lambda error: logger.warning("%s", error))
+    for here, folders, names in walk:
+        real = os.path.realpath(here)
+        if real in seen:  # reached by a second link, or one that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [os.path.join(here, n) for n in names if n.lower().endswith(VIDEO_SUFFIXES) and n[0] != "."]
+    if not found:
+        raise UserError(f"--videos {folder}: expected video files ({' '.join(VIDEO_SUFFIXES)}), found none")
+    return sorted(found)
+
+
+class VideoIndex:
+    """The videos below a folder, by file name without suffix.
+
+    Raises:
+        UserError: no such folder, or no video in it.
+    """
+
+    def __init__(self, folder):
+        self.root = os.path.abspath(folder)
+        self.paths = find_videos(folder)
+        self.by_stem = defaultdict(list)
+        for path in self.paths:
+            self.by_stem[unicodedata.normalize("NFC", _stem(path))].append(path)
+
+    def find(self, stem, label="", part="", classes=(), inside=False):
+        """The file of a clip: if there are several, one in its class's folder, not empty, in its split's folder.
+
+        Args:
+            stem: file name without suffix.
+            label: class name, in any spelling.
+            part: train, val or test; folders may go on after it, as in train_256.
+            classes: plain() names of all classes; a file in another class's folder is then not the clip.
+            inside: only a file below the class's folder will do.
+
+        Returns:
+            Absolute path, or "" if there is none.
+        """
+        own, ranked = plain(label), []
+        candidates = self.by_stem.get(unicodedata.normalize("NFC", stem), ())
+        for path in candidates:
+            folders = self.folders(path)
+            foreign = bool(folders) and folders[-1] in classes and folders[-1] != own
+            if not foreign and (own in folders or not inside):
+                empty = len(candidates) > 1 and _is_empty(path)
+                ranked.append((own not in folders, empty, not _starts(folders, part), path))
+        return min(ranked)[-1] if ranked else ""
+
+    def folders(self, path):
+        """plain() names of the folders between the root and a file, outermost first."""
+        return [plain(name) for name in os.path.relpath(path, self.root).split(os.sep)[:-1]]
+
+
+def _stem(path):
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _starts(folders, part):
+    return any(name.startswith(part) for name in folders)
+
+
+def _is_empty(path):
+    return not (os.path.exists(path) and os.path.getsize(path))
+
+
+def sort_out(entries, probe=False):
+    """See which entries have a file that can be used.
+
+    Args:
+        entries: list of Entry.
+        probe: also open each file with OpenCV and decode one frame; otherwise only its size is looked at.
+
+    Returns:
+        Findings, each in the order of the entries.
+    """
+    here = [entry for entry in entries if entry.path]
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda entry: _problem(entry.path, probe), here)
+        problems = list(_counted(results, len(here)) if probe else results)
+    return Findings(
+        present=[entry for entry, problem in zip(here, problems) if not problem],
+        missing=[entry for entry in entries if not entry.path],
+        unreadable=[(entry, problem) for entry, problem in zip(here, problems) if problem],
+    )
+
+
+def _counted(results, total):
+    progress = Progress(total, "probe", total, max(100, total // 20))
+    try:
+        for result in results:
+            progress.update(1)
+            yield result
+    finally:
+        progress.close()
+
+
+def _problem(path, probe):
+    """Why a file cannot be used, in a few words; empty if it can."""
+    if "\n" in path or "\r" in path:
+        return "a line break in its path, which a list cannot hold"
+    if shown(path) != path:
+        return "its path is not UTF-8"
+    try:
+        if not os.path.isfile(path):
+            return "a broken link, or no file"
+        if os.path.getsize(path) == 0:
+            return "the file is empty (0 bytes)"
+        if not os.access(path, os.R_OK):
+            return "no permission to read it"
+    except OSError as error:
+        return error.strerror or str(error)
+    return _header_problem(path) if probe else ""
+
+
+def _header_problem(path):
+    import cv2  # late: --help is instant
+
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            return "OpenCV cannot open it"
+        return "" if capture.grab() else "no frame can be decoded"
+    finally:
+        capture.release()
