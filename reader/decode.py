@@ -17,12 +17,13 @@ class ClipError(Exception):
     expected = True  # the fault of a file, not of the code: no traceback is wanted
 
 
-def read_video(path, pick):
+def read_video(path, pick, promised=None):
     """Frames of a video file.
 
     Args:
         path: the file.
         pick: function from the number of decodable frames to a list of indices (repeats allowed).
+        promised: promised_frames(path), if it is known already.
 
     Returns:
         (frames, places): frames uint8 [K, H, W, 3] RGB, K distinct ones; places, for each index of pick, the
@@ -32,9 +33,7 @@ def read_video(path, pick):
         ClipError: missing, empty or undecodable file.
     """
     _check_file(path)
-    import cv2  # late: a list can be read, and --help shown, without it
-
-    promised = _promised_frames(cv2, path)
+    promised = promised_frames(path) if promised is None else promised
     try:
         found = _read_with_decord(path, pick, promised)
     except Exception as error:  # decord raises its own error type, RuntimeError, IndexError, ...
@@ -42,7 +41,7 @@ def read_video(path, pick):
     else:
         reason = "decord finds fewer frames than the header promises"
     if found is None:
-        found = _read_with_opencv(cv2, path, pick)
+        found = _read_with_opencv(path, pick)
     if found is None:
         raise ClipError(f"no frame can be decoded ({_plain(reason)})")
     return found
@@ -59,7 +58,10 @@ def _check_file(path):
         raise ClipError("the file is empty (0 bytes)")
 
 
-def _promised_frames(cv2, path):
+def promised_frames(path):
+    """Frames that a video's header promises, counted or estimated from its duration; 0 if it cannot be opened."""
+    import cv2  # late: a list can be read, and --help shown, without it
+
     capture = cv2.VideoCapture(path)
     promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
     capture.release()
@@ -76,17 +78,19 @@ def _read_with_decord(path, pick, promised):
     return video.get_batch(wanted).asnumpy(), places.reshape(-1)
 
 
-def _read_with_opencv(cv2, path, pick):
-    count = sum(1 for _ in _opencv_frames(cv2, path))
+def _read_with_opencv(path, pick):
+    count = sum(1 for _ in _opencv_frames(path))
     if count == 0:
         return None
     wanted, places = np.unique(np.asarray(pick(count)), return_inverse=True)
     keep = set(wanted.tolist())
-    frames = [frame[:, :, ::-1] for i, frame in enumerate(_opencv_frames(cv2, path)) if i in keep]  # BGR -> RGB
+    frames = [frame[:, :, ::-1] for i, frame in enumerate(_opencv_frames(path)) if i in keep]  # BGR -> RGB
     return np.stack(frames), places.reshape(-1)
 
 
-def _opencv_frames(cv2, path):
+def _opencv_frames(path):
+    import cv2
+
     capture = cv2.VideoCapture(path)
     try:
         while True:

@@ -41,9 +41,9 @@ def read_list(path, format="mp4", labelled=True, num_classes=None):
         raise UserError("no list file given: set filelist in the config, for example -o TRAIN.filelist=train.list")
     folder = os.path.dirname(os.path.abspath(path))
     clips = []
-    for number, line in enumerate(map(str.strip, _lines(path)), start=1):
+    for number, line in enumerate(map(str.strip, read_lines(path)), start=1):
         if line and not line.startswith("#"):
-            clips.append(_parse_line(line, f"{path}, line {number}", folder, format, labelled, num_classes))
+            clips.append(parse_line(line, f"{path}, line {number}", folder, format, labelled, num_classes))
     if not clips:
         raise UserError(f"list file {path} is empty: expected one clip a line, 'PATH LABEL'")
     probed = clips[:_PROBED]
@@ -72,7 +72,8 @@ def list_videos(path):
     return [Clip(name, -1) for name in sorted(found)]
 
 
-def _lines(path):
+def read_lines(path):
+    """Lines of a list file. Raises UserError."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             return file.readlines()
@@ -82,7 +83,8 @@ def _lines(path):
         raise UserError(f"list file {path} cannot be read: {error}") from None
 
 
-def _parse_line(line, where, folder, format, labelled, num_classes):
+def parse_line(line, where, folder, format, labelled, num_classes):
+    """The Clip of one line, which stands at `where`; the other arguments as read_list. Raises UserError."""
     if format == "pkl":
         return Clip(line, -1)
     if not labelled and os.path.exists(find_file(line, folder)):

@@ -158,7 +158,7 @@ def test_a_clip_that_hangs_is_killed_and_costs_only_itself(tmp_path, monkeypatch
     folder = clean_folder(tmp_path, 6)
     real = decode.read_video
 
-    def hanging(path, pick):
+    def hanging(path, pick, promised=None):
         if path.endswith("2.mp4"):
             time.sleep(60)
         return real(path, pick)
@@ -185,7 +185,7 @@ def test_a_decoder_that_crashes_costs_one_clip_even_in_a_chunk(tmp_path, monkeyp
     (folder / "train.list").write_text("".join(f"{path} {label}\n" for path, label in lines))
     real = decode.read_video
 
-    def crashing(path, pick):
+    def crashing(path, pick, promised=None):
         if path.endswith(("/1.mp4", "/30.mp4")):
             os.kill(os.getpid(), 11)
         return real(path, pick)
@@ -200,7 +200,7 @@ def test_a_decoder_that_crashes_costs_one_clip_even_in_a_chunk(tmp_path, monkeyp
 def test_a_bug_in_the_check_is_not_taken_for_a_bad_clip(tmp_path, monkeypatch):
     folder = clean_folder(tmp_path)
 
-    def wrong(path, pick):
+    def wrong(path, pick, promised=None):
         raise KeyError("a bug")
 
     monkeypatch.setattr(decode, "read_video", wrong)
@@ -231,7 +231,7 @@ def test_frames_are_those_of_the_reader(tmp_path, monkeypatch):
     wanted = []
     real = decode.read_video
 
-    def noting(path, pick):
+    def noting(path, pick, promised=None):
         return real(path, lambda n: wanted.append(list(pick(n))) or wanted[-1])
 
     monkeypatch.setattr(decode, "read_video", noting)

@@ -23,7 +23,7 @@ def lines(path):
 
 
 def report(out):
-    return json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return json.loads((out / "lists_report.json").read_text(encoding="utf-8"))
 
 
 def numbers(out):

@@ -169,7 +169,8 @@ def examine(task, sampling):
         if sampling.format == "pkl":
             label = decode.read_pickle(file, pick)[2]
             return _record("", "", count, sha256, label)
-        promised = _read_video(file, pick)
+        promised = decode.promised_frames(file)
+        decode.read_video(file, pick, promised)
     except (decode.ClipError, OSError) as error:
         silent = "cannot find video stream" in str(error)
         return _record("no_video_stream" if silent else "undecodable", str(error))
@@ -177,19 +178,6 @@ def examine(task, sampling):
         reason = f"{count} frames can be decoded, the header says {promised}"
         return _record("short_of_header", reason, count, sha256)
     return _record("", "", count, sha256)
-
-
-def _read_video(file, pick):
-    """Decode; returns the number of frames that the header promises.
-
-    The reader's own look at the header is remembered: the file is not opened for it again.
-    """
-    if not hasattr(decode._promised_frames, "cache_info"):
-        decode._promised_frames = functools.lru_cache(maxsize=1)(decode._promised_frames)
-    import cv2
-
-    decode.read_video(file, pick)
-    return decode._promised_frames(cv2, file)
 
 
 def _slack(file, promised):

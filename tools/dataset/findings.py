@@ -45,12 +45,12 @@ def read_entries(filelist, format, labelled, num_classes):
     """Entries of a list, wrong labels included. Raises UserError if it cannot be read or is empty."""
     folder = os.path.dirname(os.path.abspath(filelist))
     entries = []
-    for number, line in enumerate(map(str.strip, lists._lines(filelist)), start=1):
+    for number, line in enumerate(map(str.strip, lists.read_lines(filelist)), start=1):
         if not line or line.startswith("#"):
             continue
         error = ""
         try:
-            clip = lists._parse_line(line, f"line {number}", folder, format, labelled, num_classes)
+            clip = lists.parse_line(line, f"line {number}", folder, format, labelled, num_classes)
         except UserError as wrong:
             error = str(wrong).partition(": ")[2]
             clip = _without_label(line, folder)
@@ -65,7 +65,7 @@ def _without_label(line, folder):
     path = line.rpartition(" ")[0].strip() or line.rpartition("\t")[0].strip()
     if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
         return lists.Clip(path, -1)
-    return lists._parse_line(line, "", folder, "mp4", False, None)
+    return lists.parse_line(line, "", folder, "mp4", False, None)
 
 
 def judge(entries, records, needed, num_classes):
