@@ -84,6 +84,16 @@ def test_accumulation_takes_fewer_steps_and_the_rest_of_the_epoch_too(clip_set, 
     assert len(train_losses(tmp_path)) == 2
 
 
+def test_batches_without_a_readable_clip_change_nothing_and_do_not_stop_training(clip_set, tmp_path):
+    (tmp_path / "x.list").write_text(f"{clip_set}/train 0.mp4 0\nnone.mp4 1\nnone either.mp4 2\n")
+    trainer = make_trainer(clip_set, tmp_path, "TRAIN.epoch=2", "TRAIN.batch_size=1", "TRAIN.max_bad_ratio=1",
+                           f"TRAIN.filelist={tmp_path}/x.list", "TRAIN.save_interval=1")  # fmt: skip
+    trainer.fit()
+    assert trainer.step == 6
+    assert len(train_losses(tmp_path)) == 2
+    assert sorted(trainer.loader.bad.reasons) == [1, 2]
+
+
 def test_warm_up_and_clipping(clip_set, tmp_path):
     trainer = make_trainer(clip_set, tmp_path, "TRAIN.warmup_steps=4", "TRAIN.clip_norm=0.1", "TRAIN.momentum=0",
                            "TRAIN.l2_weight_decay=0")  # fmt: skip
@@ -459,6 +469,20 @@ def test_several_ranks_by_run_sh_write_once_and_resume(clip_set, tmp_path):
                           check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(train_losses(tmp_path / "a b")) == 6
+
+
+def test_a_rank_without_a_readable_clip_keeps_step_with_the_others(clip_set, tmp_path):
+    lines = [f"{clip_set}/train {i}.mp4 {i % 4}\n" for i in range(6)]
+    (tmp_path / "x.list").write_text("none.mp4 0\n" + "".join(lines) + "none either.mp4 1\n")
+    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "out")}
+    command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
+    command += ["--pretrain=none", "--epoch=2", "--batch_size=2", "--valid_interval=0", "-o", "TRAIN.max_bad_ratio=0.5"]
+    done = subprocess.run(
+        [*command, "-o", f"TRAIN.filelist={tmp_path}/x.list"],
+        env=made, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(train_losses(tmp_path / "out")) == 8
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
