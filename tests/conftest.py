@@ -92,6 +92,17 @@ def clip_set(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def trained(clip_set, tmp_path_factory):
+    """Folder with the checkpoints of two epochs on the tiny set."""
+    from entries import run, train
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    flags = [f"--save_dir={folder}", "--pretrain=none", "--fix_random_seed=True", "--log_interval=1"]
+    assert run(train, "--config", clip_set / "tiny.yaml", *flags) == 0
+    return folder
+
+
 @pytest.fixture
 def tiny_config(clip_set):
     """The clip set's configuration, loaded."""

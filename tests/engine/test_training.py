@@ -1,61 +1,23 @@
-"""Training that is stopped, killed, short of disk, or spread over ranks: nothing is lost and nothing is left."""
+"""Training in this process: options, checkpoints, a full disk, the journal."""
 
-import contextlib
 import errno
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
-import uuid
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from training_helpers import difference, make_trainer, saved, train_losses, weights
 
 from core.config import load_config
 from core.errors import UserError
 from engine import checkpoint, files
-from engine.batch import Normalizer
 from engine.ema import Ema
 from engine.journal import Journal, read_journal
-from engine.trainer import Trainer
-from models import get_model, model_section
-from reader.loader import build_loader
-from tools import kill_and_resume
+from models import model_section
 
 PROJECT = Path(__file__).parents[2]
 RANKS = Path(__file__).with_name("on_ranks.py")
-
-
-def make_trainer(clip_set, folder, *overrides, evaluation_bn=False, validate=False):
-    """A Trainer on the tiny clip set, every weight and draw from a fixed seed."""
-    paddle.seed(7)
-    config = load_config(clip_set / "tiny.yaml", model_section, overrides)
-    model = get_model("STNET", config, "train")
-    loader = build_loader(config, "train", seed=3)
-    valid = build_loader(config, "valid") if validate else None
-    normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std)
-    trainer = Trainer(model, normalize, loader, valid, (100, 200), str(folder), seed=3, log_interval=1)
-    if evaluation_bn:
-        model.network.eval()
-        model.network.train = lambda: None
-    return trainer
-
-
-def weights(trainer):
-    return {name: value.numpy().copy() for name, value in trainer.network.state_dict().items()}
-
-
-def difference(a, b):
-    """Largest difference of two sets of weights, relative to the largest weight of each tensor."""
-    return max(abs(a[n] - b[n]).max() / max(abs(a[n]).max(), 1e-3) for n in a)
-
-
-def train_losses(folder):
-    return [row["loss"] for row in read_journal(f"{folder}/train_log.jsonl") if row["kind"] == "train"]
 
 
 # Options ----------------------------------------------------------------------------------------------------------
@@ -151,10 +113,6 @@ def test_mixed_precision_on_a_gpu_stays_near_full_precision(clip_set, tmp_path, 
 
 
 # Checkpoints ------------------------------------------------------------------------------------------------------
-
-
-def saved(folder):
-    return sorted(path.stem for path in folder.glob("*.json"))
 
 
 def test_the_last_keep_checkpoints_stay_besides_best_and_final(clip_set, tmp_path):
@@ -271,245 +229,3 @@ def test_visualdl_gets_the_scalars_where_it_is_installed(tmp_path):
     journal.close()
     (record,) = (tmp_path / "visualdl").iterdir()
     assert b"train/loss" in record.read_bytes()
-
-
-# Processes --------------------------------------------------------------------------------------------------------
-
-
-def segments():
-    """Paddle's segments in /dev/shm (paddle_PID_...), but for those of living processes, which may be another's."""
-    names = [name for name in os.listdir("/dev/shm") if name.startswith("paddle_")]
-    return {name for name in names if not os.path.exists(f"/proc/{name.split('_')[1]}")}
-
-
-@pytest.fixture(autouse=True)
-def no_run_outlives_its_test():
-    yield
-    while Run.started:
-        run = Run.started.pop()
-        for pid in run.descendants():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        run.process.kill()
-        run.process.wait()
-        run.log.close()
-
-
-class Run:
-    """train.py in a process of its own, all of whose descendants carry a mark in their environment."""
-
-    started = []
-
-    def __init__(self, clip_set, folder, *flags, launch=(), **environment):
-        self.mark, self.folder = uuid.uuid4().hex, folder
-        self.shm = segments()
-        words = [sys.executable, *launch, str(PROJECT / "train.py"), f"--config={clip_set / 'tiny.yaml'}"]
-        words += [f"--save_dir={folder}", "--pretrain=none", "--log_interval=1", "--fix_random_seed=True", *flags]
-        self.log = open(folder.with_suffix(".log"), "w+", encoding="utf-8")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            words, env={**os.environ, "STNET_TEST_MARK": self.mark, **environment}, stdout=self.log,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        self.started.append(self)
-
-    def said(self):
-        self.log.flush()
-        return Path(self.log.name).read_text()
-
-    def wait_for(self, text, seconds=90):
-        deadline = time.monotonic() + seconds
-        while text not in self.said():
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.02)
-
-    def descendants(self):
-        """Living processes with the mark, but for the first."""
-        found = []
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                environment = Path(f"/proc/{name}/environ").read_bytes()
-                state = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[0]
-            except OSError:
-                continue
-            if self.mark.encode() in environment and state != "Z" and int(name) != self.process.pid:
-                found.append(int(name))
-        return found
-
-    def assert_nothing_is_left(self):
-        deadline = time.monotonic() + 20
-        while self.descendants() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert self.descendants() == []
-        assert segments() - self.shm == set()
-        assert [p.name for p in self.folder.iterdir() if files.TEMPORARY in p.name] == []
-
-
-LONG = ["--epoch=2000", "--valid_interval=0"]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_in_order_and_it_goes_on_where_it_was(clip_set, tmp_path, number, code):
-    folder = tmp_path / "out"
-    run = Run(clip_set, folder, *LONG, "-o", "TRAIN.num_reader_threads=2", "-o", "TRAIN.keep=1")
-    run.wait_for("epoch 1 step 1/3")
-    run.process.send_signal(number)
-    assert run.process.wait(60) == code
-    run.assert_nothing_is_left()
-    steps = len(train_losses(folder))
-    assert saved(folder) == [f"STNET_step{steps}"] or saved(folder)[0].startswith("STNET_epoch")
-    assert "Traceback" not in run.said()
-    progress = json.loads((folder / f"{saved(folder)[-1]}.json").read_text())["progress"]
-    assert progress["step"] == steps
-
-
-def test_a_second_signal_ends_the_run_at_once(clip_set, tmp_path):
-    run = Run(clip_set, tmp_path / "out", *LONG, "-o", "TRAIN.batch_size=10", "-o", "TRAIN.short_size=224", "-o",
-              "TRAIN.target_size=224", "-o", "MODEL.num_layers=50", "-o", "MODEL.seg_num=7")  # fmt: skip
-    run.wait_for("starting from random values")
-    time.sleep(2)  # within the first step, which takes many seconds
-    run.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    run.process.send_signal(signal.SIGTERM)
-    assert run.process.wait(60) == 143
-    run.assert_nothing_is_left()
-    assert saved(tmp_path / "out") == []
-
-
-def test_a_normal_end_and_an_exception_leave_nothing(clip_set, tmp_path):
-    run = Run(clip_set, tmp_path / "a", "--epoch=1", "-o", "TRAIN.num_reader_threads=2")
-    assert run.process.wait(90) == 0, run.said()
-    run.assert_nothing_is_left()
-    run = Run(clip_set, tmp_path / "b", "--learning_rate=1e30", "-o", "TRAIN.num_reader_threads=2")
-    assert run.process.wait(90) == 1
-    assert "the loss of step" in run.said()
-    run.assert_nothing_is_left()
-
-
-def test_a_killed_worker_ends_the_run_with_one_line_and_leaves_nothing(clip_set, tmp_path):
-    run = Run(clip_set, tmp_path / "out", *LONG, "-o", "TRAIN.num_reader_threads=2", "-o", "TRAIN.batch_size=1")
-    run.wait_for("epoch 1 step 1/10")
-    deadline = time.monotonic() + 30
-    while run.process.poll() is None and time.monotonic() < deadline:
-        children = [pid for pid in run.descendants() if parent_of(pid) == run.process.pid]
-        for pid in children[:1]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.2)
-    assert run.process.wait(60) == 1, run.said()
-    assert "error: a reading process was killed" in run.said()
-    assert "Traceback" not in run.said()
-    run.assert_nothing_is_left()
-
-
-def parent_of(pid):
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return 0
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
-    config = kill_and_resume.prepare(tmp_path, clips=2)
-    shm = segments()
-    with open(tmp_path / "log", "w") as log:
-        kill_and_resume.run(kill_and_resume.command(config, tmp_path / "whole", resume=False), log)
-        words = kill_and_resume.command(config, tmp_path / "out")
-        if number:
-            assert kill_and_resume.kill_in_a_call(words, 9, log)
-        else:
-            process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=subprocess.STDOUT)
-            while len(train_losses(tmp_path / "out")) < 4:
-                assert process.poll() is None
-                time.sleep(0.01)
-            process.kill()
-            process.wait()
-            time.sleep(1)
-            assert segments() - shm == set()
-        kill_and_resume.run(words, log)
-    expected = kill_and_resume.losses(tmp_path / "whole")
-    assert len(expected) == 6
-    assert kill_and_resume.losses(tmp_path / "out") == expected
-    assert not [name for name in os.listdir(tmp_path / "out") if files.TEMPORARY in name]
-
-
-# Ranks ------------------------------------------------------------------------------------------------------------
-
-
-def on_ranks(ranks, folder, clip_set):
-    folder.mkdir()
-    launch = ["-m", "paddle.distributed.launch", f"--nproc_per_node={ranks}", f"--log_dir={folder}/log"]
-    command = [sys.executable, *(launch if ranks > 1 else []), str(RANKS), str(clip_set / "tiny.yaml"), str(folder)]
-    one_thread = {**os.environ, "STNET_THREADS": "1"}  # sums of several threads round in another way
-    done = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return np.load(folder / "weights.npz"), json.loads((folder / "scores.json").read_text())
-
-
-def test_two_ranks_train_and_score_as_one(clip_set, tmp_path):
-    one, scores_of_one = on_ranks(1, tmp_path / "one", clip_set)
-    two, scores_of_two = on_ranks(2, tmp_path / "two", clip_set)
-    assert difference(one, two) < 1e-9
-    assert scores_of_one == scores_of_two
-    assert scores_of_one["count"] == 6
-
-
-def test_several_ranks_by_run_sh_write_once_and_resume(clip_set, tmp_path):
-    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "a b")}
-    command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
-    command += ["--pretrain=none", "--epoch=1"]
-    done = subprocess.run(command, env=made, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert saved(tmp_path / "a b") == ["STNET_best", "STNET_epoch0", "STNET_final"]
-    assert len(train_losses(tmp_path / "a b")) == 3
-    done = subprocess.run([*command[:-1], "--epoch=2", "--resume=auto"], env=made, capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(train_losses(tmp_path / "a b")) == 6
-
-
-def test_a_rank_without_a_readable_clip_keeps_step_with_the_others(clip_set, tmp_path):
-    lines = [f"{clip_set}/train {i}.mp4 {i % 4}\n" for i in range(6)]
-    (tmp_path / "x.list").write_text("none.mp4 0\n" + "".join(lines) + "none either.mp4 1\n")
-    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "out")}
-    command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
-    command += ["--pretrain=none", "--epoch=2", "--batch_size=2", "--valid_interval=0", "-o", "TRAIN.max_bad_ratio=0.5"]
-    done = subprocess.run(
-        [*command, "-o", f"TRAIN.filelist={tmp_path}/x.list"],
-        env=made, capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(train_losses(tmp_path / "out")) == 8
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_run_sh_lets_several_ranks_save(clip_set, tmp_path, number, code):
-    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "out")}
-    command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen([*command, "--pretrain=none", *LONG], env=made, stdout=log, stderr=log,
-                                   start_new_session=True)  # fmt: skip
-        deadline = time.monotonic() + 90
-        while len(train_losses(tmp_path / "out")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(number)
-        assert process.wait(90) == code, (tmp_path / "log").read_text()
-    steps = len(train_losses(tmp_path / "out"))
-    base = checkpoint.newest(str(tmp_path / "out"), "STNET")
-    assert json.loads(Path(f"{base}.json").read_text())["progress"]["step"] == steps
-
-
-def test_a_dead_rank_ends_the_others(clip_set, tmp_path):
-    folder = tmp_path / "out"
-    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node=2", f"--log_dir={tmp_path}/log"]
-    run = Run(clip_set, folder, *LONG, launch=launch)
-    deadline = time.monotonic() + 90
-    while len(train_losses(folder)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    ranks = [pid for pid in run.descendants() if parent_of(pid) == run.process.pid]
-    os.kill(max(ranks), signal.SIGKILL)
-    assert run.process.wait(120) != 0
-    run.assert_nothing_is_left()
