@@ -227,7 +227,9 @@ def test_a_rank_without_a_readable_clip_keeps_step_with_the_others(clip_set, tmp
         env=made, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(train_losses(tmp_path / "out")) == 8
+    # Every step is taken; one whose clips are all bad, as the order may have it, has no loss to log.
+    assert json.loads((tmp_path / "out" / "STNET_final.json").read_text())["progress"]["step"] == 8
+    assert 6 <= len(train_losses(tmp_path / "out")) <= 8
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
