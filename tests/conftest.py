@@ -104,6 +104,14 @@ def trained(clip_set, tmp_path_factory):
 
 
 @pytest.fixture
+def root(tmp_path):
+    """An empty folder whose name holds a space and characters beyond ASCII."""
+    made = tmp_path / "my 视频 é"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
 def tiny_config(clip_set):
     """The clip set's configuration, loaded."""
     from core.config import load_config

@@ -50,40 +50,22 @@ BAD_VIDEOS = {
 }
 
 
+def failing_on(video, message, clip_set, trained, capsys):
+    """predict.py fails on a video."""
+    flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams"]
+    failing("predict", message, capsys, *flags, "--save_dir", video.parent, "--video_path", video)
+
+
 @pytest.mark.parametrize("name", BAD_VIDEOS)
 def test_predicting_what_is_no_video_stops_with_one_line(name, clip_set, trained, tmp_path, capsys):
     make, message = BAD_VIDEOS[name]
     make(tmp_path / "x.mp4")
-    failing(
-        "predict",
-        message,
-        capsys,
-        "--config",
-        clip_set / "tiny.yaml",
-        "--weights",
-        trained / "STNET_final.pdparams",
-        "--save_dir",
-        tmp_path,
-        "--video_path",
-        tmp_path / "x.mp4",
-    )
+    failing_on(tmp_path / "x.mp4", message, clip_set, trained, capsys)
 
 
 def test_a_truncated_video_stops_with_one_line(videos, clip_set, trained, tmp_path, capsys):
     (tmp_path / "cut.mp4").write_bytes((videos / "wide_h264.mp4").read_bytes()[:20000])
-    failing(
-        "predict",
-        "no frame can be decoded",
-        capsys,
-        "--config",
-        clip_set / "tiny.yaml",
-        "--weights",
-        trained / "STNET_final.pdparams",
-        "--save_dir",
-        tmp_path,
-        "--video_path",
-        tmp_path / "cut.mp4",
-    )
+    failing_on(tmp_path / "cut.mp4", "no frame can be decoded", clip_set, trained, capsys)
 
 
 def test_unknown_model_and_wrong_labels_stop_with_one_line(clip_set, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -15,10 +14,6 @@ from engine import checkpoint, files
 from engine.ema import Ema
 from engine.journal import Journal, read_journal
 from models import model_section
-
-PROJECT = Path(__file__).parents[2]
-RANKS = Path(__file__).with_name("on_ranks.py")
-
 
 # Options ----------------------------------------------------------------------------------------------------------
 

@@ -19,14 +19,6 @@ HEADER = "label,youtube_id,time_start,time_end,split"
 
 
 @pytest.fixture
-def root(tmp_path):
-    """An empty folder whose name holds a space and characters beyond ASCII."""
-    made = tmp_path / "my 视频 é"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
 def csv_files(root):
     """Kinetics CSVs: 4 training clips and a repeated line, 2 validation clips, 2 test clips without labels."""
     train = [

@@ -18,14 +18,6 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture
-def root(tmp_path):
-    """An empty folder whose name holds a space and characters beyond ASCII."""
-    made = tmp_path / "my 视频 é"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
 def ucf_splits(root):
     """Split files of three classes, split 2; 4 training and 3 test clips."""
     splits = root / "ucfTrainTestlist"

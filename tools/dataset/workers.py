@@ -153,6 +153,6 @@ def _serve(function, pipe, parent):
                 answer = (function(item),)
             except UserError as error:
                 answer = error
-            except Exception:
+            except Exception:  # a bug: the parent raises it, with this traceback
                 answer = RuntimeError(f"at {item!r:.300}:\n{traceback.format_exc()}")
             pipe.send(answer)
