@@ -17,6 +17,7 @@ def parse_args(argv):
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="results")
+    cli.add_engine_flag(parser)
     parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
     return parser.parse_args(argv)
 
@@ -27,7 +28,7 @@ def main(argv=None):
     config = cli.load_run_config(args, "TEST")
 
     from engine import runtime
-    from engine.batch import Normalizer
+    from engine.engines import make_engine
     from engine.evaluator import evaluate
     from engine.files import prepare_folder, write_json
     from engine.loading import load_model
@@ -38,8 +39,8 @@ def main(argv=None):
     prepare_folder(args.save_dir)
     loader = build_loader(config, "test")
     model, weights = load_model(config, "test", args.weights)
-    normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std)
-    scores = evaluate(model.network, normalize, loader, "eval", args.log_interval or 10)
+    engine = make_engine(args.engine or "auto", model, config.section("test"), len(loader.dataset))
+    scores = evaluate(engine, loader, "eval", args.log_interval or 10)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "eval_results.json")
     skipped = loader.bad.summary()

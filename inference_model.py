@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Export a model for paddle.inference: clips in, class probabilities out.
+"""Export a model for a server: clips in, class probabilities out, and deploy.yaml, which says how (section INFER).
 
 python inference_model.py --model_name=STNET --config=configs/stnet.yaml \
     --weights=checkpoints/STNET_final.pdparams --save_dir=inference_model
 """
 
 import logging
-import os
 import sys
 
 from engine import cli
@@ -21,6 +20,12 @@ def parse_args(argv):
     parser.add_argument(
         "--save_dir", default="inference_model", metavar="DIR", help="where the model goes (default: %(default)s)"
     )
+    parser.add_argument(
+        "--format",
+        choices=("paddle", "onnx"),
+        default="paddle",
+        help="for Paddle Inference, or for ONNX Runtime and others (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -30,14 +35,15 @@ def main(argv=None):
     config = cli.load_run_config(args, "INFER")
 
     from engine import runtime
-    from engine.export import export
+    from engine.deploy import deploy
+    from engine.labels import load_labels
     from engine.loading import load_model
 
     runtime.start(args.use_gpu)
-    model, _ = load_model(config, "infer", args.weights)
-    prefix = os.path.join(args.save_dir, config.MODEL.name.upper())
-    deviation = export(model.network, config.section("infer"), prefix)
-    logger.info("exported to %s.*; largest deviation from the dygraph model: %.2g", prefix, deviation)
+    labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
+    model, _ = load_model(config, "infer", args.weights, labels)
+    deviation, files = deploy(model, config.section("infer"), labels, args.save_dir, args.format)
+    logger.info("%s: %s; largest deviation from the network: %.2g", args.save_dir, ", ".join(files), deviation)
 
 
 if __name__ == "__main__":

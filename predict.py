@@ -18,6 +18,7 @@ def parse_args(argv):
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="results")
+    cli.add_engine_flag(parser)
     parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
     parser.add_argument("--video_path", default="", metavar="PATH", help="a video, or a folder of videos")
     parser.add_argument("--filelist", default="", metavar="FILE", help="list of videos, labels optional")
@@ -36,7 +37,7 @@ def main(argv=None):
     config = cli.load_run_config(args, "INFER")
 
     from engine import runtime
-    from engine.batch import Normalizer
+    from engine.engines import make_engine
     from engine.files import prepare_folder, write_json
     from engine.labels import load_labels
     from engine.loading import load_model
@@ -49,9 +50,9 @@ def main(argv=None):
     video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
     loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)
     model, weights = load_model(config, "infer", args.weights, labels)
-    normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std)
+    engine = make_engine(args.engine or "auto", model, config.section("infer"), len(loader.dataset))
     topk = args.infer_topk or config.MODEL.topk
-    results = predict(model.network, normalize, loader, labels, topk, args.log_interval or 10)
+    results = predict(engine, loader, labels, topk, args.log_interval or 10)
     log_predictions(results)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "predict_results.json")

@@ -4,7 +4,7 @@
 #   bash run.sh train     STNET ./configs/stnet.yaml [flags]
 #   bash run.sh eval      STNET ./configs/stnet.yaml [flags]
 #   bash run.sh predict   STNET ./configs/stnet.yaml [flags], for example --video_path=a.mp4
-#   bash run.sh inference STNET ./configs/stnet.yaml [flags]
+#   bash run.sh inference STNET ./configs/stnet.yaml [flags], for example --format=onnx
 #   bash run.sh demo      set up, draw clips, train, evaluate, predict
 #   bash run.sh test      set up, run the test suite
 #   bash run.sh setup     make .venv and install what is needed
@@ -25,6 +25,8 @@ fix_random_seed="${fix_random_seed-False}"
 nproc="${nproc-}"                     # train: processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES
 # eval, predict, inference
 weights="${weights-}"
+# eval, predict
+engine="${engine-}"                   # auto, paddle, inference, onnxruntime
 # predict
 video_path="${video_path-}"           # a video or a folder
 filelist="${filelist-}"
@@ -118,8 +120,8 @@ entry() {
     local settings=(use_gpu batch_size save_dir)
     case "$script" in
         train.py) settings+=(log_interval pretrain resume epoch learning_rate valid_interval fix_random_seed) ;;
-        eval.py) settings+=(log_interval weights) ;;
-        predict.py) settings+=(log_interval weights video_path filelist infer_topk) ;;
+        eval.py) settings+=(log_interval weights engine) ;;
+        predict.py) settings+=(log_interval weights engine video_path filelist infer_topk) ;;
         inference_model.py) settings+=(weights) ;;
     esac
     local flags=() setting

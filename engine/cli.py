@@ -11,6 +11,7 @@ from engine import runtime
 from engine.signals import Stopped
 
 logger = logging.getLogger("stnet")
+ENGINES = ("auto", "paddle", "inference", "onnxruntime")
 
 
 def parser(description):
@@ -52,6 +53,18 @@ def add_run_flags(made, save_dir):
         default=10,
         metavar="N",
         help="steps between log lines (default: %(default)s)",
+    )
+
+
+def add_engine_flag(made):
+    """--engine."""
+    made.add_argument(
+        "--engine",
+        type=optional(str),
+        choices=(None, *ENGINES),
+        default="auto",
+        metavar="|".join(ENGINES),
+        help="what computes the logits; auto: paddle.inference on the CPU, the network as it is on the GPU",
     )
 
 

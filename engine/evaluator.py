@@ -2,19 +2,16 @@
 
 import contextlib
 
-import paddle
-
 from engine import parallel
 from engine.progress import Progress
 from metrics import METRICS
 
 
-def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="TOPK", after_batch=None):
+def evaluate(engine, loader, what="eval", log_interval=10, metric="TOPK", after_batch=None):
     """Score every readable clip of a loader once, over all ranks.
 
     Args:
-        network: paddle.nn.Layer that returns logits; put into evaluation mode meanwhile.
-        normalize: engine.batch.Normalizer.
+        engine: function from uint8 clips to logits, see engine.engines.
         loader: reader.loader.Loader.
         what: word for the progress lines.
         after_batch: called after each batch; may raise to stop.
@@ -25,18 +22,14 @@ def evaluate(network, normalize, loader, what="eval", log_interval=10, metric="T
     scores = METRICS.get(metric)()
     clips = sum(map(len, loader.order.batches(0)))
     progress = Progress(clips, what, len(loader), log_interval)
-    was_training = network.training
-    network.eval()
-    with paddle.no_grad(), contextlib.closing(loader.epoch()) as batches:
+    with contextlib.closing(loader.epoch()) as batches:
         for batch in batches:
             if not batch.indices:
                 continue
-            scores.update(network(normalize(batch.clips)).numpy(), batch.labels.numpy())
+            scores.update(engine(batch.clips), batch.labels.numpy())
             progress.update(len(batch.indices))
             if after_batch:
                 after_batch()
     progress.close()
-    if was_training:
-        network.train()
     scores.merge(parallel.gather(scores.state()))
     return scores.result()

@@ -1,6 +1,9 @@
-"""The network as a static program for paddle.inference."""
+"""The network as a static program: for paddle.inference, for ONNX, for a server."""
 
+import contextlib
+import copy
 import os
+import tempfile
 
 import numpy as np
 import paddle
@@ -9,43 +12,110 @@ from paddle.nn import functional as F
 
 from core.errors import UserError
 
+OPSET = 16  # of ONNX files
 
-class _Probabilities(nn.Layer):
+
+class Classifier(nn.Layer):
+    """Normalised float32 clips [B, T, 3 * seglen, H, W] -> class probabilities [B, num_classes]."""
+
+    input_dtype = "float32"
+
     def __init__(self, network):
         super().__init__()
         self.network = network
 
     def forward(self, clips):
+        """The softmax of the network's logits."""
         return F.softmax(self.network(clips))
 
 
-def export(network, section, prefix):
-    """Write PREFIX.* for paddle.inference and check it against the network.
+class Scorer(nn.Layer):
+    """The reader's uint8 clips [B, T, 3 * seglen, H, W] -> logits [B, num_classes].
 
     Args:
-        network: StNet in evaluation mode.
-        section: core.config.ReaderSection; its batch_size, seg_num, seglen and target_size fix the input shape
-            [batch_size, seg_num, 3 * seglen, target_size, target_size], normalised float32.
-        prefix: path without suffix.
+        network: models' network.
+        mean, std: of R, G, B, as in the configuration.
+        seglen: frames in a super-image.
+    """
 
-    Returns:
-        largest difference of the probabilities on a random clip.
+    input_dtype = "uint8"
+
+    def __init__(self, network, mean, std, seglen):
+        super().__init__()
+        self.network = network
+        scale = 1 / (255 * np.tile(np.asarray(std, np.float64), seglen))
+        shift = -np.tile(np.asarray(mean, np.float64), seglen) * 255 * scale
+        for name, values in (("scale", scale), ("shift", shift)):
+            self.register_buffer(name, paddle.to_tensor(values.astype("float32").reshape(1, 1, -1, 1, 1)))
+
+    def forward(self, clips):
+        """Logits of the normalised clips."""
+        return self.network(clips.astype("float32") * self.scale + self.shift)
+
+
+def exportable_network(model):
+    """The network of a model, in the channels-first layout that every backend takes."""
+    if not getattr(model.config.MODEL, "channels_last", False):
+        return model.network
+    config = copy.deepcopy(model.config)
+    config.MODEL.channels_last = False
+    plain = type(model)(config, model.mode).network
+    plain.set_state_dict(model.network.state_dict())
+    return plain
+
+
+def write_program(layer, prefix, shape):
+    """Write PREFIX.pdmodel and PREFIX.pdiparams (or PREFIX.json, should Paddle no longer write the former).
+
+    Args:
+        layer: Classifier or Scorer.
+        prefix: path without suffix, in an existing folder.
+        shape: of the clips; None where any size may come.
 
     Raises:
-        UserError: the folder cannot be written, or the export computes something else.
+        UserError: the files cannot be written.
     """
-    size = section.target_size
-    shape = [section.batch_size, section.seg_num, 3 * section.seglen, size, size]
-    layer = _Probabilities(network)
-    layer.eval()
+    with _program_format():
+        _save(layer, prefix, shape)
+
+
+def program_files(prefix):
+    """(program file, parameter file) of an exported program."""
+    program = next(path for path in (f"{prefix}.pdmodel", f"{prefix}.json") if os.path.exists(path))
+    return program, f"{prefix}.pdiparams"
+
+
+def write_onnx(layer, path, shape):
+    """Write an ONNX file; arguments as write_program.
+
+    Raises:
+        UserError: paddle2onnx is missing, or the file cannot be written.
+    """
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(prefix)), exist_ok=True)
-        paddle.jit.save(layer, prefix, input_spec=[paddle.static.InputSpec(shape, "float32", "clips")])
+        import paddle2onnx
+    except ImportError:
+        raise UserError("ONNX files need two packages: pip install 'paddle2onnx>=2.1' onnxruntime") from None
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
+        _save(layer, f"{folder}/model", shape)
+        # Its optimisers would install packages by themselves; ONNX Runtime optimises on loading.
+        paddle2onnx.export(*program_files(f"{folder}/model"), path, opset_version=OPSET, optimize_tool="None")
+    if not os.path.exists(path):
+        raise UserError(f"paddle2onnx has not written {path}")
+
+
+def _save(layer, prefix, shape):
+    layer.eval()
+    spec = [paddle.static.InputSpec(shape, layer.input_dtype, "clips")]
+    try:
+        paddle.jit.save(layer, prefix, input_spec=spec)
     except OSError as error:
         raise UserError(f"cannot write {prefix}: {error.strerror or error}") from None
-    clips = paddle.to_tensor(np.random.RandomState(0).randn(*shape).astype("float32"))
-    with paddle.no_grad():
-        deviation = float((paddle.jit.load(prefix)(clips) - layer(clips)).abs().max())
-    if not deviation < 1e-4:
-        raise UserError(f"{prefix}: the exported model deviates by {deviation} from the original")
-    return deviation
+
+
+def _program_format():
+    """Paddle 3 writes the format of Paddle 2 too, which its OpenVINO engine and most servers want."""
+    try:
+        from paddle.pir_utils import OldIrGuard
+    except ImportError:
+        return contextlib.nullcontext()
+    return OldIrGuard()

@@ -4,19 +4,17 @@ import contextlib
 import logging
 
 import numpy as np
-import paddle
-from paddle.nn import functional as F
 
 from engine.progress import Progress
 
 logger = logging.getLogger("stnet")
 
 
-def predict(network, normalize, loader, labels, topk, log_interval=10):
+def predict(engine, loader, labels, topk, log_interval=10):
     """The top classes of every readable clip.
 
     Args:
-        network, normalize, loader: as engine.evaluator.evaluate; the loader is in list order.
+        engine, loader: as engine.evaluator.evaluate; the loader is in list order.
         labels: class names.
         topk: classes per clip; at most all.
 
@@ -25,17 +23,21 @@ def predict(network, normalize, loader, labels, topk, log_interval=10):
     """
     results = []
     progress = Progress(len(loader.dataset), "predict", len(loader), log_interval)
-    network.eval()
-    with paddle.no_grad(), contextlib.closing(loader.epoch()) as batches:
+    with contextlib.closing(loader.epoch()) as batches:
         for batch in batches:
             if not batch.indices:
                 continue
-            probabilities = F.softmax(network(normalize(batch.clips))).numpy()
-            for index, row in zip(batch.indices, probabilities):
+            for index, row in zip(batch.indices, softmax(engine(batch.clips))):
                 results.append({"path": loader.dataset.clips[index].path, "predictions": top(row, labels, topk)})
             progress.update(len(batch.indices))
     progress.close()
     return results
+
+
+def softmax(logits):
+    """Probabilities [B, num_classes] of logits."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def top(probabilities, labels, topk):

@@ -11,6 +11,7 @@ import paddle
 from core.errors import UserError
 from engine import checkpoint, parallel, runtime
 from engine.ema import Ema
+from engine.engines import Dygraph
 from engine.evaluator import evaluate
 from engine.journal import Journal, plot
 from engine.progress import hours
@@ -224,8 +225,9 @@ class Trainer:
         parallel.share_statistics(self.network)
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             scores = evaluate(
-                self.network, self.normalize, self.valid_loader, "valid", self.log_interval, after_batch=self.stop_now
-            )
+                Dygraph(self.network, self.normalize), self.valid_loader, "valid", self.log_interval,
+                after_batch=self.stop_now,
+            )  # fmt: skip
             better = self.best is None or scores["TOP1_ACC"] > self.best
             self.best = scores["TOP1_ACC"] if better else self.best
             if better:

@@ -152,7 +152,8 @@ class StNet(nn.Layer):
         )
 
     def forward(self, clips):
-        self._check_input(clips)
+        if paddle.in_dynamic_mode():
+            self._check_input(clips)
         _, seg_num, channels, height, width = clips.shape
         x = clips.reshape([-1, channels, height, width])  # [B, T, 3*seglen, H, W] -> [B*T, 3*seglen, H, W]
         if self.layout == "NHWC":

@@ -16,6 +16,7 @@ import paddle  # noqa: E402
 from core.config import load_config  # noqa: E402
 from engine import parallel  # noqa: E402
 from engine.batch import Normalizer  # noqa: E402
+from engine.engines import Dygraph  # noqa: E402
 from engine.evaluator import evaluate  # noqa: E402
 from engine.trainer import Trainer  # noqa: E402
 from models import get_model, model_section  # noqa: E402
@@ -40,7 +41,7 @@ def main(path, folder):
     paddle.seed(8)
     for _, value in sorted(untrained.network.state_dict().items()):
         value.set_value(paddle.uniform(value.shape, min=0.01, max=0.05, dtype="float64"))
-    scores = evaluate(untrained.network, normalize, build_loader(config, "valid", rank, ranks))
+    scores = evaluate(Dygraph(untrained.network, normalize), build_loader(config, "valid", rank, ranks))
     if rank == 0:
         np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.network.state_dict().items()})
         Path(f"{folder}/scores.json").write_text(json.dumps(scores), encoding="utf-8")

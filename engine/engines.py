@@ -1,0 +1,194 @@
+"""The ways to compute logits, and which of them is taken.
+
+An engine is called with uint8 clips [B, T, 3 * seglen, H, W] (Tensor or array) and returns float32 logits
+[B, num_classes] as an array. "paddle" is the network as it is. The others run an export of it, made at the first use.
+"""
+
+import logging
+import os
+
+import numpy as np
+import paddle
+
+from core.errors import UserError
+from engine import runtime
+from engine.batch import Normalizer
+from engine.export import Scorer, exportable_network, program_files, write_onnx, write_program
+from engine.export_cache import cached_export
+
+logger = logging.getLogger("stnet")
+TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
+_PIXELS_AT_ONCE = 25 * 256 * 256  # what fills the processor; one clip of the test setting
+
+
+def make_engine(name, model, section, clips=None):
+    """The engine called `name`.
+
+    "auto" takes what was fastest where it was measured (docs/performance.md): paddle.inference on the CPU, the
+    network as it is on the GPU; should the export fail, the network as it is.
+
+    Args:
+        name: one of engine.cli.ENGINES.
+        model: models.model.Model in evaluation mode.
+        section: core.config.ReaderSection; the exports are made for its clips.
+        clips: how many there will be in all, if that is known.
+
+    Raises:
+        UserError: an engine that was asked for by name does not work here.
+    """
+    settings = model.config.MODEL
+    dygraph = Dygraph(model.network, Normalizer(settings.image_mean, settings.image_std))
+    on_gpu = paddle.get_device().startswith("gpu")
+    if name == "paddle" or (name == "auto" and on_gpu):
+        return dygraph
+    try:
+        engine = _exported("inference" if name == "auto" else name, model, dygraph, section, clips)
+    except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        if name != "auto":
+            raise UserError(f"engine {name} does not work here: {reason}; --engine=paddle always does") from error
+        logger.warning("engine inference does not work here (%s): the network is computed as it is", reason)
+        return dygraph
+    logger.info("engine: %s", engine.about)
+    return engine
+
+
+class Dygraph:
+    """The network as it is, on the device it is on.
+
+    Args:
+        network: paddle.nn.Layer that returns logits; put into evaluation mode at each call.
+        normalize: engine.batch.Normalizer.
+    """
+
+    about = "paddle"
+
+    def __init__(self, network, normalize):
+        self.network, self.normalize = network, normalize
+
+    def __call__(self, clips):
+        """uint8 clips -> logits, see the module."""
+        self.network.eval()
+        with paddle.no_grad():
+            return self.network(self.normalize(paddle.to_tensor(clips))).astype("float32").numpy()
+
+
+class Exported:
+    """A program for a fixed number of clips.
+
+    Args:
+        run: function from a uint8 array [at_once, T, 3 * seglen, H, W] to logits.
+        at_once: that number; the last clips of a batch are filled up.
+        about: words for the log.
+    """
+
+    def __init__(self, run, at_once, about):
+        self.run, self.at_once, self.about = run, at_once, about
+
+    def __call__(self, clips):
+        """uint8 clips -> logits, see the module."""
+        clips = np.asarray(clips)
+        return np.concatenate([self._part(clips[i : i + self.at_once]) for i in range(0, len(clips), self.at_once)])
+
+    def _part(self, clips):
+        missing = self.at_once - len(clips)
+        filled = np.concatenate([clips, np.zeros((missing, *clips.shape[1:]), clips.dtype)]) if missing else clips
+        return self.run(np.ascontiguousarray(filled))[: len(clips)]
+
+
+def clips_at_once(section):
+    """Clips that an exported program takes: more than one only where a clip is too small to fill the processor."""
+    pixels = section.seg_num * section.target_size**2
+    return max(1, min(section.batch_size, _PIXELS_AT_ONCE // pixels))
+
+
+def _exported(name, model, dygraph, section, clips):
+    settings, network = model.config.MODEL, exportable_network(model)
+    at_once, size = min(clips_at_once(section), clips or section.batch_size), section.target_size
+    shape = [at_once, section.seg_num, 3 * section.seglen, size, size]
+    write, load = {"inference": (write_program, load_inference), "onnxruntime": (_write_onnx, load_onnxruntime)}[name]
+
+    def engine(folder):
+        run, _, about = load(f"{folder}/model")
+        return Exported(run, at_once, about)
+
+    def export(folder):
+        write(Scorer(network, settings.image_mean, settings.image_std, section.seglen), f"{folder}/model", shape)
+        check(engine(folder), dygraph, shape[1:])
+
+    about = [name, shape, settings.image_mean, settings.image_std]
+    return engine(cached_export(network, about, export))
+
+
+def _write_onnx(layer, prefix, shape):
+    write_onnx(layer, f"{prefix}.onnx", shape)
+
+
+def check(engine, dygraph, shape):
+    """Compare an engine with the network on one random clip of a shape.
+
+    Raises:
+        UserError: the logits deviate by more than TOLERANCE.
+    """
+    clips = np.random.RandomState(0).randint(0, 256, (1, *shape)).astype(np.uint8)
+    expected = dygraph(clips)
+    deviation = np.abs(engine(clips) - expected).max() / max(1.0, np.abs(expected).max())
+    if not deviation <= TOLERANCE:
+        raise UserError(f"its logits deviate from the network's by {deviation:.2g}")
+
+
+def load_inference(prefix):
+    """An exported program in paddle.inference: by OpenVINO where Paddle brings it, else by oneDNN; or on the GPU.
+
+    Returns:
+        (function from an array to an array, (name of the input, name of the output), words for the log).
+    """
+    if paddle.get_device().startswith("gpu"):
+        backend, predictor = "GPU", _predictor(prefix, "GPU")
+    else:
+        try:
+            backend, predictor = "OpenVINO", _predictor(prefix, "OpenVINO")
+        except Exception:  # an older Paddle, or one built without it; each says so in its own way
+            backend, predictor = "oneDNN", _predictor(prefix, "oneDNN")
+    names = predictor.get_input_names()[0], predictor.get_output_names()[0]
+    source, result = predictor.get_input_handle(names[0]), predictor.get_output_handle(names[1])
+
+    def run(clips):
+        source.reshape(clips.shape)
+        source.copy_from_cpu(clips)
+        predictor.run()
+        return result.copy_to_cpu()
+
+    return run, names, f"paddle.inference with {backend}"
+
+
+def _predictor(prefix, backend):
+    from paddle import inference
+
+    config = inference.Config(*program_files(prefix))
+    config.disable_glog_info()
+    if backend == "GPU":
+        config.enable_use_gpu(256, 0)
+    else:
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(runtime.threads())
+    if backend == "OpenVINO":
+        config.set_optim_cache_dir(os.path.join(os.path.dirname(prefix), "compiled"))
+        config.enable_openvino_engine(inference.PrecisionType.Float32)
+    if backend == "oneDNN":
+        config.enable_mkldnn()
+    return inference.create_predictor(config)
+
+
+def load_onnxruntime(prefix):
+    """An ONNX file in ONNX Runtime, on the CPU. Returns what load_inference does."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("onnxruntime is not installed: pip install onnxruntime 'paddle2onnx>=2.1'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime.threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(f"{prefix}.onnx", options, providers=["CPUExecutionProvider"])
+    names = session.get_inputs()[0].name, session.get_outputs()[0].name
+    return lambda clips: session.run(None, {names[0]: clips})[0], names, "ONNX Runtime"

@@ -1,0 +1,92 @@
+"""Classify a video with what `bash run.sh inference` wrote, as a server would: by deploy.yaml alone.
+
+python -m tools.run_deployed inference_model clip.mp4
+"""
+
+import argparse
+import os
+import sys
+
+import numpy as np
+import yaml
+
+from core.errors import UserError
+from engine import cli, runtime
+
+
+def main(argv=None):
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="with deploy.yaml and the model")
+    parser.add_argument("video", help="the file to classify")
+    parser.add_argument("--topk", type=cli.positive_int, default=5, help="classes shown (default: %(default)s)")
+    args = parser.parse_args(argv)
+    about = read_description(args.folder)
+    clip = read_clip(args.video, about)
+    probabilities = load(args.folder, about)(clip[None])[0]
+    for number in np.argsort(-probabilities, kind="stable")[: args.topk]:
+        print(f"{probabilities[number]:.6f}  {about['labels'][number]}")
+
+
+def read_description(folder):
+    """deploy.yaml as plain data. Raises UserError."""
+    path = os.path.join(folder, "deploy.yaml")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.safe_load(file)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; bash run.sh inference writes it") from None
+
+
+def read_clip(video, about):
+    """A video as the model's input: normalised float32 [seg_num, 3 * seglen, H, W]. Raises UserError."""
+    from reader.decode import ClipError, read_video
+    from reader.sampling import sample_frames
+    from reader.transforms import make_clip, to_super_images
+
+    sampling, transform = about["sampling"], about["transform"]
+    seg_num, seglen = sampling["seg_num"], sampling["seglen"]
+
+    def pick(num_frames):
+        return np.concatenate(sample_frames(num_frames, seg_num, seglen, sampling["format"]))
+
+    try:
+        frames, places = read_video(video, pick)
+    except ClipError as error:
+        raise UserError(f"{video}: {error}") from None
+    clip = to_super_images(make_clip(frames, places, transform["short_size"], transform["target_size"]), seg_num)
+    mean, std = (np.tile(np.float32(transform[key]), seglen)[:, None, None] for key in ("mean", "std"))
+    return (clip / np.float32(255) - mean) / std
+
+
+def load(folder, about):
+    """Function from a batch of clips to probabilities, by the runtime that the files are for."""
+    files = [os.path.join(folder, name) for name in about["model"]["files"]]
+    given = about["input"]["name"]
+    if files[0].endswith(".onnx"):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
+        return lambda clips: session.run(None, {given: clips})[0]
+    from paddle import inference
+
+    program = next(file for file in files if not file.endswith(".pdiparams"))
+    config = inference.Config(program, next(file for file in files if file.endswith(".pdiparams")))
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.enable_mkldnn()
+    config.set_cpu_math_library_num_threads(runtime.threads())
+    predictor = inference.create_predictor(config)
+
+    def run(clips):
+        predictor.get_input_handle(given).copy_from_cpu(clips)
+        predictor.run()
+        return predictor.get_output_handle(about["output"]["name"]).copy_to_cpu()
+
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
