@@ -82,6 +82,8 @@ class TrainSection(ReaderSection):
     amp: str = key("off", choices=("off", "O1", "O2"))
     amp_dtype: str = key("float16", choices=("float16", "bfloat16"))
     sync_bn: bool = False
+    to_static: bool = False
+    fused_optimizer: bool = False
 
 
 @dataclass

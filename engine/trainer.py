@@ -63,6 +63,8 @@ class Trainer:
             self.network, self.optimizer = paddle.amp.decorate(
                 self.network, self.optimizer, level="O2", dtype=self.options.amp_dtype, save_dtype="float32"
             )
+        if self.options.to_static:
+            self.network = model.network = paddle.jit.to_static(self.network, full_graph=True)
         use_scaler = self.amp != "off" and self.options.amp_dtype == "float16"
         self.scaler = paddle.amp.GradScaler(enable=use_scaler, init_loss_scaling=2.0**15)
         self.ema = Ema(self.network, self.options.ema_decay) if self.options.ema_decay else None
@@ -150,6 +152,7 @@ class Trainer:
             if self.is_main:
                 logger.info("curves: %s", plot(self.save_dir))
         finally:
+            self.loader.close()
             if self.journal:
                 self.journal.close()
         return scores

@@ -70,10 +70,14 @@ class KineticsDataset(Dataset):
         return want.seg_num, 3 * want.seglen, want.target_size, want.target_size
 
     def __getitem__(self, place):
-        """The Sample at (epoch, index); a clip that cannot be read gives one with `error` set."""
-        epoch, index = place
-        if index in self.skip:
-            return Sample(index, None, -1, self.skip[index])
+        """The Sample at (epoch, index) or (epoch, index, reason not to read it).
+
+        A clip that cannot be read gives one with `error` set.
+        """
+        epoch, index, *reasons = place
+        reason = next(iter(reasons), "") or self.skip.get(index)
+        if reason:
+            return Sample(index, None, -1, reason)
         try:
             clip, label = self._isolated((index, epoch)) if self.isolate else self.read(index, epoch)
         except ClipError as error:

@@ -1,6 +1,6 @@
 """From a configuration to batches: the list, the order of an epoch, worker processes, and what to do with bad clips."""
 
-import contextlib
+import atexit
 import functools
 import logging
 import os
@@ -59,7 +59,7 @@ def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path=
     allowed = 1.0 if mode == "infer" else section.max_bad_ratio
     bad = BadClips(clips, allowed, quarantine)
     dataset.skip = bad.quarantined()
-    return Loader(dataset, order, section.num_reader_threads, bad)
+    return Loader(dataset, order, section.num_reader_threads, bad, section.epoch if mode == "train" else 0)
 
 
 class EpochOrder:
@@ -156,18 +156,23 @@ class BadClips:
 
 
 class Loader:
-    """Batches of an epoch, read by worker processes.
+    """Batches of an epoch, read ahead by worker processes, and on a GPU copied there ahead.
+
+    In training the workers stay from one epoch to the next, which they begin while validation runs; `close` ends them.
 
     Args:
-        dataset: answers dataset[(epoch, index)] with a Sample.
+        dataset: answers dataset[(epoch, index, reason to skip it)] with a Sample.
         order: EpochOrder.
         workers: worker processes; 0 reads in this one.
         bad: BadClips.
+        epochs: of training; 0 where each epoch is asked for by itself.
     """
 
-    def __init__(self, dataset, order, workers, bad):
+    def __init__(self, dataset, order, workers, bad, epochs=0):
         self.dataset, self.order, self.bad = dataset, order, bad
-        self.workers = workers
+        self.workers, self.epochs = workers, epochs
+        self.stream = None  # what the workers read, from `place` on
+        self.place = None  # (epoch, step) that comes next
         self.shm_warned = False
 
     def __len__(self):
@@ -176,6 +181,7 @@ class Loader:
 
     def set_seed(self, seed):
         """Order and augmentation of another run."""
+        self.close()
         self.order.seed = self.dataset.seed = seed
 
     def epoch(self, number=0, first_step=0):
@@ -187,31 +193,50 @@ class Loader:
             UserError: too many clips are bad, none could be read, or a reading process was killed.
             RuntimeError: a bug in the reader, with its traceback and the clip.
         """
-        batches = self.order.batches(number)[first_step:]
-        read = 0
-        with contextlib.closing(self._collated(batches)) as collated:
-            for clips, labels, indices, errors, fatal in collated:
-                if fatal:
-                    raise RuntimeError(f"the reader failed at {fatal}")
-                for index, reason, quarantine in errors:
-                    self.bad.add(index, reason, quarantine)
-                    if quarantine:
-                        self.dataset.skip[index] = reason
-                read += len(indices)
-                yield Batch(clips, labels, indices)
-        if batches and not read:
+        if self.stream is None or self.place != (number, first_step):
+            self.close()
+            self.stream = self._collated(number, first_step)
+        self.place = None
+        read, steps = 0, len(self.order) - first_step
+        try:
+            for _ in range(steps):
+                batch = self._checked(*next(self.stream))
+                read += len(batch.indices)
+                yield batch
+            self.place = (number + 1, 0)
+        finally:
+            if self.place is None or number + 1 >= self.epochs:
+                self.close()
+        if steps and not read:
             index, reason = next(iter(self.bad.reasons.items()))
             raise UserError(f"no clip could be read; the first: {self.bad.clips[index].path}: {reason}")
 
-    def _collated(self, batches):
+    def close(self):
+        """End the worker processes."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+    def _checked(self, clips, labels, indices, errors, fatal):
+        """A Batch of what came from a worker; notes the bad clips."""
+        if fatal:
+            raise RuntimeError(f"the reader failed at {fatal}")
+        for index, reason, quarantine in errors:
+            self.bad.add(index, reason, quarantine)
+            if quarantine:
+                self.dataset.skip[index] = reason
+        return Batch(clips, labels, indices)
+
+    def _collated(self, epoch, first_step):
+        """What `collate` makes of each batch of an epoch from a step on, and of the epochs after it."""
         from paddle.io import DataLoader
 
-        workers = min(self.workers, len(batches))
+        workers = min(self.workers, len(self.order))
         self.dataset.isolate = workers > 0
         iterator = iter(
             DataLoader(
                 self.dataset,
-                batch_sampler=batches,
+                batch_sampler=_Batches(self, epoch, first_step),
                 num_workers=workers,
                 collate_fn=collate,
                 return_list=True,
@@ -219,6 +244,7 @@ class Loader:
                 worker_init_fn=functools.partial(_init_worker, os.getpid()),
             )
         )
+        atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
         try:
             yield from iterator
         except (RuntimeError, SystemError) as error:  # what Paddle raises for a worker that is gone
@@ -227,8 +253,8 @@ class Loader:
                 f"batch_size may help ({_first_line(error)})"
             ) from None
         finally:
-            if workers:
-                iterator._try_shutdown_all()
+            atexit.unregister(iterator._try_shutdown_all)
+            iterator._try_shutdown_all()
 
     def _fits_shared_memory(self, workers):
         """Whether /dev/shm can hold the batches in flight; where it cannot, they travel through pipes."""
@@ -249,6 +275,20 @@ class Loader:
             )
             self.shm_warned = True
         return False
+
+
+class _Batches:
+    """The batches to read, for paddle.io.DataLoader: lists of (epoch, index, reason to skip the clip or "")."""
+
+    def __init__(self, loader, epoch, first_step):
+        self.loader, self.epoch, self.first_step = loader, epoch, first_step
+
+    def __iter__(self):
+        skip = self.loader.dataset.skip  # looked up when a batch is due: workers do not see what is added later
+        for epoch in range(self.epoch, max(self.epoch + 1, self.loader.epochs)):
+            batches = self.loader.order.batches(epoch)
+            for batch in batches[self.first_step if epoch == self.epoch else 0 :]:
+                yield [(*place, skip.get(place[1], "")) for place in batch]
 
 
 def _end_worker(*_):

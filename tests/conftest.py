@@ -21,7 +21,8 @@ os.environ["STNET_WEIGHTS_URL"] = "none"  # no test asks the real server
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cpu():
+def cpu(tmp_path_factory):
+    os.environ["STNET_WEIGHTS_HOME"] = str(tmp_path_factory.mktemp("weights"))  # exports go there, too
     runtime.start(use_gpu=False)
 
 

@@ -225,26 +225,6 @@ def test_predict_goes_on_after_a_bad_clip(clip_set, trained, tmp_path):
     assert found["skipped"] == [{"path": str(tmp_path / "b.mp4"), "reason": "the file is empty (0 bytes)"}]
 
 
-def test_the_export_computes_the_same(clip_set, trained, tmp_path):
-    code = run(
-        inference_model,
-        "--model_name=STNET",
-        "--config",
-        clip_set / "tiny.yaml",
-        "--use_gpu=False",
-        "--weights",
-        trained / "STNET_final.pdparams",
-        "--batch_size=1",
-        "--save_dir",
-        tmp_path / "x y",
-    )
-    assert code == 0
-    exported = paddle.jit.load(str(tmp_path / "x y" / "STNET"))
-    probabilities = exported(paddle.zeros([1, 2, 6, 32, 32])).numpy()
-    assert probabilities.shape == (1, 4)
-    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
-
-
 def test_every_flag_of_the_original_is_accepted(tmp_path):
     common = ["--model_name=STNET", "--config=c", "--batch_size=4", "--use_gpu=True", "--log_interval=1"]
     train.parse_args(

@@ -1,0 +1,95 @@
+"""inference_model.py and tools.run_deployed."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from entries import inference_model, predict, run
+
+from core.errors import UserError
+from engine import deploy
+from engine.export import program_files
+from tools import run_deployed
+
+
+def export(clip_set, trained, folder, *flags):
+    return run(
+        inference_model,
+        "--model_name=STNET",
+        "--config",
+        clip_set / "tiny.yaml",
+        "--use_gpu=False",
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--batch_size=1",
+        "--save_dir",
+        folder,
+        *flags,
+    )
+
+
+@pytest.fixture(params=["paddle", "onnx"])
+def file_format(request):
+    if request.param == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("paddle2onnx")
+    return request.param
+
+
+def test_a_server_needs_nothing_but_the_folder(clip_set, trained, tmp_path, capsys, file_format):
+    folder = tmp_path / "für server"
+    assert export(clip_set, trained, folder, f"--format={file_format}") == 0
+    files = {"paddle": ["STNET.pdiparams", "STNET.pdmodel"], "onnx": ["STNET.onnx"]}[file_format]
+    if file_format == "onnx" or program_files(f"{folder}/STNET")[0].endswith("pdmodel"):
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "deploy.yaml"])
+    video = next(clip_set.glob("*.mp4"))
+    flags = ["--config", clip_set / "tiny.yaml", "--use_gpu=False", "--engine=paddle", "--infer_topk=4"]
+    weights = ["--weights", trained / "STNET_final.pdparams"]
+    assert run(predict, *flags, *weights, "--video_path", video, "--save_dir", tmp_path) == 0
+    expected = json.loads((tmp_path / "predict_results.json").read_text())["results"][0]["predictions"]
+    capsys.readouterr()
+    run_deployed.main([str(folder), str(video), "--topk=4"])
+    lines = [line.split() for line in capsys.readouterr().out.strip().splitlines()]
+    assert [label for _, label in lines] == [row["label"] for row in expected]
+    assert [float(p) for p, _ in lines] == pytest.approx([row["probability"] for row in expected], abs=1e-5)
+
+
+def test_the_exported_model_takes_any_number_of_clips_and_segments(clip_set, trained, tmp_path, file_format):
+    assert export(clip_set, trained, tmp_path, f"--format={file_format}") == 0
+    about = yaml.safe_load((tmp_path / "deploy.yaml").read_text(encoding="utf-8"))
+    assert about["input"]["shape"] == ["batch", "seg_num", 6, 32, 32]
+    assert about["labels"] == json.loads((clip_set / "labels.json").read_text())
+    assert about["transform"]["mean"] == [0.485, 0.456, 0.406]
+    classify = run_deployed.load(str(tmp_path), about)
+    clips = np.random.RandomState(0).standard_normal((3, 5, 6, 32, 32)).astype("float32")
+    together = classify(clips)
+    assert together.shape == (3, 4)
+    assert together.sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
+    assert np.abs(together[1:2] - classify(clips[1:2])).max() < 1e-5
+    assert np.abs(together - classify(clips[:, :2])).max() > 1e-6
+
+
+def test_a_wrong_export_is_not_put_in_place(clip_set, trained, tmp_path, monkeypatch, capsys):
+    assert export(clip_set, trained, tmp_path / "out") == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(deploy, "largest_deviation", lambda *_: 0.5)
+    assert export(clip_set, trained, tmp_path / "out", "-o", "MODEL.image_mean=[0.485, 0.456, 0.406]") == 1
+    assert "deviates by 0.5 from the network: nothing was written" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_onnx_without_its_packages_is_one_line(clip_set, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
+    assert export(clip_set, trained, tmp_path / "out", "--format=onnx") == 1
+    assert "pip install 'paddle2onnx>=2.1' onnxruntime" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_without_an_export_or_a_missing_video_is_a_user_error(clip_set, trained, tmp_path):
+    with pytest.raises(UserError, match="cannot read .*deploy.yaml: No such file"):
+        run_deployed.main([str(tmp_path), "x.mp4"])
+    assert export(clip_set, trained, tmp_path) == 0
+    with pytest.raises(UserError, match="x.mp4: no such file"):
+        run_deployed.main([str(tmp_path), "x.mp4"])

@@ -1,0 +1,173 @@
+"""engine.engines, engine.export and engine.export_cache."""
+
+import os
+import time
+
+import numpy as np
+import paddle
+import pytest
+
+from core.config import load_config
+from core.errors import UserError
+from engine import engines, export_cache
+from engine.engines import Dygraph, clips_at_once, make_engine
+from engine.runtime import threads
+from models import get_model, model_section
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty cache of its own."""
+    monkeypatch.setenv("STNET_WEIGHTS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "exports"
+
+
+def tiny(clip_set, *overrides, seed=5):
+    """A model of the tiny configuration with random weights and statistics, and its section TEST."""
+    config = load_config(clip_set / "tiny.yaml", model_section, overrides)
+    model = get_model("STNET", config, "test")
+    paddle.seed(seed)
+    for name, value in sorted(model.network.state_dict().items()):
+        if name.endswith(("_mean", "_variance")):
+            value.set_value(paddle.uniform(value.shape, min=0.5, max=1.5))
+    return model, config.section("test")
+
+
+def random_clips(count, section):
+    shape = (count, section.seg_num, 3 * section.seglen, section.target_size, section.target_size)
+    return np.random.RandomState(1).randint(0, 256, shape).astype(np.uint8)
+
+
+def assert_equal_logits(found, expected):
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["inference", "onnxruntime"])
+@pytest.mark.parametrize("overrides", [[], ["MODEL.channels_last=True"], ["MODEL.num_layers=50"]])
+def test_the_engines_agree_on_any_number_of_clips(clip_set, home, name, overrides):
+    if name == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("paddle2onnx")
+    model, section = tiny(clip_set, *overrides)
+    plain, engine = make_engine("paddle", model, section), make_engine(name, model, section)
+    assert isinstance(plain, Dygraph)
+    assert engine.at_once == 4
+    for count in (1, 4, 6):
+        clips = random_clips(count, section)
+        expected = plain(clips)
+        assert_equal_logits(engine(clips), expected)
+        assert_equal_logits(engine(paddle.to_tensor(clips)), expected)
+
+
+def test_auto_takes_paddle_inference_on_the_cpu(clip_set, home):
+    assert make_engine("auto", *tiny(clip_set)).about.startswith("paddle.inference with ")
+
+
+def test_several_clips_go_together_only_where_they_are_small(clip_set):
+    config = load_config("configs/stnet.yaml", model_section)
+    sections = [config.section("infer"), config.section("test"), config.section("valid")]
+    assert [clips_at_once(section) for section in sections] == [1, 1, 4]
+    model, section = tiny(clip_set)
+    assert clips_at_once(section) == section.batch_size == 4
+    assert make_engine("inference", model, section, clips=1).at_once == 1
+
+
+def test_an_export_is_made_once(clip_set, home, caplog):
+    caplog.set_level("INFO")
+    model, section = tiny(clip_set)
+    for _ in range(2):
+        make_engine("inference", model, section)
+    assert sum("exporting the network" in record.message for record in caplog.records) == 1
+    make_engine("inference", tiny(clip_set, seed=6)[0], section)
+    make_engine("inference", *tiny(clip_set, "TEST.target_size=24"))
+    make_engine("inference", *tiny(clip_set, "MODEL.image_mean=[0.5, 0.5, 0.5]"))
+    assert len(list(home.iterdir())) == 4
+
+
+def test_the_last_used_exports_are_kept(home):
+    network = paddle.nn.Linear(1, 1)
+
+    def write(folder):
+        open(f"{folder}/file", "w").close()
+
+    folders = []
+    for i in range(4):
+        folders.append(export_cache.cached_export(network, [i], write))
+        os.utime(folders[-1], (time.time() - 100 + i,) * 2)
+    (home / "tmp-abandoned").mkdir()
+    os.utime(home / "tmp-abandoned", (1, 1))
+    (home / "tmp-of-another-process").mkdir()
+    assert export_cache.cached_export(network, [0], pytest.fail) == folders[0]
+    folders.append(export_cache.cached_export(network, [4], write))
+    assert sorted(p.name for p in home.iterdir()) == sorted(
+        [os.path.basename(folders[i]) for i in (0, 2, 3, 4)] + ["tmp-of-another-process"]
+    )
+
+
+def test_the_slower_of_two_processes_takes_the_export_of_the_faster(home):
+    network = paddle.nn.Linear(1, 1)
+    seen = []
+
+    def slow(folder):
+        seen.append(export_cache.cached_export(network, [], lambda other: open(f"{other}/mine", "w").close()))
+        open(f"{folder}/late", "w").close()
+
+    assert export_cache.cached_export(network, [], slow) == seen[0]
+    assert os.listdir(seen[0]) == ["mine"]
+    assert len(list(home.iterdir())) == 1
+
+
+def broken(*_):
+    raise RuntimeError("first line\nno such operator")
+
+
+def test_an_export_that_fails_is_an_error_only_if_it_was_asked_for(clip_set, home, monkeypatch, caplog):
+    monkeypatch.setattr(engines, "write_program", broken)
+    model, section = tiny(clip_set)
+    with pytest.raises(UserError, match="engine inference does not work here: no such operator; --engine=paddle"):
+        make_engine("inference", model, section)
+    engine = make_engine("auto", model, section)
+    assert isinstance(engine, Dygraph)
+    assert "no such operator" in caplog.text
+    assert engine(random_clips(2, section)).shape == (2, 4)
+    assert list(home.iterdir()) == []
+
+
+def test_an_export_that_computes_something_else_is_refused(clip_set, home, monkeypatch):
+    load = engines.load_inference
+
+    def wrong(prefix):
+        run, names, about = load(prefix)
+        return lambda clips: run(clips) * np.float32(1.001), names, about
+
+    monkeypatch.setattr(engines, "load_inference", wrong)
+    with pytest.raises(UserError, match="engine inference does not work here: its logits deviate .* by 0.001"):
+        make_engine("inference", *tiny(clip_set))
+    assert list(home.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_leaves_the_network_as_it_is(clip_set, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STNET_WEIGHTS_HOME", str(tmp_path / "file"))
+    assert isinstance(make_engine("auto", *tiny(clip_set)), Dygraph)
+    assert "Not a directory" in caplog.text
+
+
+def test_onnxruntime_says_what_to_install(clip_set, home, monkeypatch):
+    for missing in ("paddle2onnx", "onnxruntime"):
+        monkeypatch.setitem(__import__("sys").modules, missing, None)
+        with pytest.raises(UserError, match="pip install .*paddle2onnx>=2.1"):
+            make_engine("onnxruntime", *tiny(clip_set))
+    assert list(home.iterdir()) == []
+
+
+def test_threads_are_the_users_or_a_share_of_the_cores(monkeypatch):
+    monkeypatch.setenv("STNET_THREADS", "3")
+    assert threads() == 3
+    monkeypatch.delenv("STNET_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert threads() == 16
+    monkeypatch.setenv("PADDLE_LOCAL_SIZE", "4")
+    assert threads() == 4
