@@ -1,0 +1,18 @@
+# StNet with all it needs. On the CPU:
+#   docker build -t stnet .
+#   docker run --rm --shm-size=2g -v "$PWD/data:/data" -v stnet-weights:/root/.paddle stnet \
+#       predict STNET ./configs/stnet.yaml --video_path=/data/clip.mp4 --save_dir=/data/results
+# With GPUs, for CUDA 12.6 (then docker run --gpus all):
+#   docker build -t stnet --build-arg PADDLE_PACKAGE='paddlepaddle-gpu>=3.0,<4' \
+#       --build-arg PIP_EXTRA_INDEX_URL=https://www.paddlepaddle.org.cn/packages/stable/cu126/ .
+FROM python:3.11-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /stnet
+ARG PADDLE_PACKAGE="paddlepaddle>=3.0,<4"
+ARG PIP_EXTRA_INDEX_URL=""
+COPY . .
+RUN bash run.sh setup onnx
+ENTRYPOINT ["bash", "run.sh"]
+CMD ["help"]
