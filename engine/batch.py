@@ -22,5 +22,5 @@ class Normalizer:
     def __call__(self, clips):
         """uint8 [B, seg_num, 3 * seglen, H, W] -> `dtype`, same shape."""
         b, t, c, h, w = clips.shape
-        x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype) / self.white
-        return ((x - self.mean) / self.std).reshape([b, t, c, h, w])
+        x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype)  # from here on in place: it is large
+        return x.divide_(self.white).subtract_(self.mean).divide_(self.std).reshape_([b, t, c, h, w])

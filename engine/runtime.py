@@ -1,6 +1,7 @@
 """The surroundings of a run: environment variables, threads, device, seeds. The one place that knows them."""
 
 import ctypes
+import gc
 import logging
 import os
 import random
@@ -13,6 +14,7 @@ logger = logging.getLogger("stnet")
 _MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, which only AMD processors obey
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # what the second needs
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def prepare():
@@ -76,10 +78,16 @@ def _keep_freed_memory():
     Paddle allocates every tensor on the CPU anew; fetching large ones from the system page by page took half of the
     time of a forward pass at 25 x 256 x 256.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if hasattr(_C_LIBRARY, "mallopt"):
+        _C_LIBRARY.mallopt(_M_MMAP_MAX, 0)
+        _C_LIBRARY.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_memory():
+    """Hand freed memory back to the system all the same: between steps that need much of it once."""
+    gc.collect()
+    if hasattr(_C_LIBRARY, "malloc_trim"):
+        _C_LIBRARY.malloc_trim(0)
 
 
 def _gpu_problem(paddle):

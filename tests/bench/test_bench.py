@@ -1,0 +1,93 @@
+"""Every part runs, at tiny sizes. No time is asserted."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bench.__main__ import PARTS, parse_args
+from bench.measure import ROOT, installed
+
+SHARES = (("reader", "pipeline", "startup"), ("forward", "train_step"))  # the first says least of other libraries
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What `python -m bench --quick` writes, both shares of the parts at once: (JSON, printed text)."""
+    folder = tmp_path_factory.mktemp("bench")
+    files = [folder / "one.json", folder / "other.json"]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "bench", *parts, "--quick", "--rounds", "1", "--json", str(file)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for parts, file in zip(SHARES, files)
+    ]
+    printed = [run.communicate(timeout=300)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(printed)
+    one, other = (json.loads(file.read_text()) for file in files)
+    one["parts"].update(other["parts"])
+    return one, "\n".join(printed)
+
+
+def test_every_part_is_measured_and_nobody_fails(found):
+    data, _ = found
+    assert set(data["parts"]) == set(PARTS)
+    assert data["quick"] and data["rounds"] == 1 and data["threads"] >= 1
+    assert data["machine"]["cores"] >= 1 and "python" in data["versions"]
+    for part in data["parts"].values():
+        assert part["failures"] == []
+        assert part["good"]
+        for row in part["rows"]:
+            assert row["min"] == row["median"] == row["seconds"][0] > 0
+            assert row["base"] is None or row["ratio"] > 0
+        assert all(aim["met"] == ((aim["value"] >= aim["aim"]) if aim["least"] else (aim["value"] <= aim["aim"]))
+                   for aim in part["aims"])  # fmt: skip
+
+
+def names(part, group=""):
+    return {row["name"] for row in part["rows"] if row["group"].startswith(group)}
+
+
+def test_reader_is_compared_with_decord_and_the_original(found):
+    part = found[0]["parts"]["reader"]
+    assert names(part) == {"ours", "ours, normalised by NumPy", "decord alone", "original's way"}
+    assert len({row["group"] for row in part["rows"]}) == 4
+    assert [check["difference"] for check in part["checks"]] == [0] * 4
+    assert [aim["aim"] for aim in part["aims"]] == [1.05, 1.8, 1.05, 6.0, 1.5, 1.8, 1.5, 6.0, 50]
+
+
+def test_forward_and_train_step_agree_with_whoever_is_installed(found):
+    data, printed = found
+    forward, step = data["parts"]["forward"], data["parts"]["train_step"]
+    with_onnx = installed("paddle2onnx")
+    peers = {
+        "ONNX Runtime": with_onnx and installed("onnxruntime"),
+        "OpenVINO": with_onnx and installed("openvino"),
+        "PyTorch": installed("torch"),
+    }
+    there = {name for name, is_there in peers.items() if is_there}
+    expected = {"ours", "Paddle, the network as it is"} | there
+    assert {name for name in names(forward) if "product" not in name} == expected
+    assert len(forward["checks"]) == len(expected) - 1
+    for name in set(peers) - there:
+        assert f"{name} is left out: " in printed
+    assert any("at most 1.25" in line and "operations" in line for line in printed.splitlines())
+    assert names(step) == {"ours"} | ({"PyTorch"} & there)
+
+
+def test_pipeline_and_startup_run_the_programs(found):
+    data, printed = found
+    assert names(data["parts"]["pipeline"]) == {"eval.py, the whole program", "decoding alone", "network alone"}
+    assert "predict.py, one clip, main process" in printed
+    assert "predict.py --help" in names(data["parts"]["startup"])
+
+
+def test_an_unknown_part_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(["forwards"])
+    assert "expected one of reader, forward" in capsys.readouterr().err
