@@ -38,6 +38,7 @@ def main(argv=None):
     runtime.start(args.use_gpu)
     prepare_folder(args.save_dir)
     loader = build_loader(config, "test")
+    loader.start()  # clips are read while the model is made
     model, weights = load_model(config, "test", args.weights)
     engine = make_engine(args.engine or "auto", model, config.section("test"), len(loader.dataset))
     scores = evaluate(engine, loader, "eval", args.log_interval or 10)

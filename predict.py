@@ -49,6 +49,7 @@ def main(argv=None):
     labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
     video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
     loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)
+    loader.start()  # clips are read while the model is made
     model, weights = load_model(config, "infer", args.weights, labels)
     engine = make_engine(args.engine or "auto", model, config.section("infer"), len(loader.dataset))
     topk = args.infer_topk or config.MODEL.topk

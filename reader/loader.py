@@ -193,9 +193,7 @@ class Loader:
             UserError: too many clips are bad, none could be read, or a reading process was killed.
             RuntimeError: a bug in the reader, with its traceback and the clip.
         """
-        if self.stream is None or self.place != (number, first_step):
-            self.close()
-            self.stream = self._collated(number, first_step)
+        self.start(number, first_step)
         self.place = None
         read, steps = 0, len(self.order) - first_step
         try:
@@ -210,6 +208,12 @@ class Loader:
         if steps and not read:
             index, reason = next(iter(self.bad.reasons.items()))
             raise UserError(f"no clip could be read; the first: {self.bad.clips[index].path}: {reason}")
+
+    def start(self, number=0, first_step=0):
+        """Begin to read an epoch from a step on, before `epoch` asks for it: while something else is done."""
+        if self.stream is None or self.place != (number, first_step):
+            self.close()
+            self.stream, self.place = self._collated(number, first_step), (number, first_step)
 
     def close(self):
         """End the worker processes."""
@@ -228,7 +232,7 @@ class Loader:
         return Batch(clips, labels, indices)
 
     def _collated(self, epoch, first_step):
-        """What `collate` makes of each batch of an epoch from a step on, and of the epochs after it."""
+        """Iterator over what `collate` makes of each batch of an epoch from a step on, and of the epochs after it."""
         from paddle.io import DataLoader
 
         workers = min(self.workers, len(self.order))
@@ -236,7 +240,7 @@ class Loader:
         iterator = iter(
             DataLoader(
                 self.dataset,
-                batch_sampler=_Batches(self, epoch, first_step),
+                batch_sampler=_Batches(self.order, self.dataset.skip, epoch, first_step, self.epochs),
                 num_workers=workers,
                 collate_fn=collate,
                 return_list=True,
@@ -245,16 +249,7 @@ class Loader:
             )
         )
         atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
-        try:
-            yield from iterator
-        except (RuntimeError, SystemError) as error:  # what Paddle raises for a worker that is gone
-            raise UserError(
-                "a reading process was killed, perhaps for lack of memory: fewer num_reader_threads or a smaller "
-                f"batch_size may help ({_first_line(error)})"
-            ) from None
-        finally:
-            atexit.unregister(iterator._try_shutdown_all)
-            iterator._try_shutdown_all()
+        return _Stream(iterator)
 
     def _fits_shared_memory(self, workers):
         """Whether /dev/shm can hold the batches in flight; where it cannot, they travel through pipes."""
@@ -277,18 +272,41 @@ class Loader:
         return False
 
 
+class _Stream:
+    """The batches of a running DataLoader, in plain words where a worker is gone; `close` ends its workers."""
+
+    def __init__(self, iterator):
+        self.iterator = iterator
+
+    def __next__(self):
+        try:
+            return next(self.iterator)
+        except (RuntimeError, SystemError) as error:  # what Paddle raises for a worker that is gone
+            raise UserError(
+                "a reading process was killed, perhaps for lack of memory: fewer num_reader_threads or a smaller "
+                f"batch_size may help ({_first_line(error)})"
+            ) from None
+
+    def close(self):
+        atexit.unregister(self.iterator._try_shutdown_all)
+        self.iterator._try_shutdown_all()
+
+    __del__ = close
+
+
 class _Batches:
     """The batches to read, for paddle.io.DataLoader: lists of (epoch, index, reason to skip the clip or "")."""
 
-    def __init__(self, loader, epoch, first_step):
-        self.loader, self.epoch, self.first_step = loader, epoch, first_step
+    def __init__(self, order, skip, epoch, first_step, epochs):
+        self.order, self.skip = order, skip
+        self.epoch, self.first_step, self.epochs = epoch, first_step, epochs
 
     def __iter__(self):
-        skip = self.loader.dataset.skip  # looked up when a batch is due: workers do not see what is added later
-        for epoch in range(self.epoch, max(self.epoch + 1, self.loader.epochs)):
-            batches = self.loader.order.batches(epoch)
+        for epoch in range(self.epoch, max(self.epoch + 1, self.epochs)):
+            batches = self.order.batches(epoch)
             for batch in batches[self.first_step if epoch == self.epoch else 0 :]:
-                yield [(*place, skip.get(place[1], "")) for place in batch]
+                # Looked up when the batch is due: the workers do not see what is added later.
+                yield [(*place, self.skip.get(place[1], "")) for place in batch]
 
 
 def _end_worker(*_):

@@ -1,3 +1,6 @@
+import gc
+import os
+
 import numpy as np
 import pytest
 from conftest import write_video
@@ -123,3 +126,61 @@ def test_a_label_inside_a_pickle_is_checked(videos, tmp_path, clip_set):
         else:
             with pytest.raises(UserError, match="label 3 is outside 0..2"):
                 clips_of(loader, 0)
+
+
+def workers_of(loader):
+    return [worker.pid for worker in loader.stream.iterator._workers]
+
+
+def test_training_keeps_its_workers_and_reads_the_same_as_epoch_by_epoch(tiny_config):
+    tiny_config.TRAIN.epoch = 3
+    loader = build_loader(tiny_config, "train", seed=5)
+    found = [clips_of(loader, 0)]
+    workers = workers_of(loader)
+    found.append(clips_of(loader, 1))
+    assert workers_of(loader) == workers
+    found.append(clips_of(loader, 2))
+    assert loader.stream is None  # after the last epoch
+    for epoch, clips in enumerate(found):
+        alone = clips_of(build_loader(tiny_config, "train", seed=5), epoch)
+        assert clips.keys() == alone.keys()
+        assert all(np.array_equal(clips[i][0], alone[i][0]) for i in clips)
+
+
+def test_another_place_or_seed_is_not_read_from_what_runs(tiny_config):
+    tiny_config.TRAIN.epoch = 9
+    loader = build_loader(tiny_config, "train", seed=5)
+    clips_of(loader, 0)
+    expected = [batch.indices for batch in loader.epoch(4)][1:]
+    assert [batch.indices for batch in loader.epoch(4, 1)] == expected
+    loader.set_seed(6)
+    other = [batch.indices for batch in loader.epoch(5)]
+    assert other == epoch_indices(EpochOrder(10, 4, True, seed=6), 5)
+    loader.close()
+
+
+def test_a_loader_started_early_gives_the_same_and_one_given_up_leaves_no_process(tiny_config):
+    loader = build_loader(tiny_config, "valid")
+    loader.start()
+    (early,) = workers_of(loader)
+    assert sorted(clips_of(loader, 0)) == [0, 1, 2, 3, 4, 5]
+    loader.start()
+    (late,) = workers_of(loader)
+    del loader
+    gc.collect()
+    for pid in (early, late):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_clip_that_killed_its_reader_is_not_read_again_by_workers_that_stay(tiny_config):
+    tiny_config.TRAIN.epoch, tiny_config.TRAIN.max_bad_ratio = 2, 1.0
+    loader = build_loader(tiny_config, "train", seed=5)
+    clips_of(loader, 0)
+    loader.dataset.skip[3] = "hung before"  # what the first epoch might have found
+    loader.place, stream = (1, 0), loader.stream
+    first = clips_of(loader, 1)
+    assert stream.iterator is not None
+    ahead = 2  # batches asked for before
+    late = {i for batch in epoch_indices(loader.order, 1)[ahead:] for i in batch}
+    assert (3 not in first) == (3 in late)
