@@ -26,8 +26,8 @@ def read_video(path, pick, promised=None):
         promised: promised_frames(path), if it is known already.
 
     Returns:
-        (frames, places): frames uint8 [K, H, W, 3] RGB, K distinct ones; places, for each index of pick, the
-        row of its frame.
+        (frames, places): frames uint8 [K, H, W, 3] RGB, K distinct ones, possibly read-only; places, for each
+        index of pick, the row of its frame.
 
     Raises:
         ClipError: missing, empty or undecodable file.
@@ -75,7 +75,27 @@ def _read_with_decord(path, pick, promised):
     if len(video) < promised:
         return None
     wanted, places = np.unique(np.asarray(pick(len(video))), return_inverse=True)
-    return video.get_batch(wanted).asnumpy(), places.reshape(-1)
+    return _as_numpy(video.get_batch(wanted)), places.reshape(-1)
+
+
+def _as_numpy(array):
+    """A decord array as NumPy's: read-only, as it is not copied, unless NumPy is older than 1.22."""
+    return np.from_dlpack(_DLPack(array)) if hasattr(np, "from_dlpack") else array.asnumpy()
+
+
+class _DLPack:
+    """A decord array as np.from_dlpack takes it: decord has the capsule but not these methods."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **_):
+        """The array as a capsule."""
+        return self.array.to_dlpack()
+
+    def __dlpack_device__(self):
+        """Memory of the processor, number 0."""
+        return 1, 0
 
 
 def _read_with_opencv(path, pick):

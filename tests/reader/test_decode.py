@@ -25,6 +25,20 @@ def test_frames_are_those_of_opencv_bit_for_bit(videos, name):
     assert np.array_equal(frames[places], opencv_frames(videos / name))
 
 
+def test_frames_last_while_other_clips_are_read(videos):
+    frames, _ = read_video(str(videos / "mpeg4.avi"), every_frame)
+    kept = frames.copy()
+    read_video(str(videos / "wide_h264.mp4"), every_frame)
+    assert np.array_equal(frames, kept)
+
+
+def test_a_numpy_without_dlpack_reads_the_same_frames(videos, monkeypatch):
+    path = str(videos / "three_frames.mp4")
+    frames, _ = read_video(path, every_frame)
+    monkeypatch.delattr(np, "from_dlpack")
+    assert np.array_equal(read_video(path, every_frame)[0], frames)
+
+
 def test_repeated_indices_are_decoded_once(videos):
     frames, places = read_video(str(videos / "three_frames.mp4"), lambda n: [2, 0, 2, 2, 1])
     assert len(frames) == 3
