@@ -16,7 +16,7 @@ from bench.results import Part
 
 AIM, ARITHMETIC_AIM = 1.0, 1.25
 TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
-_OURS, _DYGRAPH = "ours", "Paddle, the network as it is"
+_OURS, _INFERENCE, _DYGRAPH = "ours", "ours, --engine=inference", "ours, --engine=paddle"
 _PEERS = {  # name: (factory, modules)
     "ONNX Runtime": ("onnxruntime", ("onnxruntime", "paddle2onnx")),
     "OpenVINO": ("openvino", ("openvino", "paddle2onnx")),
@@ -40,6 +40,7 @@ def measure(settings):
     macs = settings.call("bench.networks:write_weights", path=weights, layers=layers, cases=list(cases))
     peers = write_peers(part, settings, layers, list(cases))
     factories = {_OURS: ("bench.forward:ours", {**shared, "engine": "auto"})}
+    factories[_INFERENCE] = ("bench.forward:ours", {**shared, "engine": "inference"})
     factories[_DYGRAPH] = ("bench.forward:ours", {**shared, "engine": "paddle"})
     factories.update({name: (f"bench.forward:{_PEERS[name][0]}", shared) for name in peers})
     size = 512 if settings.quick else 2048

@@ -64,7 +64,7 @@ def add_engine_flag(made):
         choices=(None, *ENGINES),
         default="auto",
         metavar="|".join(ENGINES),
-        help="what computes the logits; auto: paddle.inference on the CPU, the network as it is on the GPU",
+        help="what computes the logits; auto: the fastest that works here; paddle: the network as it is",
     )
 
 

@@ -4,6 +4,7 @@ An engine is called with uint8 clips [B, T, 3 * seglen, H, W] (Tensor or array) 
 [B, num_classes] as an array. "paddle" is the network as it is. The others run an export of it, made at the first use.
 """
 
+import importlib.util
 import logging
 import os
 
@@ -24,11 +25,10 @@ _PIXELS_AT_ONCE = 25 * 256 * 256  # what fills the processor; one clip of the te
 def make_engine(name, model, section, clips=None):
     """The engine called `name`.
 
-    "auto" takes what was fastest where it was measured (docs/performance.md): paddle.inference on the CPU, the
-    network as it is on the GPU; should the export fail, the network as it is.
-
     Args:
-        name: one of engine.cli.ENGINES.
+        name: one of engine.cli.ENGINES. "auto" takes what was fastest where it was measured (docs/performance.md): on
+            the CPU ONNX Runtime if it and paddle2onnx are installed, or else paddle.inference; on the GPU, or should
+            the export fail, the network as it is.
         model: models.model.Model in evaluation mode.
         section: core.config.ReaderSection; the exports are made for its clips.
         clips: how many there will be in all, if that is known.
@@ -38,19 +38,28 @@ def make_engine(name, model, section, clips=None):
     """
     settings = model.config.MODEL
     dygraph = Dygraph(model.network, Normalizer(settings.image_mean, settings.image_std))
-    on_gpu = paddle.get_device().startswith("gpu")
-    if name == "paddle" or (name == "auto" and on_gpu):
-        return dygraph
-    try:
-        engine = _exported("inference" if name == "auto" else name, model, dygraph, section, clips)
-    except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        if name != "auto":
-            raise UserError(f"engine {name} does not work here: {reason}; --engine=paddle always does") from error
-        logger.warning("engine inference does not work here (%s): the network is computed as it is", reason)
-        return dygraph
-    logger.info("engine: %s", engine.about)
-    return engine
+    for candidate in _fastest_first() if name == "auto" else [name]:
+        if candidate == "paddle":
+            return dygraph
+        try:
+            engine = _exported(candidate, model, dygraph, section, clips)
+        except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            problem = f"engine {candidate} does not work here: {reason}"
+            if name != "auto":
+                raise UserError(f"{problem}; --engine=paddle always does") from error
+            logger.warning("%s; taking the next best", problem)
+        else:
+            logger.info("engine: %s", engine.about)
+            return engine
+    return dygraph
+
+
+def _fastest_first():
+    if paddle.get_device().startswith("gpu"):
+        return ["paddle"]
+    has_onnx = all(importlib.util.find_spec(module) for module in ("onnxruntime", "paddle2onnx"))
+    return (["onnxruntime"] if has_onnx else []) + ["inference", "paddle"]
 
 
 class Dygraph:

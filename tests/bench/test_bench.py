@@ -71,7 +71,7 @@ def test_forward_and_train_step_agree_with_whoever_is_installed(found):
         "PyTorch": installed("torch"),
     }
     there = {name for name, is_there in peers.items() if is_there}
-    expected = {"ours", "Paddle, the network as it is"} | there
+    expected = {"ours", "ours, --engine=inference", "ours, --engine=paddle"} | there
     assert {name for name in names(forward) if "product" not in name} == expected
     assert len(forward["checks"]) == len(expected) - 1
     for name in set(peers) - there:

@@ -1,6 +1,7 @@
 """engine.engines, engine.export and engine.export_cache."""
 
 import os
+import sys
 import time
 
 import numpy as np
@@ -61,8 +62,25 @@ def test_the_engines_agree_on_any_number_of_clips(clip_set, home, name, override
         assert_equal_logits(engine(paddle.to_tensor(clips)), expected)
 
 
-def test_auto_takes_paddle_inference_on_the_cpu(clip_set, home):
+@pytest.fixture
+def no_onnx(monkeypatch):
+    """As if ONNX Runtime were not installed."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+
+def test_auto_takes_paddle_inference_where_there_is_no_onnx_runtime(clip_set, home, no_onnx):
     assert make_engine("auto", *tiny(clip_set)).about.startswith("paddle.inference with ")
+
+
+def test_auto_takes_onnx_runtime_where_it_is_installed_and_the_next_best_if_that_fails(
+    clip_set, home, monkeypatch, caplog
+):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("paddle2onnx")
+    assert make_engine("auto", *tiny(clip_set)).about == "ONNX Runtime"
+    monkeypatch.setattr(engines, "write_onnx", broken)
+    assert make_engine("auto", *tiny(clip_set, seed=6)).about.startswith("paddle.inference with ")
+    assert "engine onnxruntime does not work here: no such operator; taking the next best" in caplog.text
 
 
 def test_several_clips_go_together_only_where_they_are_small(clip_set):
@@ -123,7 +141,7 @@ def broken(*_):
     raise RuntimeError("first line\nno such operator")
 
 
-def test_an_export_that_fails_is_an_error_only_if_it_was_asked_for(clip_set, home, monkeypatch, caplog):
+def test_an_export_that_fails_is_an_error_only_if_it_was_asked_for(clip_set, home, no_onnx, monkeypatch, caplog):
     monkeypatch.setattr(engines, "write_program", broken)
     model, section = tiny(clip_set)
     with pytest.raises(UserError, match="engine inference does not work here: no such operator; --engine=paddle"):
@@ -157,7 +175,7 @@ def test_a_cache_that_cannot_be_written_leaves_the_network_as_it_is(clip_set, tm
 
 def test_onnxruntime_says_what_to_install(clip_set, home, monkeypatch):
     for missing in ("paddle2onnx", "onnxruntime"):
-        monkeypatch.setitem(__import__("sys").modules, missing, None)
+        monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(UserError, match="pip install .*paddle2onnx>=2.1"):
             make_engine("onnxruntime", *tiny(clip_set))
     assert list(home.iterdir()) == []
