@@ -2,6 +2,7 @@
 
 python -m bench                                    # every part
 python -m bench forward reader --rounds 7 --json bench.json
+python -m bench scaling                            # more and more processes, on a machine with many cores
 
 Ours and its peers take turns, each in a process of its own with the same number of threads; see bench/measure.py.
 Peers are no dependencies: what is not installed is left out. For all of them:
@@ -23,6 +24,7 @@ from engine import cli, runtime
 from engine.files import write_json
 
 PARTS = ("reader", "forward", "train_step", "pipeline", "startup")
+ON_REQUEST = ("scaling",)
 
 
 def main(argv=None):
@@ -58,7 +60,9 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", type=_part, metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    parser.add_argument(
+        "parts", nargs="*", type=_part, metavar="PART", help=f"{', '.join(PARTS)}; default: all of these; or scaling"
+    )
     parser.add_argument("--rounds", type=cli.positive_int, help="of each measurement (default: 5, with --quick 2)")
     parser.add_argument("--json", default="", metavar="FILE", help="write everything there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything run? The times mean nothing")
@@ -66,8 +70,8 @@ def parse_args(argv):
 
 
 def _part(text):
-    if text not in PARTS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PARTS)}, found {text!r}")
+    if text not in PARTS + ON_REQUEST:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PARTS + ON_REQUEST)}, found {text!r}")
     return text
 
 

@@ -227,10 +227,8 @@ class Trainer:
         """Scores after an epoch; the best so far is saved as NAME_best."""
         parallel.share_statistics(self.network)
         with self.ema.applied() if self.ema else contextlib.nullcontext():
-            scores = evaluate(
-                Dygraph(self.network, self.normalize), self.valid_loader, "valid", self.log_interval,
-                after_batch=self.stop_now,
-            )  # fmt: skip
+            engine = Dygraph(self.network, self.normalize)
+            scores = evaluate(engine, self.valid_loader, "valid", self.log_interval, after_batch=self.stop_now)
             better = self.best is None or scores["TOP1_ACC"] > self.best
             self.best = scores["TOP1_ACC"] if better else self.best
             if better:

@@ -91,3 +91,13 @@ def test_an_unknown_part_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse_args(["forwards"])
     assert "expected one of reader, forward" in capsys.readouterr().err
+
+
+def test_scaling_is_measured_where_it_is_asked_for(tmp_path):
+    command = [sys.executable, "-m", "bench", "scaling", "--quick", "--rounds", "1", "--json", str(tmp_path / "s.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    part = json.loads((tmp_path / "s.json").read_text())["parts"]["scaling"]
+    assert part["failures"] == []
+    assert {"reading with 1 workers", "training with 1 ranks"} <= names(part)
+    assert sum("clips a second, efficiency" in note for note in part["notes"]) == len(part["rows"])
