@@ -52,7 +52,11 @@ def deploy(model, section, labels, folder, file_format):
             for file in files:  # what an engine compiles beside the files is not to be shipped
                 os.symlink(os.path.join(made, file), os.path.join(elsewhere, file))
             load = load_onnxruntime if file_format == "onnx" else load_inference
-            run, names, _ = load(f"{elsewhere}/{name}")
+            try:
+                run, names, _ = load(f"{elsewhere}/{name}")
+            except RuntimeError as error:  # Paddle does not notice, while it writes, that a disk is full
+                reason = str(error).strip().splitlines()[-1]
+                raise UserError(f"the exported model cannot be loaded, perhaps the disk is full: {reason}") from error
             deviation = largest_deviation(run, layer, section)
         if not deviation <= TOLERANCE:
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")

@@ -80,6 +80,20 @@ def test_a_wrong_export_is_not_put_in_place(clip_set, trained, tmp_path, monkeyp
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_a_model_cut_short_by_a_full_disk_is_one_line(clip_set, trained, tmp_path, monkeypatch, capsys):
+    write = deploy.write_program
+
+    def cut_short(layer, prefix, shape):
+        write(layer, prefix, shape)
+        with open(f"{prefix}.pdiparams", "rb+") as file:
+            file.truncate(1000)
+
+    monkeypatch.setattr(deploy, "write_program", cut_short)
+    assert export(clip_set, trained, tmp_path / "out") == 1
+    assert "error: the exported model cannot be loaded, perhaps the disk is full" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_onnx_without_its_packages_is_one_line(clip_set, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "paddle2onnx", None)
     assert export(clip_set, trained, tmp_path / "out", "--format=onnx") == 1
