@@ -14,7 +14,8 @@ setup(
     packages=find_packages(include=["core*", "models*", "reader*", "metrics*", "engine*", "weights*", "tools*"]),
     python_requires=">=3.9",
     install_requires=[
-        "decord>=0.6",
+        "av>=14.2",
+        'decord>=0.6; sys_platform == "linux" and platform_machine == "x86_64"',  # no wheels elsewhere: PyAV decodes
         "filelock>=3",
         "matplotlib>=3.5",
         "numpy>=1.21",
@@ -27,8 +28,8 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
         "onnx": ["onnxruntime>=1.15", "paddle2onnx>=2.1"],
-        "test": ["pytest>=7.3"],
+        "test": ["imageio-ffmpeg>=0.5", "pytest>=7.3"],
         "visualdl": ["visualdl>=2.5"],
-        "dev": ["pre-commit>=3", "pytest>=7.3", "ruff>=0.17,<0.18"],
+        "dev": ["imageio-ffmpeg>=0.5", "pre-commit>=3", "pytest>=7.3", "ruff>=0.17,<0.18"],
     },
 )

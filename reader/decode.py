@@ -1,130 +1,166 @@
-"""Frames out of files. Each function takes `pick`, which turns the number of frames into the wanted indices.
+"""Frames out of video files: those that a decoder shows which begins at the start, whoever decodes.
 
-decord seeks and decodes only what is wanted. Where it fails, or finds fewer frames than the file's header
-promises, OpenCV reads the whole file in order, as the original does, so that a damaged clip gives the same
-frames as it did there.
+An index (reader.index) tells the frames apart by their time stamps. Where it is sound, decord decodes what needs no
+seek, and PyAV what does, or what decord is not sure to give rightly. Where it is not, PyAV reads in order; where data
+turns out to be damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
 """
 
+import functools
 import io
 import os
+from typing import NamedTuple
 
 import numpy as np
 
+from core.errors import UserError
+from reader import decoders
+from reader.containers import check_file, opened
+from reader.decoders import Damaged, Missed
+from reader.errors import ClipError
+from reader.index import DAMAGED, Index, plan, read_index
 
-class ClipError(Exception):
-    """A clip cannot be read; the message is the reason, without the path."""
+DECODERS = ("decord", "pyav", "opencv")
+_DECORD_CONTAINERS = ("mov", "matroska")  # told by their first bytes: older FFmpegs see the same in them
+_DECORD_PIXELS = ("yuv420p", "yuvj420p")
 
-    expected = True  # the fault of a file, not of the code: no traceback is wanted
+
+class Video(NamedTuple):
+    """What was read of a video file."""
+
+    index: Index
+    frames: int  # that a decoder shows
+    decoder: str  # one of DECODERS
+    in_order: str  # why it was read in order from the start to the end; "" if frames were got by their stamps
 
 
-def read_video(path, pick, promised=None):
-    """Frames of a video file.
+def read_frames(path, sink, decoder=""):
+    """Decode the frames that a sink wants.
 
     Args:
         path: the file.
-        pick: function from the number of decodable frames to a list of indices (repeats allowed).
-        promised: promised_frames(path), if it is known already.
+        sink: object with `begin(count)`, which turns the number of frames into the ascending numbers of those that
+            are wanted and may be called again for another attempt, and `put(row, frame)`, which takes the row-th of
+            them, uint8 [H, W, 3] RGB.
+        decoder: one of DECODERS, and no other; "" asks the environment variable STNET_DECODER and else chooses.
 
     Returns:
-        (frames, places): frames uint8 [K, H, W, 3] RGB, K distinct ones, possibly read-only; places, for each
-        index of pick, the row of its frame.
+        Video.
 
     Raises:
-        ClipError: missing, empty or undecodable file.
+        ClipError: missing, empty or undecodable file, or one that `decoder` cannot be shown to decode rightly.
+        UserError: STNET_DECODER names none of DECODERS.
     """
-    _check_file(path)
-    promised = promised_frames(path) if promised is None else promised
+    decoder = decoder or _decoder_asked_for()
+    with opened(path) as (container, stream):
+        index = read_index(container, stream)
+    doubt = index.doubt
+    if not doubt and decoder != "opencv":
+        try:
+            return Video(index, len(index.stamps), _by_index(path, index, sink, decoder), "")
+        except (Damaged, Missed) as error:
+            doubt = str(error) if isinstance(error, Missed) else f"{DAMAGED}: {error}"
+    if decoder == "decord":
+        raise ClipError(f"decord cannot be shown to give the right frames ({doubt})")
+    return _in_order(path, index, sink, decoder, doubt or "OpenCV was asked for")
+
+
+def _decoder_asked_for():
+    asked = os.environ.get("STNET_DECODER", "")
+    if asked and asked not in DECODERS:
+        raise UserError(f"STNET_DECODER is {asked!r}; expected one of {', '.join(DECODERS)}, or nothing")
+    return asked
+
+
+def _by_index(path, index, sink, decoder):
+    """Decode by stamp. Returns who did. Raises Damaged or Missed."""
+    frames = sink.begin(len(index.stamps))
+    runs = plan(index, frames)
+    unfit = _unfit_for_decord(index)
+    if decoder == "decord" and unfit:
+        raise Missed(unfit)
+    skips = len(runs) > 1 or runs[0].start > 0  # which decord, that must not seek, cannot
+    if decoder == "decord" or not (decoder or unfit or skips):
+        try:
+            decoders.by_decord(path, index, frames, sink.put)
+            return "decord"
+        except Missed:
+            if decoder == "decord":
+                raise
+            sink.begin(len(index.stamps))
+    decoders.by_stamp(path, index, runs, sink.put)
+    return "pyav"
+
+
+def _unfit_for_decord(index):
+    """Why decord is not sure to give the right frames, or to open this file alone; "" if it is."""
+    if not _has_decord():
+        return "decord is not installed"
+    if index.container.split(",")[0] not in _DECORD_CONTAINERS or index.streams > 1:
+        return f"container {index.container}"
+    if index.codec != "h264" or index.pixel_format not in _DECORD_PIXELS:
+        return f"codec {index.codec} with {index.pixel_format}"
+    if index.turned or index.width % 2 or index.height % 2:
+        return "turned or of an odd size"
+    return "" if all(packet.shown for packet in index.packets) else "an edit list"
+
+
+@functools.cache
+def _has_decord():
     try:
-        found = _read_with_decord(path, pick, promised)
-    except Exception as error:  # decord raises its own error type, RuntimeError, IndexError, ...
-        found, reason = None, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    else:
-        reason = "decord finds fewer frames than the header promises"
-    if found is None:
-        found = _read_with_opencv(path, pick)
-    if found is None:
-        raise ClipError(f"no frame can be decoded ({_plain(reason)})")
-    return found
+        import decord  # noqa: F401 (it has no wheels for some machines)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
-def _check_file(path):
-    if os.path.isdir(path):
-        raise ClipError("it is a folder")
-    try:
-        size = os.path.getsize(path)
-    except OSError:
-        raise ClipError("no such file") from None
-    if size == 0:
-        raise ClipError("the file is empty (0 bytes)")
+def _in_order(path, index, sink, decoder, reason):
+    """Decode from the start to the end. Returns a Video."""
+    frames = len(index.stamps) or index.promised
+    attempts = []
+    if decoder != "opencv" and not reason.startswith(DAMAGED) or decoder == "pyav":
+        attempts.append(("pyav", functools.partial(decoders.pyav_frames, path, index.turned)))
+    if decoder != "pyav":
+        attempts.append(("opencv", functools.partial(decoders.opencv_frames, path, index.interlaced)))
+    for name, frames_of in attempts:
+        try:
+            count = decoders.in_order(frames_of, frames, sink)
+        except Damaged as error:
+            reason = f"{DAMAGED}: {error}"
+            continue
+        if count:
+            return Video(index, count, name, reason)
+    raise ClipError(f"no frame can be decoded ({reason})")
 
 
-def promised_frames(path):
-    """Frames that a video's header promises, counted or estimated from its duration; 0 if it cannot be opened."""
-    import cv2  # late: a list can be read, and --help shown, without it
+class Frames:
+    """A sink that keeps all its frames.
 
-    capture = cv2.VideoCapture(path)
-    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
-    capture.release()
-    return int(promised)
+    Args:
+        pick: function from the number of frames to a list of numbers, which may repeat.
+    """
 
+    def __init__(self, pick):
+        self.pick = pick
 
-def _read_with_decord(path, pick, promised):
-    import decord  # late: opened in the worker process
+    def begin(self, count):
+        """The distinct frames of `pick`."""
+        wanted, self.places = np.unique(np.asarray(self.pick(count)), return_inverse=True)
+        self.rows = [None] * len(wanted)
+        return wanted.tolist()
 
-    video = decord.VideoReader(path, num_threads=1)
-    if len(video) < promised:
-        return None
-    wanted, places = np.unique(np.asarray(pick(len(video))), return_inverse=True)
-    return _as_numpy(video.get_batch(wanted)), places.reshape(-1)
-
-
-def _as_numpy(array):
-    """A decord array as NumPy's: read-only, as it is not copied, unless NumPy is older than 1.22."""
-    return np.from_dlpack(_DLPack(array)) if hasattr(np, "from_dlpack") else array.asnumpy()
+    def put(self, row, frame):
+        """Keep a frame."""
+        self.rows[row] = frame
 
 
-class _DLPack:
-    """A decord array as np.from_dlpack takes it: decord has the capsule but not these methods."""
+def read_video(path, pick, decoder=""):
+    """(frames, places): distinct frames, uint8 [K, H, W, 3] RGB, and for each number of `pick` the row of its frame.
 
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **_):
-        """The array as a capsule."""
-        return self.array.to_dlpack()
-
-    def __dlpack_device__(self):
-        """Memory of the processor, number 0."""
-        return 1, 0
-
-
-def _read_with_opencv(path, pick):
-    count = sum(1 for _ in _opencv_frames(path))
-    if count == 0:
-        return None
-    wanted, places = np.unique(np.asarray(pick(count)), return_inverse=True)
-    keep = set(wanted.tolist())
-    frames = [frame[:, :, ::-1] for i, frame in enumerate(_opencv_frames(path)) if i in keep]  # BGR -> RGB
-    return np.stack(frames), places.reshape(-1)
-
-
-def _opencv_frames(path):
-    import cv2
-
-    capture = cv2.VideoCapture(path)
-    try:
-        while True:
-            ok, frame = capture.read()
-            if not ok:
-                return
-            yield frame
-    finally:
-        capture.release()
-
-
-def _plain(reason):
-    """decord's message without the source position in front."""
-    return reason.rsplit("] ", 1)[-1][:200]
+    Arguments and errors as read_frames; `pick` as for Frames.
+    """
+    sink = Frames(pick)
+    read_frames(path, sink, decoder)
+    return np.stack(sink.rows), sink.places.reshape(-1)
 
 
 def read_pickle(path, pick):
@@ -133,7 +169,7 @@ def read_pickle(path, pick):
 
     from reader.pickles import load_clip_pickle
 
-    _check_file(path)
+    check_file(path)
     try:
         with open(path, "rb") as file:
             _, label, jpegs = load_clip_pickle(file.read())

@@ -1,7 +1,7 @@
 """The Kinetics reader: a list of clips as a map-style dataset for paddle.io.DataLoader."""
 
+import logging
 import os
-import random
 import traceback
 from typing import NamedTuple
 
@@ -10,12 +10,13 @@ from paddle.io import Dataset
 
 from core.config import find_file
 from core.registry import Registry
-from reader.decode import ClipError, read_pickle, read_video
+from reader.clip import clip_rng, read_clip
+from reader.errors import ClipError
 from reader.isolate import IsolatedReader, ReaderDied
-from reader.sampling import sample_frames
-from reader.transforms import make_clip, to_super_images
+from reader.transforms import to_super_images
 
 READERS = Registry("reader")
+logger = logging.getLogger("stnet")
 
 
 class Sample(NamedTuple):
@@ -58,6 +59,7 @@ class KineticsDataset(Dataset):
         self.skip = {}  # index -> reason: clips not to be touched again
         self.isolate = False  # read in a process that can be killed; the loader sets it for its workers
         self.reader = None
+        self.by_opencv = set()  # clips that made another decoder hang or crash
 
     def __len__(self):
         """Clips in the list."""
@@ -79,7 +81,7 @@ class KineticsDataset(Dataset):
         if reason:
             return Sample(index, None, -1, reason)
         try:
-            clip, label = self._isolated((index, epoch)) if self.isolate else self.read(index, epoch)
+            clip, label = self._isolated(index, epoch) if self.isolate else self.read(index, epoch)
         except ClipError as error:
             return Sample(index, None, -1, str(error))
         except ReaderDied as error:
@@ -88,31 +90,30 @@ class KineticsDataset(Dataset):
             return Sample(index, None, -1, fatal=f"{self.clips[index].path}: {traceback.format_exc()}")
         return Sample(index, clip, label)
 
-    def _isolated(self, argument):
+    def _isolated(self, index, epoch):
+        """`read` in a process that can be killed; where the decoder hangs or crashes, OpenCV reads in order instead."""
         if self.reader is None:
             self.reader = IsolatedReader(lambda place: self.read(*place), self.clip_shape, self.section.decode_timeout)
-        return self.reader(argument)
+        if index not in self.by_opencv:
+            try:
+                return self.reader((index, epoch))
+            except ReaderDied as error:
+                if self.format == "pkl":
+                    raise
+                logger.warning("%s: %s; OpenCV tries it in order", self.clips[index].path, error)
+                self.by_opencv.add(index)
+        return self.reader((index, epoch, "opencv"))
 
-    def read(self, index, epoch=0):
+    def read(self, index, epoch=0, decoder=""):
         """(clip uint8 [seg_num, 3 * seglen, H, W], label). Raises ClipError."""
-        rng = random.Random(f"{self.seed}/{epoch}/{index}") if self.augment else None
         path, label = self.clips[index]
-        path = find_file(path, self.folder)
-        want = self.section
-
-        def pick(num_frames):
-            segments = sample_frames(num_frames, want.seg_num, want.seglen, self.format, rng)
-            return [i for segment in segments for i in segment]
-
+        rng = clip_rng(self.seed, epoch, index) if self.augment else None
+        clip = read_clip(find_file(path, self.folder), self.section, self.format, rng, decoder)
         if self.format == "pkl":
-            frames, places, label = read_pickle(path, pick)
+            label = clip.label
             if self.num_classes is not None and not 0 <= label < self.num_classes:
                 raise ClipError(f"label {label} is outside 0..{self.num_classes - 1}")
-        else:
-            frames, places = read_video(path, pick)
-        flip_ratio = want.flip_ratio if rng else 0
-        clip = make_clip(frames, places, want.short_size, want.target_size, rng, flip_ratio)
-        return to_super_images(clip, want.seg_num), label
+        return to_super_images(clip.frames, self.section.seg_num), label
 
 
 def list_folder(filelist):

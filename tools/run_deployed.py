@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import yaml
 
+from core.config import ReaderSection
 from core.errors import UserError
 from engine import cli, runtime
 
@@ -40,21 +41,19 @@ def read_description(folder):
 
 def read_clip(video, about):
     """A video as the model's input: normalised float32 [seg_num, 3 * seglen, H, W]. Raises UserError."""
-    from reader.decode import ClipError, read_video
-    from reader.sampling import sample_frames
-    from reader.transforms import make_clip, to_super_images
+    from reader import clip as reading
+    from reader.errors import ClipError
+    from reader.transforms import to_super_images
 
     sampling, transform = about["sampling"], about["transform"]
     seg_num, seglen = sampling["seg_num"], sampling["seglen"]
-
-    def pick(num_frames):
-        return np.concatenate(sample_frames(num_frames, seg_num, seglen, sampling["format"]))
-
+    section = ReaderSection(
+        seg_num=seg_num, seglen=seglen, short_size=transform["short_size"], target_size=transform["target_size"]
+    )
     try:
-        frames, places = read_video(video, pick)
+        clip = to_super_images(reading.read_clip(video, section, sampling["format"]).frames, seg_num)
     except ClipError as error:
         raise UserError(f"{video}: {error}") from None
-    clip = to_super_images(make_clip(frames, places, transform["short_size"], transform["target_size"]), seg_num)
     mean, std = (np.tile(np.float32(transform[key]), seglen)[:, None, None] for key in ("mean", "std"))
     return (clip / np.float32(255) - mean) / std
 

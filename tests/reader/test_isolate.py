@@ -96,16 +96,16 @@ def test_the_child_ends_with_its_parent():
     assert not alive(child)
 
 
-def mischievous(clip_set, monkeypatch, folder, word, **options):
-    """The training loader of the clip set, whose clip 'train 3.mp4' misbehaves."""
-    read_video = kinetics.read_video
+def mischievous(clip_set, monkeypatch, folder, word, spared="", **options):
+    """The training loader of the clip set, whose 'train 3.mp4' misbehaves with every decoder but the spared one."""
+    read_clip = kinetics.read_clip
 
-    def read(path, pick):
-        if path.endswith("train 3.mp4"):
+    def read(path, section, format, rng, decoder=""):
+        if path.endswith("train 3.mp4") and decoder != (spared or "none"):
             misbehave(word)
-        return read_video(path, pick)
+        return read_clip(path, section, format, rng, decoder)
 
-    monkeypatch.setattr(kinetics, "read_video", read)
+    monkeypatch.setattr(kinetics, "read_clip", read)
     overrides = ["TRAIN.decode_timeout=1.0", "TRAIN.num_reader_threads=2", "TRAIN.max_bad_ratio=0.2"]
     config = load_config(clip_set / "tiny.yaml", model_section, overrides)
     return build_loader(config, "train", quarantine=str(folder / "quarantine.list"), **options)
@@ -128,6 +128,16 @@ def test_an_epoch_completes_names_the_clip_and_later_epochs_skip_it(word, clip_s
     assert list(again.dataset.skip) == [3]
     assert indices(again, 0) == others
     assert (tmp_path / "quarantine.list").read_text() == line
+
+
+@pytest.mark.parametrize("word", ["hang", "segfault"])
+def test_a_clip_that_another_decoder_can_read_is_neither_lost_nor_put_into_quarantine(
+    word, clip_set, monkeypatch, tmp_path, caplog
+):
+    made = mischievous(clip_set, monkeypatch, tmp_path, word, spared="opencv")
+    assert indices(made, 0) == indices(made, 1) == list(range(10))
+    assert not (tmp_path / "quarantine.list").exists()
+    assert not caplog.records
 
 
 def test_a_clip_that_is_merely_bad_is_not_put_into_quarantine(clip_set, monkeypatch, tmp_path):

@@ -6,11 +6,18 @@ import pytest
 from PIL import Image
 
 from reader import transforms
-from reader.transforms import crop_corner, make_clip, resize, scaled_size, to_super_images
+from reader.transforms import ClipBuilder, crop_corner, resize, scaled_size, to_super_images
 
 
 def random_frames(seed, count, height, width):
     return np.random.RandomState(seed).randint(0, 256, (count, height, width, 3)).astype(np.uint8)
+
+
+def make_clip(frames, places, *settings, **more):
+    builder = ClipBuilder(len(frames), *settings, **more)
+    for row, frame in enumerate(frames):
+        builder.put(row, frame)
+    return builder.clip(places)
 
 
 def two_passes(frame, size):
@@ -94,7 +101,7 @@ def test_clips_of_usual_sizes_are_what_pillows_two_passes_make(size):
 
 def test_without_weights_that_give_pillows_bits_pillow_enlarges(monkeypatch):
     frames = random_frames(0, 2, 30, 40)
-    monkeypatch.setattr(transforms, "_blends_of", lambda length, scaled: None)
+    monkeypatch.setattr(transforms, "blends_of", lambda length, scaled: None)
     assert np.array_equal(make_clip(frames, [0, 1], 36, 36), plain_clip(frames, [0, 1], 36, 36, None))
 
 

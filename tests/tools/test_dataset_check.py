@@ -4,11 +4,11 @@ import shutil
 import time
 import wave
 
+import numpy as np
 import pytest
 from conftest import tiny_settings, write_config, write_video
 
 from core.errors import UserError
-from reader import decode
 from reader.lists import read_list
 from reader.loader import BadClips
 from tools.dataset import check
@@ -73,7 +73,7 @@ def test_every_problem_is_counted_once(tree, capsys):
         "hang": 0,
         "crash": 0,
     }
-    assert report["notes"] == {"short_clip": 1}
+    assert report["notes"]["short_clip"] == 1
     assert (report["clips"], report["fine"], report["bad"]) == (12, 4, 8)
     assert report["looked_at"] == 10  # all but the missing and the empty one
     found = {finding["path"]: (finding["line"], finding["problem"]) for finding in report["findings"]}
@@ -156,14 +156,14 @@ def test_a_path_listed_twice_is_a_duplicate_but_not_in_quarantine(tmp_path):
 
 def test_a_clip_that_hangs_is_killed_and_costs_only_itself(tmp_path, monkeypatch):
     folder = clean_folder(tmp_path, 6)
-    real = decode.read_video
+    real = check.read_clip
 
-    def hanging(path, pick, promised=None):
+    def hanging(path, *settings):
         if path.endswith("2.mp4"):
             time.sleep(60)
-        return real(path, pick)
+        return real(path, *settings)
 
-    monkeypatch.setattr(decode, "read_video", hanging)
+    monkeypatch.setattr(check, "read_clip", hanging)
     started = time.monotonic()
     code, report = run_check(folder, "--timeout", "1.5", "--workers", "2")
     assert time.monotonic() - started < 20
@@ -171,7 +171,7 @@ def test_a_clip_that_hangs_is_killed_and_costs_only_itself(tmp_path, monkeypatch
     assert [(f["path"], f["problem"]) for f in report["findings"]] == [("2.mp4", "hang")]
     assert report["looked_at"] == 6
     assert run_check(folder, "--timeout", "1.5")[1]["looked_at"] == 0
-    monkeypatch.setattr(decode, "read_video", real)
+    monkeypatch.setattr(check, "read_clip", real)
     code, report = run_check(folder, "--timeout", "30")  # more time: another try
     assert (code, report["looked_at"]) == (0, 1)
 
@@ -183,14 +183,14 @@ def test_a_decoder_that_crashes_costs_one_clip_even_in_a_chunk(tmp_path, monkeyp
         shutil.copy(folder / "0.mp4", folder / f"{i}.mp4")
         lines.append((folder / f"{i}.mp4", 0))
     (folder / "train.list").write_text("".join(f"{path} {label}\n" for path, label in lines))
-    real = decode.read_video
+    real = check.read_clip
 
-    def crashing(path, pick, promised=None):
+    def crashing(path, *settings):
         if path.endswith(("/1.mp4", "/30.mp4")):
             os.kill(os.getpid(), 11)
-        return real(path, pick)
+        return real(path, *settings)
 
-    monkeypatch.setattr(decode, "read_video", crashing)
+    monkeypatch.setattr(check, "read_clip", crashing)
     _, report = run_check(folder, "--workers", "1")
     assert report["problems"]["crash"] == 2
     assert report["problems"]["duplicate"] == 35
@@ -200,10 +200,10 @@ def test_a_decoder_that_crashes_costs_one_clip_even_in_a_chunk(tmp_path, monkeyp
 def test_a_bug_in_the_check_is_not_taken_for_a_bad_clip(tmp_path, monkeypatch):
     folder = clean_folder(tmp_path)
 
-    def wrong(path, pick, promised=None):
+    def wrong(*settings):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(decode, "read_video", wrong)
+    monkeypatch.setattr(check, "read_clip", wrong)
     with pytest.raises(RuntimeError, match="KeyError: 'a bug'"):
         run_check(folder)
 
@@ -222,28 +222,26 @@ def test_pickled_clips_are_checked_with_the_label_inside(tmp_path, videos):
     assert report["looked_at"] == 0
 
 
-def test_frames_are_those_of_the_reader(tmp_path, monkeypatch):
+def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
     from core.config import load_config
     from models import model_section
-    from reader.kinetics import KineticsDataset
+    from reader import kinetics
 
     folder = clean_folder(tmp_path)
-    wanted = []
-    real = decode.read_video
-
-    def noting(path, pick, promised=None):
-        return real(path, lambda n: wanted.append(list(pick(n))) or wanted[-1])
-
-    monkeypatch.setattr(decode, "read_video", noting)
-    monkeypatch.setattr("reader.kinetics.read_video", noting)
-    config = load_config(folder / "tiny.yaml", model_section)
-    clips = read_list(str(folder / "train.list"))
-    dataset = KineticsDataset(clips, config.section("train"), augment=True, folder=str(folder))
-    for index, clip in enumerate(clips):
+    clips = []
+    real = check.read_clip
+    for module in (check, kinetics):
+        monkeypatch.setattr(module, "read_clip", lambda *settings: clips.append(real(*settings)) or clips[-1])
+    section = load_config(folder / "tiny.yaml", model_section).section("train")
+    listed = read_list(str(folder / "train.list"))
+    dataset = kinetics.KineticsDataset(listed, section, augment=True, folder=str(folder))
+    for index, clip in enumerate(listed):
         dataset.read(index)
-        check.examine((str(folder / clip.path), index), check.Sampling("mp4", 2, 2, True))
-    assert wanted[0::2] == wanted[1::2]
-    assert len(wanted) == 6
+        check.examine((str(folder / clip.path), index), check.Reading(section, "mp4", True))
+    assert len(clips) == 6
+    for ours, checked in zip(clips[0::2], clips[1::2]):
+        assert ours.segments == checked.segments
+        assert np.array_equal(ours.frames, checked.frames)
 
 
 def test_an_empty_or_missing_list_is_a_readable_error(tmp_path):
@@ -262,6 +260,36 @@ def test_the_benchmark_runs_and_prints_a_ratio(capsys):
     assert "check / (workers x decord alone) = " in capsys.readouterr().out
 
 
-def test_estimated_frame_counts_are_given_slack():
-    assert [check._slack(name, 300) for name in ("a.mp4", "a.MKV", "a.webm")] == [0, 15, 15]
-    assert check._slack("a.mkv", 10) == 2
+def test_a_clip_that_only_opencv_survives_is_fine_and_noted(tmp_path, monkeypatch):
+    folder = clean_folder(tmp_path)
+    real = check.read_clip
+
+    def crashing(path, section, format, rng, decoder):
+        if path.endswith("/1.mp4") and decoder != "opencv":
+            os.kill(os.getpid(), 11)
+        return real(path, section, format, rng, decoder)
+
+    monkeypatch.setattr(check, "read_clip", crashing)
+    code, report = run_check(folder)
+    assert (code, report["fine"], report["notes"]["decoder_lost"]) == (0, 3, 1)
+    assert report["decoders"]["opencv"] == 1
+
+
+def test_a_matroska_file_cut_in_the_middle_is_short_of_its_header(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "whole.mkv"), "w") as file:
+        stream = file.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for i in range(50):
+            image = np.full((48, 64, 3), 5 * i, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode())
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 6 // 10])
+    (tmp_path / "train.list").write_text("whole.mkv 0\ncut.mkv 1\n")
+    write_config(tmp_path / "tiny.yaml", tiny_settings(tmp_path))
+    _, report = run_check(tmp_path)
+    assert [(f["path"], f["problem"]) for f in report["findings"] if f["problem"] == "short_of_header"] == [
+        ("cut.mkv", "short_of_header")
+    ]

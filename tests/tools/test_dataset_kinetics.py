@@ -179,7 +179,8 @@ def test_probing_finds_what_is_no_video(root):
     assert numbers(root / "out") == {"train": (4, 1, 0, 3)}
     assert lines(root / "out" / "train.list") == [f"{root}/videos/good.mp4 5"]
     reasons = [clip["reason"] for clip in report(root / "out")["unreadable"]]
-    assert reasons == ["OpenCV cannot open it", "OpenCV cannot open it", "the file is empty (0 bytes)"]
+    no_video = "no frame can be decoded (Invalid data found when processing input)"
+    assert reasons == [no_video, no_video, "the file is empty (0 bytes)"]
 
 
 @pytest.mark.parametrize(

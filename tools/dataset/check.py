@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import os
-import random
 import time
 from typing import NamedTuple
 
@@ -15,24 +14,28 @@ from core.config import MODES, load_config
 from core.errors import UserError
 from engine import cli
 from engine.files import prepare_folder
-from reader import decode
-from reader.sampling import sample_frames
+from reader.clip import clip_rng, read_clip
+from reader.errors import ClipError
+from reader.index import DAMAGED
 from tools.dataset import findings
 from tools.dataset.workers import Lost, cores, work_with_progress
 
-_VERSION = 1  # of the records; another one makes every clip be looked at again
+_VERSION = 2  # of the records; another one makes every clip be looked at again
 _HASH_BLOCK = 1 << 20
-# These headers hold a duration, not a number of frames, which is an estimate then.
-_ESTIMATING = (".mkv", ".webm", ".flv", ".wmv", ".ts", ".mpg", ".mpeg")
+_SLACK = 0.05  # share by which frames may end before the duration that a header without their number says
 
 
-class Sampling(NamedTuple):
-    """Which frames the reader takes."""
+class Reading(NamedTuple):
+    """How the reader reads a list."""
 
+    section: object  # core.config.ReaderSection with seg_num and seglen set
     format: str
-    seg_num: int
-    seglen: int
     augment: bool
+
+    def settings(self):
+        """Plain data: what the records depend on."""
+        want = self.section
+        return [_VERSION, self.format, self.augment, want.seg_num, want.seglen, want.short_size, want.target_size]
 
 
 def add_parser(commands):
@@ -76,13 +79,19 @@ def run(args):
     out = args.out or os.path.dirname(os.path.abspath(args.list))
     entries = findings.read_entries(args.list, model.format, labelled, num_classes)
     prepare_out(out)
-    sampling = Sampling(model.format, section.seg_num, section.seglen, args.mode == "train")
+    reading = Reading(section, model.format, args.mode == "train")
     timeout = args.timeout or section.decode_timeout
-    cache = Cache(os.path.join(out, f"{findings.list_name(args.list)}.checked.jsonl"), sampling, timeout)
+    cache = Cache(os.path.join(out, f"{findings.list_name(args.list)}.checked.jsonl"), reading, timeout)
     started = time.monotonic()
-    records, looked_at = look_at(entries, sampling, cache, args.workers, timeout)
+    records, looked_at = look_at(entries, reading, cache, args.workers, timeout)
     found = findings.judge(entries, records, section.seg_num * section.seglen, num_classes)
-    facts = {"mode": args.mode, **sampling._asdict(), "looked_at": looked_at}
+    sampling = {
+        "format": model.format,
+        "seg_num": section.seg_num,
+        "seglen": section.seglen,
+        "augment": reading.augment,
+    }
+    facts = {"mode": args.mode, **sampling, "looked_at": looked_at, "decoders": findings.count_decoders(records)}
     report = findings.write_results(out, args.list, entries, found, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
     print(f"decoded {looked_at} files in {report['seconds']:.1f} s; the results are in {out}")
@@ -97,7 +106,7 @@ def prepare_out(out):
         raise UserError(str(error).replace("--save_dir", "--out")) from None
 
 
-def look_at(entries, sampling, cache, workers, timeout):
+def look_at(entries, reading, cache, workers, timeout):
     """(entry's file -> record, number of files that had to be decoded)."""
     records, tasks, stamps = {}, [], {}
     for index, entry in enumerate(entries):
@@ -110,21 +119,34 @@ def look_at(entries, sampling, cache, workers, timeout):
         else:
             stamps[entry.file] = stamp
             tasks.append((entry.file, index))
-    chunk = max(1, min(16, len(tasks) // (8 * workers)))
-    done = work_with_progress(
-        functools.partial(examine, sampling=sampling),
-        tasks,
-        "check",
-        workers=workers,
-        timeout=timeout,
-        chunk=chunk,
-    )
     with cache:
-        for (file, _), result in done:
-            record = _record(result.problem, result.reason) if isinstance(result, Lost) else result
+        for (file, _), record in _examine_all(tasks, reading, workers, timeout):
             cache.add(file, stamps[file], record)
             records[file] = record
     return records, len(tasks)
+
+
+def _examine_all(tasks, reading, workers, timeout):
+    """(task, record) of each; what makes a decoder hang or crash is tried again by OpenCV, as the reader does."""
+    settings = {"workers": workers, "timeout": timeout}
+    chunk = max(1, min(16, len(tasks) // (8 * workers)))
+    lost = {}
+    look = functools.partial(examine, reading=reading)
+    for task, result in work_with_progress(look, tasks, "check", chunk=chunk, **settings):
+        if not isinstance(result, Lost):
+            yield task, result
+        elif reading.format == "pkl":
+            yield task, _record(result.problem, result.reason)
+        else:
+            lost[task] = result
+    if lost:
+        look = functools.partial(examine, reading=reading, decoder="opencv")
+        for task, result in work_with_progress(look, list(lost), "check again, by OpenCV", **settings):
+            first = lost[task]
+            if isinstance(result, Lost) or result["problem"]:
+                yield task, _record(first.problem, first.reason)
+            else:
+                yield task, {**result, "notes": [*result["notes"], "decoder_lost"]}
 
 
 def _without_decoding(file):
@@ -140,48 +162,63 @@ def _without_decoding(file):
     return None, [status.st_size, status.st_mtime_ns]
 
 
-def _record(problem, reason, frames=0, sha256="", label=None):
-    return {"problem": problem, "reason": reason, "frames": frames, "sha256": sha256, "label": label}
+def _record(problem, reason, frames=0, sha256="", label=None, decoder="", notes=()):
+    return {
+        "problem": problem,
+        "reason": reason,
+        "frames": frames,
+        "sha256": sha256,
+        "label": label,
+        "decoder": decoder,
+        "notes": list(notes),
+    }
 
 
-def examine(task, sampling):
-    """Decode one clip in a worker, by the reader's code and indices.
+def examine(task, reading, decoder=""):
+    """Read one clip in a worker, as the reader does.
 
     Args:
         task: (file, its index in the list, of which the draws of training depend).
-        sampling: Sampling.
+        reading: Reading.
+        decoder: see reader.decode.read_frames.
 
     Returns:
-        dict: problem ("" if none), reason, frames (decodable), sha256, label (the one inside a pickle, or None).
+        dict: problem ("" if none), reason, frames (decodable), sha256, label (the one inside a pickle, or None),
+        decoder (that reads it) and notes (names of findings.NOTES).
     """
     file, index = task
-    rng = random.Random(f"0/0/{index}") if sampling.augment else None
-    count = 0
-
-    def pick(num_frames):
-        nonlocal count
-        count = num_frames
-        segments = sample_frames(num_frames, sampling.seg_num, sampling.seglen, sampling.format, rng)
-        return [i for segment in segments for i in segment]
-
+    rng = clip_rng(0, 0, index) if reading.augment else None
     try:
         sha256 = _sha256(file)
-        if sampling.format == "pkl":
-            label = decode.read_pickle(file, pick)[2]
-            return _record("", "", count, sha256, label)
-        promised = decode.promised_frames(file)
-        decode.read_video(file, pick, promised)
-    except (decode.ClipError, OSError) as error:
+        clip = read_clip(file, reading.section, reading.format, rng, decoder)
+    except (ClipError, OSError) as error:
         silent = "cannot find video stream" in str(error)
         return _record("no_video_stream" if silent else "undecodable", str(error))
-    if count < promised - _slack(file, promised):
-        reason = f"{count} frames can be decoded, the header says {promised}"
-        return _record("short_of_header", reason, count, sha256)
-    return _record("", "", count, sha256)
+    facts = {"frames": clip.num_frames, "sha256": sha256, "label": clip.label}
+    if clip.video is None:
+        return _record("", "", **facts)
+    facts.update(decoder=clip.video.decoder, notes=[*clip.video.index.notes, *_note_order(clip.video)])
+    short = _short_of_header(clip.video)
+    return _record("short_of_header" if short else "", short, **facts)
 
 
-def _slack(file, promised):
-    return max(2, promised // 20) if file.lower().endswith(_ESTIMATING) else 0
+def _note_order(video):
+    """Names of findings.NOTES: how a file was read that could not be read by stamps."""
+    if video.in_order.startswith(DAMAGED):
+        return ["damaged"]
+    return ["in_order"] if video.in_order else []
+
+
+def _short_of_header(video):
+    """What is missing of a video by its container's header; "" if nothing is."""
+    index, damaged = video.index, video.in_order.startswith(DAMAGED)
+    if index.promised > len(index.packets) or (damaged and video.frames < len(index.stamps)):
+        promised = max(index.promised, len(index.stamps))
+        return f"{video.frames} frames can be decoded, the header says {promised}"
+    missing = 0 if index.promised or not index.stamps else index.duration - index.seconds
+    if missing > max(_SLACK * index.duration, 2 * index.seconds / len(index.stamps)):
+        return f"its frames end after {index.seconds:.1f} s, the header says {index.duration:.1f} s"
+    return ""
 
 
 def _sha256(file):
@@ -199,9 +236,9 @@ class Cache:
     only while clips are not given more time.
     """
 
-    def __init__(self, path, sampling, timeout):
+    def __init__(self, path, reading, timeout):
         self.path, self.timeout = path, timeout
-        self.settings = [_VERSION, *sampling]
+        self.settings = reading.settings()
         self.known = {}
         if os.path.exists(path):
             self._load()

@@ -1,6 +1,7 @@
 """What `check` finds about the lines of a list, and the files that say so."""
 
 import os
+from collections import Counter
 from typing import NamedTuple
 
 from core.config import find_file
@@ -19,7 +20,16 @@ PROBLEMS = {
     "hang": "decoding took too long and was stopped",
     "crash": "decoding crashed",
 }
-NOTES = {"short_clip": "fewer frames than seg_num x seglen: the reader repeats some"}
+NOTES = {
+    "short_clip": "fewer frames than seg_num x seglen: the reader repeats some",
+    "edit_list": "parts of the file are not shown, as of a cut by copying",
+    "open_gop": "frames before a key frame that need it",
+    "variable_rate": "frames at uneven distances",
+    "header_count": "other frames than the file's header says, and rightly",
+    "in_order": "no exact index: read from the start to the end",
+    "damaged": "data that is not whole; OpenCV decodes it in order, as the original",
+    "decoder_lost": "another decoder hung or crashed; OpenCV reads it after that",
+}
 
 
 class Entry(NamedTuple):
@@ -94,6 +104,7 @@ def judge(entries, records, needed, num_classes):
                 found.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.path}"))
         if not record["problem"] and record["frames"] < needed:
             found.append(Finding(entry, "short_clip", f"{record['frames']} frames, the reader wants {needed}"))
+        found += [Finding(entry, note, f"read by {record['decoder']}") for note in record["notes"]]
         findings += found
     return findings
 
@@ -140,6 +151,11 @@ def table(report):
     rows += [(name, count, f"{NOTES[name]} (only a note)") for name, count in report["notes"].items() if count]
     lines = [f"{name:<16}{count:>8}  {meaning}" for name, count, meaning in rows]
     return "\n".join([*lines, f"{'fine':<16}{report['fine']:>8}  of {report['clips']} clips"])
+
+
+def count_decoders(records):
+    """Decoder -> number of files that it reads."""
+    return dict(sorted(Counter(record["decoder"] for record in records.values() if record["decoder"]).items()))
 
 
 def _count(findings, names):

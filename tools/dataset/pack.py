@@ -20,15 +20,13 @@ from core.config import find_file
 from core.errors import UserError
 from engine import cli
 from engine.files import claimed, write_atomically
-from reader import decode
+from reader.decode import read_frames
+from reader.errors import ClipError
 from reader.lists import read_list
 from reader.pickles import load_clip_pickle
 from tools.dataset.check import add_worker_flags, prepare_out
 from tools.dataset.findings import list_name
 from tools.dataset.workers import Lost, work_with_progress
-
-_FIRST_FRAMES = 16  # decoded to see how large frames are
-_BLOCK_BYTES = 128 << 20  # of frames in memory at a time
 
 
 def add_parser(commands):
@@ -158,37 +156,34 @@ def pack_clip(task, out, short_side, quality):
         size of the pickle in bytes, or the reason why the clip cannot be packed.
     """
     source, label, name = task
+    sink = Jpegs(short_side, quality)
     try:
-        jpegs = [_jpeg(frame, short_side, quality) for frame in all_frames(source)]
-    except decode.ClipError as error:
+        read_frames(source, sink)
+    except ClipError as error:
         return str(error)
-    data = pickle_clip(os.path.splitext(name)[0], label, jpegs)
+    data = pickle_clip(os.path.splitext(name)[0], label, sink.jpegs)
     write_atomically(os.path.join(out, name), functools.partial(_write_bytes, data=data))
     return len(data)
 
 
-def all_frames(path):
-    """Yield every decodable frame of a video, uint8 [H, W, 3] RGB, without ever holding all of them."""
-    start, count, step = 0, 1, _FIRST_FRAMES
-    while start < count:
-        pick = _Block(start, step)
-        frames, _ = decode.read_video(path, pick)
-        count = pick.count  # a damaged tail can lower it on the way
-        if start < count:
-            yield from frames
-        start += step
-        step = max(1, _BLOCK_BYTES // frames[0].nbytes)
+class Jpegs:
+    """A sink (see reader.decode) that keeps every frame of a video as a JPEG.
 
+    Args:
+        short_side, quality: see pack_clip.
+    """
 
-class _Block:
-    """A `pick` of at most `step` frames from `start` on."""
+    def __init__(self, short_side, quality):
+        self.short_side, self.quality = short_side, quality
 
-    def __init__(self, start, step):
-        self.start, self.step = start, step
+    def begin(self, count):
+        """All frames are wanted."""
+        self.jpegs = [b""] * count
+        return range(count)
 
-    def __call__(self, num_frames):
-        self.count = num_frames
-        return range(min(self.start, num_frames - 1), min(self.start + self.step, num_frames))
+    def put(self, row, frame):
+        """Keep a frame."""
+        self.jpegs[row] = _jpeg(frame, self.short_side, self.quality)
 
 
 def _jpeg(frame, short_side, quality):

@@ -4,14 +4,13 @@ python -m tools.dataset show clip.mp4 --config configs/stnet.yaml --mode test --
 """
 
 import functools
-import random
 from typing import NamedTuple
 
 from core.errors import UserError
 from engine import cli
 from engine.files import write_atomically
-from reader import decode
-from reader.sampling import sample_frames
+from reader.clip import clip_rng, read_clip
+from reader.errors import ClipError
 from tools.dataset.check import add_config_flags, read_config
 
 GAP = 4  # pixels between tiles
@@ -26,6 +25,7 @@ class Block(NamedTuple):
     title: str
     segments: list  # seg_num lists of seglen frame numbers
     frames: object  # uint8 [seg_num * seglen, H, W, 3]
+    seconds: list  # the time of each frame of the file; empty where it is not known
 
 
 def add_parser(commands):
@@ -43,66 +43,40 @@ def run(args):
     """Draw the sheet. Returns the exit code."""
     config = read_config(args)
     mode, train, clip_format = config.section(args.mode), config.section("train"), config.MODEL.format
-    rng = random.Random(f"{args.seed}/0/0")  # the draws that training makes for the first clip of its first epoch
+    rng = clip_rng(args.seed, epoch=0, index=0)  # the draws that training makes for the first clip of its first epoch
     try:
         blocks = [
             read_block(args.clip, mode, clip_format, f"before augmentation: {args.mode}, centre"),
             read_block(args.clip, train, clip_format, f"after augmentation: train, seed {args.seed}", rng),
         ]
-    except decode.ClipError as error:
+    except ClipError as error:
         raise UserError(f"{args.clip}: {error}") from None
-    rate = 0.0 if clip_format == "pkl" else frame_rate(args.clip)
-    sheet = draw_sheet(blocks, args.tile, rate)
+    sheet = draw_sheet(blocks, args.tile)
     write_atomically(args.out, functools.partial(sheet.save, format="PNG"))
     print(f"wrote {args.out}: {sheet.width} x {sheet.height} pixels, a row for each super-image")
     return 0
 
 
 def read_block(path, section, format, title, rng=None):
-    """Read a clip as a section of the configuration says.
-
-    Args:
-        path: the clip.
-        section: core.config.ReaderSection with seg_num and seglen set.
-        format: "mp4" or "pkl".
-        title: heading.
-        rng: random.Random augments as training does; None takes the centre.
-
-    Returns:
-        Block. Raises reader.decode.ClipError.
-    """
-    from reader.transforms import make_clip
-
-    segments = []
-
-    def pick(num_frames):
-        segments[:] = sample_frames(num_frames, section.seg_num, section.seglen, format, rng)
-        return [i for segment in segments for i in segment]
-
-    read = decode.read_pickle if format == "pkl" else decode.read_video
-    frames, places = read(path, pick)[:2]
-    flip_ratio = section.flip_ratio if rng else 0
-    clip = make_clip(frames, places, section.short_size, section.target_size, rng, flip_ratio)
-    return Block(title, segments, clip)
+    """The Block of a clip as a section of the configuration says. Arguments and errors as reader.clip.read_clip."""
+    clip = read_clip(path, section, format, rng)
+    return Block(title, clip.segments, clip.frames, _seconds(clip))
 
 
-def frame_rate(path):
-    """Frames a second by the file's header, 0 if it does not say."""
-    import cv2
-
-    capture = cv2.VideoCapture(path)
-    rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
-    capture.release()
-    return rate
+def _seconds(clip):
+    """The time of each frame, from the first one on, by its stamp; empty where there are none."""
+    index = clip.video and clip.video.index
+    if not index or len(index.stamps) != clip.num_frames:
+        return []
+    return [float((stamp - index.stamps[0]) * index.time_base) for stamp in index.stamps]
 
 
-def draw_sheet(blocks, tile, rate):
+def draw_sheet(blocks, tile):
     """One PIL image: blocks below each other, a row a segment, a column a frame.
 
     Args:
         blocks: list of Block.
         tile: pixels of a frame's side.
-        rate: frames a second, for the times; 0: without times.
     """
     from PIL import Image, ImageDraw
 
@@ -112,7 +86,7 @@ def draw_sheet(blocks, tile, rate):
     top = 0
     for block in blocks:
         pen.text((GAP, top + GAP), block.title, fill=_INK)
-        _draw_tiles(sheet, pen, block, tile, rate, top + TITLE)
+        _draw_tiles(sheet, pen, block, tile, top + TITLE)
         top += block_size(block, tile)[1]
     return sheet
 
@@ -123,7 +97,7 @@ def block_size(block, tile):
     return GAP + columns * (tile + GAP), TITLE + rows * (tile + STRIP + GAP)
 
 
-def _draw_tiles(sheet, pen, block, tile, rate, top):
+def _draw_tiles(sheet, pen, block, tile, top):
     from PIL import Image
 
     seglen = len(block.segments[0])
@@ -132,4 +106,5 @@ def _draw_tiles(sheet, pen, block, tile, rate, top):
         x, y = GAP + column * (tile + GAP), top + row * (tile + STRIP + GAP)
         sheet.paste(Image.fromarray(frame).resize((tile, tile), Image.BILINEAR), (x, y))
         index = block.segments[row][column]
-        pen.text((x, y + tile + 1), f"{index}  {index / rate:.2f} s" if rate else str(index), fill=_INK)
+        time = f"  {block.seconds[index]:.2f} s" if block.seconds else ""
+        pen.text((x, y + tile + 1), f"{index}{time}", fill=_INK)

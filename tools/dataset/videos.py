@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from core.errors import UserError
 from engine.progress import Progress
+from reader.containers import opened
+from reader.errors import ClipError
 from reader.lists import VIDEO_SUFFIXES
 
 logger = logging.getLogger("stnet")
@@ -126,7 +128,7 @@ def sort_out(entries, probe=False):
 
     Args:
         entries: list of Entry.
-        probe: also open each file with OpenCV and decode one frame; otherwise only its size is looked at.
+        probe: also open each file and decode one frame; otherwise only its size is looked at.
 
     Returns:
         Findings, each in the order of the entries.
@@ -171,12 +173,12 @@ def _problem(path, probe):
 
 
 def _header_problem(path):
-    import cv2  # late: --help is instant
+    import av  # late: --help is instant
 
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     try:
-        if not capture.isOpened():
-            return "OpenCV cannot open it"
-        return "" if capture.grab() else "no frame can be decoded"
-    finally:
-        capture.release()
+        with opened(path) as (container, stream):
+            return "" if next(container.decode(stream), None) else "no frame can be decoded"
+    except ClipError as error:
+        return str(error)
+    except av.error.FFmpegError as error:
+        return f"no frame can be decoded ({error.strerror})"

@@ -1,0 +1,63 @@
+"""What FFmpeg may open for this project: ordinary media files by ordinary demuxers, and nothing that those name."""
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+
+from reader.errors import ClipError
+
+# Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp), picture sequences (image2), devices
+# and formats that are programs (lavfi, avisynth, vapoursynth) are not among them.
+DEMUXERS = (
+    "3dostr,amv,apng,asf,av1,avi,avs2,avs3,cavsvideo,dirac,dnxhd,dv,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,"
+    "matroska,webm,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,vc1test,"
+    "vvc,wtv,yuv4mpegpipe,"
+    "aac,ac3,aiff,amr,flac,mp3,w64,wav"  # without video: they get a message of their own
+)
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+
+
+@contextmanager
+def opened(path):
+    """A media file as PyAV's container, its first video stream and nothing else to be read.
+
+    Yields:
+        (av.container.InputContainer, av.video.stream.VideoStream).
+
+    Raises:
+        ClipError: missing, empty, not a regular file, not one of the DEMUXERS' formats, or without video.
+    """
+    import av  # late: opened in the worker process
+
+    check_file(path)
+    try:
+        container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise ClipError(f"no frame can be decoded ({_reason(error)})") from None
+    with container:
+        stream = next(iter(container.streams.video), None)
+        if stream is None:
+            raise ClipError("no frame can be decoded (cannot find video stream)")
+        stream.codec_context.thread_count = 1  # the reader's processes are many
+        yield container, stream
+
+
+def check_file(path):
+    """Raises ClipError unless the path is a regular file that holds something."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        raise ClipError("no such file") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ClipError("it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise ClipError("it is not a regular file")
+    if status.st_size == 0:
+        raise ClipError("the file is empty (0 bytes)")
+
+
+def _reason(error):
+    if getattr(error, "errno", None) == errno.EINVAL:  # what a format outside the whitelist gives
+        return "its format is none of a video file, a playlist perhaps"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,305 @@
+"""Three decoders that give the same frames: decord and PyAV by an index, PyAV and OpenCV in order.
+
+Each takes a sink: `begin(count)` turns the number of frames into the ascending numbers of those that are wanted, anew
+for each attempt, and `put(row, frame)` takes the row-th of them, uint8 [H, W, 3] RGB.
+"""
+
+import bisect
+import os
+import re
+from contextlib import contextmanager
+
+import numpy as np
+
+from reader.containers import DEMUXERS, opened
+from reader.errors import ClipError
+
+_BT601 = 5  # FFmpeg's number of the colour matrix
+_UNSPECIFIED = 2
+_FULL_RANGE = 2
+_FFMPEG_8 = 62  # the major version of its libavcodec
+_SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that can leave out what nothing refers to
+
+
+class Missed(Exception):
+    """The frames did not come as the index says; the message is the reason."""
+
+
+class Damaged(Exception):
+    """The decoder met data that is not whole; the message is the reason."""
+
+
+def by_decord(path, index, frames, put):
+    """Frames from the start on, without a seek: decord's are not exact.
+
+    Raises:
+        Missed: other frames than the index has, or decord failed.
+    """
+    import decord  # late: opened in the worker process
+
+    try:
+        video = decord.VideoReader(os.path.abspath(path), num_threads=1)
+        if len(video) != len(index.stamps):
+            raise Missed(f"decord counts {len(video)} frames")
+        seconds = np.array([float(index.stamps[frame] * index.time_base) for frame in frames])
+        if not np.allclose(video.get_frame_timestamp(frames)[:, 0], seconds, rtol=1e-6, atol=1e-3):
+            raise Missed("decord has other time stamps")
+        keys = sorted(video.get_key_indices())
+        place = 0
+        for row, frame in enumerate(frames):
+            _advance(video, keys, place, frame)
+            array = _as_numpy(video.next())
+            if array.shape != (index.height, index.width, 3):
+                raise Missed(f"decord gives frames of shape {array.shape}")
+            put(row, array)
+            place = frame + 1
+    except (decord.DECORDError, RuntimeError, IndexError, StopIteration) as error:
+        raise Missed(_first_line(error)) from None
+
+
+def _advance(video, keys, place, frame):
+    """Let decord go from a place to a frame without a seek, which its skip_frames makes where it passes a key frame."""
+    for key in keys[bisect.bisect_right(keys, place) : bisect.bisect_right(keys, frame)]:
+        if key - 1 > place:
+            video.skip_frames(key - 1 - place)
+        video.next()
+        place = key
+    if frame > place:
+        video.skip_frames(frame - place)
+
+
+def by_stamp(path, index, runs, put):
+    """Frames by PyAV: for each run seek to its key frame, decode on, and take those with the right stamps.
+
+    Args:
+        runs: of reader.index.plan.
+
+    Raises:
+        Missed: a frame did not come, or the packets are not those of the index.
+        Damaged
+    """
+    row = 0
+    with opened(path) as (container, stream), _decoding_errors():
+        converter = Converter(stream, index.turned)
+        for run in runs:
+            rows = {index.stamps[frame]: row + i for i, frame in enumerate(run.frames)}
+            row += len(rows)
+            _decode_run(_packets(container, stream, index, run.start), stream, index, rows, converter, put)
+
+
+def _packets(container, stream, index, start):
+    """The stream's packets from a place on, each compared with the index, and at the end None."""
+    place = 0
+    if start:
+        places = {packet.stamp: place for place, packet in enumerate(index.packets)}
+        container.seek(index.packets[start].stamp, stream=stream)
+        place = None
+    for packet in container.demux(stream):
+        if packet.size == 0 and packet.dts is None:
+            break
+        if place is None:
+            landed = places.get(packet.pts, -1)
+            if landed < start:
+                continue
+            if landed > start:
+                raise Missed("a seek leads past its key frame")
+            place = start
+        known = index.packets[place]
+        if (packet.pts, packet.size) != (known.stamp, known.size):
+            raise Missed("the packets are not those of the index")
+        yield packet
+        place += 1
+    yield None
+
+
+def _decode_run(packets, stream, index, rows, converter, put):
+    context = stream.codec_context
+    skipping, last = index.codec in _SKIPPING, None
+    for packet in packets:
+        if skipping and packet is not None:
+            context.skip_frame = "DEFAULT" if packet.pts in rows else "NONREF"
+        for frame in context.decode(packet):
+            if frame.is_corrupt:
+                raise Damaged("a frame that is not whole")
+            if (frame.width, frame.height) != (index.width, index.height):
+                raise Missed("frames of another size")
+            if last is not None and frame.pts <= last:
+                raise Missed("frames come in another order than their stamps")
+            last = frame.pts
+            if frame.pts in rows:
+                put(rows.pop(frame.pts), converter.rgb(frame))
+        if not rows:
+            return
+    raise Missed(f"{len(rows)} frames did not come")
+
+
+def in_order(frames_of, expected, sink):
+    """Frames by their place in the file, whose number is known at the end only.
+
+    Args:
+        frames_of: function without arguments that begins anew: an iterator over functions that give a frame.
+        expected: their likely number; where it is right, one pass is enough.
+        sink: see above.
+
+    Returns:
+        the number of frames; 0 if there are none.
+    """
+    while True:
+        rows = {frame: row for row, frame in enumerate(sink.begin(expected))} if expected else {}
+        count = 0
+        for number, frame in enumerate(frames_of()):
+            if number in rows:
+                sink.put(rows[number], frame())
+            count = number + 1
+        if count in (0, expected):
+            return count
+        expected = count
+
+
+def pyav_frames(path, turned=0):
+    """Iterator for `in_order`, by PyAV. Raises Damaged."""
+    with opened(path) as (container, stream), _decoding_errors():
+        converter = Converter(stream, turned)
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise Damaged("a frame that is not whole")
+            yield lambda frame=frame: converter.rgb(frame)
+
+
+def opencv_frames(path, interlaced=False):
+    """Iterator for `in_order`, by OpenCV, as the original reads.
+
+    Raises:
+        ClipError: `interlaced` frames, which this OpenCV would turn black.
+    """
+    import cv2
+
+    if interlaced and _opencv_ffmpeg() >= _FFMPEG_8:
+        raise ClipError(f"OpenCV {cv2.__version__} cannot convert interlaced frames")
+
+    with _opencv_options():
+        capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+    try:
+        while capture.grab():
+            ok, frame = capture.retrieve()
+            if not ok:
+                return
+            yield lambda frame=frame: cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+class Converter:
+    """Frames of PyAV as OpenCV gives them: the same filter of the chroma, colour matrix and turning.
+
+    Frames marked as interlaced are converted as whole ones: the original's OpenCV did, though newer releases of
+    FFmpeg's scaler convert field by field or, within OpenCV 5, not at all.
+    """
+
+    def __init__(self, stream, turned):
+        self.stream, self.turned = stream, turned
+        self.graph = None
+
+    def rgb(self, frame):
+        """uint8 [H, W, 3] RGB of an av.VideoFrame."""
+        import cv2
+
+        if frame.interlaced_frame:
+            frame = self._whole(frame)
+        image = cv2.cvtColor(
+            frame.to_ndarray(format="bgr24", interpolation="BICUBIC", **_colours(frame)), cv2.COLOR_BGR2RGB
+        )
+        turn = {
+            90: cv2.ROTATE_90_CLOCKWISE,
+            180: cv2.ROTATE_180,
+            270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+        }.get(self.turned)
+        return image if turn is None else cv2.rotate(image, turn)
+
+    def _whole(self, frame):
+        """The frame without its mark of being interlaced."""
+        import av
+
+        shape = frame.width, frame.height, frame.format.name
+        if self.graph is None or self.shape != shape:
+            self.graph, self.shape = av.filter.Graph(), shape
+            source = self.graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=self.stream.time_base
+            )
+            mark, sink = self.graph.add("setfield", "mode=prog"), self.graph.add("buffersink")
+            source.link_to(mark)
+            mark.link_to(sink)
+            self.graph.configure()
+        self.graph.push(frame)
+        return self.graph.pull()
+
+
+def _colours(frame):
+    """Arguments of to_ndarray by which every PyAV heeds the frame's colour matrix; those before 17 do only if told."""
+    if frame.colorspace in (_UNSPECIFIED, _BT601):
+        return {}
+    full = int(frame.color_range) == _FULL_RANGE
+    return {
+        "src_colorspace": int(frame.colorspace),
+        "dst_colorspace": _BT601,
+        **({"src_color_range": _FULL_RANGE} if full else {}),
+    }
+
+
+@contextmanager
+def _decoding_errors():
+    """FFmpeg's errors as Damaged."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise Damaged(error.strerror or str(error)) from None
+
+
+def _opencv_ffmpeg():
+    """Major version of the libavcodec that OpenCV was built with; 0 if it does not say."""
+    import cv2
+
+    found = re.search(r"avcodec:\s*YES \((\d+)", cv2.getBuildInformation())
+    return int(found.group(1)) if found else 0
+
+
+@contextmanager
+def _opencv_options():
+    """The whitelists of reader.containers for OpenCV, which takes them from the environment alone."""
+    name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+    before = os.environ.get(name)
+    os.environ[name] = f"protocol_whitelist;file|format_whitelist;{DEMUXERS}"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _as_numpy(array):
+    """A decord array as NumPy's: read-only, as it is not copied, unless NumPy is older than 1.22."""
+    return np.from_dlpack(_DLPack(array)) if hasattr(np, "from_dlpack") else array.asnumpy()
+
+
+class _DLPack:
+    """A decord array as np.from_dlpack takes it: decord has the capsule but not these methods."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **_):
+        """The array as a capsule."""
+        return self.array.to_dlpack()
+
+    def __dlpack_device__(self):
+        """Memory of the processor, number 0."""
+        return 1, 0
+
+
+def _first_line(error):
+    """decord's message without the source position in front."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rsplit("] ", 1)[-1][:200]

@@ -1,0 +1,106 @@
+"""Enlarging frames with Pillow's bits, several at a time: blends of whole rows and columns by OpenCV."""
+
+import functools
+import math
+import threading
+
+import numpy as np
+
+CHUNK = 25  # frames enlarged together: many, as each call costs, but not more than the processor's cache holds
+_UNIT = 1 << 22  # Pillow's weights are whole multiples of 1 / _UNIT
+_NUDGE = 2.0**-14  # Pillow rounds n + 1/2 up, also where float32 falls a little short of it
+_scratch = threading.local()  # see _memory
+
+
+def enlarge(planes, frames, columns, rows):
+    """Fill planes, uint8 [K, 3, h, w], with frames, uint8 [K, H, W, 3], that grow.
+
+    `columns` and `rows` are the blends (see blends_of) of the old ones that make the new ones.
+
+    One call blends a column, or row, of all frames: what it blends is turned so that it lies together in memory.
+    """
+    import cv2
+
+    count, height, width, _ = frames.shape
+    # [K, H, W, 3] -> [W, 3K, H]
+    turned = _memory("turned", width, 3 * count, height)
+    cv2.transpose(frames.reshape(count * height, width * 3), dst=turned.reshape(width * 3, count * height))
+    wide = _memory("wide", len(columns), 3 * count, height)
+    _blend(turned, columns, wide)
+    # [w, 3K, H] -> [H, 3K, w], where now the colours of a frame lie together
+    turned = _memory("turned", height, 3 * count, len(columns))
+    for i in range(3 * count):
+        colour, frame = divmod(i, count)
+        cv2.transpose(wide[:, i], dst=turned[:, 3 * frame + colour])
+    lines = planes.reshape(3 * count, len(rows), len(columns)).transpose(1, 0, 2)  # [K, 3, h, w] -> [h, 3K, w]
+    _blend(turned, rows, lines)
+
+
+def _memory(name, *shape):
+    """uint8 array, uninitialised, in memory that the thread's next call uses again: fresh memory costs more time."""
+    size = math.prod(shape)
+    if getattr(_scratch, name, np.empty(0)).size < size:
+        setattr(_scratch, name, np.empty(size, np.uint8))
+    return getattr(_scratch, name)[:size].reshape(shape)
+
+
+def _blend(lines, blends, out):
+    """Fill out[i], uint8 [M, N], with the i-th of the blends of `lines`."""
+    import cv2
+
+    for line, (first, second, share, rest) in zip(out, blends):
+        cv2.addWeighted(lines[first], share, lines[second], rest, _NUDGE, dst=line)
+
+
+@functools.cache
+def blends_of(length, scaled):
+    """How Pillow's bilinear filter makes `scaled` pixels out of `length`, where these are not more.
+
+    Returns:
+        list of (index, index, weight, weight): for each new pixel the two old ones that it blends, and the weights
+        for cv2.addWeighted; None if there are more old pixels, or Pillow's bits cannot be had so.
+    """
+    if scaled < length:
+        return None
+    blends = []
+    for i in range(scaled):
+        centre = (i + 0.5) * (length / scaled)
+        first = max(int(centre - 0.5), 0)
+        second = min(first + 1, length - 1)
+        share = max(0.0, 1 - abs(first - centre + 0.5))
+        rest = max(0.0, 1 - abs(second - centre + 0.5)) if second > first else 0.0
+        weights = _float_weights(share / (share + rest), rest / (share + rest))
+        if weights is None:
+            return None
+        blends.append((first, second, *weights))
+    return blends
+
+
+@functools.cache
+def _float_weights(share, rest):
+    """Weights with which cv2.addWeighted makes of every two bytes what Pillow makes of them; None if none are found.
+
+    Pillow rounds its weights to 22 bits, adds up integers and rounds halves up. float32 can only differ from that
+    where the sum is next to n + 1/2, and there the rounding of the weights decides, by as little as 1 / _UNIT. So
+    what the rounding did to the weights is exaggerated until all 65,536 pairs of bytes come out right, with room on
+    both sides for processors that round a float sum differently.
+    """
+    import cv2
+
+    fixed = [int(weight * _UNIT + 0.5) for weight in (share, rest)]
+    byte = np.arange(256, dtype=np.int32)
+    sums = _memory("sums", 256, 4 * 256).view(np.int32)
+    np.add(byte[:, None] * fixed[0], byte * fixed[1] + _UNIT // 2, out=sums)
+    wanted = np.right_shift(sums, 22, out=sums).astype(np.uint8)
+    first, second = _every_two_bytes()
+    for factor in (1, 64, 512):
+        weights = [weight + factor * (whole / _UNIT - weight) for weight, whole in zip((share, rest), fixed)]
+        found = [cv2.addWeighted(first, weights[0], second, weights[1], _NUDGE * room) for room in (0.5, 1.5)]
+        if all(np.array_equal(one, wanted) for one in found):
+            return weights
+    return None
+
+
+@functools.cache
+def _every_two_bytes():
+    return np.indices((256, 256), np.uint8)

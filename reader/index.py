@@ -1,0 +1,232 @@
+"""An exact index of a video: which frames a decoder that begins at the start will show, and where each can be got.
+
+The packets are read once, nearly without decoding. Those that the container wants shown, sorted by their presentation
+stamps, are the frames in order, as long as each packet is one frame and its stamp tells it from all others; where that
+is not sure, `doubt` says why, and the frames must be read in order.
+"""
+
+from typing import NamedTuple
+
+from reader.bitstream import is_random_access, is_shown, is_whole, nal_length_size
+from reader.errors import ClipError
+
+# Codecs of which a packet holds one frame, by FFmpeg's names.
+_ONE_FRAME_A_PACKET = {
+    "av1",
+    "dnxhd",
+    "ffv1",
+    "h264",
+    "hevc",
+    "mjpeg",
+    "mpeg1video",
+    "mpeg2video",
+    "mpeg4",
+    "prores",
+    "vp8",
+    "vp9",
+}
+_SEEKABLE = ("mov", "matroska")  # containers with an index of their own, by which a seek is exact
+_TINY_MPEG4 = 16  # bytes: a packet of MPEG-4 as short as that can be one that shows nothing
+_STEADY = 0.02  # share by which the distance of two frames may differ from the usual one at a constant rate
+DAMAGED = "damaged"  # how the doubt of a damaged file begins
+_NEAR = 8  # packets that are decoded rather than sought over
+
+
+class Packet(NamedTuple):
+    """A packet of the video, in the order of decoding."""
+
+    stamp: int  # presentation time, in units of the stream's time base; None if the container gives none
+    size: int  # bytes
+    random_access: bool  # frames from its stamp on can be decoded from here
+    shown: bool  # it is a frame that the container wants shown
+
+
+class Index(NamedTuple):
+    """What is known of a video without decoding it."""
+
+    container: str  # FFmpeg's name of the demuxer
+    streams: int  # of video in the file
+    codec: str
+    pixel_format: str
+    width: int  # of the first frame, before it is turned
+    height: int
+    turned: int  # degrees clockwise by which it must be turned to be upright
+    interlaced: bool
+    time_base: object  # Fraction: seconds a unit of the stamps
+    promised: int  # frames by the container's header; 0 if it does not say
+    duration: float  # seconds, by the container's header; 0 if it does not say
+    packets: list  # of Packet
+    stamps: list  # of the frames, in order
+    doubt: str  # why frames cannot be got by stamp; "" if they can
+    notes: tuple  # what a person may want to know of the file
+
+    @property
+    def seconds(self):
+        """From the first frame to the end of the last."""
+        shown = self.stamps[-1] - self.stamps[0] if self.stamps else 0
+        return float(shown * self.time_base) * len(self.stamps) / max(1, len(self.stamps) - 1)
+
+    @property
+    def seekable(self):
+        """Whether the container finds a packet by its stamp."""
+        return self.container.split(",")[0] in _SEEKABLE
+
+
+class Run(NamedTuple):
+    """Frames that are decoded in one go."""
+
+    start: int  # packet to begin with
+    frames: list  # numbers of the frames
+
+
+def read_index(container, stream):
+    """The Index of a stream.
+
+    Args:
+        container, stream: from reader.containers.opened; they are at the end of the file afterwards.
+
+    Raises:
+        ClipError: not a single packet can be read.
+    """
+    codec = stream.codec_context.codec.canonical_name
+    packets, decode_stamps, first, damage = _read_packets(container, stream, codec)
+    if not packets:
+        raise ClipError(f"no frame can be decoded ({damage or 'no packet of the video can be read'})")
+    stamps = sorted(packet.stamp for packet in packets if packet.shown and packet.stamp is not None)
+    context = stream.codec_context
+    return Index(
+        container=container.format.name,
+        streams=len(container.streams.video),
+        codec=codec,
+        pixel_format=first.format.name if first else context.pix_fmt or "",
+        width=first.width if first else context.width,
+        height=first.height if first else context.height,
+        turned=-round(first.rotation) % 360 if first else 0,
+        interlaced=bool(first and first.interlaced_frame),
+        time_base=stream.time_base,
+        promised=stream.frames,
+        duration=(container.duration or 0) / 1e6,
+        packets=packets,
+        stamps=stamps,
+        doubt=damage or _doubt(codec, packets, decode_stamps, first, context.has_b_frames),
+        notes=_notes(packets, stamps, stream.frames),
+    )
+
+
+def _read_packets(container, stream, codec):
+    """(packets, their decoding stamps, the first frame that could be decoded or None, damage or "")."""
+    import av
+
+    length_size = nal_length_size(codec, stream.codec_context.extradata)
+    packets, decode_stamps, first, damage, marked = [], [], None, "", False
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 and packet.dts is None:
+                break  # the end
+            random_access = packet.is_keyframe and is_random_access(codec, packet, length_size)
+            shown = not packet.is_discard and is_shown(codec, packet)
+            packets.append(Packet(packet.pts, packet.size, random_access, shown))
+            decode_stamps.append(packet.dts)
+            if not damage and not is_whole(packet, length_size):
+                damage = DAMAGED
+            marked = marked or packet.is_corrupt
+            if first is None and not damage:
+                first = next(iter(packet.decode()), None)
+    except av.error.FFmpegError as error:
+        damage = f"{DAMAGED}: {error.strerror}"
+    if marked and not damage:
+        damage = "packets that the container marks as damaged"
+    return packets, decode_stamps, first, damage
+
+
+def _doubt(codec, packets, decode_stamps, first, reorders):
+    """Why the frames cannot be got by stamp; "" if they can."""
+    if codec not in _ONE_FRAME_A_PACKET:
+        return f"a packet of {codec} need not be one frame"
+    if codec == "mpeg4" and any(packet.size < _TINY_MPEG4 for packet in packets):
+        return "packets of MPEG-4 that may show nothing"
+    if first is not None and first.interlaced_frame:
+        return "interlaced"  # a packet may be half a frame
+    return _doubt_of_stamps(packets, decode_stamps, reorders) or _doubt_of_order(codec, packets)
+
+
+def _doubt_of_stamps(packets, decode_stamps, reorders):
+    stamps = [packet.stamp for packet in packets if packet.shown]
+    known = [stamp for stamp in decode_stamps if stamp is not None]  # Matroska leaves out the first ones
+    if None in stamps or not known:
+        return "packets without time stamps"
+    if len(set(stamps)) < len(stamps):
+        return "time stamps that repeat"
+    if any(later <= earlier for earlier, later in zip(known, known[1:])):
+        return "time stamps that go back"
+    if reorders and stamps == sorted(stamps):
+        return "time stamps of the order of decoding"
+    return ""
+
+
+def _doubt_of_order(codec, packets):
+    places = [place for place, packet in enumerate(packets) if packet.shown]
+    if not packets[0].random_access:
+        return "it does not begin with a key frame"
+    if any(packets[place].stamp < packets[0].stamp for place in places):
+        return "frames before the first key frame"
+    if places and places[-1] - places[0] >= len(places) and codec != "vp8":
+        return "parts in the middle that are not shown"
+    return ""
+
+
+def _notes(packets, stamps, promised):
+    """Facts about a file that is not wrong: names of tools.dataset.findings.NOTES."""
+    steps = sorted(later - earlier for earlier, later in zip(stamps, stamps[1:]))
+    usual = steps[len(steps) // 2] if steps else 0
+    facts = {
+        "edit_list": not all(packet.shown for packet in packets),
+        "open_gop": _has_leading_frames(packets),
+        "variable_rate": bool(steps) and steps[-1] - steps[0] > max(1, 2 * _STEADY * usual),
+        "header_count": promised not in (0, len(stamps)),
+    }
+    return tuple(name for name, is_so in facts.items() if is_so)
+
+
+def _has_leading_frames(packets):
+    """Whether frames come after a key frame that are shown before it: an open group of pictures."""
+    key = None
+    for packet in packets:
+        if packet.stamp is None:
+            continue
+        if packet.random_access:
+            key = packet.stamp
+        elif key is not None and packet.stamp < key:
+            return True
+    return False
+
+
+def plan(index, frames):
+    """How to get frames by stamp: runs of packets, each from a key frame on.
+
+    Args:
+        index: Index without doubt.
+        frames: numbers of the frames, ascending.
+
+    Returns:
+        list of Run.
+    """
+    place_of = {packet.stamp: place for place, packet in enumerate(index.packets) if packet.shown}
+    runs, last = [], -1
+    for frame in frames:
+        stamp = index.stamps[frame]
+        place = place_of[stamp]
+        start = _entry(index.packets, place, stamp) if index.seekable else 0
+        if runs and start <= last + _NEAR:
+            runs[-1].frames.append(frame)
+        else:
+            runs.append(Run(start if start > _NEAR else 0, [frame]))
+        last = max(last, place)
+    return runs
+
+
+def _entry(packets, place, stamp):
+    """Place of the last packet, at `place` or before, from which the frame with the stamp can be decoded."""
+    while not (packets[place].random_access and packets[place].stamp <= stamp):
+        place -= 1
+    return place
