@@ -1,0 +1,144 @@
+"""Makes the corpus: small videos of every encoding in recipes.py, each frame of a file unlike all others of it.
+
+    python tests/corpus/make.py FOLDER [PATTERN ...]
+
+The files are the same ones each time, for one version of ffmpeg; it is that of the imageio-ffmpeg wheel.
+"""
+
+import concurrent.futures
+import fnmatch
+import itertools
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio_ffmpeg
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recipes import FAMILIES  # noqa: E402
+
+QUIET = ["-nostdin", "-y", "-loglevel", "error"]
+
+
+class Recipe(NamedTuple):
+    """How one file is made: its name, its steps (lists of words, see `_run_step`) and the set of its tags."""
+
+    name: str
+    steps: tuple
+    tags: frozenset
+
+
+class Source:
+    """`{src:size=96x64 rate=25 frames=50 pix=yuv420p seed=1}`: a moving picture with noise; keys are optional."""
+
+    def __format__(self, spec):
+        have = {"size": "96x64", "rate": "25", "frames": "50", "pix": "yuv420p", "seed": "1"}
+        have.update(pair.split("=") for pair in spec.split())
+        graph = (
+            "testsrc2=s={size}:r={rate},trim=end_frame={frames},noise=alls=24:allf=t:all_seed={seed},"
+            "hue=h=50*{seed},format={pix}"
+        )
+        return f"-f lavfi -i '{graph.format(**have)}'"
+
+
+class Encoder:
+    """`{x264:keyint=12:bframes=2}`: an encoder that takes its own parameters joined by colons."""
+
+    def __init__(self, options, flag, always):
+        self.options, self.flag, self.always = options, flag, always
+
+    def __format__(self, spec):
+        return f"{self.options} {self.flag} {':'.join(filter(None, [self.always, spec]))}"
+
+
+WORDS = {
+    "src": Source(),
+    "tone": "-f lavfi -i sine=frequency=440:duration=2",
+    "x264": Encoder("-c:v libx264 -preset veryfast", "-x264-params", "threads=1:scenecut=0"),
+    "x264rgb": Encoder("-c:v libx264rgb -preset veryfast", "-x264-params", "threads=1:scenecut=0"),
+    "x265": Encoder(
+        "-c:v libx265 -preset ultrafast", "-x265-params", "pools=none:frame-threads=1:scenecut=0:log-level=none"
+    ),
+}
+
+
+def recipes():
+    """Every recipe: each family of recipes.py with each combination of its variables."""
+    found = []
+    for tags, name, steps, variables in FAMILIES:
+        choices = [_choices(values) for values in variables.values()]
+        for chosen in itertools.product(*choices):
+            names = {key: label for key, (label, _) in zip(variables, chosen)}
+            words = {key: value.format(**WORDS) for key, (_, value) in zip(variables, chosen)}
+            place = {**words, **WORDS, "out": "OUT", "tmp": "TMP"}
+            lines = [shlex.split(step.format(**place)) for step in steps]
+            found.append(Recipe(name.format(**names), tuple(map(tuple, lines)), frozenset(tags.split())))
+    return found
+
+
+def _choices(values):
+    """(label, value) pairs of a variable: of a dict, or of words that are their own labels."""
+    return list(values.items()) if isinstance(values, dict) else [(word, word) for word in str(values).split()]
+
+
+def make(folder, patterns=("*",), workers=2):
+    """Makes the files whose name matches one of `patterns`.
+
+    Args:
+        folder: where they go; made if missing. Files that are there already stay as they are.
+        patterns: shell patterns.
+        workers: files made at one time.
+
+    Returns:
+        {name: path} of the files.
+
+    Raises:
+        RuntimeError: ffmpeg refused a recipe; the message names it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [recipe for recipe in recipes() if any(fnmatch.fnmatch(recipe.name, one) for one in patterns)]
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        paths = list(pool.map(lambda recipe: _make_one(recipe, folder), chosen))
+    return {recipe.name: path for recipe, path in zip(chosen, paths)}
+
+
+def _make_one(recipe, folder):
+    path = folder / recipe.name
+    if path.exists():
+        return path
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as scratch:
+        made = os.path.join(scratch, recipe.name)
+        for step in recipe.steps:
+            words = [word.replace("TMP", scratch) if word != "OUT" else made for word in step]
+            try:
+                _run_step(words)
+            except subprocess.CalledProcessError as error:
+                raise RuntimeError(f"{recipe.name}: {shlex.join(words)}\n{error.stderr}") from None
+        os.replace(made, path)
+    return path
+
+
+def _run_step(words):
+    """One step: `cat A B OUT`, `list A B OUT` (for the concat demuxer), `bytes FROM TO A OUT` (percent), or ffmpeg."""
+    if words[0] == "cat":
+        Path(words[-1]).write_bytes(b"".join(Path(one).read_bytes() for one in words[1:-1]))
+    elif words[0] == "list":
+        Path(words[-1]).write_text("".join(f"file '{one}'\n" for one in words[1:-1]))
+    elif words[0] == "bytes":
+        whole = Path(words[3]).read_bytes()
+        start, end = (len(whole) * int(percent) // 100 // 188 * 188 for percent in words[1:3])  # 188: a TS packet
+        Path(words[4]).write_bytes(whole[start:end])
+    else:
+        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), *QUIET, *words[:-1]]
+        ffmpeg += ["-threads", "1", "-fflags", "+bitexact", words[-1]]
+        subprocess.run(ffmpeg, check=True, capture_output=True, text=True)
+
+
+if __name__ == "__main__":
+    made = make(sys.argv[1], sys.argv[2:] or ["*"])
+    print(f"{len(made)} files in {sys.argv[1]}, {sum(path.stat().st_size for path in made.values()) / 2**20:.1f} MiB")
