@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import imageio_ffmpeg
-
-sys.path.insert(0, str(Path(__file__).parent))
-from recipes import FAMILIES  # noqa: E402
+from recipes import FAMILIES
 
 QUIET = ["-nostdin", "-y", "-loglevel", "error"]
 
