@@ -9,6 +9,7 @@ import concurrent.futures
 import fnmatch
 import itertools
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -65,8 +66,8 @@ WORDS = {
 
 
 def recipes():
-    """Every recipe: each family of recipes.py with each combination of its variables."""
-    found = []
+    """Every recipe that this ffmpeg can make: each family of recipes.py with each combination of its variables."""
+    found, version = [], int(re.search(r"\d+", imageio_ffmpeg.get_ffmpeg_version()).group())
     for tags, name, steps, variables in FAMILIES:
         choices = [_choices(values) for values in variables.values()]
         for chosen in itertools.product(*choices):
@@ -75,7 +76,7 @@ def recipes():
             place = {**words, **WORDS, "out": "OUT", "tmp": "TMP"}
             lines = [shlex.split(step.format(**place)) for step in steps]
             found.append(Recipe(name.format(**names), tuple(map(tuple, lines)), frozenset(tags.split())))
-    return found
+    return [recipe for recipe in found if version >= 8 or "ffmpeg8" not in recipe.tags]
 
 
 def _choices(values):

@@ -2,6 +2,7 @@
 
 Each family is (tags, name, steps, variables): one file for each combination of the variables, whose values are words,
 or a dict from the word in the name to the text in the steps. make.py says what a step and the words in braces are.
+Tag ffmpeg8: an ffmpeg older than 8 lacks the encoder, or crashes on reading a transport stream.
 """
 
 # fmt: off
@@ -62,13 +63,13 @@ CUTS = [
     ("cut audio", "cut_with_audio_at{start}.{ext}",
      ["{src:frames=90} {tone} {x264:keyint=24:bframes=2} -c:a aac TMP/a.mp4",
       "-ss {start} -i TMP/a.mp4 -c copy -t 1 OUT"], {"start": "0.5 1.3", "ext": "mp4 mkv"}),
-    ("cut", "cut_from_{ext}.mp4",
+    ("cut ffmpeg8", "cut_from_{ext}.mp4",
      ["{src:frames=90} {x264:keyint=24:bframes=2} TMP/a.{ext}", "-ss 1.3 -i TMP/a.{ext} -c copy -t 1.6 OUT"],
      {"ext": "mkv ts"}),
     ("cut mpeg4", "cut_mpeg4_b2.{ext}",
      ["{src:frames=90} -c:v mpeg4 -bf 2 -g 24 TMP/a.mp4", "-ss 1.3 -i TMP/a.mp4 -c copy -t 1.6 OUT"],
      {"ext": "mp4 avi"}),
-    ("cut mpeg2", "cut_mpeg2.{ext}",
+    ("cut mpeg2 ffmpeg8", "cut_mpeg2.{ext}",
      ["{src:frames=90} -c:v mpeg2video -bf 2 -g 24 TMP/a.ts", "-ss 1.3 -i TMP/a.ts -c copy -t 1.6 OUT"],
      {"ext": "ts mp4 mpg"}),
     ("cut vp9", "cut_vp9.{ext}",
@@ -236,21 +237,20 @@ VPX_AV1 = [
      {"pix": "yuv420p10le yuv422p yuv444p yuv444p12le gbrp"}),
     ("vp9 size", "vp9_odd.webm", ["{src:size=65x49} -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 12 OUT"], {}),
     ("vp9 short", "vp9_1_frames.webm", ["{src:frames=1} -c:v libvpx-vp9 -cpu-used 8 OUT"], {}),
-    ("av1", "av1_svt.{ext}", ["{src} -c:v libsvtav1 -preset 12 -g 12 -svtav1-params lp=1 OUT"],
-     {"ext": "mp4 mkv webm ivf"}),
-    ("av1 pixels", "av1_svt_10bit.mp4",
-     ["{src:pix=yuv420p10le} -c:v libsvtav1 -preset 12 -g 12 -svtav1-params lp=1 OUT"], {}),
-    ("av1", "av1_aom_key{key}.mp4", ["{src:frames=20} -c:v libaom-av1 -cpu-used 8 -usage realtime -g {key} OUT"],
-     {"key": "1 12"}),
-    ("av1 pixels", "av1_aom_{pix}.mkv", ["{src:frames=20 pix={pix}} -c:v libaom-av1 -cpu-used 8 -g 12 OUT"],
-     {"pix": "yuv444p yuv422p10le gray gbrp"}),
-    ("av1 size", "av1_aom_odd.mp4", ["{src:size=65x49 frames=20} -c:v libaom-av1 -cpu-used 8 -g 12 OUT"], {}),
+    ("av1", "av1_key{key}.{ext}", ["{src:frames=30} -c:v libaom-av1 -cpu-used 8 -usage realtime -g {key} OUT"],
+     {"key": "1 12 250", "ext": "mp4 mkv"}),
+    ("av1", "av1_hidden_frames.{ext}",
+     ["{src} -c:v libaom-av1 -cpu-used 8 -lag-in-frames 19 -auto-alt-ref 1 -g 25 OUT"], {"ext": "mp4 mkv webm ivf"}),
+    ("av1 pixels", "av1_{pix}.mkv", ["{src:frames=20 pix={pix}} -c:v libaom-av1 -cpu-used 8 -g 12 OUT"],
+     {"pix": "yuv420p10le yuv444p yuv422p10le gray gbrp"}),
+    ("av1 size", "av1_odd.mp4", ["{src:size=65x49 frames=20} -c:v libaom-av1 -cpu-used 8 -g 12 OUT"], {}),
     ("av1 rotation", "av1_rotated_90.mp4",
-     ["{src} -c:v libsvtav1 -preset 12 -svtav1-params lp=1 TMP/a.mp4", "-display_rotation 90 -i TMP/a.mp4 -c copy OUT"],
-     {}),
+     ["{src:frames=20} -c:v libaom-av1 -cpu-used 8 TMP/a.mp4", "-display_rotation 90 -i TMP/a.mp4 -c copy OUT"], {}),
     ("av1 cut", "cut_av1.mp4",
-     ["{src:frames=80} -c:v libsvtav1 -preset 12 -g 24 -svtav1-params lp=1 TMP/a.mp4",
-      "-ss 1.3 -i TMP/a.mp4 -c copy -t 1.2 OUT"], {}),
+     ["{src:frames=80} -c:v libaom-av1 -cpu-used 8 -g 24 TMP/a.mp4", "-ss 1.3 -i TMP/a.mp4 -c copy -t 1.2 OUT"], {}),
+    ("av1 ffmpeg8", "av1_svt.{ext}", ["{src} -c:v libsvtav1 -preset 12 -g 12 -svtav1-params lp=1 OUT"],
+     {"ext": "mp4 mkv"}),
+    ("av1 ffmpeg8", "av1_rav1e.mp4", ["{src:frames=30} -c:v librav1e -speed 10 -g 12 OUT"], {}),
 ]
 
 MPEG = [
