@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 import tempfile
@@ -123,19 +124,57 @@ def _make_one(recipe, folder):
 
 
 def _run_step(words):
-    """One step: `cat A B OUT`, `list A B OUT` (for the concat demuxer), `bytes FROM TO A OUT` (percent), or ffmpeg."""
-    if words[0] == "cat":
-        Path(words[-1]).write_bytes(b"".join(Path(one).read_bytes() for one in words[1:-1]))
-    elif words[0] == "list":
-        Path(words[-1]).write_text("".join(f"file '{one}'\n" for one in words[1:-1]))
-    elif words[0] == "bytes":
-        whole = Path(words[3]).read_bytes()
-        start, end = (len(whole) * int(percent) // 100 // 188 * 188 for percent in words[1:3])  # 188: a TS packet
-        Path(words[4]).write_bytes(whole[start:end])
-    else:
-        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), *QUIET, *words[:-1]]
-        ffmpeg += ["-threads", "1", "-fflags", "+bitexact", words[-1]]
-        subprocess.run(ffmpeg, check=True, capture_output=True, text=True)
+    """One step: that of STEPS which its first word names, or ffmpeg."""
+    if words[0] in STEPS:
+        *arguments, out = words[1:]
+        Path(out).write_bytes(STEPS[words[0]](*arguments))
+        return
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), *QUIET, *words[:-1]]
+    ffmpeg += ["-threads", "1", "-fflags", "+bitexact", words[-1]]
+    subprocess.run(ffmpeg, check=True, capture_output=True, text=True)
+
+
+def _cat(*paths):
+    """The files' bytes, one after the other."""
+    return b"".join(Path(path).read_bytes() for path in paths)
+
+
+def _list(*paths):
+    """A list of files for the concat demuxer."""
+    return "".join(f"file '{path}'\n" for path in paths).encode()
+
+
+def _bytes(start, end, path):
+    """Part of a file, from and to a percentage of it, in whole packets of a transport stream."""
+    whole = Path(path).read_bytes()
+    start, end = (len(whole) * int(percent) // 100 // 188 * 188 for percent in (start, end))
+    return whole[start:end]
+
+
+def _rename(old, new, path):
+    """A file whose box or chunk `old` has the name `new`, which no reader looks for."""
+    return Path(path).read_bytes().replace(old.encode(), new.encode(), 1)
+
+
+def _edit(edits, path):
+    """An mp4 of 25 frames a second whose edit list says `edits`: 10-40,pause for frames 10 to 39, then a second."""
+    whole, entries = Path(path).read_bytes(), []
+    for edit in edits.split(","):
+        first, end = map(int, edit.split("-")) if edit != "pause" else (0, 25)
+        start = first * 512 + 1024 if edit != "pause" else -1  # of 12800 in a second; B-frames delay by two frames
+        entries.append(struct.pack(">IiI", (end - first) * 40, start, 0x10000))
+    at = whole.index(b"elst") - 4
+    size = int.from_bytes(whole[at : at + 4], "big")
+    box = struct.pack(">I4sII", 16 + 12 * len(entries), b"elst", 0, len(entries)) + b"".join(entries)
+    whole = whole[:at] + box + whole[at + size :]
+    for parent in (b"edts", b"trak", b"moov"):
+        place = whole.rindex(parent, 0, at) - 4
+        grown = int.from_bytes(whole[place : place + 4], "big") + len(box) - size
+        whole = whole[:place] + grown.to_bytes(4, "big") + whole[place + 4 :]
+    return whole
+
+
+STEPS = {"cat": _cat, "list": _list, "bytes": _bytes, "rename": _rename, "edit": _edit}
 
 
 if __name__ == "__main__":

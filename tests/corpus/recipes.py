@@ -2,12 +2,12 @@
 
 Each family is (tags, name, steps, variables): one file for each combination of the variables, whose values are words,
 or a dict from the word in the name to the text in the steps. make.py says what a step and the words in braces are.
-Tag ffmpeg8: an ffmpeg older than 8 lacks the encoder, or crashes on reading a transport stream.
+Tag empty: no frame can be decoded. Tag ffmpeg8: an older ffmpeg lacks the encoder, or crashes on reading a .ts file.
 """
 
 # fmt: off
 LONG = "{src:frames=110} {x264:keyint=24:bframes=2:open-gop={gop}} TMP/a.mp4"
-CUT = {"plain": "", "zero": "-avoid_negative_ts make_zero", "copyts": "-copyts"}
+CUT = {"plain": "", "zero": "-avoid_negative_ts make_zero", "copyts": "-copyts -t 3.6"}
 CLOSED_OPEN = {"closed": "0", "open": "1"}
 OTHER = "{src:seed=2 frames=40}"
 
@@ -52,7 +52,12 @@ CUTS = [
     ("cut", "cut_{gop}_at{start}_{how}.mp4", [LONG, "-ss {start} -i TMP/a.mp4 -c copy -t 1.6 {how} OUT"],
      {"gop": CLOSED_OPEN, "start": "0.5 1.3 1.92", "how": CUT}),
     ("cut", "cut_{gop}_at1.3.{ext}", [LONG, "-ss 1.3 -i TMP/a.mp4 -c copy -t 1.6 OUT"],
-     {"gop": CLOSED_OPEN, "ext": "mkv mov ts avi flv"}),
+     {"gop": CLOSED_OPEN, "ext": "mkv mov avi flv"}),
+    ("cut ffmpeg8", "cut_{gop}_at1.3.ts",
+     ["{src:frames=110} {x264:keyint=24:bframes=2:open-gop={gop}} TMP/a.ts", "-ss 1.3 -i TMP/a.ts -c copy -t 1.6 OUT"],
+     {"gop": CLOSED_OPEN}),
+    ("cut empty", "cut_without_headers.ts", [LONG, "-ss 1.3 -i TMP/a.mp4 -c copy -t 1.6 OUT"], {"gop": {"": "1"}}),
+    ("cut empty", "cut_beyond_the_end.mp4", [LONG, "-ss 9 -i TMP/a.mp4 -c copy -t 1.6 OUT"], {"gop": {"": "0"}}),
     ("cut", "cut_late_{gop}.mp4", [LONG, "-i TMP/a.mp4 -ss 1.3 -c copy -t 1.6 OUT"], {"gop": CLOSED_OPEN}),
     ("cut", "cut_twice.mp4",
      [LONG, "-ss 0.7 -i TMP/a.mp4 -c copy -t 3 TMP/b.mp4", "-ss 0.5 -i TMP/b.mp4 -c copy -t 1.5 OUT"],
@@ -128,6 +133,15 @@ STRUCTURE = [
       "fragment_each_frame": "-movflags frag_every_frame+empty_moov",
       "fragments_delayed": "-movflags frag_keyframe+delay_moov", "cmaf": "-movflags cmaf+frag_keyframe",
       "ismv": "-f ismv", "rtp_hints": "-movflags rtphint", "timescale_7": "-video_track_timescale 7000"}}),
+    ("structure", "mp4_{how}_b{b}.mp4",
+     ["{src:frames=80} {x264:keyint=24:bframes={b}} TMP/a.mp4", "rename {how} free TMP/a.mp4 OUT"],
+     {"how": {"without_key_frame_table": "stss", "without_time_offsets": "ctts", "without_edit_list": "elst"},
+      "b": "0 2"}),
+    ("structure", "avi_without_index_b{b}.avi",
+     ["{src:frames=80} -c:v mpeg4 -g 24 -bf {b} TMP/a.avi", "rename idx1 JUNK TMP/a.avi OUT"], {"b": "0 2"}),
+    ("structure edits", "edits_{edits}.mp4",
+     ["{src:frames=80} {x264:keyint=24:bframes=2} TMP/a.mp4", "edit {edits} TMP/a.mp4 OUT"],
+     {"edits": {"skip": "0-20,50-70", "repeat": "10-40,20-50", "swap": "40-70,5-30", "start_late": "pause,0-30"}}),
     ("structure", "mov_timecode.mov", ["{src} {x264:keyint=12:bframes=2} -timecode 01:00:00:00 OUT"], {}),
     ("structure", "mkv_{how}.mkv", ["{src} {x264:keyint=12:bframes=2} {how} OUT"],
      {"how": {"live": "-live 1", "cues_first": "-reserve_index_space 4096",
@@ -165,7 +179,7 @@ STRUCTURE = [
       "{src:size=300x200 frames=1} -pix_fmt yuvj420p TMP/c.jpg",
       "-i TMP/a.mkv -i TMP/c.jpg {order} OUT"],
      {"order": {"after": "-map 0 -map 1 -c copy -disposition:v:1 attached_pic",
-      "before": "-map 1 -map 0 -c copy -disposition:v:0 attached_pic"}, "ext": "mp4 mov m4v"}),
+      "before": "-map 1 -map 0 -c copy -disposition:v:0 attached_pic"}, "ext": "mp4 m4v"}),
     ("streams cover", "cover_attached.mkv",
      ["{src} {x264:keyint=12} TMP/a.mkv",
       "{src:size=300x200 frames=1} -pix_fmt yuvj420p TMP/c.jpg",
