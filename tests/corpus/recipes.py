@@ -2,7 +2,8 @@
 
 Each family is (tags, name, steps, variables): one file for each combination of the variables, whose values are words,
 or a dict from the word in the name to the text in the steps. make.py says what a step and the words in braces are.
-Tag empty: no frame can be decoded. Tag ffmpeg8: an older ffmpeg lacks the encoder, or crashes on reading a .ts file.
+Tag empty: no frame can be decoded. Tag tail: the file ends within a frame, whose pixels depend on the decoder's number
+of threads. Tag ffmpeg8: an older ffmpeg lacks the encoder, or crashes on reading a .ts file.
 """
 
 # fmt: off
@@ -295,7 +296,7 @@ MPEG = [
     ("mpeg4", "mpeg4_{how}.avi", ["{src} {how} -g 12 OUT"],
      {"how": {"qpel": "-c:v mpeg4 -bf 2 -flags +qpel", "4mv": "-c:v mpeg4 -flags +mv4",
       "key250": "-c:v mpeg4 -bf 2 -g 250", "xvid_gmc": "-c:v libxvid -gmc 1", "odd": "-s 65x49 -c:v mpeg4 -bf 2",
-      "interlaced": "-vf setfield=tff -c:v mpeg4 -flags +ilme+ildct -bf 2"}}),
+      "interlaced": "-vf setfield=tff -c:v mpeg4 -flags +ilme+ildct"}}),
     ("mpeg4 short", "mpeg4_{n}_frames.avi", ["{src:frames={n}} -c:v mpeg4 -bf 2 OUT"], {"n": "1 2"}),
     ("mpeg4 audio", "mpeg4_audio.avi", ["{src} {tone} -c:v mpeg4 -bf 2 -g 12 OUT"], {}),
 ]

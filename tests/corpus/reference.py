@@ -1,6 +1,7 @@
 """The right frames of a video: those that OpenCV decodes in order, as the original reader does.
 
-OpenCV's wheel cannot decode AV1; there, ffmpeg decodes, with OpenCV's conversion to RGB.
+OpenCV's wheel cannot decode AV1, and from 4.13 on it makes each interlaced frame the same black picture. There, ffmpeg
+decodes, with OpenCV's conversion to RGB.
 """
 
 import hashlib
@@ -11,6 +12,11 @@ import imageio_ffmpeg
 
 # OpenCV converts to BGR, bicubic; going on from BGR to RGB only swaps bytes. To RGB at once gives other bits.
 _TO_RGB = "scale=flags=bicubic,format=bgr24,format=rgb24"
+
+
+def right_frames(path, tags):
+    """(count, hashes) of a file of the corpus, by the program that can tell, given its recipe's tags."""
+    return frames_by_ffmpeg(path) if {"av1", "interlaced"} & set(tags) else frames_in_order(path)
 
 
 def frames_in_order(path):
@@ -26,7 +32,7 @@ def frames_in_order(path):
 
 
 def frames_by_ffmpeg(path):
-    """As `frames_in_order`, decoded by the ffmpeg program: the reference for AV1."""
+    """As `frames_in_order`, decoded by the ffmpeg program."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error", "-i", str(path), "-map", "0:v:0"]
     command += ["-vf", _TO_RGB, "-fps_mode", "passthrough", "-f", "framehash", "-hash", "sha160", "-"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
