@@ -70,19 +70,17 @@ def recipes():
     """Every recipe that this ffmpeg can make: each family of recipes.py with each combination of its variables."""
     found, version = [], int(re.search(r"\d+", imageio_ffmpeg.get_ffmpeg_version()).group())
     for tags, name, steps, variables in FAMILIES:
-        choices = [_choices(values) for values in variables.values()]
-        for chosen in itertools.product(*choices):
+        for chosen in itertools.product(*map(_choices, variables.values())):
             names = {key: label for key, (label, _) in zip(variables, chosen)}
-            words = {key: value.format(**WORDS) for key, (_, value) in zip(variables, chosen)}
-            place = {**words, **WORDS, "out": "OUT", "tmp": "TMP"}
-            lines = [shlex.split(step.format(**place)) for step in steps]
-            found.append(Recipe(name.format(**names), tuple(map(tuple, lines)), frozenset(tags.split())))
+            texts = {key: text.format(**WORDS) for key, (_, text) in zip(variables, chosen)}
+            lines = tuple(shlex.split(step.format(**texts, **WORDS)) for step in steps)
+            found.append(Recipe(name.format(**names), lines, frozenset(tags.split())))
     return [recipe for recipe in found if version >= 8 or "ffmpeg8" not in recipe.tags]
 
 
 def _choices(values):
-    """(label, value) pairs of a variable: of a dict, or of words that are their own labels."""
-    return list(values.items()) if isinstance(values, dict) else [(word, word) for word in str(values).split()]
+    """(label, text) pairs of a variable: of a dict, or of words that are their own labels."""
+    return list(values.items()) if isinstance(values, dict) else [(word, word) for word in values.split()]
 
 
 def make(folder, patterns=("*",), workers=2):
@@ -114,11 +112,11 @@ def _make_one(recipe, folder):
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as scratch:
         made = os.path.join(scratch, recipe.name)
         for step in recipe.steps:
-            words = [word.replace("TMP", scratch) if word != "OUT" else made for word in step]
+            words = [made if word == "OUT" else word.replace("TMP", scratch) for word in step]
             try:
                 _run_step(words)
             except subprocess.CalledProcessError as error:
-                raise RuntimeError(f"{recipe.name}: {shlex.join(words)}\n{error.stderr}") from None
+                raise RuntimeError(f"{recipe.name}: {shlex.join(words)}\n{error.stderr or error}") from None
         os.replace(made, path)
     return path
 
