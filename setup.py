@@ -28,8 +28,8 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
         "onnx": ["onnxruntime>=1.15", "paddle2onnx>=2.1"],
-        "test": ["imageio-ffmpeg>=0.5", "pytest>=7.3"],
+        "test": ["imageio-ffmpeg>=0.6", "pytest>=7.3"],
         "visualdl": ["visualdl>=2.5"],
-        "dev": ["imageio-ffmpeg>=0.5", "pre-commit>=3", "pytest>=7.3", "ruff>=0.17,<0.18"],
+        "dev": ["imageio-ffmpeg>=0.6", "pre-commit>=3", "pytest>=7.3", "ruff>=0.17,<0.18"],
     },
 )

@@ -118,7 +118,7 @@ def _in_order(path, index, sink, decoder, reason):
     frames = len(index.stamps) or index.promised
     attempts = []
     if decoder != "opencv" and not reason.startswith(DAMAGED) or decoder == "pyav":
-        attempts.append(("pyav", functools.partial(decoders.pyav_frames, path, index.turned)))
+        attempts.append(("pyav", functools.partial(decoders.pyav_frames, path, index)))
     if decoder != "pyav":
         attempts.append(("opencv", functools.partial(decoders.opencv_frames, path, index.interlaced)))
     for name, frames_of in attempts:

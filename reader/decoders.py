@@ -17,6 +17,7 @@ from reader.errors import ClipError
 _BT601 = 5  # FFmpeg's number of the colour matrix
 _UNSPECIFIED = 2
 _FULL_RANGE = 2
+_TURNS = {90: 0, 180: 1, 270: 2}  # degrees -> cv2.ROTATE_90_CLOCKWISE, ROTATE_180, ROTATE_90_COUNTERCLOCKWISE
 _FFMPEG_8 = 62  # the major version of its libavcodec
 _SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that can leave out what nothing refers to
 
@@ -80,7 +81,7 @@ def by_stamp(path, index, runs, put):
     """
     row = 0
     with opened(path) as (container, stream), _decoding_errors():
-        converter = Converter(stream, index.turned)
+        converter = Converter(stream, index)
         for run in runs:
             rows = {index.stamps[frame]: row + i for i, frame in enumerate(run.frames)}
             row += len(rows)
@@ -121,8 +122,6 @@ def _decode_run(packets, stream, index, rows, converter, put):
         for frame in context.decode(packet):
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
-            if (frame.width, frame.height) != (index.width, index.height):
-                raise Missed("frames of another size")
             if last is not None and frame.pts <= last:
                 raise Missed("frames come in another order than their stamps")
             last = frame.pts
@@ -156,10 +155,10 @@ def in_order(frames_of, expected, sink):
         expected = count
 
 
-def pyav_frames(path, turned=0):
+def pyav_frames(path, index):
     """Iterator for `in_order`, by PyAV. Raises Damaged."""
     with opened(path) as (container, stream), _decoding_errors():
-        converter = Converter(stream, turned)
+        converter = Converter(stream, index)
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
@@ -190,14 +189,16 @@ def opencv_frames(path, interlaced=False):
 
 
 class Converter:
-    """Frames of PyAV as OpenCV gives them: the same filter of the chroma, colour matrix and turning.
+    """Frames of PyAV as OpenCV gives them: the same size, filter, colour matrix and turning.
 
     Frames marked as interlaced are converted as whole ones: the original's OpenCV did, though newer releases of
     FFmpeg's scaler convert field by field or, within OpenCV 5, not at all.
     """
 
-    def __init__(self, stream, turned):
-        self.stream, self.turned = stream, turned
+    def __init__(self, stream, index):
+        self.stream = stream
+        self.size = {"width": index.width, "height": index.height}
+        self.turn = _TURNS.get(index.turned)
         self.graph = None
 
     def rgb(self, frame):
@@ -206,15 +207,9 @@ class Converter:
 
         if frame.interlaced_frame:
             frame = self._whole(frame)
-        image = cv2.cvtColor(
-            frame.to_ndarray(format="bgr24", interpolation="BICUBIC", **_colours(frame)), cv2.COLOR_BGR2RGB
-        )
-        turn = {
-            90: cv2.ROTATE_90_CLOCKWISE,
-            180: cv2.ROTATE_180,
-            270: cv2.ROTATE_90_COUNTERCLOCKWISE,
-        }.get(self.turned)
-        return image if turn is None else cv2.rotate(image, turn)
+        bgr = frame.to_ndarray(format="bgr24", interpolation="BICUBIC", **self.size, **_colours(frame))
+        image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        return image if self.turn is None else cv2.rotate(image, self.turn)
 
     def _whole(self, frame):
         """The frame without its mark of being interlaced."""

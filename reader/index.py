@@ -48,7 +48,7 @@ class Index(NamedTuple):
     streams: int  # of video in the file
     codec: str
     pixel_format: str
-    width: int  # of the first frame, before it is turned
+    width: int  # that the container declares: frames of another size are scaled to it, as OpenCV does
     height: int
     turned: int  # degrees clockwise by which it must be turned to be upright
     interlaced: bool
@@ -88,19 +88,19 @@ def read_index(container, stream):
     Raises:
         ClipError: not a single packet can be read.
     """
-    codec = stream.codec_context.codec.canonical_name
+    context = stream.codec_context
+    codec, width, height = context.codec.canonical_name, context.width, context.height
     packets, decode_stamps, first, damage = _read_packets(container, stream, codec)
     if not packets:
         raise ClipError(f"no frame can be decoded ({damage or 'no packet of the video can be read'})")
     stamps = sorted(packet.stamp for packet in packets if packet.shown and packet.stamp is not None)
-    context = stream.codec_context
     return Index(
         container=container.format.name,
         streams=len(container.streams.video),
         codec=codec,
         pixel_format=first.format.name if first else context.pix_fmt or "",
-        width=first.width if first else context.width,
-        height=first.height if first else context.height,
+        width=width or (first.width if first else 0),
+        height=height or (first.height if first else 0),
         turned=-round(first.rotation) % 360 if first else 0,
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
