@@ -99,8 +99,8 @@ def _unfit_for_decord(index):
         return f"container {index.container}"
     if index.codec != "h264" or index.pixel_format not in _DECORD_PIXELS:
         return f"codec {index.codec} with {index.pixel_format}"
-    if index.turned or index.width % 2 or index.height % 2:
-        return "turned or of an odd size"
+    if index.turned or index.resized or index.width % 2 or index.height % 2:
+        return "turned, scaled or of an odd size"
     return "" if all(packet.shown for packet in index.packets) else "an edit list"
 
 
@@ -114,16 +114,18 @@ def _has_decord():
 
 
 def _in_order(path, index, sink, decoder, reason):
-    """Decode from the start to the end. Returns a Video."""
-    frames = len(index.stamps) or index.promised
-    attempts = []
-    if decoder != "opencv" and not reason.startswith(DAMAGED) or decoder == "pyav":
-        attempts.append(("pyav", functools.partial(decoders.pyav_frames, path, index)))
-    if decoder != "pyav":
-        attempts.append(("opencv", functools.partial(decoders.opencv_frames, path, index.interlaced)))
-    for name, frames_of in attempts:
+    """Decode from the start to the end: PyAV if it can, OpenCV if data is damaged. Returns a Video."""
+    frames_of = {
+        "pyav": functools.partial(decoders.pyav_frames, path, index),
+        "opencv": functools.partial(decoders.opencv_frames, path),
+    }
+    names = [decoder] if decoder else ["opencv"] if reason.startswith(DAMAGED) else ["pyav", "opencv"]
+    if index.interlaced and "opencv" in names and decoders.opencv_blackens_interlaced():
+        names = [] if decoder else ["pyav"]
+        reason = "interlaced, which this OpenCV cannot convert"
+    for name in names:
         try:
-            count = decoders.in_order(frames_of, frames, sink)
+            count = decoders.in_order(frames_of[name], len(index.stamps) or index.promised, sink)
         except Damaged as error:
             reason = f"{DAMAGED}: {error}"
             continue

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from reader.containers import DEMUXERS, opened
-from reader.errors import ClipError
 
 _BT601 = 5  # FFmpeg's number of the colour matrix
 _UNSPECIFIED = 2
 _FULL_RANGE = 2
 _TURNS = {90: 0, 180: 1, 270: 2}  # degrees -> cv2.ROTATE_90_CLOCKWISE, ROTATE_180, ROTATE_90_COUNTERCLOCKWISE
 _FFMPEG_8 = 62  # the major version of its libavcodec
-_SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")  # decoders that can leave out what nothing refers to
+_SKIPPING = ("h264", "hevc")  # decoders that can leave out what nothing refers to
 
 
 class Missed(Exception):
@@ -165,16 +164,9 @@ def pyav_frames(path, index):
             yield lambda frame=frame: converter.rgb(frame)
 
 
-def opencv_frames(path, interlaced=False):
-    """Iterator for `in_order`, by OpenCV, as the original reads.
-
-    Raises:
-        ClipError: `interlaced` frames, which this OpenCV would turn black.
-    """
+def opencv_frames(path):
+    """Iterator for `in_order`, by OpenCV, as the original reads."""
     import cv2
-
-    if interlaced and _opencv_ffmpeg() >= _FFMPEG_8:
-        raise ClipError(f"OpenCV {cv2.__version__} cannot convert interlaced frames")
 
     with _opencv_options():
         capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
@@ -186,6 +178,14 @@ def opencv_frames(path, interlaced=False):
             yield lambda frame=frame: cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     finally:
         capture.release()
+
+
+def opencv_blackens_interlaced():
+    """Whether this OpenCV makes every interlaced frame the same black picture, as it does with FFmpeg 8."""
+    import cv2
+
+    found = re.search(r"avcodec:\s*YES \((\d+)", cv2.getBuildInformation())
+    return found is not None and int(found.group(1)) >= _FFMPEG_8
 
 
 class Converter:
@@ -250,14 +250,6 @@ def _decoding_errors():
         yield
     except av.error.FFmpegError as error:
         raise Damaged(error.strerror or str(error)) from None
-
-
-def _opencv_ffmpeg():
-    """Major version of the libavcodec that OpenCV was built with; 0 if it does not say."""
-    import cv2
-
-    found = re.search(r"avcodec:\s*YES \((\d+)", cv2.getBuildInformation())
-    return int(found.group(1)) if found else 0
 
 
 @contextmanager

@@ -10,23 +10,8 @@ from typing import NamedTuple
 from reader.bitstream import is_random_access, is_shown, is_whole, nal_length_size
 from reader.errors import ClipError
 
-# Codecs of which a packet holds one frame, by FFmpeg's names.
-_ONE_FRAME_A_PACKET = {
-    "av1",
-    "dnxhd",
-    "ffv1",
-    "h264",
-    "hevc",
-    "mjpeg",
-    "mpeg1video",
-    "mpeg2video",
-    "mpeg4",
-    "prores",
-    "vp8",
-    "vp9",
-}
 _SEEKABLE = ("mov", "matroska")  # containers with an index of their own, by which a seek is exact
-_TINY_MPEG4 = 16  # bytes: a packet of MPEG-4 as short as that can be one that shows nothing
+_ONE_FRAME_A_PACKET = ("av1", "h264", "hevc", "vp8", "vp9")  # codecs, by FFmpeg's names, that are worth a seek
 _STEADY = 0.02  # share by which the distance of two frames may differ from the usual one at a constant rate
 DAMAGED = "damaged"  # how the doubt of a damaged file begins
 _NEAR = 8  # packets that are decoded rather than sought over
@@ -50,6 +35,7 @@ class Index(NamedTuple):
     pixel_format: str
     width: int  # that the container declares: frames of another size are scaled to it, as OpenCV does
     height: int
+    resized: bool  # the first frame has another size
     turned: int  # degrees clockwise by which it must be turned to be upright
     interlaced: bool
     time_base: object  # Fraction: seconds a unit of the stamps
@@ -65,11 +51,6 @@ class Index(NamedTuple):
         """From the first frame to the end of the last."""
         shown = self.stamps[-1] - self.stamps[0] if self.stamps else 0
         return float(shown * self.time_base) * len(self.stamps) / max(1, len(self.stamps) - 1)
-
-    @property
-    def seekable(self):
-        """Whether the container finds a packet by its stamp."""
-        return self.container.split(",")[0] in _SEEKABLE
 
 
 class Run(NamedTuple):
@@ -101,6 +82,7 @@ def read_index(container, stream):
         pixel_format=first.format.name if first else context.pix_fmt or "",
         width=width or (first.width if first else 0),
         height=height or (first.height if first else 0),
+        resized=bool(first) and (first.width, first.height) != (width or first.width, height or first.height),
         turned=-round(first.rotation) % 360 if first else 0,
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
@@ -108,7 +90,9 @@ def read_index(container, stream):
         duration=(container.duration or 0) / 1e6,
         packets=packets,
         stamps=stamps,
-        doubt=damage or _doubt(codec, packets, decode_stamps, first, context.has_b_frames),
+        doubt=damage
+        or _doubt(container.format.name, codec, first)
+        or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames),
         notes=_notes(packets, stamps, stream.frames),
     )
 
@@ -118,7 +102,7 @@ def _read_packets(container, stream, codec):
     import av
 
     length_size = nal_length_size(codec, stream.codec_context.extradata)
-    packets, decode_stamps, first, damage, marked = [], [], None, "", False
+    packets, decode_stamps, first, damage = [], [], None, ""
     try:
         for packet in container.demux(stream):
             if packet.size == 0 and packet.dts is None:
@@ -127,26 +111,28 @@ def _read_packets(container, stream, codec):
             shown = not packet.is_discard and is_shown(codec, packet)
             packets.append(Packet(packet.pts, packet.size, random_access, shown))
             decode_stamps.append(packet.dts)
-            if not damage and not is_whole(packet, length_size):
+            if not damage and (packet.is_corrupt or not is_whole(packet, length_size)):
                 damage = DAMAGED
-            marked = marked or packet.is_corrupt
-            if first is None and not damage:
+            if first is None:
                 first = next(iter(packet.decode()), None)
     except av.error.FFmpegError as error:
         damage = f"{DAMAGED}: {error.strerror}"
-    if marked and not damage:
-        damage = "packets that the container marks as damaged"
     return packets, decode_stamps, first, damage
 
 
-def _doubt(codec, packets, decode_stamps, first, reorders):
-    """Why the frames cannot be got by stamp; "" if they can."""
+def _doubt(container, codec, first):
+    """Why frames cannot be got by stamp, by what kind of file it is; "" if they can."""
+    if container.split(",")[0] not in _SEEKABLE:
+        return f"a container ({container}) without an index"
     if codec not in _ONE_FRAME_A_PACKET:
-        return f"a packet of {codec} need not be one frame"
-    if codec == "mpeg4" and any(packet.size < _TINY_MPEG4 for packet in packets):
-        return "packets of MPEG-4 that may show nothing"
+        return f"a codec ({codec}) that is read in order"
     if first is not None and first.interlaced_frame:
         return "interlaced"  # a packet may be half a frame
+    return ""
+
+
+def _doubt_of_packets(codec, packets, decode_stamps, reorders):
+    """Why the packets are no sound index; "" if they are."""
     return _doubt_of_stamps(packets, decode_stamps, reorders) or _doubt_of_order(codec, packets)
 
 
@@ -216,7 +202,7 @@ def plan(index, frames):
     for frame in frames:
         stamp = index.stamps[frame]
         place = place_of[stamp]
-        start = _entry(index.packets, place, stamp) if index.seekable else 0
+        start = _entry(index.packets, place, stamp)
         if runs and start <= last + _NEAR:
             runs[-1].frames.append(frame)
         else:
