@@ -39,8 +39,26 @@ def opened(path):
         stream = next(iter(container.streams.video), None)
         if stream is None:
             raise ClipError("no frame can be decoded (cannot find video stream)")
+        if stream.codec_context is None:
+            raise ClipError("no frame can be decoded (no decoder for its video)")
         stream.codec_context.thread_count = 1  # the reader's processes are many
         yield container, stream
+
+
+@contextmanager
+def utf8_name(path):
+    """A name of the file that is UTF-8, as the decoders need it: its own, or that of a descriptor."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        check_file(path)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            yield f"/dev/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        yield path
 
 
 def check_file(path):

@@ -14,7 +14,7 @@ import numpy as np
 
 from core.errors import UserError
 from reader import decoders
-from reader.containers import check_file, opened
+from reader.containers import check_file, opened, utf8_name
 from reader.decoders import Damaged, Missed
 from reader.errors import ClipError
 from reader.index import DAMAGED, Index, plan, read_index
@@ -51,6 +51,11 @@ def read_frames(path, sink, decoder=""):
         UserError: STNET_DECODER names none of DECODERS.
     """
     decoder = decoder or _decoder_asked_for()
+    with utf8_name(path) as name:
+        return _read_frames(name, sink, decoder)
+
+
+def _read_frames(path, sink, decoder):
     with opened(path) as (container, stream):
         index = read_index(container, stream)
     doubt = index.doubt
@@ -120,18 +125,20 @@ def _in_order(path, index, sink, decoder, reason):
         "opencv": functools.partial(decoders.opencv_frames, path),
     }
     names = [decoder] if decoder else ["opencv"] if reason.startswith(DAMAGED) else ["pyav", "opencv"]
+    failure = f" ({reason})" if reason.startswith(DAMAGED) else ""
     if index.interlaced and "opencv" in names and decoders.opencv_blackens_interlaced():
         names = [] if decoder else ["pyav"]
-        reason = "interlaced, which this OpenCV cannot convert"
+        failure = " (interlaced, which this OpenCV cannot convert)"
     for name in names:
         try:
             count = decoders.in_order(frames_of[name], len(index.stamps) or index.promised, sink)
         except Damaged as error:
             reason = f"{DAMAGED}: {error}"
+            failure = f" ({reason})"
             continue
         if count:
             return Video(index, count, name, reason)
-    raise ClipError(f"no frame can be decoded ({reason})")
+    raise ClipError(f"no frame can be decoded{failure}")
 
 
 class Frames:
