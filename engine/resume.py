@@ -39,9 +39,10 @@ def choose(resume, overwrite, folder, name):
     held = held_by(folder, name)
     only_logs = all(entry.startswith("train_log") for entry in held)  # of a run that ended before its first checkpoint
     if held and not overwrite and not (resume == "auto" and only_logs):
+        go_on = "--resume to one of these" if resume == "auto" else "--resume=auto"
         raise UserError(
-            f"{folder} holds an earlier run: {_listed(held)}; set --resume=auto to go on with it, --overwrite to "
-            "remove its checkpoints and logs, or --save_dir to another folder"
+            f"{folder} holds an earlier run: {_listed(held)}; set {go_on} to go on with it, --overwrite to remove its "
+            "checkpoints and logs, or --save_dir to another folder"
         )
     return path
 

@@ -6,7 +6,7 @@ import select
 import signal
 import threading
 
-_LOOK = 1.0  # seconds between looks at the processes above
+_LOOK = 1000  # milliseconds between looks at the processes above
 
 
 class StopRequest:
@@ -50,8 +50,10 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _listen(self, pipe):
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
         while True:
-            if select.select([pipe], [], [], _LOOK if self.parents else None)[0]:
+            if poll.poll(_LOOK if self.parents else None):
                 numbers = os.read(pipe, 64)
                 if not numbers:
                     break

@@ -292,7 +292,10 @@ def test_ranks_whose_starter_is_killed_save_and_end(clip_set, tmp_path, killed):
     assert newest_step(folder) == len(train_losses(folder))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+HANGUP = pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), HANGUP])
 def test_a_signal_to_run_sh_lets_several_ranks_save(clip_set, tmp_path, number, code):
     made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "out")}
     command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]

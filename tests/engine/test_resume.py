@@ -71,6 +71,13 @@ def test_only_a_checkpoint_with_state_of_this_folder_goes_on_in_it(trained, used
         resume.choose(own, True, "used", "STNET")
 
 
+def test_best_and_final_alone_are_no_place_to_go_on_from_by_themselves(used):
+    for path in used.glob("STNET_epoch*"):
+        path.unlink()
+    with pytest.raises(UserError, match="STNET_best, STNET_final, train_log.jsonl; set --resume to one of these"):
+        resume.choose("auto", False, str(used), "STNET")
+
+
 def test_what_a_launcher_or_a_run_without_a_step_left_is_no_use(tmp_path):
     for name in ("log/workerlog.0", "quarantine.list", "train_log.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
