@@ -32,7 +32,7 @@ def main(argv=None):
     from engine.evaluator import evaluate
     from engine.files import prepare_folder, write_json
     from engine.loading import load_model
-    from engine.trainer import format_scores
+    from engine.progress import format_scores
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)

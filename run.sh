@@ -17,7 +17,7 @@ log_interval="${log_interval-10}"     # steps between log lines
 save_dir="${save_dir-}"               # default: checkpoints (train), results (eval, predict), inference_model
 # train
 pretrain="${pretrain-}"               # weights to start from
-resume="${resume-}"                   # checkpoint to go on from
+resume="${resume-}"                   # checkpoint to go on from; auto: the newest in save_dir
 epoch="${epoch-}"
 learning_rate="${learning_rate-}"
 valid_interval="${valid_interval-1}"  # epochs between validations
@@ -142,15 +142,18 @@ entry() {
     launched "${command[@]}" "${launch[@]}" --log_dir "${save_dir:-checkpoints}/log" "$@"
 }
 
-# Run a launcher of several ranks. SIGTERM and SIGINT go to the ranks themselves: the launcher would not let them save.
+# Run a launcher of several ranks. Signals go to the ranks themselves: the launcher would not let them save. The ranks
+# look whether this script, STNET_RUN_SH, is still there.
 launched() {
     local launcher stop="" code=0
+    export STNET_RUN_SH=$$
     set -m # a process group of its own: Ctrl-C reaches this script alone
     "$@" &
     launcher=$!
     signal_ranks() { kill -s "$1" $(cat "/proc/$launcher/task/$launcher/children") 2>/dev/null || kill -s "$1" "$launcher"; }
     trap 'stop=143; signal_ranks TERM' TERM
     trap 'stop=130; signal_ranks INT' INT
+    trap 'stop=129; signal_ranks HUP' HUP # without effect under nohup
     while kill -0 "$launcher" 2>/dev/null; do
         code=0
         wait "$launcher" || code=$?

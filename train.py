@@ -2,7 +2,7 @@
 """Train a model.
 
 python train.py --model_name=STNET --config=configs/stnet.yaml
-python train.py --config=configs/stnet.yaml --resume=checkpoints/STNET_epoch3.pdparams
+python train.py --config=configs/stnet.yaml --resume=auto
 python train.py --config=configs/stnet.yaml -o TRAIN.filelist=my/train.list -o TRAIN.learning_rate=0.001
 """
 
@@ -32,6 +32,11 @@ def parse_args(argv):
         help="checkpoint to go on from, weights to fine-tune, or auto: the newest checkpoint in save_dir",
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew in a save_dir that holds another run: its checkpoints and logs are removed",
+    )
+    parser.add_argument(
         "--valid_interval",
         type=cli.optional(int),
         default=1,
@@ -51,7 +56,7 @@ def parse_args(argv):
 
 
 def main(argv=None):
-    """Configuration, device, data, model, loop, in that order."""
+    """Configuration, device, folder, data and model, loop, in that order."""
     args = parse_args(argv)
     overrides = []
     if args.learning_rate is not None:
@@ -59,29 +64,61 @@ def main(argv=None):
     if args.epoch is not None:
         overrides.append(f"TRAIN.epoch={args.epoch}")
     config = cli.load_run_config(args, "TRAIN", overrides)
-    valid_interval = args.valid_interval or 0
+    name = config.MODEL.name.upper()
 
-    from engine import parallel, runtime
-    from engine.batch import Normalizer
+    from engine import checkpoint, parallel, resume, runtime
     from engine.dry_run import dry_run
     from engine.files import claimed, prepare_folder
+    from engine.progress import format_scores
+
+    runtime.start(args.use_gpu)
+    rank, _ = parallel.start()
+    prepare_folder(args.save_dir)
+    with contextlib.ExitStack() as run:
+
+        def take_folder():
+            if not args.dry_run:
+                run.enter_context(claimed(args.save_dir))
+                checkpoint.finish_all(args.save_dir, name)
+            return resume.choose(args.resume, args.overwrite, args.save_dir, name)
+
+        start = parallel.on_main(take_folder)
+        trainer = make_trainer(args, config)
+        if start:
+            trainer.resume(start, may_be_done=args.resume == "auto")
+        else:
+            trainer.load_pretrained(args.pretrain)
+        if args.dry_run:
+            dry_run(trainer)
+            return
+        parallel.gather(None)  # until every rank has read what it starts from
+        if rank == 0:
+            resume.clear(args.save_dir, name, trainer.step, args.overwrite)
+        scores = trainer.fit()
+    trainer.loader.bad.log_total()
+    if scores:
+        print(f"last validation: {format_scores(scores)}", flush=True)
+
+
+def make_trainer(args, config):
+    """The engine.trainer.Trainer of the flags and the configuration: data, model, seed."""
+    from engine import parallel, runtime
+    from engine.batch import Normalizer
     from engine.labels import labels_for_training
-    from engine.trainer import Trainer, format_scores
+    from engine.trainer import Trainer
     from models import get_model
     from models.model import decay_steps
     from reader.loader import build_loader
 
-    runtime.start(args.use_gpu)
-    rank, ranks = parallel.start()
-    prepare_folder(args.save_dir)
+    rank, ranks = parallel.rank(), parallel.ranks()
+    valid_interval = args.valid_interval or 0
     seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]
     quarantine = os.path.join(args.save_dir, "quarantine.list")
     loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
     valid_loader = build_loader(config, "valid", rank, ranks, quarantine=quarantine) if valid_interval > 0 else None
-    model = get_model(config.MODEL.name, config, "train")
     train = config.TRAIN
-    trainer = Trainer(
-        model,
+    return Trainer(
+        get_model(config.MODEL.name, config, "train"),
         Normalizer(config.MODEL.image_mean, config.MODEL.image_std),
         loader,
         valid_loader,
@@ -94,16 +131,6 @@ def main(argv=None):
         valid_interval=valid_interval,
         labels=labels_for_training(config.MODEL.labels, config.MODEL.num_classes),
     )
-    if not (args.resume and trainer.resume(args.resume)):
-        trainer.load_pretrained(args.pretrain)
-    if args.dry_run:
-        dry_run(trainer)
-        return
-    with claimed(args.save_dir) if rank == 0 else contextlib.nullcontext():
-        scores = trainer.fit()
-    loader.bad.log_total()
-    if scores:
-        print(f"last validation: {format_scores(scores)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -97,9 +97,8 @@ def ranks(folder, paths, size, count, quick):
     wanted += [f"TRAIN.filelist={filelist}", "TRAIN.num_reader_threads=1", "TRAIN.epoch=1", "TRAIN.flip_ratio=0"]
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(count), "--log_dir", f"{out}/log"]
     command = [sys.executable, *(launch if count > 1 else []), str(ROOT / "train.py"), f"--config={networks.CONFIG}"]
-    command += ["--use_gpu=False", "--pretrain=none", "--valid_interval=0", "--log_interval=1", f"--save_dir={out}"]
-    for text in wanted:
-        command += ["-o", text]
+    command += ["--use_gpu=False", "--pretrain=none", "--valid_interval=0", "--log_interval=1", "--overwrite"]
+    command += [f"--save_dir={out}", *(f"-o{text}" for text in wanted)]
 
     def run(_):
         from engine.journal import read_journal

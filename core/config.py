@@ -74,7 +74,7 @@ class TrainSection(ReaderSection):
     flip_ratio: float = key(0.5, least=0.0)
     total_videos: int = key(0, least=0)
     save_interval: int = key(0, least=0)
-    keep: int = key(0, least=0)
+    keep: int = key(3, least=0)
     accumulate_steps: int = key(1, least=1)
     warmup_steps: int = key(0, least=0)
     clip_norm: float = key(0.0, least=0.0)

@@ -1,4 +1,9 @@
-"""Checkpoints: NAME.pdparams (weights), NAME.pdopt (what resuming needs besides), NAME.json (what using them needs)."""
+"""Checkpoints: NAME.pdparams (weights), NAME.pdopt (what resuming needs besides), NAME.json (what using them needs).
+
+The three are written into a hidden folder, .NAME.next, and moved to their places from there, the weights first. A kill
+between two moves leaves the new weights and, in .NAME.next, what belongs to them: `paths` finds it there, and `finish`
+moves it. So there is the old checkpoint or the new one at any moment, under the same three names.
+"""
 
 import contextlib
 import hashlib
@@ -8,20 +13,23 @@ import os
 import pickle
 import platform
 import re
+import tempfile
 
 import numpy as np
 import paddle
 
 from core.errors import UserError
 from core.pickles import load_plain
-from engine.files import write_atomically, write_json
+from engine import files
+from engine.files import TEMPORARY, sync_folder, write_atomically, write_json, writing
 from weights.load import load_for_finetuning, load_weights
 
 logger = logging.getLogger("stnet")
+SUFFIXES = ("pdparams", "pdopt", "json")
 
 
 def save(folder, name, network, state, config, labels=None):
-    """Write a checkpoint; each file is whole or not there, and NAME.json, written last, tells whether all are.
+    """Write a checkpoint; at any moment the older one of this name, or the new one, is whole.
 
     Args:
         folder, name: where; "STNET_epoch3" for example.
@@ -30,53 +38,147 @@ def save(folder, name, network, state, config, labels=None):
             epochs ("epoch") and steps ("step") at least.
         config: core.config.Config, saved with it.
         labels: class names, or None.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
     """
     base = os.path.join(folder, name)
-    write_atomically(f"{base}.pdparams", lambda path: paddle.save(network.state_dict(), path))
+    finish(base)
+    with writing(base):
+        os.makedirs(folder, exist_ok=True)
+        made = tempfile.mkdtemp(prefix=f".{name}{TEMPORARY}", dir=folder)
+    try:
+        part = os.path.join(made, name)
+        write_atomically(f"{part}.pdparams", lambda path: paddle.save(network.state_dict(), path))
+        write_atomically(f"{part}.pdopt", lambda path: _write_pickle(path, state))
+        digests = {suffix: _sha256(f"{part}.{suffix}") for suffix in ("pdparams", "pdopt")}
+        write_json(f"{part}.json", describe(config, state["progress"], labels, digests))
+        with writing(base):
+            os.rename(made, _next(base))
+    finally:
+        if os.path.isdir(made):
+            files.remove(made)
+    finish(base)
 
-    def write_state(path):
-        with open(path, "wb") as file:
-            pickle.dump(state, file, protocol=4)
 
-    write_atomically(f"{base}.pdopt", write_state)
-    digests = {suffix: _sha256(f"{base}.{suffix}") for suffix in ("pdparams", "pdopt")}
-    write_json(f"{base}.json", describe(config, state["progress"], labels, digests))
+def finish(base):
+    """Move the files of a checkpoint to their places from the hidden folder in which they are whole."""
+    folder, name = os.path.split(base)
+    if not os.path.isdir(_next(base)):
+        return
+    with writing(base):
+        for suffix in SUFFIXES:
+            if os.path.exists(f"{_next(base)}/{name}.{suffix}"):
+                os.replace(f"{_next(base)}/{name}.{suffix}", f"{base}.{suffix}")
+                sync_folder(folder or ".")
+        files.remove(_next(base))
+
+
+def finish_all(folder, name):
+    """`finish` every checkpoint of a folder whose names begin with `name`."""
+    for entry in os.listdir(folder):
+        if re.fullmatch(rf"\.{re.escape(name)}_\w+\.next", entry):
+            finish(os.path.join(folder, entry[1 : -len(".next")]))
+
+
+def paths(base):
+    """Where each file of a checkpoint is, {suffix: path}: beside each other, but for a kill while they were moved."""
+    found = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
+    waiting = {suffix: f"{_next(base)}/{os.path.basename(base)}.{suffix}" for suffix in SUFFIXES}
+    with contextlib.suppress(OSError, ValueError):
+        if _read_json(waiting["json"])["sha256"].get("pdparams") == _sha256(found["pdparams"]):
+            found.update({suffix: path for suffix, path in waiting.items() if os.path.exists(path)})
+    return found
+
+
+def _next(base):
+    folder, name = os.path.split(base)
+    return os.path.join(folder, f".{name}.next")
 
 
 def remove(base):
     """Delete a checkpoint, its description first, so that it is never taken for whole."""
-    for suffix in ("json", "pdopt", "pdparams"):
-        if os.path.exists(f"{base}.{suffix}"):
-            os.remove(f"{base}.{suffix}")
+    for path in (_next(base), f"{base}.json", f"{base}.pdopt", f"{base}.pdparams"):
+        if os.path.exists(path):
+            files.remove(path)
+
+
+def move(base, target):
+    """Move a checkpoint to another folder, replacing one of that name, its description first."""
+    finish(base)
+    with writing(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        for suffix in reversed(SUFFIXES):
+            if os.path.exists(f"{base}.{suffix}"):
+                os.replace(f"{base}.{suffix}", f"{target}.{suffix}")
 
 
 def numbered(folder, name):
-    """The checkpoints NAME_epochN and NAME_stepN of a folder: paths without suffix, oldest first."""
-    found = []
-    for entry in os.listdir(folder) if os.path.isdir(folder) else []:
-        if re.fullmatch(rf"{re.escape(name)}_(epoch|step)\d+\.json", entry):
-            base = os.path.join(folder, entry[: -len(".json")])
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(f"{base}.json", "rb") as file:
-                found.append((json.load(file)["progress"]["step"], "_epoch" in entry, base))
-    return [base for _, _, base in sorted(found)]
+    """The checkpoints NAME_epochN and NAME_stepN of a folder, as paths without suffix.
+
+    Returns:
+        (those that say how far they are, [(progress, path)], the oldest first; those that do not, [path]).
+    """
+    pattern = re.compile(rf"({re.escape(name)}_(?:epoch|step)\d+)\.(?:{'|'.join(SUFFIXES)})")
+    matches = map(pattern.fullmatch, os.listdir(folder) if os.path.isdir(folder) else [])
+    known, unknown = [], []
+    for base in sorted({os.path.join(folder, match[1]) for match in matches if match}):
+        try:
+            progress = _checked_progress(_read_json(paths(base)["json"]).get("progress"), base)
+        except (OSError, ValueError):
+            unknown.append(base)
+        else:
+            known.append((progress, base))
+    return sorted(known, key=lambda pair: (pair[0]["step"], pair[0]["epoch"])), unknown
 
 
-def newest(folder, name):
-    """Path without suffix of the newest checkpoint of a folder that is whole, or None."""
-    for base in reversed(numbered(folder, name)):
-        if _is_whole(base):
-            return base
-        logger.warning("%s is not whole; looking for an older checkpoint", base)
-    return None
+def _checked_progress(progress, base=""):
+    """The position that a checkpoint claims. Raises ValueError: it makes no sense, or the name says another one."""
+    if not isinstance(progress, dict):
+        raise ValueError("it does not say how far the run had come")
+    for key in ("epoch", "step", "batch"):
+        value = progress.get(key, 0 if key == "batch" else None)
+        if type(value) is not int or value < 0:
+            raise ValueError(f"its {key} is {value!r:.20}")
+    kind, number = re.search(r"_(epoch|step)(\d+)$|$", base).groups()
+    expected = int(number) + (kind == "epoch") if number else None
+    if number and progress[kind] != expected:
+        raise ValueError(f"it is of {kind} {progress[kind]}, its name says {expected}")
+    return progress
 
 
-def _is_whole(base):
+def fault(base):
+    """Why a run cannot go on from a checkpoint, or "" if it is whole."""
     try:
-        with open(f"{base}.json", encoding="utf-8") as file:
-            digests = json.load(file)["sha256"]
-        return all(_sha256(f"{base}.{suffix}") == digests[suffix] for suffix in ("pdparams", "pdopt"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        where = paths(base)
+        missing = [suffix for suffix, path in where.items() if not os.path.exists(path)]
+        if missing:
+            return f"its .{missing[-1]} is missing"
+        about = _read_json(where["json"])
+        progress = _checked_progress(about.get("progress"), base)
+        for suffix in ("pdparams", "pdopt"):
+            if _sha256(where[suffix]) != about["sha256"][suffix]:
+                return f"its .{suffix} is not the one that its .json describes"
+        if _read_state(where["pdopt"])["progress"] != progress:
+            return "its .json and its .pdopt are of different steps"
+    except UserError:
+        return "its .pdopt cannot be read"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its .json is damaged ({error})"
+    return ""
+
+
+def _read_json(path):
+    """The dict in a JSON file. Raises OSError, or ValueError for whatever else is wrong with it."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        about = json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict):
+        raise ValueError("it is no description of a checkpoint")
+    return about
 
 
 def describe(config, progress, labels, digests):
@@ -98,13 +200,13 @@ def read_description(weights):
         UserError: it is damaged, or belongs to other weights.
     """
     base, suffix = os.path.splitext(weights)
-    if suffix != ".pdparams" or not os.path.exists(f"{base}.json"):
-        return None
     try:
-        with open(f"{base}.json", encoding="utf-8") as file:
-            about = json.load(file)
+        path = paths(base)["json"]
+        if suffix != ".pdparams" or not os.path.exists(path):
+            return None
+        about = _read_json(path)
         digest, model = about["sha256"]["pdparams"], about["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{base}.json is damaged ({error}); delete it to use the weights without it") from None
     if not os.path.exists(weights) or not isinstance(model, dict):
         return None
@@ -129,27 +231,49 @@ def load(path, model):
     Raises:
         UserError: damaged, or for another model; nothing is changed then.
     """
-    base = path[: -len(".pdparams")] if path.endswith(".pdparams") else path
+    base = _base(path)
     weights = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
     about = read_description(weights)
-    if not os.path.exists(f"{base}.pdopt"):
+    if not has_state(path):
         load_for_finetuning(model.network, weights, model.original_names())
         logger.info("%s holds weights alone: fine-tuning from them, from epoch 0", weights)
         return None
-    state = _read_state(f"{base}.pdopt")
-    if about is not None and about["progress"] != state["progress"]:
+    state = _read_state(paths(base)["pdopt"])
+    if about is not None and about.get("progress") != state["progress"]:
         raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps; use another checkpoint")
     load_weights(model.network, weights, model.original_names())
+    with contextlib.suppress(KeyError, TypeError):  # an older version's description may lack it
+        state["batch_size"] = about["config"]["TRAIN"]["batch_size"]
     progress = state["progress"]
     logger.info("resumed from %s: %d epochs and %d steps done", weights, progress["epoch"], progress["step"])
     return state
+
+
+def _base(path):
+    return path[: -len(".pdparams")] if path.endswith(".pdparams") else path
+
+
+def exists(path):
+    """Whether there are weights at "DIR/NAME" or "DIR/NAME.pdparams", or any other file or folder at `path`."""
+    return os.path.exists(path) or os.path.exists(f"{path}.pdparams")
+
+
+def has_state(path):
+    """Whether there is more than weights: whether a run can go on from "DIR/NAME" or "DIR/NAME.pdparams"."""
+    return os.path.exists(paths(_base(path))["pdopt"])
+
+
+def _write_pickle(path, value):
+    with open(path, "wb") as file:
+        pickle.dump(value, file, protocol=4)
 
 
 def _read_state(path):
     try:
         with open(path, "rb") as file:
             state = load_plain(file.read())
-        if not {"epoch", "step"} <= set(state["progress"]) or not isinstance(state["optimizer"], dict):
+        _checked_progress(state["progress"])
+        if not isinstance(state["optimizer"], dict):
             raise ValueError("it is not the state of a training run")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}; delete it to go on from the weights alone") from None

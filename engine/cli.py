@@ -1,6 +1,7 @@
 """What the entries share: their common flags, and how errors end a program."""
 
 import argparse
+import contextlib
 import logging
 import sys
 import traceback
@@ -123,12 +124,14 @@ def load_run_config(args, batch_section, extra_overrides=()):
 def run(main, argv=None):
     """Run an entry's main(argv) and turn errors into messages and exit codes.
 
-    Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143 or 130 after
-    SIGTERM or Ctrl-C. Bugs pass through, with their traceback.
+    Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129
+    after SIGTERM, Ctrl-C or SIGHUP. Bugs pass through, with their traceback.
     """
     logging.basicConfig(
         level=logging.INFO, stream=sys.stdout, format="[%(levelname)s %(asctime)s] %(message)s", datefmt="%H:%M:%S"
     )
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     logger.setLevel(logging.INFO)  # importing Paddle 2.6 raises the root logger's level
     runtime.prepare()
     try:
@@ -139,7 +142,8 @@ def run(main, argv=None):
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except Stopped as error:
-        print(error, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(error, file=sys.stderr, flush=True)
         return error.code
     except (RuntimeError, SystemError) as error:
         if "DataLoader process" not in str(error):

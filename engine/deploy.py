@@ -1,7 +1,9 @@
 """What a server gets: the exported model and deploy.yaml, which says all that is needed to use it."""
 
+import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 
@@ -12,18 +14,21 @@ import yaml
 from core.errors import UserError
 from engine.engines import load_inference, load_onnxruntime
 from engine.export import Classifier, exportable_network, write_onnx, write_program
-from engine.files import prepare_folder
+from engine.files import exchange, prepare_folder, sync_folder, writing
+from engine.signals import Process
 
 logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the probabilities
 FILE = "deploy.yaml"
+_EXPORTING = ".exporting-"
 
 
 def deploy(model, section, labels, folder, file_format):
     """Write NAME.pdmodel and NAME.pdiparams, or NAME.onnx, and deploy.yaml into a folder.
 
     The model takes any number of clips and of segments. It is compared with the network, at two shapes, before
-    anything is put in place.
+    anything is put in place. An older export in the folder is replaced as a whole: at any moment all of it is there, or
+    all of the new one. Other files in the folder stay.
 
     Args:
         model: models.model.Model in evaluation mode.
@@ -39,8 +44,10 @@ def deploy(model, section, labels, folder, file_format):
         UserError: the folder cannot be written, a package is missing, or the export computes something else.
     """
     name = model.config.MODEL.name.upper()
+    folder = os.path.realpath(folder)
     prepare_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder) as made:
+    _remove_leftovers(folder)
+    with tempfile.TemporaryDirectory(prefix=_temporary(), dir=folder) as made:
         layer = Classifier(exportable_network(model))
         shape = [None, None, 3 * section.seglen, section.target_size, section.target_size]
         if file_format == "onnx":
@@ -62,9 +69,60 @@ def deploy(model, section, labels, folder, file_format):
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
         with open(f"{made}/{FILE}", "w", encoding="utf-8") as file:
             yaml.safe_dump(description(model, section, labels, files, names), file, allow_unicode=True, sort_keys=False)
-        for file in [*files, FILE]:
-            shutil.move(f"{made}/{file}", f"{folder}/{file}")
+        put_in_place(made, folder, [*files, FILE])
     return deviation, [*files, FILE]
+
+
+def put_in_place(made, folder, names):
+    """Move an export from the folder `made`, inside of `folder`, into that one. Raises UserError.
+
+    deploy.yaml comes last, so that a folder which holds one holds an export. To replace an export, a second folder is
+    filled with the new one and with links to what else lies in the first, and the two swap names.
+    """
+    if not os.path.exists(f"{folder}/{FILE}"):
+        _move(made, folder, names)
+        return
+    try:
+        if os.path.realpath(os.getcwd()) == folder:
+            raise OSError(errno.EBUSY, "it is the working directory")
+        second = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}{_temporary()}", dir=os.path.dirname(folder))
+        try:
+            replaced = shutil.ignore_patterns(*names, f"{_EXPORTING}*")
+            shutil.copytree(folder, second, symlinks=True, ignore=replaced, copy_function=os.link, dirs_exist_ok=True)
+            _move(made, second, names)
+            exchange(folder, second)
+            sync_folder(os.path.dirname(folder))
+        finally:
+            shutil.rmtree(second, ignore_errors=True)
+    except (OSError, shutil.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"the export in {folder} cannot be replaced as a whole ({reason}); "
+            "it is as it was: delete it, or set --save_dir to another folder"
+        ) from None
+
+
+def _move(made, folder, names):
+    with writing(folder):
+        for name in names:
+            with open(f"{made}/{name}", "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(f"{made}/{name}", f"{folder}/{name}")
+        sync_folder(folder)
+
+
+def _temporary():
+    return f"{_EXPORTING}{os.getpid()}-"
+
+
+def _remove_leftovers(folder):
+    """Delete what killed exports left in a folder and beside it."""
+    beside = re.compile(rf"\.{re.escape(os.path.basename(folder))}{re.escape(_EXPORTING)}(\d+)-.*")
+    inside = re.compile(rf"{re.escape(_EXPORTING)}(\d+)-.*")
+    for place, pattern in ((os.path.dirname(folder), beside), (folder, inside)):
+        for match in filter(None, map(pattern.fullmatch, os.listdir(place))):
+            if not Process(int(match[1])).is_alive():
+                shutil.rmtree(os.path.join(place, match[0]), ignore_errors=True)
 
 
 def largest_deviation(run, layer, section):

@@ -8,6 +8,7 @@ from core.errors import UserError
 from engine import runtime
 from engine.progress import hours
 from models.macs import count_macs
+from reader.loader import allowed_bad
 
 logger = logging.getLogger("stnet")
 _SAMPLE = 32  # clips that are decoded
@@ -59,7 +60,7 @@ def _check_sample(name, loader):
             bad[index] = sample.error
             logger.warning("%s list: %s: %s", name, loader.dataset.clips[index].path, sample.error)
     logger.info("%s list: %d clips, %d of %d looked at cannot be read", name, len(loader.dataset), len(bad), len(order))
-    if len(bad) > loader.dataset.section.max_bad_ratio * len(order):
+    if len(bad) > allowed_bad(loader.dataset.section.max_bad_ratio, len(order)):
         raise UserError(f"{len(bad)} of {len(order)} clips of the {name} list cannot be read, more than max_bad_ratio")
 
 

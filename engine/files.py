@@ -1,8 +1,11 @@
 """Files that are whole or not there: written to a temporary name beside the target, synced, renamed."""
 
 import contextlib
+import ctypes
+import errno
 import json
 import os
+import shutil
 import tempfile
 
 from filelock import FileLock, Timeout
@@ -10,6 +13,7 @@ from filelock import FileLock, Timeout
 from core.errors import UserError
 
 TEMPORARY = ".writing-"
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
 
 
 def prepare_folder(path):
@@ -20,6 +24,15 @@ def prepare_folder(path):
             pass
     except OSError as error:
         raise UserError(f"cannot write into {path}: {error.strerror or error}; set --save_dir") from None
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Turn an OSError on the way to `path` into one line. Raises UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def write_atomically(path, write):
@@ -33,31 +46,28 @@ def write_atomically(path, write):
         UserError: the folder cannot be written, or the disk is full; an older file stays as it was.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    try:
+    with writing(path):
         os.makedirs(folder, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}{TEMPORARY}", dir=folder)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     os.close(handle)
     try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync_folder(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        with writing(path):
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~umask())
+            os.replace(temporary, path)
+            sync_folder(folder)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
 
 
 def write_json(path, value):
-    """Write plain data as JSON, atomically."""
+    """Write plain data as JSON, atomically. A file name that is not UTF-8 is written as JSON escapes its bytes."""
 
     def write(temporary):
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(value, file, ensure_ascii=False, indent=1)
             file.write("\n")
 
@@ -89,10 +99,30 @@ def claimed(folder):
 def _remove_leftovers(folder):
     for name in os.listdir(folder):
         if name.startswith(".") and TEMPORARY in name:
-            os.remove(os.path.join(folder, name))
+            remove(os.path.join(folder, name))
 
 
-def _sync_folder(folder):
+def remove(path):
+    """Delete a file, or a folder with all in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def exchange(one, other):
+    """Let two folders swap their names in one step. Raises OSError where the system or the file system cannot."""
+    library = ctypes.CDLL(None, use_errno=True)
+    failed, number = True, errno.ENOSYS
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE)
+        number = ctypes.get_errno()
+    if failed:
+        raise OSError(number, os.strerror(number))
+
+
+def sync_folder(folder):
+    """Have the names in a folder reach the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -100,7 +130,8 @@ def _sync_folder(folder):
         os.close(handle)
 
 
-def _umask():
+def umask():
+    """The mask of this process, which only setting it tells."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -50,16 +50,24 @@ class Journal:
 
 
 def read_journal(path):
-    """The rows of a train_log.jsonl; a last line that a killed process left unfinished is passed over."""
-    rows = []
+    """The rows of a train_log.jsonl; the log counts lines that are none, as a killed process or a disk left them."""
+    rows, strange = [], 0
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             for line in file:
                 try:
-                    rows.append(json.loads(line))
-                except ValueError:
-                    logger.warning("%s: an unfinished line is dropped", path)
+                    rows.append(_checked_row(json.loads(line.decode("utf-8"))))
+                except (ValueError, RecursionError):
+                    strange += 1
+    if strange:
+        logger.warning("%s: %d unfinished or damaged lines are left out", path, strange)
     return rows
+
+
+def _checked_row(row):
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("kind"), str):
+        raise ValueError("not a line of the log")
+    return row
 
 
 def _visualdl_writer(folder):
@@ -83,9 +91,9 @@ def plot(folder):
         for kind, style in (("train", "-"), ("valid", "o--")):
             chosen = [row for row in rows if row["kind"] == kind]
             for key in keys:
-                if chosen:
-                    steps, values = [row["step"] for row in chosen], [row[key] for row in chosen]
-                    axis.plot(steps, values, style, label=f"{kind} {key}")
+                points = [(row["step"], row[key]) for row in chosen if isinstance(row.get(key), (int, float))]
+                if points:
+                    axis.plot(*zip(*points), style, label=f"{kind} {key}")
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         if axis.lines:

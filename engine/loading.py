@@ -29,7 +29,7 @@ def load_model(config, mode, weights, labels=None):
     """
     model = get_model(config.MODEL.name, config, mode)
     weights = weights or _released(model)
-    check_description(weights, config, labels)
+    check_description(weights, config, mode, labels)
     load_weights(model.network, weights, model.original_names())
     logger.info("weights: %s", weights)
     return model, os.path.abspath(weights)
@@ -61,8 +61,15 @@ def _released(model):
     raise first_error
 
 
-def check_description(weights, config, labels=None):
-    """Compare what was saved beside the weights with the configuration. Raises UserError listing the conflicts."""
+def check_description(weights, config, mode, labels=None):
+    """Compare what was saved beside the weights with the configuration.
+
+    What the network cannot do without is a conflict. What its input may differ in, such as its size, is compared with
+    the section of the same mode in the run's configuration, as training's own may differ on purpose; the log says it.
+
+    Raises:
+        UserError: listing the conflicts.
+    """
     about = read_description(weights)
     if about is None:
         return
@@ -73,8 +80,27 @@ def check_description(weights, config, labels=None):
         for key in compared
         if key in about["model"] and key in settings and about["model"][key] != settings[key]
     ]
-    if labels and about.get("labels") and about["labels"] != labels and not conflicts:
-        differing = next((a, b) for a, b in zip(labels, about["labels"]) if a != b)
-        conflicts.append(f"class names differ, for example {differing[0]!r} in MODEL.labels, {differing[1]!r} there")
+    saved = about.get("labels")
+    if labels and saved and saved != labels and not conflicts:
+        pairs = zip(labels, saved if isinstance(saved, list) else [])
+        example = next((f", for example {a!r} in MODEL.labels, {b!r} there" for a, b in pairs if a != b), "")
+        conflicts.append(f"class names differ{example}")
     if conflicts:
         raise UserError(f"weights {weights} were trained with another configuration: {'; '.join(conflicts)}")
+    differences = _input_differences(about, config, mode)
+    if differences:
+        logger.warning("weights %s: other input than in their run's configuration: %s", weights, "; ".join(differences))
+
+
+def _input_differences(about, config, mode):
+    """Words for what the section of a mode says otherwise than that of the run which made the weights."""
+    then, now = about.get("config"), config.section(mode)
+    then = then.get(mode.upper()) if isinstance(then, dict) else {}
+    differences = []
+    for key in ("short_size", "target_size", "seg_num", "seglen"):
+        value = (then or {}).get(key) or about["model"].get(key)
+        if value is not None and value != getattr(now, key):
+            differences.append(f"{mode.upper()}.{key} is {getattr(now, key)} and was {value}")
+    if about["model"].get("format", config.MODEL.format) != config.MODEL.format:
+        differences.append(f"MODEL.format is {config.MODEL.format} and was {about['model']['format']}")
+    return differences

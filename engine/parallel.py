@@ -5,9 +5,17 @@ import os
 import numpy as np
 import paddle
 
+from core.errors import UserError
+from engine.signals import Process
+
+_launchers = []
+
 
 def start():
     """Join the other ranks that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) when alone."""
+    if "PADDLE_TRAINER_ID" in os.environ:
+        above = [os.getppid(), os.environ.get("STNET_RUN_SH")]
+        _launchers[:] = [Process(number) for number in above if number]
     if ranks() > 1 and not paddle.distributed.is_initialized():
         paddle.distributed.init_parallel_env()
     return rank(), ranks()
@@ -23,6 +31,11 @@ def ranks():
     return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
 
 
+def launchers():
+    """The processes that this rank must not outlive: the launcher, and the run.sh that started it. [] when alone."""
+    return _launchers
+
+
 def gather(value):
     """`value` (plain data) of every rank, in the order of ranks."""
     if ranks() == 1:
@@ -30,6 +43,20 @@ def gather(value):
     values = []
     paddle.distributed.all_gather_object(values, value)
     return values
+
+
+def on_main(decide):
+    """What `decide()` returns on rank 0, where alone it is called, for every rank; a UserError is every rank's, too."""
+    found, problem = None, ""
+    if rank() == 0:
+        try:
+            found = decide()
+        except UserError as error:
+            problem = str(error)
+    found, problem = gather((found, problem))[0]
+    if problem:
+        raise UserError(problem)
+    return found
 
 
 def any_rank(flag):

@@ -1,4 +1,4 @@
-"""Progress of long work: a tqdm bar on a terminal, plain log lines with rate and time left otherwise."""
+"""Progress of long work: a tqdm bar on a terminal, plain log lines with rate and time left otherwise; scores."""
 
 import logging
 import sys
@@ -59,3 +59,36 @@ def hours(seconds):
     """Seconds as h:mm:ss."""
     seconds = int(seconds)
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class Clock:
+    """Measures speed and the share of time that training waits for data."""
+
+    def __init__(self, step):
+        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+
+    def waiting(self, batches):
+        """The batches, the time until each of them measured."""
+        iterator = iter(batches)
+        while True:
+            began = time.monotonic()
+            batch = next(iterator, None)
+            self.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+    def read(self, step, clips, steps_left):
+        """(clips/s, share waited, seconds left) since the last reading."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        found = clips / seconds, min(1.0, self.waited / seconds), steps_left * seconds / max(1, step - self.step)
+        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+        return found
+
+
+def format_scores(scores):
+    """Scores as one readable line."""
+    return (
+        f"TOP1_ACC {scores['TOP1_ACC']:.4f}, TOP5_ACC {scores['TOP5_ACC']:.4f}, "
+        f"loss {scores['loss']:.4f}, {scores['count']} clips"
+    )

@@ -1,32 +1,44 @@
-"""SIGINT and SIGTERM: the first asks for an orderly stop, the second ends the process at once."""
+"""SIGINT, SIGTERM, SIGHUP and the end of a launcher ask for an orderly stop; a second SIGINT or SIGTERM is at once."""
 
+import contextlib
 import os
+import select
 import signal
 import threading
 
+_LOOK = 1000  # milliseconds between looks at the processes above
+
 
 class StopRequest:
-    """Notices SIGINT and SIGTERM while it is entered as a context.
+    """Notices signals, and the end of the processes that started this one, while it is entered as a context.
 
     Python runs a handler only between two of its own instructions, and one training step can be a single long call.
     So a thread listens, too: it hears of each signal when it comes.
+
+    SIGHUP comes when a terminal is closed, often twice: from the system and from the shell; so a second one is no sign
+    of impatience. One that was ignored at the start (nohup) stays so.
+
+    Args:
+        parents: `Process`es; the end of one of them is taken as a SIGTERM.
 
     Attributes:
         number: the signal that came, 0 before.
     """
 
-    def __init__(self):
+    def __init__(self, parents=()):
         self.number = 0
         self.before = {}
+        self.parents = parents
 
     def __enter__(self):
-        """Take over both signals."""
+        """Take over the signals."""
         listen, wake = os.pipe()
         os.set_blocking(wake, False)
         self.old_wakeup = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self.wake = wake
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self.before[number] = signal.signal(number, lambda *_: None)
         threading.Thread(target=self._listen, args=(listen,), daemon=True).start()
         return self
 
@@ -38,19 +50,52 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _listen(self, pipe):
-        from paddle.base import core
-
-        while numbers := os.read(pipe, 64):
-            for number in numbers:
-                if number not in self.before:
-                    continue
-                if self.number:
-                    core._cleanup_mmap_fds()  # segments in /dev/shm that this process holds
-                    os._exit(128 + number)
-                self.number = number
-                name = signal.Signals(number).name
-                os.write(2, f"{name}: finishing this step, then saving; once more to stop at once\n".encode())
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        while True:
+            if poll.poll(_LOOK if self.parents else None):
+                numbers = os.read(pipe, 64)
+                if not numbers:
+                    break
+                for number in numbers:
+                    self._take(number)
+            elif not self.number and not all(parent.is_alive() for parent in self.parents):
+                self._ask(signal.SIGTERM, "the process that started this one has ended")
         os.close(pipe)
+
+    def _take(self, number):
+        if number in self.before and not self.number:
+            self._ask(number, signal.Signals(number).name)
+        elif number in self.before and number != signal.SIGHUP:
+            from paddle.base import core
+
+            core._cleanup_mmap_fds()  # segments in /dev/shm that this process holds
+            os._exit(128 + number)
+
+    def _ask(self, number, reason):
+        self.number = number
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, f"{reason}: finishing this step, then saving; SIGTERM or Ctrl-C to stop at once\n".encode())
+
+
+class Process:
+    """Another process, told from a later one of the same number by when it started. Knows nothing without /proc."""
+
+    def __init__(self, number):
+        self.number = number
+        self.started = self._started()
+
+    def is_alive(self):
+        """Whether it still runs."""
+        return self._started() == self.started != "" or not os.path.exists("/proc/self/stat")
+
+    def _started(self):
+        try:
+            with open(f"/proc/{self.number}/stat", encoding="utf-8", errors="replace") as file:
+                state, *fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if state in "ZX" else fields[18]
 
 
 class Stopped(Exception):

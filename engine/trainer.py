@@ -3,18 +3,17 @@
 import contextlib
 import logging
 import os
-import time
 
 import numpy as np
 import paddle
 
 from core.errors import UserError
-from engine import checkpoint, parallel, runtime
+from engine import checkpoint, parallel, resume, runtime
 from engine.ema import Ema
 from engine.engines import Dygraph
 from engine.evaluator import evaluate
 from engine.journal import Journal, plot
-from engine.progress import hours
+from engine.progress import Clock, format_scores, hours
 from engine.signals import Stopped, StopRequest
 from metrics import METRICS
 from weights.download import released
@@ -77,32 +76,33 @@ class Trainer:
         self.pending = []  # (step, loss, logits, labels) since the last log line, still on the device
         self.journal = None
         self.last_batch = None
+        self.data = resume.data_record(loader)
 
     # Where to start -----------------------------------------------------------------------------------------------
 
-    def resume(self, path):
+    def resume(self, path, may_be_done=False):
         """Go on from a checkpoint of this project, or start from bare weights of any format.
 
-        "auto" takes the newest whole checkpoint in save_dir. Returns whether there was one.
+        Args:
+            path: of either.
+            may_be_done: whether all epochs may be done; a run may be killed between its last epoch and its end.
         """
-        automatic = path == "auto"
-        if automatic:
-            path = checkpoint.newest(self.save_dir, self.name)
-            if path is None:
-                logger.info("--resume auto: no checkpoint in %s yet", self.save_dir)
-                return False
         state = checkpoint.load(path, self.model)
         if state is not None:
             self.restore(state)
-            if self.epoch >= self.epochs and not automatic:  # a run may be killed between its last epoch and its end
+            if self.epoch >= self.epochs and not may_be_done:
                 raise UserError(f"--resume {path}: all {self.epochs} epochs are done; raise --epoch to train on")
-        return True
 
     def restore(self, state):
         """Set everything but the weights from a checkpoint's state."""
         progress = state["progress"]
-        self.epoch, self.step, self.batch = progress["epoch"], progress["step"], progress.get("batch", 0)
-        self.best, self.seed = progress.get("best"), progress.get("seed", self.seed)
+        self.epoch, self.step, self.best = progress["epoch"], progress["step"], progress.get("best")
+        self.batch = resume.next_batch(progress, self.data, self.loader.order, state.get("batch_size"))
+        if "seed" in progress:
+            self.seed = progress["seed"]
+            logger.info("the order of the clips goes on from the seed of that run, %d", self.seed)
+        elif self.batch:
+            raise UserError("the checkpoint lies within an epoch, but does not hold the seed of its order")
         self.loader.set_seed(self.seed)
         checkpoint.set_optimizer_state(self.network, self.optimizer, state["optimizer"])
         if state.get("scaler"):
@@ -140,7 +140,7 @@ class Trainer:
         if self.is_main:
             self.journal = Journal(self.save_dir, self.step)
         try:
-            with StopRequest() as self.stop:
+            with StopRequest(parallel.launchers()) as self.stop:
                 while self.epoch < self.epochs:
                     self.train_epoch()
                     if self.is_time_to_validate():
@@ -293,7 +293,11 @@ class Trainer:
         if not self.is_main:
             return
         name = f"{self.name}_{suffix}"
-        progress = {"epoch": self.epoch, "step": self.step, "batch": self.batch, "best": self.best, "seed": self.seed}
+        starts = [*self.loader.order.starts(), self.data["clips"]]
+        progress = {
+            "epoch": self.epoch, "step": self.step, "batch": self.batch, "best": self.best, "seed": self.seed,
+            "data": {**self.data, "clips_done": starts[self.batch]},
+        }  # fmt: skip
         state = {
             "progress": progress,
             "optimizer": checkpoint.optimizer_state(self.network, self.optimizer),
@@ -307,43 +311,17 @@ class Trainer:
 
     def forget_old(self):
         """Delete numbered checkpoints: beyond the last `keep` if it is set, and steps that an epoch has overtaken."""
-        found = checkpoint.numbered(self.save_dir, self.name)
+        known, _ = checkpoint.numbered(self.save_dir, self.name)
+        ends = {progress["step"] for progress, base in known if _is_epoch(base)}
+        old = [base for progress, base in known if progress["step"] in ends and not _is_epoch(base)]
+        found = [base for _, base in known if base not in old]
         if self.options.keep:
-            old = found[: -self.options.keep]
+            old += found[: -self.options.keep]
         else:
-            old = [base for base in found[:-1] if os.path.basename(base).startswith(f"{self.name}_step")]
+            old += [base for base in found[:-1] if not _is_epoch(base)]
         for base in old:
             checkpoint.remove(base)
 
 
-class Clock:
-    """Measures speed and the share of time that training waits for data."""
-
-    def __init__(self, step):
-        self.since, self.step, self.waited = time.monotonic(), step, 0.0
-
-    def waiting(self, batches):
-        """The batches, the time until each of them measured."""
-        iterator = iter(batches)
-        while True:
-            began = time.monotonic()
-            batch = next(iterator, None)
-            self.waited += time.monotonic() - began
-            if batch is None:
-                return
-            yield batch
-
-    def read(self, step, clips, steps_left):
-        """(clips/s, share waited, seconds left) since the last reading."""
-        seconds = max(time.monotonic() - self.since, 1e-9)
-        found = clips / seconds, min(1.0, self.waited / seconds), steps_left * seconds / max(1, step - self.step)
-        self.since, self.step, self.waited = time.monotonic(), step, 0.0
-        return found
-
-
-def format_scores(scores):
-    """Scores as one readable line."""
-    return (
-        f"TOP1_ACC {scores['TOP1_ACC']:.4f}, TOP5_ACC {scores['TOP5_ACC']:.4f}, "
-        f"loss {scores['loss']:.4f}, {scores['count']} clips"
-    )
+def _is_epoch(base):
+    return "_epoch" in os.path.basename(base)

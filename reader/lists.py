@@ -73,14 +73,17 @@ def list_videos(path):
 
 
 def read_lines(path):
-    """Lines of a list file. Raises UserError."""
+    """Lines of a list file; file names need not be UTF-8. Raises UserError."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.readlines()
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            lines = file.readlines()
     except FileNotFoundError:
         raise UserError(f"list file not found: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"list file {path} cannot be read: {error}") from None
+    if any("\0" in line for line in lines):
+        raise UserError(f"list file {path} cannot be read: it is not text in UTF-8")
+    return lines
 
 
 def parse_line(line, where, folder, format, labelled, num_classes):

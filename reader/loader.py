@@ -19,6 +19,7 @@ from reader.lists import list_videos, read_list
 
 logger = logging.getLogger("stnet")
 _EVAL_BATCH = 16
+_NAMES = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be UTF-8
 
 
 class Batch(NamedTuple):
@@ -81,7 +82,7 @@ class EpochOrder:
     def batches(self, epoch):
         """List of this rank's batches, each a list of (epoch, index)."""
         order = list(range(self.clips))
-        cuts = self._cuts()
+        cuts = self.starts()
         if self.shuffle:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
         ends = cuts[1:] + [self.clips]
@@ -92,17 +93,23 @@ class EpochOrder:
 
     def __len__(self):
         """Batches of this rank in an epoch."""
-        return len(self._cuts()) if self.shuffle else len(self._cuts()[self.rank :: self.ranks])
+        return len(self.starts()) if self.shuffle else len(self.starts()[self.rank :: self.ranks])
 
     def clips_at_once(self):
         """Clips that a batch of this rank holds, at most."""
         return -(-self.batch_size // self.ranks) if self.shuffle else self.batch_size
 
-    def _cuts(self):
+    def starts(self):
+        """Position in an epoch's order of the first clip of each global batch."""
         cuts = list(range(0, self.clips, self.batch_size))
         if self.shuffle and len(cuts) > 1 and self.clips - cuts[-1] < self.ranks:
             cuts.pop()
         return cuts
+
+
+def allowed_bad(ratio, clips):
+    """How many of a list's clips may be bad: the share `ratio`, and, unless that is 0, at least one."""
+    return max(1, ratio * clips) if ratio else 0
 
 
 class BadClips:
@@ -116,7 +123,7 @@ class BadClips:
 
     def __init__(self, clips, allowed_ratio, quarantine=""):
         self.clips = clips
-        self.allowed = allowed_ratio * len(clips)
+        self.allowed = allowed_bad(allowed_ratio, len(clips))
         self.quarantine = quarantine
         self.reasons = {}
 
@@ -127,7 +134,7 @@ class BadClips:
         self.reasons[index] = reason
         logger.warning("skipped %s: %s", self.clips[index].path, reason)
         if quarantine and self.quarantine:
-            with open(self.quarantine, "a", encoding="utf-8") as file:
+            with open(self.quarantine, "a", **_NAMES) as file:
                 file.write(f"{self.clips[index].path}\t{reason}\n")
         if len(self.reasons) > self.allowed:
             raise UserError(
@@ -139,7 +146,7 @@ class BadClips:
         """Index -> reason of the clips in the quarantine file."""
         if not self.quarantine or not os.path.exists(self.quarantine):
             return {}
-        with open(self.quarantine, encoding="utf-8") as file:
+        with open(self.quarantine, **_NAMES) as file:
             lines = dict(line.rstrip("\n").partition("\t")[::2] for line in file if line.strip())
         found = {i: f"in quarantine: {lines[clip.path]}" for i, clip in enumerate(self.clips) if clip.path in lines}
         if found:
@@ -315,7 +322,8 @@ def _end_worker(*_):
 
 
 def _init_worker(parent, _):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers in order
+    for number in (signal.SIGINT, signal.SIGHUP):  # for the main process, which ends its workers in order
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_worker)
     die_with_parent(parent, signal.SIGTERM)  # on its own a worker whose main process is gone can wait for ever
 

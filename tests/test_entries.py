@@ -1,14 +1,20 @@
 """train.py, eval.py, predict.py and inference_model.py, called in this process."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 from conftest import tiny_settings, write_config, write_video
 from entries import eval_entry, failing, inference_model, predict, run, train
+
+PROJECT = Path(__file__).parents[1]
 
 
 def test_training_writes_a_checkpoint_an_epoch_and_a_final_one(trained):
@@ -40,10 +46,10 @@ def test_a_dry_run_looks_at_everything_and_writes_nothing(clip_set, tmp_path, ca
     )
     assert re.search(r"3 steps an epoch, 2 epochs; a step takes \d+\.\d\d s and \d+ MB; training takes", caplog.text)
     assert list((tmp_path / "out").iterdir()) == []
-    (tmp_path / "x.list").write_text(f"{clip_set}/val 0.mp4 0\nnone.mp4 1\n")
+    (tmp_path / "x.list").write_text(f"{clip_set}/val 0.mp4 0\nnone.mp4 1\nnone either.mp4 1\n")
     failing(
         "train",
-        "1 of 2 clips of the train list cannot be read",
+        "2 of 3 clips of the train list cannot be read",
         capsys,
         *flags,
         "-o",
@@ -112,9 +118,9 @@ def test_resuming_a_finished_run_says_so(clip_set, trained, capsys):
 
 
 def test_validation_runs_every_valid_interval(clip_set, tmp_path, caplog):
-    train_losses(clip_set, tmp_path, caplog, "--valid_interval=2")
+    train_losses(clip_set, tmp_path / "a", caplog, "--valid_interval=2")
     assert re.findall(r"valid epoch (\d)", caplog.text) == ["1"]
-    train_losses(clip_set, tmp_path, caplog, "--valid_interval=0")
+    train_losses(clip_set, tmp_path / "b", caplog, "--valid_interval=0")
     assert "valid epoch" not in caplog.text
 
 
@@ -223,6 +229,20 @@ def test_predict_goes_on_after_a_bad_clip(clip_set, trained, tmp_path):
     assert len(predictions(clip_set, trained, tmp_path, "--video_path", tmp_path)) == 1
     found = json.loads((tmp_path / "predict_results.json").read_text())
     assert found["skipped"] == [{"path": str(tmp_path / "b.mp4"), "reason": "the file is empty (0 bytes)"}]
+
+
+def test_file_names_that_are_not_utf_8_are_in_the_results(clip_set, trained, videos, tmp_path):
+    shutil.copy(videos / "clip_jpeg.pkl", os.fsencode(tmp_path) + b"/caf\xe9.pkl")
+    (tmp_path / "x.list").write_bytes(b"caf\xe9.pkl\nno \xe9.pkl\n")
+    words = [sys.executable, PROJECT / "predict.py", "--config", clip_set / "tiny.yaml", "--save_dir", tmp_path]
+    words += ["--weights", trained / "STNET_final.pdparams", "--filelist", tmp_path / "x.list", "--engine=paddle"]
+    done = subprocess.run([*words, "-o", "MODEL.format=pkl"], capture_output=True, check=False)
+    assert done.returncode == 0
+    assert b"Logging error" not in done.stderr
+    assert b"skipped no \\udce9.pkl: no such file" in done.stdout
+    found = json.loads((tmp_path / "predict_results.json").read_text())
+    assert [os.fsencode(row["path"]) for row in found["results"]] == [b"caf\xe9.pkl"]
+    assert [os.fsencode(row["path"]) for row in found["skipped"]] == [b"no \xe9.pkl"]
 
 
 def test_every_flag_of_the_original_is_accepted(tmp_path):

@@ -25,7 +25,7 @@ from tools.demo_clips import write_set
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-# Runs train.py, but for the N-th call of fsync or rename, which kills the process before or after doing its work.
+# Runs train.py, but for the N-th call of fsync or of a rename, which kills the process before or after doing its work.
 _SELF_KILLING = """
 import os, runpy, signal, sys
 count = int(sys.argv[1])
@@ -41,6 +41,7 @@ def deadly(call, before):
         return result
     return called
 os.fsync, os.replace = deadly(os.fsync, count % 2), deadly(os.replace, count % 3)
+os.rename = deadly(os.rename, count % 3)
 sys.argv = sys.argv[2:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -105,7 +106,7 @@ def trial(number, config, save_dir, duration, log):
         hit = kill_by_clock(command(config, save_dir), seconds, log)
         done = f"SIGKILL after {seconds:.1f} s"
     else:
-        count = rng.randrange(1, 60)
+        count = rng.randrange(1, 90)
         hit = kill_in_a_call(command(config, save_dir), count, log)
         done = f"killed in file system call {count}"
     reached = max(losses(save_dir), default=0)

@@ -1,6 +1,8 @@
 """inference_model.py and tools.run_deployed."""
 
 import json
+import os
+import signal
 import sys
 
 import numpy as np
@@ -78,6 +80,79 @@ def test_a_wrong_export_is_not_put_in_place(clip_set, trained, tmp_path, monkeyp
     assert export(clip_set, trained, tmp_path / "out", "-o", "MODEL.image_mean=[0.485, 0.456, 0.406]") == 1
     assert "deviates by 0.5 from the network: nothing was written" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_an_export_goes_into_a_relative_folder_and_again_into_the_same(clip_set, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert export(clip_set, trained, "inference_model") == 0
+        assert (tmp_path / "inference_model" / "deploy.yaml").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["inference_model"]
+
+
+def put_and_die(made, folder, call):
+    """Put an export in place in a process that kills itself before its `call`-th change of a name, or of none."""
+    child = os.fork()
+    if child == 0:
+        left = [call]
+
+        def deadly(change):
+            def changed(*args, **options):
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return change(*args, **options)
+
+            return changed
+
+        for name in ("replace", "rename", "link", "mkdir", "rmdir", "unlink", "fsync"):
+            setattr(os, name, deadly(getattr(os, name)))
+        deploy.exchange = deadly(deploy.exchange)
+        deploy.put_in_place(str(made), str(folder), NAMES)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+NAMES = ["a.pdmodel", "a.pdiparams", "deploy.yaml"]
+
+
+def write_export(folder, text):
+    folder.mkdir(parents=True)
+    for name in NAMES:
+        (folder / name).write_text(text)
+
+
+def test_a_kill_at_any_moment_leaves_the_old_export_or_the_new_one(tmp_path):
+    seen = []
+    for call in range(1, 100):
+        folder = tmp_path / str(call) / "out"
+        write_export(folder, "old")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "mine").write_text("mine")
+        made = folder / f".exporting-{2**22 + 1}-x"  # of a process that cannot be
+        write_export(made, "new")
+        killed = put_and_die(made, folder, call)
+        (found,) = {(folder / name).read_text() for name in NAMES}
+        assert (folder / "sub" / "mine").read_text() == "mine"
+        seen.append(found)
+        if not killed:
+            break
+        deploy._remove_leftovers(str(folder))
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*NAMES, "sub"])
+        assert [path.name for path in folder.parent.iterdir()] == ["out"]
+    assert call > 10
+    assert seen == sorted(seen, reverse=True)
+    assert set(seen) == {"old", "new"}
+
+
+def test_what_cannot_be_replaced_as_a_whole_is_left_as_it_was(tmp_path, monkeypatch):
+    write_export(tmp_path / "out", "old")
+    write_export(tmp_path / "out" / ".exporting-x", "new")
+    monkeypatch.chdir(tmp_path / "out")
+    message = "cannot be replaced as a whole .it is the working directory.; it is as it was: delete it, or set --"
+    with pytest.raises(UserError, match=message):
+        deploy.put_in_place(str(tmp_path / "out" / ".exporting-x"), str(tmp_path / "out"), NAMES)
+    assert {(tmp_path / "out" / name).read_text() for name in NAMES} == {"old"}
 
 
 def test_a_model_cut_short_by_a_full_disk_is_one_line(clip_set, trained, tmp_path, monkeypatch, capsys):

@@ -1,11 +1,14 @@
 """Training that is stopped, killed, or spread over ranks: nothing is lost and nothing is left."""
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from pathlib import Path
@@ -14,7 +17,8 @@ import numpy as np
 import pytest
 from training_helpers import difference, saved, train_losses
 
-from engine import checkpoint, files
+from engine import files, resume
+from engine.signals import StopRequest
 from tools import kill_and_resume
 
 PROJECT = Path(__file__).parents[2]
@@ -45,15 +49,18 @@ class Run:
 
     started = []
 
-    def __init__(self, clip_set, folder, *flags, launch=(), **environment):
+    def __init__(self, clip_set, folder, *flags, launch=(), run_sh=False, options=None, **environment):
         self.mark, self.folder = uuid.uuid4().hex, folder
         self.shm = segments()
         words = [sys.executable, *launch, str(PROJECT / "train.py"), f"--config={clip_set / 'tiny.yaml'}"]
+        if run_sh:
+            words = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml")]
+            environment.update(PYTHON=sys.executable, use_gpu="False", save_dir=str(folder))
         words += [f"--save_dir={folder}", "--pretrain=none", "--log_interval=1", "--fix_random_seed=True", *flags]
         self.log = open(folder.with_suffix(".log"), "w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             words, env={**os.environ, "STNET_TEST_MARK": self.mark, **environment}, stdout=self.log,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            stderr=subprocess.STDOUT, start_new_session=True, **(options or {}),
         )  # fmt: skip
         self.started.append(self)
 
@@ -106,6 +113,39 @@ def test_a_signal_ends_the_run_in_order_and_it_goes_on_where_it_was(clip_set, tm
     assert "Traceback" not in run.said()
     progress = json.loads((folder / f"{saved(folder)[-1]}.json").read_text())["progress"]
     assert progress["step"] == steps
+
+
+def test_a_closed_terminal_ends_the_run_with_a_checkpoint(clip_set, tmp_path):
+    folder = tmp_path / "out"
+    master, terminal = pty.openpty()
+    options = {"preexec_fn": lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0), "pass_fds": [terminal]}
+    run = Run(clip_set, folder, *LONG, options=options)
+    os.close(terminal)
+    run.wait_for("epoch 1 step 1/3")
+    os.close(master)  # the system's SIGHUP
+    with contextlib.suppress(ProcessLookupError):
+        run.process.send_signal(signal.SIGHUP)  # the shell's
+    assert run.process.wait(60) == 129, run.said()
+    run.assert_nothing_is_left()
+    assert "Traceback" not in run.said()
+    assert newest_step(folder) == len(train_losses(folder))
+
+
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+            assert stop.number == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def newest_step(folder):
+    base = resume.newest(str(folder), "STNET")
+    return json.loads(Path(f"{base}.json").read_text())["progress"]["step"]
 
 
 def test_a_second_signal_ends_the_run_at_once(clip_set, tmp_path):
@@ -202,7 +242,7 @@ def test_two_ranks_train_and_score_as_one(clip_set, tmp_path):
     assert scores_of_one["count"] == 6
 
 
-def test_several_ranks_by_run_sh_write_once_and_resume(clip_set, tmp_path):
+def test_several_ranks_by_run_sh_write_once_refuse_a_used_folder_and_resume(clip_set, tmp_path):
     made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "a b")}
     command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
     command += ["--pretrain=none", "--epoch=1"]
@@ -210,6 +250,9 @@ def test_several_ranks_by_run_sh_write_once_and_resume(clip_set, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert saved(tmp_path / "a b") == ["STNET_best", "STNET_epoch0", "STNET_final"]
     assert len(train_losses(tmp_path / "a b")) == 3
+    done = subprocess.run(command, env=made, capture_output=True, text=True, check=False, timeout=90)
+    assert done.returncode == 1
+    assert "STNET_epoch0, STNET_final, train_log.jsonl; set --resume=auto to go on with it" in done.stdout + done.stderr
     done = subprocess.run([*command[:-1], "--epoch=2", "--resume=auto"], env=made, capture_output=True, text=True,
                           check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -232,7 +275,27 @@ def test_a_rank_without_a_readable_clip_keeps_step_with_the_others(clip_set, tmp
     assert 6 <= len(train_losses(tmp_path / "out")) <= 8
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("killed", ["run.sh", "launcher"])
+def test_ranks_whose_starter_is_killed_save_and_end(clip_set, tmp_path, killed):
+    folder = tmp_path / "out"
+    run = Run(clip_set, folder, *LONG, run_sh=True, nproc="2")
+    deadline = time.monotonic() + 90
+    while len(train_losses(folder)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (launcher,) = [pid for pid in run.descendants() if parent_of(pid) == run.process.pid]
+    os.kill(run.process.pid if killed == "run.sh" else launcher, signal.SIGKILL)
+    run.process.wait(60)
+    deadline = time.monotonic() + 60
+    while run.descendants() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run.assert_nothing_is_left()
+    assert newest_step(folder) == len(train_losses(folder))
+
+
+HANGUP = pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), HANGUP])
 def test_a_signal_to_run_sh_lets_several_ranks_save(clip_set, tmp_path, number, code):
     made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "out")}
     command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
@@ -245,7 +308,7 @@ def test_a_signal_to_run_sh_lets_several_ranks_save(clip_set, tmp_path, number, 
         process.send_signal(number)
         assert process.wait(90) == code, (tmp_path / "log").read_text()
     steps = len(train_losses(tmp_path / "out"))
-    base = checkpoint.newest(str(tmp_path / "out"), "STNET")
+    base = resume.newest(str(tmp_path / "out"), "STNET")
     assert json.loads(Path(f"{base}.json").read_text())["progress"]["step"] == steps
 
 

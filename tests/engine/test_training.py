@@ -10,7 +10,7 @@ from training_helpers import difference, make_trainer, saved, train_losses, weig
 
 from core.config import load_config
 from core.errors import UserError
-from engine import checkpoint, files
+from engine import checkpoint, files, resume
 from engine.ema import Ema
 from engine.journal import Journal, read_journal
 from models import model_section
@@ -133,13 +133,17 @@ def test_faster_ways_to_compute_take_the_same_steps_and_resume(clip_set, tmp_pat
 
 def test_the_last_keep_checkpoints_stay_besides_best_and_final(clip_set, tmp_path):
     make_trainer(clip_set, tmp_path, "TRAIN.epoch=4", "TRAIN.save_interval=1", "TRAIN.keep=2", validate=True).fit()
-    assert saved(tmp_path) == ["STNET_best", "STNET_epoch3", "STNET_final", "STNET_step12"]
+    assert saved(tmp_path) == ["STNET_best", "STNET_epoch3", "STNET_final", "STNET_step11"]
     assert len(list(tmp_path.glob("*.pdparams"))) == len(list(tmp_path.glob("*.pdopt"))) == 4
 
 
-def test_without_keep_every_epoch_stays_and_steps_do_not(clip_set, tmp_path):
-    make_trainer(clip_set, tmp_path, "TRAIN.epoch=3", "TRAIN.save_interval=1").fit()
-    assert saved(tmp_path) == ["STNET_epoch0", "STNET_epoch1", "STNET_epoch2", "STNET_final"]
+def test_keep_0_keeps_every_epoch_but_no_steps_and_the_default_the_last_three(clip_set, tmp_path):
+    every_epoch = ["TRAIN.epoch=2", "TRAIN.save_interval=1", "TRAIN.keep=0"]
+    for name, options in (("all", every_epoch), ("three", ["TRAIN.epoch=4"])):
+        (tmp_path / name).mkdir()
+        make_trainer(clip_set, tmp_path / name, "TRAIN.batch_size=8", *options).fit()
+    assert saved(tmp_path / "all") == ["STNET_epoch0", "STNET_epoch1", "STNET_final"]
+    assert saved(tmp_path / "three") == [*(f"STNET_epoch{n}" for n in (1, 2, 3)), "STNET_final"]
 
 
 def test_resuming_within_an_epoch_with_ema_takes_the_same_steps(clip_set, tmp_path):
@@ -164,7 +168,7 @@ def test_auto_ends_a_run_that_was_killed_after_its_last_epoch(clip_set, tmp_path
     make_trainer(clip_set, tmp_path, "TRAIN.epoch=1").fit()
     checkpoint.remove(str(tmp_path / "STNET_final"))
     again = make_trainer(clip_set, tmp_path, "TRAIN.epoch=1")
-    assert again.resume("auto")
+    again.resume(resume.newest(str(tmp_path), "STNET"), may_be_done=True)
     again.fit()
     assert saved(tmp_path) == ["STNET_epoch0", "STNET_final"]
     assert len(train_losses(tmp_path)) == 3
@@ -178,19 +182,20 @@ def damage(path):
 
 def test_auto_takes_the_newest_checkpoint_that_is_whole(clip_set, tmp_path):
     trainer = make_trainer(clip_set, tmp_path, "TRAIN.epoch=3")
-    assert not trainer.resume("auto")
+    assert resume.newest(str(tmp_path), "STNET") is None
     trainer.fit()
-    assert checkpoint.newest(str(tmp_path), "STNET").endswith("STNET_epoch2")
+    assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch2")
     damage(tmp_path / "STNET_epoch2.pdopt")
-    assert checkpoint.newest(str(tmp_path), "STNET").endswith("STNET_epoch1")
+    assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch1")
     (tmp_path / "STNET_epoch1.pdparams").unlink()
-    assert checkpoint.newest(str(tmp_path), "STNET").endswith("STNET_epoch0")
+    assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch0")
     again = make_trainer(clip_set, tmp_path, "TRAIN.epoch=3")
-    assert again.resume("auto")
+    again.resume(resume.newest(str(tmp_path), "STNET"))
     assert (again.epoch, again.step) == (1, 3)
     about = tmp_path / "STNET_epoch0.json"
     about.write_text(about.read_text()[:-9])
-    assert checkpoint.newest(str(tmp_path), "STNET") is None
+    with pytest.raises(UserError, match="no checkpoint in .* is whole .*STNET_epoch0: its .json is damaged"):
+        resume.newest(str(tmp_path), "STNET")
 
 
 def test_a_damaged_checkpoint_named_by_hand_is_refused_and_changes_nothing(clip_set, tmp_path):
@@ -223,7 +228,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_usable(clip_set, tmp_path, m
     with pytest.raises(UserError, match="cannot write .*STNET_step4.*No space left on device"):
         trainer.save("step4")
     monkeypatch.undo()
-    assert checkpoint.newest(str(tmp_path), "STNET").endswith("STNET_epoch0")
+    assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch0")
     assert not [p for p in tmp_path.iterdir() if files.TEMPORARY in p.name]
 
 

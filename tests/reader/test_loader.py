@@ -8,7 +8,8 @@ from conftest import write_video
 from core.config import load_config
 from core.errors import UserError
 from models import model_section
-from reader.loader import EpochOrder, build_loader
+from reader.lists import Clip
+from reader.loader import BadClips, EpochOrder, build_loader
 
 
 def epoch_indices(order, epoch):
@@ -105,6 +106,27 @@ def test_bad_clips_are_named_once_counted_and_never_replaced(mixed, caplog):
 def test_too_many_bad_clips_stop_the_run(mixed):
     with pytest.raises(UserError, match="2 of the 5 clips in the list cannot be read, more than max_bad_ratio"):
         clips_of(mixed(0.3), 0)
+
+
+def test_one_bad_clip_of_a_few_does_not_stop_the_run_unless_none_may_be_bad(tmp_path, clip_set):
+    (tmp_path / "val.list").write_text(f"{clip_set}/val 0.mp4 0\nnone.mp4 1\n")
+
+    def read(ratio):
+        override = [f"VALID.filelist={tmp_path}/val.list", f"VALID.max_bad_ratio={ratio}"]
+        loader = build_loader(load_config(clip_set / "tiny.yaml", model_section, override), "valid")
+        return [sorted(clips_of(loader, epoch)) for epoch in range(3)]
+
+    assert read(0.1) == [[0], [0], [0]]
+    with pytest.raises(UserError, match="1 of the 2 clips in the list cannot be read, more than max_bad_ratio"):
+        read(0)
+
+
+def test_the_quarantine_keeps_file_names_that_are_not_utf_8(tmp_path):
+    clips = [Clip(os.fsdecode(b"caf\xe9.mp4"), 0), Clip("b.mp4", 1)]
+    path = str(tmp_path / "quarantine.list")
+    BadClips(clips, 1.0, path).add(0, "it hung", quarantine=True)
+    assert (tmp_path / "quarantine.list").read_bytes() == b"caf\xe9.mp4\tit hung\n"
+    assert BadClips(clips, 1.0, path).quarantined() == {0: "in quarantine: it hung"}
 
 
 def test_nothing_readable_stops_the_run(tmp_path, clip_set):

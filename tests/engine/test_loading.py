@@ -1,0 +1,55 @@
+"""What was saved beside weights, compared with the configuration that uses them."""
+
+import json
+
+import pytest
+
+from core.config import load_config
+from core.errors import UserError
+from engine.loading import check_description
+from models import model_section
+
+
+@pytest.fixture
+def said(clip_set, trained, caplog):
+    """Function from a mode and overrides of the configuration to what is said of weights made without them."""
+
+    def check(mode, *overrides):
+        caplog.clear()
+        config = load_config(clip_set / "tiny.yaml", model_section, overrides)
+        check_description(str(trained / "STNET_final.pdparams"), config, mode)
+        return [record.getMessage().split("configuration: ")[1] for record in caplog.records]
+
+    return check
+
+
+def test_other_sizes_segments_and_formats_than_the_runs_are_said_in_one_line(said):
+    assert said("test") == said("infer") == []
+    sizes = ["TEST.short_size=64", "TEST.target_size=56", "TEST.seg_num=7"]
+    words = "TEST.short_size is 64 and was 32; TEST.target_size is 56 and was 32; TEST.seg_num is 7 and was 3"
+    assert said("test", *sizes) == [words]
+    assert said("infer", "MODEL.seg_num=5") == ["INFER.seg_num is 5 and was 2"]
+    assert said("infer", "MODEL.format=pkl") == ["MODEL.format is pkl and was mp4"]
+
+
+def test_training_may_differ_from_testing_on_purpose(said):
+    assert said("test", "TRAIN.short_size=64", "TRAIN.target_size=56", "INFER.target_size=16") == []
+
+
+@pytest.mark.parametrize("config", [None, 5, {}, {"TEST": None}, {"TEST": {"target_size": None}}])
+def test_a_description_without_those_settings_says_nothing(clip_set, trained, tmp_path, config, caplog):
+    about = json.loads((trained / "STNET_final.json").read_text())
+    (tmp_path / "x.json").write_text(json.dumps({**about, "config": config}))
+    (tmp_path / "x.pdparams").write_bytes((trained / "STNET_final.pdparams").read_bytes())
+    check_description(str(tmp_path / "x.pdparams"), load_config(clip_set / "tiny.yaml", model_section), "infer")
+    assert caplog.records == []
+
+
+def test_class_names_of_another_kind_are_a_conflict(clip_set, trained, tmp_path):
+    about = json.loads((trained / "STNET_final.json").read_text())
+    (tmp_path / "x.pdparams").write_bytes((trained / "STNET_final.pdparams").read_bytes())
+    config = load_config(clip_set / "tiny.yaml", model_section)
+    for labels in (["a", "b", "c"], ["a", "b", "c", "x"], 5):
+        (tmp_path / "x.json").write_text(json.dumps({**about, "labels": labels}))
+        with pytest.raises(UserError, match="class names differ"):
+            check_description(str(tmp_path / "x.pdparams"), config, "infer", ["a", "b", "c", "d"])
