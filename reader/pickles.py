@@ -4,7 +4,7 @@ A clip is `(video id, label, [JPEG bytes, ...])`. Pickles may be of protocol 2, 
 bytes then) or by Python 3 (bytes are a call of `_codecs.encode(text, "latin1")` then).
 """
 
-from core.pickles import PlainUnpickler
+from core.pickles import load_clip_data
 
 
 def load_clip_pickle(data):
@@ -19,7 +19,7 @@ def load_clip_pickle(data):
     Raises:
         ValueError: with the reason, whatever is wrong with the data.
     """
-    value = PlainUnpickler(data, encoding="bytes").load_value()
+    value = load_clip_data(data)
     if not isinstance(value, (tuple, list)) or len(value) != 3:
         raise ValueError("expected a pickled (video id, label, [JPEG bytes, ...])")
     name, label, frames = value
