@@ -1,21 +1,21 @@
 """Pickles of plain data and NumPy arrays, read without running anything that a pickle can name.
 
 Python's unpickler is not used: the few opcodes that plain data needs are carried out here. A pickle can make values
-and a few of this module's stand-ins, and nothing else: it calls no code of NumPy, sets no attributes and copies no
+and the stand-ins of core.stand_ins, and nothing else: it calls no code of NumPy, sets no attributes and copies no
 more than it is long. Its work, its depth and its memory are bounded before they are spent.
 """
 
 import codecs
 import pickle
 import struct
-from math import prod
 
 import numpy as np
+
+from core.stand_ins import ARRAYS, BYTES, Array, Dtype, make_dict
 
 MAX_STEPS = 1_000_000  # opcodes, and values in the result; a StNet of 152 layers takes 20,000
 MAX_DEPTH = 50  # containers in containers
 _MAX_DIGITS = 100
-_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
 def load_clip_data(data):
@@ -23,15 +23,15 @@ def load_clip_data(data):
 
     Byte strings of Python 2 are bytes. Raises ValueError that says what is wrong, and where.
     """
-    return _load(_Unpickler(data, _BYTES, "tuples, lists, bytes, str and int", None))
+    return _load(_Unpickler(data, BYTES, "tuples, lists, bytes, str and int", None))
 
 
 def load_plain(data):
-    """The value of a pickle of such data and NumPy arrays, which may share the memory of `data`, read-only.
+    """The value of a pickle of such data and NumPy arrays, which may be read-only.
 
     Byte strings of Python 2 are text. Raises ValueError that says what is wrong, and where.
     """
-    return _load(_Unpickler(data, _ARRAYS, "plain data and NumPy arrays", "latin1"))
+    return _load(_Unpickler(data, ARRAYS, "plain data and NumPy arrays", "latin1"))
 
 
 def _load(unpickler):
@@ -146,7 +146,11 @@ class _Unpickler:
     def update(self, items):
         if type(self.stack[-1]) is not dict:
             raise ValueError("it sets items of what is no dict")
-        self.stack[-1].update(_dict(*_halves(items)))
+        self.stack[-1].update(make_dict(items[::2], items[1::2]))
+
+    def make_dict(self, items):
+        self.push({})
+        self.update(items)
 
     def put(self, index):
         self.memo[index] = self.stack[-1]
@@ -155,7 +159,7 @@ class _Unpickler:
         if index not in self.memo:
             raise ValueError(f"it refers to a value that it never made, number {index}")
         value = self.memo[index]
-        self.push(value.value if isinstance(value, _Array) else value)
+        self.push(value.value if isinstance(value, Array) else value)
 
     def find(self, module, name):
         if type(module) is not str or type(name) is not str:  # nothing else is hashed or printed
@@ -173,7 +177,7 @@ class _Unpickler:
 
     def build(self):
         target, state = self.pop(2)
-        if not isinstance(target, (_Array, _Dtype)) or type(state) is not tuple:
+        if not isinstance(target, (Array, Dtype)) or type(state) is not tuple:
             raise ValueError("it sets the state of what has none")
         self.charge(state)
         self.push(target.complete(*state))
@@ -183,103 +187,6 @@ class _Unpickler:
         self.to_convert -= sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple)))
         if self.to_convert < 0:
             raise ValueError("it uses the same data again and again")
-
-
-def _halves(items):
-    return items[::2], items[1::2]
-
-
-def _dict(keys, values):
-    """A dict. To hash a tuple can take for ever, and hashes of numbers can be made to collide."""
-    if len(keys) != len(values) or not all(type(key) in (str, bytes) for key in keys):
-        raise ValueError("a dict is not made of text or bytes and their values")
-    return dict(zip(keys, values))
-
-
-# Stand-ins for globals ------------------------------------------------------------------------------------------
-
-
-def _encode(text, encoding):
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise ValueError("it calls _codecs.encode in a way that pickled bytes do not")
-    return text.encode("latin1")
-
-
-def _empty_bytes():
-    return b""  # how protocol 2 writes them
-
-
-def _tuple(items):
-    if type(items) is not tuple:
-        raise ValueError("it makes a tuple of what is none")
-    return items  # paddle.save writes a tuple as a call of its type
-
-
-def _ordered_dict(pairs=()):
-    return _dict([key for key, _ in pairs], [value for _, value in pairs])
-
-
-def _ndarray(*_):
-    raise ValueError("it calls a type that is only ever named")
-
-
-class _Dtype:
-    """What a pickled numpy.dtype says: kind and size, then the byte order."""
-
-    def __init__(self, code, *_):
-        code = code.decode("latin1") if isinstance(code, bytes) else code
-        if type(code) is not str or code not in _DTYPES:
-            raise ValueError(f"an array has a data type that is not one of {' '.join(_DTYPES)}")
-        self.value = np.dtype(code)
-
-    def complete(self, _, order, *__):
-        """The data type in a byte order."""
-        if order not in ("<", ">", "|", "="):
-            raise ValueError("a data type has an unknown byte order")
-        self.value = self.value.newbyteorder(order)
-        return self
-
-
-class _Array:
-    """What a pickled numpy.ndarray is until its state is known; the array is then its `value`."""
-
-    def __init__(self, *_):
-        self.value = self
-
-    def complete(self, _, shape, dtype, is_fortran, raw):
-        """The array."""
-        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # text, if Python 2 wrote it
-        self.value = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
-        return self.value
-
-
-def _from_buffer(raw, dtype, shape, order="C"):
-    ints = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 8
-    if not (isinstance(raw, bytes) and isinstance(dtype, _Dtype) and ints and order in ("C", "F")):
-        raise ValueError("an array is not made of shape, data type and bytes")
-    kind = dtype.value
-    if prod(shape) * kind.itemsize != len(raw):
-        raise ValueError(f"an array of shape {list(shape)} and {kind} has {len(raw)} bytes")
-    return np.frombuffer(raw, kind).reshape(shape, order=order).astype(kind.newbyteorder("="), copy=False)
-
-
-_BYTES = {
-    ("_codecs", "encode"): _encode,
-    ("builtins", "bytes"): _empty_bytes,
-    ("__builtin__", "bytes"): _empty_bytes,
-}
-_ARRAYS = {
-    **_BYTES,
-    ("numpy", "ndarray"): _ndarray,
-    ("numpy", "dtype"): _Dtype,
-    ("builtins", "tuple"): _tuple,
-    ("__builtin__", "tuple"): _tuple,
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-}
 
 
 # Opcodes --------------------------------------------------------------------------------------------------------
@@ -351,7 +258,7 @@ _STEPS = {
     pickle.APPEND: lambda machine: machine.extend(machine.pop(1)),
     pickle.APPENDS: lambda machine: machine.extend(machine.pop_mark()),
     pickle.EMPTY_DICT: _value(lambda _: {}),
-    pickle.DICT: _value(lambda machine: _dict(*_halves(machine.pop_mark()))),
+    pickle.DICT: lambda machine: machine.make_dict(machine.pop_mark()),
     pickle.SETITEM: lambda machine: machine.update(machine.pop(2)),
     pickle.SETITEMS: lambda machine: machine.update(machine.pop_mark()),
     pickle.PUT: lambda machine: machine.put(machine.digits()),

@@ -5,7 +5,6 @@ promises, OpenCV reads the whole file in order, as the original does, so that a 
 frames as it did there.
 """
 
-import io
 import os
 
 import numpy as np
@@ -129,16 +128,11 @@ def _plain(reason):
 
 def read_pickle(path, pick):
     """Frames and label of a pickled clip. Arguments as `read_video`; returns (frames, places, label)."""
-    from PIL import Image
+    from reader.pickles import decode_jpegs, load_clip_pickle, read_clip_file
 
-    from reader.pickles import load_clip_pickle
-
-    _check_file(path)
     try:
-        with open(path, "rb") as file:
-            _, label, jpegs = load_clip_pickle(file.read())
+        _, label, jpegs = load_clip_pickle(read_clip_file(path))
         wanted, places = np.unique(np.asarray(pick(len(jpegs))), return_inverse=True)
-        frames = [np.asarray(Image.open(io.BytesIO(jpegs[i])).convert("RGB")) for i in wanted]
-        return np.stack(frames), places.reshape(-1), label
-    except (ValueError, OSError) as error:  # OSError: unreadable file; PIL's "cannot identify image" too
+        return decode_jpegs([jpegs[i] for i in wanted]), places.reshape(-1), label
+    except ValueError as error:
         raise ClipError(str(error)) from None

@@ -13,7 +13,7 @@ from core import pickles
 from core.pickles import load_clip_data, load_plain
 
 NUMPY = b"cnumpy.core.numeric\n_frombuffer\n"
-DTYPE = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R(K\x03X\x01\x00\x00\x00>NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+DTYPE = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R(K\x03X\x01\x00\x00\x00>NNNK\x00K\x00K\x00tb"
 
 
 def text(value):
