@@ -1,5 +1,6 @@
 """Files that come from elsewhere: regular ones of a size that can be, opened without waiting."""
 
+import hashlib
 import os
 import stat
 
@@ -24,3 +25,12 @@ def read_regular(path, max_bytes):
 
 def _open_without_waiting(path, flags):
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def sha256_of(path):
+    """The SHA-256 of a file's content in hexadecimal digits, read piece by piece."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
