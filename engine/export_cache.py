@@ -56,9 +56,7 @@ def cached_export(network, about, write):
 def _root():
     """The folder of exports, which nobody but the user may write."""
     root = os.path.join(weights_home(), "exports")
-    os.makedirs(weights_home(), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(root, 0o700)
+    os.makedirs(root, 0o700, exist_ok=True)
     about = os.stat(root)
     if {about.st_uid, os.lstat(root).st_uid} == {os.geteuid()} and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return root
