@@ -28,7 +28,7 @@ def unpack(archive, folder, max_bytes=MAX_BYTES):
             with tarfile.TarFile(fileobj=bounded) as tar:
                 for count, member in enumerate(tar, start=1):
                     target = _target(member, folder, archive)
-                    if count > MAX_FILES or member.size > bounded.left:
+                    if count > MAX_FILES or not 0 <= member.size <= bounded.left:
                         raise UserError(too_large)
                     _extract(tar, member, target)
             while bounded.read(_BLOCK):  # to the end, where a compressed archive has its checksum
@@ -47,7 +47,7 @@ class _Bounded:
         self.tell = stream.tell
 
     def read(self, size):
-        if size > _BLOCK:
+        if not 0 <= size <= _BLOCK:
             raise tarfile.ReadError(f"a header of {size} bytes")
         data = self.stream.read(size)
         self.left -= len(data)

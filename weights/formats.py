@@ -203,7 +203,7 @@ def _read_record(record):
     lines = [re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line) for line in text.splitlines() if line.strip()]
     if not lines or not all(lines):
         raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it; delete it, or mend it")
-    return [line.groups() for line in lines]
+    return [(line[1], line[2] or "") for line in lines]
 
 
 def record_lines(contents):

@@ -167,7 +167,7 @@ def _goes_on(answer, have, known):
     if not have or not found or found.group(1) != str(have):
         return False
     same_size = known["total"] is None or found.group(2) in ("*", str(known["total"]))
-    return same_size and _validator(answer) in (None, known["validator"])
+    return same_size and _validator(answer) == known["validator"]
 
 
 def _validator(answer):

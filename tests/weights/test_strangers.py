@@ -106,6 +106,9 @@ def test_a_tensor_that_the_record_of_its_folder_leaves_out_is_refused(tmp_path):
     (tmp_path / "w.sha256").write_text(record_lines({"a": contents["a"]}))
     with pytest.raises(UserError, match="w/b: .*w.sha256 does not record it"):
         read_weights(tmp_path / "w")
+    (tmp_path / "w.sha256").write_text(record_lines(contents).replace("  b", ""))
+    with pytest.raises(UserError, match="the content is not what .*w.sha256 records"):
+        read_weights(tmp_path / "w")
 
 
 def tar_with_header(kind, size):
@@ -128,6 +131,19 @@ def test_a_header_of_an_archive_is_limited(kind, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(tar_with_header(kind, 200))
     unpack(str(tmp_path / "a.tar.gz"), str(tmp_path / "out"))
     assert [set(name) for name in os.listdir(tmp_path / "out")] == [{"x"}]
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_negative_size_is_refused(kind, tmp_path):
+    (tmp_path / "out").mkdir()
+    header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
+    header[156:157], header[124:136] = kind, b"\xff" * 10 + b"\x80\0"  # in base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(2048))
+    with pytest.raises(UserError, match="a.tar (is damaged|unpacks to more)"):
+        unpack(str(tmp_path / "a.tar"), str(tmp_path / "out"))
+    assert os.listdir(tmp_path / "out") == []
 
 
 def test_headers_upon_headers_are_refused(tmp_path):
