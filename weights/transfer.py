@@ -108,8 +108,7 @@ def _transfer(url, part):
             discard(part)
             raise http.client.HTTPException("the file changed on the server")
         have = have if answer.status == 206 else 0  # else the server sends the whole file
-        length = _number(answer.headers.get("Content-Length"))
-        total = None if length is None else have + length
+        total = known["total"] if have else _number(answer.headers.get("Content-Length"))
         if (total or 0) > MAX_BYTES:
             raise DownloadError(f"it is of {total} bytes, more than the {MAX_BYTES} that are taken")
         if not have:
@@ -143,11 +142,11 @@ def _receive(answer, part, have, total, timeout):
 
 
 def _resumable(url, part):
-    """(bytes that are there of the file, what was noted of it); (0, ...) where nothing vouches for them."""
+    """(bytes that are there of a file of known length, what was noted of it); (0, {}) if nothing vouches for them."""
     try:
         with open(f"{part}.json", encoding="utf-8") as file:
             known = json.load(file)
-        if known["url"] == url and _VALIDATOR.fullmatch(known["validator"]) and "total" in known:
+        if known["url"] == url and _VALIDATOR.fullmatch(known["validator"]) and type(known["total"]) is int:
             return _size(part), known
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -166,8 +165,7 @@ def _goes_on(answer, have, known):
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
     if not have or not found or found.group(1) != str(have):
         return False
-    same_size = known["total"] is None or found.group(2) in ("*", str(known["total"]))
-    return same_size and _validator(answer) == known["validator"]
+    return found.group(2) in ("*", str(known["total"])) and _validator(answer) == known["validator"]
 
 
 def _validator(answer):
