@@ -20,7 +20,7 @@ def read_regular(path, max_bytes):
             raise ValueError(f"it is {_KINDS.get(stat.S_IFMT(about.st_mode), 'something')}, expected a file")
         if about.st_size > max_bytes:
             raise ValueError(f"it is of {about.st_size} bytes, more than the {max_bytes} that are read")
-        return file.read(max_bytes)
+        return file.read(about.st_size)
 
 
 def _open_without_waiting(path, flags):
