@@ -46,7 +46,7 @@ def cached_export(network, about, write):
             logger.warning("the export in %s is damaged, or half made; making it again", folder)
             _remove(folder)
         if not os.path.exists(folder):
-            logger.info("exporting the network to %s; the next run finds it there", folder)
+            logger.info("exporting the network to %s", folder)
             _make(folder, write)
         _mark_as_newest(folder, root)
         _forget_old(root)
