@@ -1,198 +1,275 @@
-"""Pickles of plain data and NumPy arrays, opened without running anything that a pickle can name.
+"""Pickles of plain data and NumPy arrays, read without running anything that a pickle can name.
 
-Python's own unpickler is used (the C one allocates what a damaged file merely claims), with a short list of
-opcodes and globals. NumPy's array and dtype are rebuilt here from their parts, checked: NumPy's own code never
-sees what a file says.
+Python's unpickler is not used: the few opcodes that plain data needs are carried out here. A pickle can make values
+and the stand-ins of core.stand_ins, and nothing else: it calls no code of NumPy, sets no attributes and copies no
+more than it is long. Its work, its depth and its memory are bounded before they are spent.
 """
 
+import codecs
 import pickle
-import sys
-from math import prod
+import struct
 
 import numpy as np
 
-_OPCODES = """
-    PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
-    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE BINUNICODE8 SHORT_BINUNICODE BINBYTES BINBYTES8 SHORT_BINBYTES
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS
-    GLOBAL STACK_GLOBAL REDUCE BUILD GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
-"""
-_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+from core.stand_ins import ARRAYS, BYTES, Array, Dtype, make_dict
+
+MAX_STEPS = 1_000_000  # opcodes, and values in the result; a StNet of 152 layers takes 20,000
+MAX_DEPTH = 50  # containers in containers
+_MAX_DIGITS = 100
 
 
-class PlainUnpickler(pickle._Unpickler):
-    """Builds None, booleans, numbers, text, bytes, tuples, lists and dicts, and nothing that runs.
+def load_clip_data(data):
+    """The value of a pickle of None, booleans, numbers, text, bytes, tuples, lists and dicts.
 
-    Args:
-        data: the file's bytes.
-        encoding: how byte strings of Python 2 are read: "latin1", or "bytes" to keep them.
-
-    Subclasses add to `allowed`: (module, name) -> a function of this project that stands in for the global.
+    Byte strings of Python 2 are bytes. Raises ValueError that says what is wrong, and where.
     """
-
-    dispatch = {
-        code: pickle._Unpickler.dispatch[code] for code in (ord(getattr(pickle, name)) for name in _OPCODES.split())
-    }
-    allowed = {}
-    plain = "tuples, lists, bytes, str and int"
-
-    def __init__(self, data, encoding="latin1"):
-        self.source = _BoundedReader(data)
-        super().__init__(self.source, encoding=encoding)
-
-    def load_value(self):
-        """The pickled value. Raises ValueError that says what is wrong, and where."""
-        try:
-            return self.load()
-        except Exception as error:  # a damaged pickle can raise nearly anything
-            reason = f"unexpected byte {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            raise ValueError(f"not a usable pickle: {reason} (at offset {self.source.offset})") from None
-
-    def find_class(self, module, name):
-        """The stand-in for a global; anything not listed is refused."""
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        if name == "bytes" and module in ("builtins", "__builtin__"):
-            return _empty_bytes
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only {self.plain} are allowed")
-        return self.allowed[module, name]
-
-
-class _BoundedReader:
-    """A file over bytes that refuses to read past its end, before anything is allocated."""
-
-    def __init__(self, data):
-        self.data = data
-        self.offset = 0
-
-    def read(self, size):
-        if size < 0 or size > len(self.data) - self.offset:
-            raise pickle.UnpicklingError(f"it claims {size} bytes where {len(self.data) - self.offset} are left")
-        self.offset += size
-        return self.data[self.offset - size : self.offset]
-
-    def readline(self):
-        end = self.data.find(b"\n", self.offset) + 1
-        return self.read((end or len(self.data)) - self.offset)
-
-
-def _latin1_bytes(text, encoding):
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError("it calls _codecs.encode in a way that pickled bytes do not")
-    return text.encode("latin1")
-
-
-def _empty_bytes():
-    return b""  # how protocol 2 writes them
-
-
-class _Dtype:
-    """What a pickled numpy.dtype says: kind and size, then the byte order."""
-
-    def __init__(self, code, *_):
-        if isinstance(code, bytes):
-            code = code.decode("ascii")
-        if code not in _DTYPES:
-            raise pickle.UnpicklingError(f"an array has the data type {code!r:.20}, not one of numbers")
-        self.code, self.order = code, "|"
-
-    def __setstate__(self, state):
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError("a data type has an unknown byte order")
-        self.order = state[1]
-
-    def numpy(self):
-        return np.dtype(self.code).newbyteorder(self.order)
-
-
-class _Array:
-    """What a pickled numpy.ndarray says, until it is checked."""
-
-    value = None
-
-    def __setstate__(self, state):
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise pickle.UnpicklingError("an array is incomplete")
-        _, shape, dtype, is_fortran, raw = state
-        if isinstance(raw, str):
-            raw = raw.encode("latin1")  # written by Python 2
-        self.value = _build_array(raw, dtype, shape, "F" if is_fortran else "C")
-
-
-def _reconstruct(*_):
-    return _Array()
-
-
-def _from_buffer(raw, dtype, shape, order="C"):
-    made = _Array()
-    made.value = _build_array(raw, dtype, shape, order)
-    return made
-
-
-def _build_array(raw, dtype, shape, order):
-    ints = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 8
-    if not (isinstance(raw, bytes) and isinstance(dtype, _Dtype) and ints and order in ("C", "F")):
-        raise pickle.UnpicklingError("an array is not made of shape, data type and bytes")
-    kind = dtype.numpy()
-    if prod(shape) * kind.itemsize != len(raw):
-        raise pickle.UnpicklingError(f"an array of shape {list(shape)} and {kind} has {len(raw)} bytes")
-    return np.frombuffer(raw, kind).reshape(shape, order=order).astype(kind.newbyteorder("="))
-
-
-def _tuple(items=()):
-    return tuple(items)
-
-
-def _marker(*_):
-    raise pickle.UnpicklingError("it calls a type that is only ever named")
-
-
-def _load_bytearray(unpickler):
-    size = int.from_bytes(unpickler.read(8), "little")
-    unpickler.append(unpickler.read(size))  # how protocol 5 writes an array's data; bytes do as well
-
-
-class ArrayUnpickler(PlainUnpickler):
-    """PlainUnpickler that also builds NumPy arrays of numbers, whatever NumPy wrote them."""
-
-    plain = "plain data and NumPy arrays"
-    dispatch = {**PlainUnpickler.dispatch, ord(pickle.BYTEARRAY8): _load_bytearray}
-    allowed = {
-        ("numpy", "ndarray"): _marker,
-        ("numpy", "dtype"): _Dtype,
-        ("builtins", "tuple"): _tuple,
-        ("__builtin__", "tuple"): _tuple,
-        ("collections", "OrderedDict"): dict,
-    }
-    for _module in ("numpy.core", "numpy._core"):
-        allowed[f"{_module}.multiarray", "_reconstruct"] = _reconstruct
-        allowed[f"{_module}.numeric", "_frombuffer"] = _from_buffer
+    return _load(_Unpickler(data, BYTES, "tuples, lists, bytes, str and int", None))
 
 
 def load_plain(data):
-    """The value of a pickle of plain data and arrays. Raises ValueError."""
-    limit = sys.getrecursionlimit()
-    return _resolve(ArrayUnpickler(data).load_value(), {}, limit // 4)
+    """The value of a pickle of such data and NumPy arrays, which may be read-only.
+
+    Byte strings of Python 2 are text. Raises ValueError that says what is wrong, and where.
+    """
+    return _load(_Unpickler(data, ARRAYS, "plain data and NumPy arrays", "latin1"))
 
 
-def _resolve(value, seen, depth):
-    """Replace each _Array by its array; shared parts are resolved once."""
-    if id(value) in seen:
-        return seen[id(value)][1]
-    if depth == 0:
-        raise ValueError("not a usable pickle: it is nested too deeply")
-    if isinstance(value, _Array):
-        if value.value is None:
-            raise ValueError("not a usable pickle: an array is incomplete")
-        found = value.value
-    elif isinstance(value, dict):
-        found = {key: _resolve(item, seen, depth - 1) for key, item in value.items()}
-    elif isinstance(value, (list, tuple)):
-        found = type(value)(_resolve(item, seen, depth - 1) for item in value)
-    elif value is None or isinstance(value, (bool, int, float, str, bytes)):
-        found = value
-    else:
-        raise ValueError(f"not a usable pickle: it holds a {type(value).__name__.strip('_')} where a value belongs")
-    seen[id(value)] = (value, found)
-    return found
+def _load(unpickler):
+    try:
+        value = unpickler.run()
+        _check_plain(value)
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"not a usable pickle: {reason} (at offset {unpickler.offset})") from None
+    return value
+
+
+def _check_plain(value):
+    """Walk a value as a tree. What contains itself, or shares its parts without measure, does not come to an end."""
+    pending, count = [(value, 0)], 0
+    while pending:
+        value, depth = pending.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_STEPS:
+            raise ValueError("it is nested too deeply, or holds too many values")
+        if isinstance(value, (list, tuple)):
+            pending.extend((item, depth + 1) for item in value)
+        elif isinstance(value, dict):
+            pending.extend((item, depth + 1) for item in value.values())
+        elif value is not None and not isinstance(value, (bool, int, float, str, bytes, np.ndarray)):
+            raise ValueError("a part of an array is where a value belongs")
+
+
+class _Unpickler:
+    """The machine that a pickle is a program for.
+
+    Args:
+        data: bytes.
+        allowed: (module, name) -> the stand-in for a global.
+        plain: words for what may be in it.
+        encoding: of Python 2's byte strings; None keeps them as bytes.
+    """
+
+    def __init__(self, data, allowed, plain, encoding):
+        self.data, self.allowed, self.plain, self.encoding = data, allowed, plain, encoding
+        self.offset = 0
+        self.stack, self.marks, self.memo = [], [], {}
+        self.to_convert = 2 * len(data)  # values: text becomes bytes, bytes an array, each once
+
+    def run(self):
+        for _ in range(MAX_STEPS):
+            code = self.take(1)
+            if code == pickle.STOP:
+                return self.stack.pop()
+            if code not in _STEPS:
+                raise ValueError(f"unexpected byte {code[0]}")
+            _STEPS[code](self)
+        raise ValueError(f"it takes more than {MAX_STEPS} steps")
+
+    # What follows an opcode
+
+    def take(self, size):
+        left = len(self.data) - self.offset
+        if not 0 <= size <= left:
+            raise ValueError(f"it claims {size} bytes where {left} are left")
+        self.offset += size
+        return self.data[self.offset - size : self.offset]
+
+    def number(self, form):
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def counted(self, form):
+        return self.take(self.number(form))
+
+    def line(self):
+        end = self.data.find(b"\n", self.offset)
+        return self.take((end if end >= 0 else len(self.data)) + 1 - self.offset)[:-1]
+
+    def digits(self):
+        line = self.line()
+        if len(line) > _MAX_DIGITS:  # the time to read them grows with their square
+            raise ValueError(f"a number has {len(line)} digits")
+        return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line.rstrip(b"L"))
+
+    # What opcodes do
+
+    def push(self, value):
+        self.stack.append(value)
+
+    def push_string(self, raw):
+        """A byte string of Python 2."""
+        self.push(raw if self.encoding is None else raw.decode(self.encoding))
+
+    def push_quoted(self):
+        raw = self.line()
+        if len(raw) < 2 or raw[:1] not in (b"'", b'"') or raw[-1:] != raw[:1]:
+            raise ValueError("a string has no quotes")
+        self.push_string(codecs.escape_decode(raw[1:-1])[0])
+
+    def pop_mark(self):
+        """All that was pushed since the last mark."""
+        return self.pop(len(self.stack) - self.marks.pop())
+
+    def pop(self, count):
+        start = len(self.stack) - count
+        if count < 0 or start < 0:
+            raise ValueError("it takes values that it never made")
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def extend(self, items):
+        if type(self.stack[-1]) is not list:
+            raise ValueError("it appends to what is no list")
+        self.stack[-1].extend(items)
+
+    def update(self, items):
+        if type(self.stack[-1]) is not dict:
+            raise ValueError("it sets items of what is no dict")
+        self.stack[-1].update(make_dict(items[::2], items[1::2]))
+
+    def make_dict(self, items):
+        self.push({})
+        self.update(items)
+
+    def put(self, index):
+        self.memo[index] = self.stack[-1]
+
+    def get(self, index):
+        if index not in self.memo:
+            raise ValueError(f"it refers to a value that it never made, number {index}")
+        value = self.memo[index]
+        self.push(value.value if isinstance(value, Array) else value)
+
+    def find(self, module, name):
+        if type(module) is not str or type(name) is not str:  # nothing else is hashed or printed
+            raise ValueError("a name is no text")
+        if (module, name) not in self.allowed:
+            raise ValueError(f"it asks for {module:.50}.{name:.50}; only {self.plain} are allowed")
+        self.push(self.allowed[module, name])
+
+    def call(self):
+        function, arguments = self.pop(2)
+        if not callable(function) or type(arguments) is not tuple:  # values are not callable, stand-ins are
+            raise ValueError("it calls what cannot be called")
+        self.charge(arguments)
+        self.push(function(*arguments))
+
+    def build(self):
+        target, state = self.pop(2)
+        if not isinstance(target, (Array, Dtype)) or type(state) is not tuple:
+            raise ValueError("it sets the state of what has none")
+        self.charge(state)
+        self.push(target.complete(*state))
+
+    def charge(self, values):
+        """Count what is converted: the same megabytes cannot be copied again and again."""
+        self.to_convert -= sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple)))
+        if self.to_convert < 0:
+            raise ValueError("it uses the same data again and again")
+
+
+# Opcodes --------------------------------------------------------------------------------------------------------
+
+
+def _check_protocol(machine):
+    version = machine.number("<B")
+    if version > 5:
+        raise ValueError(f"it is of protocol {version}; 5 is the last that is known")
+
+
+def _check_frame(machine):
+    size, left = machine.number("<Q"), len(machine.data) - machine.offset
+    if size > left:
+        raise ValueError(f"a frame claims {size} bytes where {left} are left")
+
+
+def _value(read):
+    return lambda machine: machine.push(read(machine))
+
+
+def _text(form):
+    return _value(lambda machine: str(machine.counted(form), "utf-8", "surrogatepass"))
+
+
+def _bytes(form):
+    return _value(lambda machine: machine.counted(form))
+
+
+def _number(form):
+    return _value(lambda machine: machine.number(form))
+
+
+_STEPS = {
+    pickle.PROTO: _check_protocol,
+    pickle.FRAME: _check_frame,
+    pickle.MARK: lambda machine: machine.marks.append(len(machine.stack)),
+    pickle.POP: lambda machine: machine.pop(1),
+    pickle.POP_MARK: _Unpickler.pop_mark,
+    pickle.NONE: _value(lambda _: None),
+    pickle.NEWTRUE: _value(lambda _: True),
+    pickle.NEWFALSE: _value(lambda _: False),
+    pickle.INT: _value(_Unpickler.digits),
+    pickle.LONG: _value(_Unpickler.digits),
+    pickle.FLOAT: _value(lambda machine: float(machine.line())),
+    pickle.BININT: _number("<i"),
+    pickle.BININT1: _number("<B"),
+    pickle.BININT2: _number("<H"),
+    pickle.BINFLOAT: _number(">d"),
+    pickle.LONG1: _value(lambda machine: int.from_bytes(machine.counted("<B"), "little", signed=True)),
+    pickle.STRING: _Unpickler.push_quoted,
+    pickle.BINSTRING: lambda machine: machine.push_string(machine.counted("<i")),
+    pickle.SHORT_BINSTRING: lambda machine: machine.push_string(machine.counted("<B")),
+    pickle.UNICODE: _value(lambda machine: str(machine.line(), "raw-unicode-escape")),
+    pickle.SHORT_BINUNICODE: _text("<B"),
+    pickle.BINUNICODE: _text("<I"),
+    pickle.BINUNICODE8: _text("<Q"),
+    pickle.SHORT_BINBYTES: _bytes("<B"),
+    pickle.BINBYTES: _bytes("<I"),
+    pickle.BINBYTES8: _bytes("<Q"),
+    pickle.BYTEARRAY8: _bytes("<Q"),  # an array's data in protocol 5
+    pickle.EMPTY_TUPLE: _value(lambda _: ()),
+    pickle.TUPLE1: _value(lambda machine: tuple(machine.pop(1))),
+    pickle.TUPLE2: _value(lambda machine: tuple(machine.pop(2))),
+    pickle.TUPLE3: _value(lambda machine: tuple(machine.pop(3))),
+    pickle.TUPLE: _value(lambda machine: tuple(machine.pop_mark())),
+    pickle.EMPTY_LIST: _value(lambda _: []),
+    pickle.LIST: _value(_Unpickler.pop_mark),
+    pickle.APPEND: lambda machine: machine.extend(machine.pop(1)),
+    pickle.APPENDS: lambda machine: machine.extend(machine.pop_mark()),
+    pickle.EMPTY_DICT: _value(lambda _: {}),
+    pickle.DICT: lambda machine: machine.make_dict(machine.pop_mark()),
+    pickle.SETITEM: lambda machine: machine.update(machine.pop(2)),
+    pickle.SETITEMS: lambda machine: machine.update(machine.pop_mark()),
+    pickle.PUT: lambda machine: machine.put(machine.digits()),
+    pickle.BINPUT: lambda machine: machine.put(machine.number("<B")),
+    pickle.LONG_BINPUT: lambda machine: machine.put(machine.number("<I")),
+    pickle.MEMOIZE: lambda machine: machine.put(len(machine.memo)),
+    pickle.GET: lambda machine: machine.get(machine.digits()),
+    pickle.BINGET: lambda machine: machine.get(machine.number("<B")),
+    pickle.LONG_BINGET: lambda machine: machine.get(machine.number("<I")),
+    pickle.GLOBAL: lambda machine: machine.find(str(machine.line(), "utf-8"), str(machine.line(), "utf-8")),
+    pickle.STACK_GLOBAL: lambda machine: machine.find(*machine.pop(2)),
+    pickle.REDUCE: _Unpickler.call,
+    pickle.BUILD: _Unpickler.build,
+}

@@ -6,7 +6,7 @@ An engine is called with uint8 clips [B, T, 3 * seglen, H, W] (Tensor or array) 
 
 import importlib.util
 import logging
-import os
+import tempfile
 
 import numpy as np
 import paddle
@@ -189,11 +189,12 @@ def _predictor(prefix, backend):
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(runtime.threads())
     if backend == "OpenVINO":
-        config.set_optim_cache_dir(os.path.join(os.path.dirname(prefix), "compiled"))
         config.enable_openvino_engine(inference.PrecisionType.Float32)
     if backend == "oneDNN":
         config.enable_mkldnn()
-    return inference.create_predictor(config)
+    with tempfile.TemporaryDirectory() as compiled:  # OpenVINO writes its code anew at every start
+        config.set_optim_cache_dir(compiled)
+        return inference.create_predictor(config)
 
 
 def load_onnxruntime(prefix):

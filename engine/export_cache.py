@@ -1,58 +1,97 @@
 """Exports that are kept, so that they are made once."""
 
+import atexit
+import contextlib
+import functools
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import stat
 import tempfile
 import time
 
 import numpy as np
 import paddle
+from filelock import FileLock, Timeout
 
+from core.files import read_regular, sha256_of
 from engine import runtime
 from weights.download import weights_home
 
 logger = logging.getLogger("stnet")
-_KEPT = 4  # exports; one of 50 layers takes 130 to 300 MB
-_ABANDONED = 3600  # seconds after which what a killed process left is removed
-_FORMAT = 1  # raised when the same network is exported in another way
+_KEPT = 4  # exports; one of 50 layers takes 130 to 150 MB
+_FORMAT = 2  # raised when the same network is exported in another way
+_RECORD = "sha256.json"  # in each export; written last: what has none is not whole
 
 
 def cached_export(network, about, write):
-    """The folder of an export, made by `write(folder)` if there is none yet.
+    """The folder of an export, made by `write(folder)` if there is none yet, or if a file of it has changed since.
 
     It lies in `exports` of the weights' cache (~/.paddle/weights), under a name made of the weights, of `about`, of
     Paddle's version and of the processor. Several processes may ask at once. The most recently used few are kept.
+    Where others than the user may write into `exports`, a folder is used that ends with the process.
 
     Args:
         network: paddle.nn.Layer.
         about: plain data, whatever else the export depends on.
         write: writes the files into a folder; what it raises is passed on, and nothing is kept.
     """
-    root = os.path.join(weights_home(), "exports")
+    root = _root()
     folder = os.path.join(root, _name(network, about))
-    if not os.path.isdir(folder):
-        os.makedirs(root, exist_ok=True)
-        logger.info("exporting the network to %s; the next run finds it there", folder)
-        made = tempfile.mkdtemp(prefix="tmp-", dir=root)
-        try:
-            write(made)
-            if not os.path.isdir(folder):
-                os.rename(made, folder)
-        except OSError:
-            if not os.path.isdir(folder):  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    os.utime(folder)
-    _forget_old(root)
+    with _alone_in(root):
+        if os.path.exists(folder) and not _is_whole(folder):
+            logger.warning("the export in %s is damaged, or half made; making it again", folder)
+            _remove(folder)
+        if not os.path.exists(folder):
+            logger.info("exporting the network to %s", folder)
+            _make(folder, write)
+        _mark_as_newest(folder, root)
+        _forget_old(root)
     return folder
 
 
+def _root():
+    """The folder of exports, which nobody but the user may write."""
+    root = os.path.join(weights_home(), "exports")
+    os.makedirs(root, 0o700, exist_ok=True)
+    about = os.stat(root)
+    if {about.st_uid, os.lstat(root).st_uid} == {os.geteuid()} and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return root
+    logger.warning(
+        "others may write into %s (owner %d, mode %o): not used, the export ends with this process; "
+        "chmod it to 700 if it is yours and you trust what it holds, or set --weights_home",
+        root, about.st_uid, stat.S_IMODE(about.st_mode),
+    )  # fmt: skip
+    return _folder_of_this_process()
+
+
+@functools.cache
+def _folder_of_this_process():
+    folder = tempfile.mkdtemp(prefix="stnet-exports-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _alone_in(root):
+    """Whoever is in here knows that no other process makes, checks or removes exports."""
+    lock = FileLock(os.path.join(root, ".lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("waiting for another process that makes an export in %s", root)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _name(network, about):
-    made_for = [_FORMAT, paddle.__version__, runtime.processor()]  # compiled code lies in it, too
+    made_for = [_FORMAT, paddle.__version__, runtime.processor()]
     digest = hashlib.sha256(json.dumps([about, made_for]).encode())
     for name, value in sorted(network.state_dict().items()):
         array = np.ascontiguousarray(value.numpy())
@@ -61,11 +100,55 @@ def _name(network, about):
     return digest.hexdigest()[:32]
 
 
+def _make(folder, write):
+    os.mkdir(folder, 0o700)
+    try:
+        write(folder)
+        digests = _digests(folder)
+        with open(os.path.join(folder, _RECORD), "w", encoding="utf-8") as file:
+            json.dump(digests, file)
+    except BaseException:
+        _remove(folder)
+        raise
+
+
+def _is_whole(folder):
+    """Whether the files of an export are those that were made."""
+    try:
+        return json.loads(read_regular(os.path.join(folder, _RECORD), 1 << 20)) == _digests(folder)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _digests(folder):
+    """SHA-256 of each file but the record. Raises ValueError for what is no file."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise ValueError(path)
+            if path != os.path.join(folder, _RECORD):
+                found[os.path.relpath(path, folder)] = sha256_of(path)
+    return found
+
+
+def _mark_as_newest(folder, root):
+    """By its time of change, whatever the clock says: it may have been set back."""
+    latest = max(os.path.getmtime(path) for path in _exports(root))
+    os.utime(folder, (max(time.time(), latest + 1),) * 2)
+
+
+def _exports(root):
+    return [os.path.join(root, name) for name in os.listdir(root) if re.fullmatch(r"[0-9a-f]{32}|tmp-\w+", name)]
+
+
 def _forget_old(root):
     """Remove all but the most recently used exports, and what killed processes left."""
-    paths = [os.path.join(root, name) for name in os.listdir(root)]
-    ages = {path: time.time() - os.path.getmtime(path) for path in paths if os.path.exists(path)}
-    whole = sorted((path for path in ages if not os.path.basename(path).startswith("tmp-")), key=ages.get)
-    left = [path for path in ages if os.path.basename(path).startswith("tmp-") and ages[path] > _ABANDONED]
-    for path in whole[_KEPT:] + left:
-        shutil.rmtree(path, ignore_errors=True)
+    whole = [path for path in _exports(root) if os.path.exists(os.path.join(path, _RECORD))]
+    kept = sorted(whole, key=os.path.getmtime)[-_KEPT:]
+    for path in set(_exports(root)) - set(kept):
+        _remove(path)
+
+
+def _remove(path):
+    shutil.rmtree(path, ignore_errors=True)

@@ -6,7 +6,6 @@ turns out to be damaged, OpenCV does, as the original: so a damaged clip gives t
 """
 
 import functools
-import io
 import os
 from typing import NamedTuple
 
@@ -174,16 +173,11 @@ def read_video(path, pick, decoder=""):
 
 def read_pickle(path, pick):
     """Frames and label of a pickled clip. Arguments as `read_video`; returns (frames, places, label)."""
-    from PIL import Image
+    from reader.pickles import decode_jpegs, load_clip_pickle, read_clip_file
 
-    from reader.pickles import load_clip_pickle
-
-    check_file(path)
     try:
-        with open(path, "rb") as file:
-            _, label, jpegs = load_clip_pickle(file.read())
+        _, label, jpegs = load_clip_pickle(read_clip_file(path))
         wanted, places = np.unique(np.asarray(pick(len(jpegs))), return_inverse=True)
-        frames = [np.asarray(Image.open(io.BytesIO(jpegs[i])).convert("RGB")) for i in wanted]
-        return np.stack(frames), places.reshape(-1), label
-    except (ValueError, OSError) as error:  # OSError: unreadable file; PIL's "cannot identify image" too
+        return decode_jpegs([jpegs[i] for i in wanted]), places.reshape(-1), label
+    except ValueError as error:
         raise ClipError(str(error)) from None

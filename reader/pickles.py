@@ -4,7 +4,35 @@ A clip is `(video id, label, [JPEG bytes, ...])`. Pickles may be of protocol 2, 
 bytes then) or by Python 3 (bytes are a call of `_codecs.encode(text, "latin1")` then).
 """
 
-from core.pickles import PlainUnpickler
+import io
+
+import numpy as np
+
+from core.files import read_regular
+from core.pickles import load_clip_data
+
+MAX_BYTES = 1 << 30  # of a file
+MAX_PIXELS = 1 << 30  # of the frames that are decoded: 125 of 3840 x 2160
+_FORM = "expected a pickled (video id, label, [JPEG bytes, ...])"
+
+
+def read_clip_file(path):
+    """The bytes of a pickled clip's file.
+
+    Raises:
+        ValueError: no file that can be read, an empty one, or one of more than MAX_BYTES.
+    """
+    try:
+        data = read_regular(path, MAX_BYTES)
+    except FileNotFoundError:
+        raise ValueError("no such file") from None
+    except IsADirectoryError:
+        raise ValueError("it is a folder") from None
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror or error}") from None
+    if not data:
+        raise ValueError("the file is empty (0 bytes)")
+    return data
 
 
 def load_clip_pickle(data):
@@ -19,14 +47,41 @@ def load_clip_pickle(data):
     Raises:
         ValueError: with the reason, whatever is wrong with the data.
     """
-    value = PlainUnpickler(data, encoding="bytes").load_value()
+    value = load_clip_data(data)
     if not isinstance(value, (tuple, list)) or len(value) != 3:
-        raise ValueError("expected a pickled (video id, label, [JPEG bytes, ...])")
+        raise ValueError(_FORM)
     name, label, frames = value
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     if not isinstance(name, str) or type(label) is not int or not isinstance(frames, (list, tuple)):
-        raise ValueError("expected a pickled (video id, label, [JPEG bytes, ...])")
+        raise ValueError(_FORM)
+    if abs(label) >= 2**31:
+        raise ValueError("expected a label of less than 2**31")
     if not frames or not all(isinstance(frame, bytes) for frame in frames):
         raise ValueError("expected at least one frame, each of JPEG bytes")
     return name, label, list(frames)
+
+
+def decode_jpegs(jpegs):
+    """Frames of one size as uint8 [K, H, W, 3] RGB.
+
+    Raises:
+        ValueError: whatever is wrong with a frame; another format than JPEG is one such thing.
+    """
+    from PIL import Image  # late: a list can be read, and --help shown, without it
+
+    frames = None
+    for row, jpeg in enumerate(jpegs):
+        try:
+            with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+                if len(jpegs) * image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{len(jpegs)} frames of {image.width} x {image.height} are more than is decoded")
+                frame = np.asarray(image.convert("RGB"))
+        except Exception as error:  # OSError, SyntaxError, struct.error, DecompressionBombError, ...
+            raise ValueError(f"a frame cannot be decoded: {str(error) or type(error).__name__}") from None
+        if frames is None:
+            frames = np.empty((len(jpegs), *frame.shape), np.uint8)
+        if frame.shape != frames.shape[1:]:
+            raise ValueError(f"frames of {frames.shape[2]} x {frames.shape[1]} and {frame.shape[1]} x {frame.shape[0]}")
+        frames[row] = frame
+    return frames

@@ -8,15 +8,19 @@
 import hashlib
 import os
 import pickle
+import re
 from typing import NamedTuple
 
 import numpy as np
 
 from core.errors import UserError
+from core.files import read_regular
 from core.pickles import load_plain
 from weights.stream import HEADER, StreamError, read_tensor, tensor_bytes
 
-_MAX_FOLDER = 100_000  # files
+MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
+_MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811
+_MAX_RECORD = 4 << 20  # bytes
 _PADDLE_KEY = "StructuredToParameterName@@"
 
 
@@ -35,7 +39,8 @@ def read_weights(path):
 
     Raises:
         UserError: naming the file, and where it can be told the tensor and the offset, for whatever is wrong:
-            missing, damaged, of no known format, not what its recorded SHA-256 says, not finite.
+            missing, no file, larger than any StNet, damaged, of no known format, not what its recorded SHA-256 says,
+            not finite in float32.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -50,19 +55,27 @@ def read_weights(path):
         else:
             raise UserError(f"weights {path}: {_unknown_format(data)}")
     for name, tensor in found.tensors.items():
-        if not np.isfinite(tensor).all():
-            raise UserError(f"weights {path}: tensor {name} holds values that are not finite")
+        _refuse_values(path, name, tensor)
     return found
+
+
+def _refuse_values(path, name, tensor):
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(tensor.astype("float32", copy=False)).all()
+    if not finite:
+        what = "beyond the range of float32" if np.isfinite(tensor).all() else "that are not finite"
+        raise UserError(f"weights {path}: tensor {name} holds values {what}")
 
 
 def _read_file(path):
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_regular(path, MAX_BYTES)
     except FileNotFoundError:
         raise UserError(f"weights {path}: no such file") from None
     except OSError as error:
         raise UserError(f"weights {path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UserError(f"weights {path}: {error}") from None
 
 
 def _unknown_format(data):
@@ -81,6 +94,8 @@ def _unknown_format(data):
 def _read_combined(data, path):
     tensors, offset = {}, 0
     while offset < len(data):
+        if len(tensors) == _MAX_TENSORS:
+            raise UserError(f"weights {path}: more than {_MAX_TENSORS} tensors, at offset {offset}")
         tensors[len(tensors)] = _stream(data, offset, path, f"tensor {len(tensors)}")
         offset = tensors[len(tensors) - 1][1]
     return {name: array for name, (array, _) in tensors.items()}
@@ -95,11 +110,14 @@ def _stream(data, offset, path, what):
 
 def _read_folder(path):
     names = sorted(os.listdir(path))
-    if len(names) > _MAX_FOLDER:
+    if len(names) > _MAX_TENSORS:
         raise UserError(f"weights {path}: a folder of {len(names)} files is no folder of weights")
     files = {name: os.path.join(path, name) for name in names if os.path.isfile(os.path.join(path, name))}
+    total = sum(os.path.getsize(file) for file in files.values())
+    if total > MAX_BYTES:
+        raise UserError(f"weights {path}: a folder of {total} bytes is no folder of weights")
     data = {name: _read_file(file) for name, file in files.items()}
-    verify(path, data)
+    recorded = verify(path, data)
     tensors = {}
     for name, content in data.items():
         if content[: len(HEADER)] != HEADER and not _is_cut_header(content):
@@ -108,6 +126,8 @@ def _read_folder(path):
         if end != len(content):
             raise UserError(f"weights {files[name]}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
         tensors[name] = array
+        if recorded is not None and name not in recorded:
+            raise UserError(f"weights {files[name]}: {path}.sha256 does not record it; delete one of the two")
     if not tensors:
         raise UserError(f"weights {path}: the folder holds no Paddle tensors")
     return tensors
@@ -149,26 +169,41 @@ def verify(path, contents):
         path: file or folder.
         contents: relative name -> bytes; "" is the file itself.
 
+    Returns:
+        the names that are recorded, or None if there is no record.
+
     Raises:
-        UserError: a digest differs, or a listed file is missing.
+        UserError: a digest differs, a listed file is missing, or the record is none.
     """
     record = f"{path.rstrip('/')}.sha256"
-    try:
-        with open(record, encoding="utf-8") as file:
-            lines = [line.split(None, 1) for line in file.read().splitlines() if line.strip()]
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{record} cannot be read: {error}") from None
+    lines = _read_record(record)
+    if lines is None:
+        return None
     whole = list(contents) == [""]
-    for line in lines:
-        name = "" if whole else line[-1].strip().lstrip("*")
-        if name not in contents or hashlib.sha256(contents[name]).hexdigest() != line[0]:
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    for digest, given in lines:
+        name = "" if whole else given
+        if found.get(name) != digest.lower():
             at = path if whole else os.path.join(path, name)
             raise UserError(
                 f"weights {at}: the content is not what {record} records; delete both to fetch them again, "
                 "or the record alone if you changed the file yourself"
             )
+    return {name for _, name in lines}
+
+
+def _read_record(record):
+    """(digest, name) of each line, or None if there is no such file."""
+    try:
+        text = read_regular(record, _MAX_RECORD).decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{record} cannot be read: {error}") from None
+    lines = [re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line) for line in text.splitlines() if line.strip()]
+    if not lines or not all(lines):
+        raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it; delete it, or mend it")
+    return [(line[1], line[2] or "") for line in lines]
 
 
 def record_lines(contents):

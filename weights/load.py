@@ -80,7 +80,11 @@ def inflate(weight, channels):
 
 
 def structured_tensors(weights, names, path):
-    """Structured name -> array, whatever names the file uses; original names that no table knows stay as they are."""
+    """Structured name -> array, whatever names the file uses; original names that no table knows stay as they are.
+
+    Raises:
+        UserError: a combined file for another depth, or a negative variance.
+    """
     tensors = weights.tensors
     if weights.format == "combined":
         if len(tensors) != len(names):
@@ -89,7 +93,11 @@ def structured_tensors(weights, names, path):
                 "is it for another depth (MODEL.num_layers)?"
             )
         tensors = {name: tensors[i] for i, name in enumerate(sorted(names))}
-    return {names.get(name) or _paddle_name(name): tensor for name, tensor in tensors.items()}
+    tensors = {names.get(name) or _paddle_name(name): tensor for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if name.endswith("_variance") and (tensor < 0).any():
+            raise UserError(f"weights {path}: tensor {name} holds variances below 0")
+    return tensors
 
 
 def _paddle_name(name):

@@ -11,6 +11,7 @@ import numpy as np
 
 _DTYPES = {4: np.dtype("<f2"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
 _FLOAT32 = 5
+_MAX_LEVELS = 8
 _MAX_DESC = 256  # bytes; a TensorDesc of nine dims takes at most 102
 HEADER = struct.pack("<IQ", 0, 0)  # what every stream of a parameter starts with
 
@@ -37,7 +38,9 @@ def read_tensor(data, offset=0):
     if version:
         raise StreamError(f"the version is {version}, expected 0, at offset {offset - 4}")
     levels, offset = _unpack(data, offset, "<Q", "the number of LoD levels")
-    for _ in range(min(levels, len(data))):
+    if levels > _MAX_LEVELS:
+        raise StreamError(f"{levels} LoD levels are not a parameter's, at offset {offset - 8}")
+    for _ in range(levels):
         size, offset = _unpack(data, offset, "<Q", "the size of a LoD level")
         _, offset = _take(data, offset, size, "a LoD level")
     version, offset = _unpack(data, offset, "<I", "the tensor version")

@@ -1,5 +1,6 @@
 """A local HTTP server that misbehaves as told."""
 
+import hashlib
 import re
 import threading
 import time
@@ -12,13 +13,18 @@ class Server:
     Attributes:
         behaviours: what the next requests get, in turn, "well" when the list is used up: a status as int, "stall",
             "cut" (half of the bytes, then the end), "long" (announces more than it sends), "short" (announces and
-            sends half), "two thirds" (likewise), "silent" (never answers).
+            sends half), "two thirds" (likewise), "silent" (never answers), "changed" (cut, and from then on the file
+            is the one in `later`), "elsewhere" (a range, but not the one that was asked for), "no length" (the end of
+            the connection is the end of the file), "drip" (a few bytes at a time).
         ranges: whether Range requests are answered with 206.
+        tags: whether answers have an ETag.
+        vouches: whether If-Range is looked at.
         asked: (path, Range header) of every request.
     """
 
     def __init__(self, files):
         self.files, self.behaviours, self.ranges, self.asked = files, [], True, []
+        self.tags, self.vouches, self.later = True, True, None
         handler = type("Handler", (_Handler,), {"server_state": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.http.daemon_threads = True
@@ -50,20 +56,45 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None or isinstance(behaviour, int):
             self.send_error(behaviour if isinstance(behaviour, int) else 404)
             return
+        tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         start = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "") if state.ranges else None
+        if state.vouches and self.headers.get("If-Range") not in (None, tag):
+            start = None
         first = int(start.group(1)) if start else 0
         if start and first >= len(data):
             self.send_error(416)
             return
-        body = data[first:]
-        half = body[: len(body) // 2]
-        if behaviour == "two thirds":
-            half = body[: len(body) * 2 // 3]
-        announced = {"long": len(body) + 1000, "short": len(half), "two thirds": len(half)}.get(behaviour, len(body))
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(announced))
+        if behaviour == "elsewhere":
+            first -= 1
+        self.answer(behaviour, data, tag, first, bool(start))
+
+    def answer(self, behaviour, data, tag, first, is_range):
+        state, body = self.server_state, data[first:]
+        sent = {"two thirds": 2 / 3, "cut": 1 / 2, "short": 1 / 2, "stall": 1 / 2, "changed": 1 / 2}.get(behaviour, 1)
+        part = body[: int(len(body) * sent)]
+        self.send_response(206 if is_range else 200)
+        if state.tags:
+            self.send_header("ETag", tag)
+        if is_range:
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        announced = {"long": len(body) + 1000, "short": len(part), "two thirds": len(part)}.get(behaviour, len(body))
+        if behaviour != "no length":
+            self.send_header("Content-Length", str(announced))
         self.end_headers()
-        self.wfile.write(half if behaviour in ("cut", "short", "two thirds", "stall") else body)
+        if behaviour == "changed":
+            state.files = state.later
+        if behaviour == "drip":
+            self.drip(part)
+            return
+        self.wfile.write(part)
         if behaviour == "stall":
             self.wfile.flush()
             time.sleep(3)
+
+    def drip(self, data):
+        try:
+            for i in range(0, len(data), 10):
+                self.wfile.write(data[i : i + 10])
+                time.sleep(0.05)
+        except OSError:
+            pass  # the other side gave up

@@ -13,7 +13,7 @@ from servers import Server
 
 from core.errors import UserError
 from models.stnet.names import backbone_names, original_to_structured
-from weights import download
+from weights import download, transfer
 from weights.download import released
 from weights.formats import combined_bytes, read_weights
 from weights.stream import tensor_bytes
@@ -39,7 +39,7 @@ ARCHIVE = archive({"a": tensor_bytes(np.ones((3, 4), "float32")), "b": tensor_by
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("STNET_WEIGHTS_HOME", str(tmp_path / "home of 权重"))
     monkeypatch.setenv("STNET_DOWNLOAD_TIMEOUT", "0.4")
-    monkeypatch.setattr(download, "PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "PAUSE", 0.01)
     with Server({"w.pdparams": WEIGHTS, "ResNet50_pretrained.tar.gz": ARCHIVE}) as running:
         monkeypatch.setenv("STNET_WEIGHTS_URL", running.url)
         yield running
@@ -106,11 +106,79 @@ def test_a_file_cut_where_a_tensor_ends_is_refused_by_the_callers_check(server):
     assert len(read_weights(released("w.pdparams", check=check)).tensors) == 3
 
 
-def test_a_later_process_goes_on_from_a_partial_file(server):
+def left_by_a_process(server, name, size):
+    """As a process leaves it that was killed when `size` bytes were there."""
     home().mkdir()
-    (home() / "w.pdparams.part").write_bytes(WEIGHTS[:1000])
+    server.behaviours = ["cut", 404]
+    with pytest.raises(UserError, match="404"):
+        transfer.download(f"{server.url}/{name}", str(home() / f"{name}.part"))
+    os.truncate(home() / f"{name}.part", size)
+    server.behaviours, server.asked = [], []
+
+
+def test_a_later_process_goes_on_from_a_partial_file(server):
+    left_by_a_process(server, "w.pdparams", 1000)
     assert Path(released("w.pdparams")).read_bytes() == WEIGHTS
     assert server.asked == [("/w.pdparams", "bytes=1000-")]
+    assert visible() == ["w.pdparams", "w.pdparams.sha256"]
+
+
+def test_a_later_process_puts_a_whole_partial_file_in_place_without_asking(server):
+    home().mkdir()
+    transfer.download(f"{server.url}/w.pdparams", str(home() / "w.pdparams.part"))
+    assert Path(released("w.pdparams")).read_bytes() == WEIGHTS
+    assert len(server.asked) == 1
+
+
+OTHER = combined_bytes({name: np.full((40, 50), i + 7, "float32") for i, name in enumerate("abc")})
+
+
+@pytest.mark.parametrize("vouches", [True, False], ids=["with If-Range", "without If-Range"])
+@pytest.mark.parametrize("tags", [True, False], ids=["with ETag", "without ETag"])
+def test_a_file_that_changes_half_way_is_fetched_from_the_start(server, tags, vouches):
+    assert len(OTHER) == len(WEIGHTS)
+    server.tags, server.vouches, server.later = tags, vouches, {"w.pdparams": OTHER}
+    server.behaviours = ["changed"]
+    assert Path(released("w.pdparams")).read_bytes() == OTHER
+    assert server.asked[1][1] == (f"bytes={len(WEIGHTS) // 2}-" if tags else None)
+
+
+@pytest.mark.parametrize("vouches", [True, False], ids=["with If-Range", "without If-Range"])
+def test_a_file_that_changes_between_two_processes_is_fetched_from_the_start(server, vouches):
+    left_by_a_process(server, "w.pdparams", 1000)
+    server.files, server.vouches = {"w.pdparams": OTHER}, vouches
+    assert Path(released("w.pdparams")).read_bytes() == OTHER
+
+
+def test_a_range_that_was_not_asked_for_is_not_taken(server):
+    server.behaviours = ["cut", "elsewhere"]
+    assert Path(released("w.pdparams")).read_bytes() == WEIGHTS
+    assert [asked for _, asked in server.asked] == [None, f"bytes={len(WEIGHTS) // 2}-", None]
+
+
+@pytest.mark.parametrize("length", ["well", "no length"])
+def test_a_file_larger_than_any_is_given_up(server, length, monkeypatch):
+    monkeypatch.setattr(transfer, "MAX_BYTES", 1000)
+    server.behaviours = [length]
+    with pytest.raises(UserError, match=r"cannot be downloaded: it is of .*more than the 1000( bytes)? that are taken"):
+        released("w.pdparams")
+    assert len(server.asked) == 1
+    assert visible() == []
+
+
+def test_a_body_without_length_is_taken(server):
+    server.behaviours = ["no length"]
+    assert Path(released("w.pdparams")).read_bytes() == WEIGHTS
+
+
+def test_a_server_that_drips_is_given_up_and_the_user_told(server, caplog):
+    caplog.set_level("INFO")
+    server.behaviours = ["drip"] * 9
+    with pytest.raises(UserError, match=r"\d+ bytes in \d+ s; less than 10000 a second is too slow"):
+        released("w.pdparams")
+    assert "trying again: " in caplog.text
+    assert len(server.asked) == 4
+    assert 40 < (home() / "w.pdparams.part").stat().st_size < 4000  # kept for the next time
 
 
 @pytest.mark.parametrize("junk", [b"<html>login</html>", WEIGHTS + b"more"], ids=["another page", "too long"])
@@ -168,7 +236,7 @@ def evil_archive(name="x", kind=tarfile.REGTYPE, link=""):
 def test_malicious_archives_are_refused_and_write_nothing_outside(server, data, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     server.files["ResNet50_pretrained.tar.gz"] = data
-    with pytest.raises(UserError, match="leads out of the folder|is a link or a device"):
+    with pytest.raises(UserError, match="leads out of the folder|but a link, a device"):
         released("ResNet50_pretrained")
     assert visible() == []
     assert not Path("/tmp/stnet_outside").exists()

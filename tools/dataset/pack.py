@@ -23,7 +23,7 @@ from engine.files import claimed, write_atomically
 from reader.decode import read_frames
 from reader.errors import ClipError
 from reader.lists import read_list
-from reader.pickles import load_clip_pickle
+from reader.pickles import load_clip_pickle, read_clip_file
 from tools.dataset.check import add_worker_flags, prepare_out
 from tools.dataset.findings import list_name
 from tools.dataset.workers import Lost, work_with_progress
@@ -229,10 +229,9 @@ def unpack_clip(task, out):
     """
     source, name = task
     try:
-        with open(source, "rb") as file:
-            jpegs = load_clip_pickle(file.read())[2]
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
+        jpegs = load_clip_pickle(read_clip_file(source))[2]
+    except ValueError as error:
+        return str(error)
     unfinished = os.path.join(out, f".{name}.unpacking")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

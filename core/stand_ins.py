@@ -1,0 +1,101 @@
+"""What stands in for the globals that a pickle of plain data and NumPy arrays names.
+
+NumPy's array and data type are rebuilt from their parts, checked: NumPy's own code never sees what a file says.
+Nothing of a file is hashed, compared at length or printed before its type is known.
+"""
+
+from math import prod
+
+import numpy as np
+
+_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+
+
+def make_dict(keys, values):
+    """A dict. To hash a tuple can take for ever, and hashes of numbers can be made to collide."""
+    if len(keys) != len(values) or not all(type(key) in (str, bytes) for key in keys):
+        raise ValueError("a dict is not made of text or bytes and their values")
+    return dict(zip(keys, values))
+
+
+def _encode(text, encoding):
+    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+        raise ValueError("it calls _codecs.encode in a way that pickled bytes do not")
+    return text.encode("latin1")
+
+
+def _empty_bytes():
+    return b""  # how protocol 2 writes them
+
+
+def _tuple(items):
+    if type(items) is not tuple:
+        raise ValueError("it makes a tuple of what is none")
+    return items  # paddle.save writes a tuple as a call of its type
+
+
+def _ordered_dict(pairs=()):
+    return make_dict([key for key, _ in pairs], [value for _, value in pairs])
+
+
+def _ndarray(*_):
+    raise ValueError("it calls a type that is only ever named")
+
+
+class Dtype:
+    """What a pickled numpy.dtype says: kind and size, then the byte order."""
+
+    def __init__(self, code, *_):
+        code = code.decode("latin1") if isinstance(code, bytes) else code
+        if type(code) is not str or code not in _DTYPES:
+            raise ValueError(f"an array has a data type that is not one of {' '.join(_DTYPES)}")
+        self.value = np.dtype(code)
+
+    def complete(self, _, order, *__):
+        """The data type in a byte order."""
+        if order not in ("<", ">", "|", "="):
+            raise ValueError("a data type has an unknown byte order")
+        self.value = self.value.newbyteorder(order)
+        return self
+
+
+class Array:
+    """What a pickled numpy.ndarray is until its state is known; the array is then its `value`."""
+
+    def __init__(self, *_):
+        self.value = self
+
+    def complete(self, _, shape, dtype, is_fortran, raw):
+        """The array."""
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # text, if Python 2 wrote it
+        self.value = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
+        return self.value
+
+
+def _from_buffer(raw, dtype, shape, order="C"):
+    ints = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 8
+    if not (isinstance(raw, bytes) and isinstance(dtype, Dtype) and ints and order in ("C", "F")):
+        raise ValueError("an array is not made of shape, data type and bytes")
+    kind = dtype.value
+    if prod(shape) * kind.itemsize != len(raw):
+        raise ValueError(f"an array of shape {list(shape)} and {kind} has {len(raw)} bytes")
+    return np.frombuffer(raw, kind).reshape(shape, order=order).astype(kind.newbyteorder("="), copy=False)
+
+
+BYTES = {
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+}
+ARRAYS = {
+    **BYTES,
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): Dtype,
+    ("builtins", "tuple"): _tuple,
+    ("__builtin__", "tuple"): _tuple,
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("numpy.core.multiarray", "_reconstruct"): Array,
+    ("numpy._core.multiarray", "_reconstruct"): Array,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+}
