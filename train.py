@@ -23,7 +23,8 @@ def parse_args(argv):
         "--pretrain",
         default="",
         metavar="FILE",
-        help="an ImageNet ResNet or a StNet to start from; default: the released ResNet-50; none: random values",
+        help="an ImageNet ResNet or a StNet to start from; released: the released StNet; none: random values; "
+        "default: TRAIN.pretrain of the config, or else the released ResNet-50",
     )
     parser.add_argument(
         "--resume",
@@ -95,7 +96,7 @@ def main(argv=None):
         labels=labels_for_training(config.MODEL.labels, config.MODEL.num_classes),
     )
     if not (args.resume and trainer.resume(args.resume)):
-        trainer.load_pretrained(args.pretrain)
+        trainer.load_pretrained(args.pretrain or train.pretrain)
     if args.dry_run:
         dry_run(trainer)
         return

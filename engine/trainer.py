@@ -14,11 +14,10 @@ from engine.ema import Ema
 from engine.engines import Dygraph
 from engine.evaluator import evaluate
 from engine.journal import Journal, plot
+from engine.loading import start_training_from
 from engine.progress import hours
 from engine.signals import Stopped, StopRequest
 from metrics import METRICS
-from weights.download import released
-from weights.load import load_pretrained
 
 logger = logging.getLogger("stnet")
 _STOP_CHECK = 10  # steps between the ranks' asking each other whether to stop
@@ -111,16 +110,8 @@ class Trainer:
             self.ema.load(state["ema"])
 
     def load_pretrained(self, path):
-        """Start from an ImageNet ResNet or another StNet: `path`, or the released file if it is empty."""
-        if path.lower() == "none":
-            logger.info("starting from random values")
-            return
-        advice = ", or set --pretrain to a file, or --pretrain=none to start from random values"
-
-        def load(path):
-            load_pretrained(self.network, path, self.model.original_names())
-
-        load(path or released(self.model.pretrained_name(), advice, check=load))
+        """Start from other weights, see engine.loading.start_training_from."""
+        start_training_from(self.model, path)
 
     # The loop -----------------------------------------------------------------------------------------------------
 
