@@ -14,6 +14,7 @@ import paddle
 
 from core.errors import UserError
 from core.pickles import load_plain
+from core.schema import SCHEMA, refuse_newer
 from engine.files import write_atomically, write_json
 from weights.load import load_for_finetuning, load_weights
 
@@ -82,6 +83,7 @@ def _is_whole(base):
 def describe(config, progress, labels, digests):
     """What a user of the weights must know, as plain data."""
     return {
+        "schema": SCHEMA,
         "model": config.as_dict()["MODEL"],
         "labels": labels,
         "progress": progress,
@@ -103,8 +105,9 @@ def read_description(weights):
     try:
         with open(f"{base}.json", encoding="utf-8") as file:
             about = json.load(file)
+        refuse_newer(about, f"{base}.json")
         digest, model = about["sha256"]["pdparams"], about["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{base}.json is damaged ({error}); delete it to use the weights without it") from None
     if not os.path.exists(weights) or not isinstance(model, dict):
         return None

@@ -10,6 +10,7 @@ from entries import eval_entry, predict, run, train
 
 from core.config import load_config
 from core.errors import UserError
+from core.schema import SCHEMA
 from engine.journal import read_journal
 from models import model_section
 from tools import demo_report, run_deployed
@@ -79,8 +80,9 @@ def test_a_checkpoint_scores_and_classifies_as_it_did(kept, tmp_path):
     before, now = results(kept, "eval_results.json"), results(tmp_path, "eval_results.json")
     assert (now["TOP1_ACC"], now["TOP5_ACC"], now["count"]) == (before["TOP1_ACC"], before["TOP5_ACC"], before["count"])
     assert now["loss"] == pytest.approx(before["loss"], rel=1e-4)
-    for was, found in zip(results(kept, "predict_results.json")["results"],
-                          results(tmp_path, "predict_results.json")["results"]):  # fmt: skip
+    predicted, again = results(kept, "predict_results.json"), results(tmp_path, "predict_results.json")
+    assert now["schema"] == again["schema"] == SCHEMA
+    for was, found in zip(predicted["results"], again["results"]):
         assert found["path"] == was["path"]
         assert [p["label"] for p in found["predictions"]] == [p["label"] for p in was["predictions"]]
         assert probabilities(found) == pytest.approx(probabilities(was), abs=1e-4)
