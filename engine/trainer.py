@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import time
@@ -113,6 +114,14 @@ class Trainer:
         """Start from other weights, see engine.loading.start_training_from."""
         start_training_from(self.model, path)
 
+    def start_facts(self):
+        """What every rank must have in common before the first step, as plain data."""
+        digest = hashlib.sha256()
+        for _, value in sorted(self.network.state_dict().items()):
+            digest.update(np.ascontiguousarray(value.numpy()))
+        progress = {"epoch": self.epoch, "step": self.step, "batch": self.batch}
+        return {**progress, "clips": len(self.loader.dataset), "weights": digest.hexdigest()[:12]}
+
     # The loop -----------------------------------------------------------------------------------------------------
 
     def fit(self):
@@ -212,7 +221,7 @@ class Trainer:
 
     def is_time_to_validate(self):
         """Whether the epoch that ends is one of those after which validation runs."""
-        return self.valid_loader and self.valid_interval > 0 and (self.epoch + 1) % self.valid_interval == 0
+        return self.valid_loader is not None and self.valid_interval > 0 and (self.epoch + 1) % self.valid_interval == 0
 
     def validate(self):
         """Scores after an epoch; the best so far is saved as NAME_best."""
