@@ -74,12 +74,13 @@ def main(argv=None):
 
     runtime.start(args.use_gpu)
     rank, ranks = parallel.start()
-    prepare_folder(args.save_dir)
     seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]
     quarantine = os.path.join(args.save_dir, "quarantine.list")
-    loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
-    valid_loader = build_loader(config, "valid", rank, ranks, quarantine=quarantine) if valid_interval > 0 else None
-    model = get_model(config.MODEL.name, config, "train")
+    with parallel.together():
+        prepare_folder(args.save_dir)
+        loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
+        valid_loader = build_loader(config, "valid", rank, ranks, quarantine=quarantine) if valid_interval > 0 else None
+        model = get_model(config.MODEL.name, config, "train")
     train = config.TRAIN
     trainer = Trainer(
         model,
@@ -95,8 +96,11 @@ def main(argv=None):
         valid_interval=valid_interval,
         labels=labels_for_training(config.MODEL.labels, config.MODEL.num_classes),
     )
-    if not (args.resume and trainer.resume(args.resume)):
-        trainer.load_pretrained(args.pretrain or train.pretrain)
+    with parallel.together():
+        if not (args.resume and trainer.resume(args.resume)):
+            trainer.load_pretrained(args.pretrain or train.pretrain)
+    if ranks > 1:
+        parallel.require_same(trainer.start_facts())
     if args.dry_run:
         dry_run(trainer)
         return
