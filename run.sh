@@ -16,7 +16,7 @@ batch_size="${batch_size-}"           # clips a step, over all cards
 log_interval="${log_interval-10}"     # steps between log lines
 save_dir="${save_dir-}"               # default: checkpoints (train), results (eval, predict), inference_model
 # train
-pretrain="${pretrain-}"               # weights to start from
+pretrain="${pretrain-}"               # weights to start from: a file, released, none
 resume="${resume-}"                   # checkpoint to go on from
 epoch="${epoch-}"
 learning_rate="${learning_rate-}"

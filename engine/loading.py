@@ -78,7 +78,9 @@ def _released(model, check, advice, any_head=False):
     needed = {key: value for key, value in model.released_for.items() if not (any_head and key == "num_classes")}
     settings = model.config.MODEL
     wrong = [f"{key} is {getattr(settings, key)}" for key, value in needed.items() if getattr(settings, key) != value]
-    if not model.released or wrong:
+    if not model.released:
+        raise UserError(f"no weights of {model.config.MODEL.name} are published; {advice}")
+    if wrong:
         fits = ", ".join(f"{key} {value}" for key, value in needed.items())
         raise UserError(f"the released weights ({fits}) do not fit: {', '.join(wrong)}; {advice}")
     for name in model.released:
