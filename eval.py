@@ -27,6 +27,7 @@ def main(argv=None):
     args = parse_args(argv)
     config = cli.load_run_config(args, "TEST")
 
+    from core.schema import SCHEMA
     from engine import runtime
     from engine.engines import make_engine
     from engine.evaluator import evaluate
@@ -45,7 +46,8 @@ def main(argv=None):
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "eval_results.json")
     skipped = loader.bad.summary()
-    write_json(path, {**scores, "skipped": skipped, "weights": weights, "config": config.as_dict()})
+    facts = {"skipped": skipped, "weights": weights, "config": config.as_dict()}
+    write_json(path, {"schema": SCHEMA, **scores, **facts})
     logger.info("results are in %s", path)
     print(format_scores(scores), flush=True)
 

@@ -36,6 +36,7 @@ def main(argv=None):
     args = parse_args(argv)
     config = cli.load_run_config(args, "INFER")
 
+    from core.schema import SCHEMA
     from engine import runtime
     from engine.engines import make_engine
     from engine.files import prepare_folder, write_json
@@ -57,7 +58,8 @@ def main(argv=None):
     log_predictions(results)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "predict_results.json")
-    write_json(path, {"results": results, "skipped": loader.bad.summary(), "weights": weights})
+    facts = {"skipped": loader.bad.summary(), "weights": weights}
+    write_json(path, {"schema": SCHEMA, "results": results, **facts})
     logger.info("results are in %s", path)
 
 

@@ -16,13 +16,16 @@ batch_size="${batch_size-}"           # clips a step, over all cards
 log_interval="${log_interval-10}"     # steps between log lines
 save_dir="${save_dir-}"               # default: checkpoints (train), results (eval, predict), inference_model
 # train
-pretrain="${pretrain-}"               # weights to start from
+pretrain="${pretrain-}"               # weights to start from: a file, released, none
 resume="${resume-}"                   # checkpoint to go on from; auto: the newest in save_dir
 epoch="${epoch-}"
 learning_rate="${learning_rate-}"
 valid_interval="${valid_interval-1}"  # epochs between validations
 fix_random_seed="${fix_random_seed-False}"
-nproc="${nproc-}"                     # train: processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES
+nproc="${nproc-}"                     # processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES
+nnodes="${nnodes-}"                   # machines; run the same command on each of them, but for node_rank
+node_rank="${node_rank-}"             # number of this machine: 0, 1, ...
+master="${master-}"                   # IP:PORT, the address of machine 0 and a free port on it
 # eval, predict, inference
 weights="${weights-}"
 # eval, predict
@@ -128,18 +131,32 @@ entry() {
     for setting in "${settings[@]}"; do
         if [ -n "${!setting}" ]; then flags+=("--$setting=${!setting}"); fi
     done
-    local command=("$(python_command)") launch=()
+    local command=("$(python_command)") launch=() log="${save_dir:-checkpoints}/log"
     if [ "$script" = train.py ]; then
         local cards="${CUDA_VISIBLE_DEVICES-}"
         if [[ "$cards" == *,* ]] && [ "$use_gpu" != False ]; then
-            launch=(-m paddle.distributed.launch --devices "$cards")
+            launch=(--devices "$cards")
         elif [ -n "$nproc" ] && [ "$nproc" -gt 1 ]; then
-            launch=(-m paddle.distributed.launch --nproc_per_node "$nproc")
+            launch=(--nproc_per_node "$nproc")
+        fi
+        if [ "${nnodes:-1}" != 1 ]; then
+            check_nodes
+            launch+=(--nnodes "$nnodes" --rank "$node_rank" --master "$master")
+            [ "$node_rank" != 0 ] || launch+=(--host "${master%:*}") # what it finds by itself may be 127.0.1.1
+            log="$log/node$node_rank"
         fi
     fi
     set -- "$here/$script" "--model_name=$name" "--config=$config" ${flags[@]+"${flags[@]}"} "$@"
     [ ${#launch[@]} -gt 0 ] || exec "${command[@]}" "$@"
-    launched "${command[@]}" "${launch[@]}" --log_dir "${save_dir:-checkpoints}/log" "$@"
+    launched "${command[@]}" -m paddle.distributed.launch "${launch[@]}" --log_dir "$log" "$@"
+}
+
+check_nodes() {
+    [[ "$nnodes" =~ ^[1-9][0-9]*$ ]] || die "nnodes: expected the number of machines, found '$nnodes'"
+    [[ "$node_rank" =~ ^[0-9]+$ ]] && [ "$node_rank" -lt "$nnodes" ] \
+        || die "node_rank: expected the number of this machine, 0 to $((nnodes - 1)), found '$node_rank'"
+    [[ "$master" =~ ^[0-9]+(\.[0-9]+){3}:[0-9]+$ ]] \
+        || die "master: expected IP:PORT, the address of machine 0 and a free port on it, found '$master'"
 }
 
 # Run a launcher of several ranks. Signals go to the ranks themselves: the launcher would not let them save. The ranks

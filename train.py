@@ -23,7 +23,8 @@ def parse_args(argv):
         "--pretrain",
         default="",
         metavar="FILE",
-        help="an ImageNet ResNet or a StNet to start from; default: the released ResNet-50; none: random values",
+        help="an ImageNet ResNet or a StNet to start from; released: the released StNet; none: random values; "
+        "default: TRAIN.pretrain of the config, or else the released ResNet-50",
     )
     parser.add_argument(
         "--resume",
@@ -72,8 +73,9 @@ def main(argv=None):
     from engine.progress import format_scores
 
     runtime.start(args.use_gpu)
-    rank, _ = parallel.start()
-    prepare_folder(args.save_dir)
+    rank, ranks = parallel.start()
+    with parallel.together():
+        prepare_folder(args.save_dir)
     with contextlib.ExitStack() as run:
 
         def take_folder():
@@ -84,10 +86,13 @@ def main(argv=None):
 
         start = parallel.on_main(take_folder)
         trainer = make_trainer(args, config)
-        if start:
-            trainer.resume(start, may_be_done=args.resume == "auto")
-        else:
-            trainer.load_pretrained(args.pretrain)
+        with parallel.together():
+            if start:
+                trainer.resume(start, may_be_done=args.resume == "auto")
+            else:
+                trainer.load_pretrained(args.pretrain or config.TRAIN.pretrain)
+        if ranks > 1:
+            parallel.require_same(trainer.start_facts())
         if args.dry_run:
             dry_run(trainer)
             return
@@ -114,11 +119,13 @@ def make_trainer(args, config):
     valid_interval = args.valid_interval or 0
     seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]
     quarantine = os.path.join(args.save_dir, "quarantine.list")
-    loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
-    valid_loader = build_loader(config, "valid", rank, ranks, quarantine=quarantine) if valid_interval > 0 else None
+    with parallel.together():
+        loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
+        valid_loader = build_loader(config, "valid", rank, ranks, quarantine=quarantine) if valid_interval > 0 else None
+        model = get_model(config.MODEL.name, config, "train")
     train = config.TRAIN
     return Trainer(
-        get_model(config.MODEL.name, config, "train"),
+        model,
         Normalizer(config.MODEL.image_mean, config.MODEL.image_std),
         loader,
         valid_loader,

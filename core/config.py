@@ -18,10 +18,16 @@ from core.errors import UserError
 
 MODES = ("train", "valid", "test", "infer")
 
-# Keys of the original's files that mean nothing here: accepted, so that old files load, and reported.
+# Keys of older files, the original's among them, that mean nothing any more: accepted and reported. A key that is
+# dropped gets a line here: "SECTION.key", or "key" for all sections.
 OBSOLETE = {
     "num_gpus": "the number of cards is what the launcher starts",
     "buf_size": "the loader keeps two batches per worker ready",
+}
+# Keys that have another name or place now. Where both are given, the new one counts.
+MOVED = {
+    "TRAIN.pretrain_base": "TRAIN.pretrain",
+    "INFER.kinetics_labels": "MODEL.labels",
 }
 
 
@@ -71,6 +77,7 @@ class TrainSection(ReaderSection):
     learning_rate_decay: float = key(0.1, least=0.0)
     l2_weight_decay: float = key(1e-4, least=0.0)
     momentum: float = key(0.9, least=0.0)
+    pretrain: str = ""
     flip_ratio: float = key(0.5, least=0.0)
     total_videos: int = key(0, least=0)
     save_interval: int = key(0, least=0)
@@ -145,14 +152,15 @@ def load_config(path, model_section, overrides=(), model_name=None):
     if missing:
         raise UserError(f"{path}: missing section {', '.join(missing)}")
     _refuse_unknown(data, ("MODEL", *SECTIONS), f"{path}: section")
-    if not isinstance(data["MODEL"], dict):
-        raise UserError(f"{path}: section MODEL: expected keys and values, found {data['MODEL']!r}")
+    for name, section in data.items():
+        if not isinstance(section, dict):
+            raise UserError(f"{path}: section {name}: expected keys and values, found {section!r:.60}")
+    notes = _move(data)
     if model_name:
         data["MODEL"]["name"] = model_name
     if "name" not in data["MODEL"]:
         raise UserError(f"{path}: missing key MODEL.name")
     classes = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
-    notes = []
     sections = {name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()}
     config = Config(**sections, notes=notes)
     _check_together(config, path)
@@ -198,14 +206,26 @@ def _refuse_unknown(names, known, where):
             raise UserError(f"{where} {name!r} is unknown; {hint}")
 
 
+def _move(data):
+    """Rename the keys in MOVED, in place. Returns what there is to say about them."""
+    notes = []
+    for old, new in MOVED.items():
+        (section, name), (new_section, new_name) = old.split("."), new.split(".")
+        if name in data[section]:
+            value = data[section].pop(name)
+            ignored = new_name in data[new_section]
+            data[new_section].setdefault(new_name, value)
+            notes.append(f"{old} is ignored: {new} is given" if ignored else f"{old} is taken as {new}")
+    return notes
+
+
 def _parse_section(cls, data, name, path, notes):
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: section {name}: expected keys and values, found {data!r:.60}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     values = {}
     for given, value in data.items():
-        if given in OBSOLETE and given not in fields:
-            notes.append(f"{name}.{given} is ignored: {OBSOLETE[given]}")
+        reason = OBSOLETE.get(f"{name}.{given}") or OBSOLETE.get(given)
+        if reason and given not in fields:
+            notes.append(f"{name}.{given} is ignored: {reason}")
             continue
         _refuse_unknown([given], tuple(fields), f"{path}: key {name}.")
         values[given] = _check(value, fields[given], f"{path}: {name}.{given}")

@@ -20,6 +20,7 @@ import paddle
 
 from core.errors import UserError
 from core.pickles import load_plain
+from core.schema import SCHEMA, refuse_newer
 from engine import files
 from engine.files import TEMPORARY, sync_folder, write_atomically, write_json, writing
 from weights.load import load_for_finetuning, load_weights
@@ -184,6 +185,7 @@ def _read_json(path):
 def describe(config, progress, labels, digests):
     """What a user of the weights must know, as plain data."""
     return {
+        "schema": SCHEMA,
         "model": config.as_dict()["MODEL"],
         "labels": labels,
         "progress": progress,
@@ -205,8 +207,9 @@ def read_description(weights):
         if suffix != ".pdparams" or not os.path.exists(path):
             return None
         about = _read_json(path)
+        refuse_newer(about, path)
         digest, model = about["sha256"]["pdparams"], about["model"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{base}.json is damaged ({error}); delete it to use the weights without it") from None
     if not os.path.exists(weights) or not isinstance(model, dict):
         return None

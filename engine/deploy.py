@@ -12,6 +12,7 @@ import paddle
 import yaml
 
 from core.errors import UserError
+from core.schema import SCHEMA
 from engine.engines import load_inference, load_onnxruntime
 from engine.export import Classifier, exportable_network, write_onnx, write_program
 from engine.files import exchange, prepare_folder, sync_folder, writing
@@ -145,6 +146,7 @@ def description(model, section, labels, files, names):
     settings = model.config.MODEL
     channels, size = 3 * section.seglen, section.target_size
     return {
+        "schema": SCHEMA,
         "model": {
             "name": settings.name.upper(),
             "num_layers": settings.num_layers,

@@ -23,7 +23,7 @@ def load_labels(path, num_classes):
     """
     if not path:
         return [str(i) for i in range(num_classes)]
-    path = find_file(path, PROJECT)
+    path = find_file(path, PROJECT, os.path.join(PROJECT, "data"))  # ./dataset/... in the original of release 1.6
     try:
         with open(path, encoding="utf-8") as file:
             names = json.load(file)

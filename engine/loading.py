@@ -1,4 +1,4 @@
-"""A model with its weights, for the entries that only use it."""
+"""Weights into a model: to use it, or to start training it."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from core.errors import UserError
 from engine.checkpoint import read_description
 from models import get_model
 from weights.download import DownloadError, released, weights_home
-from weights.load import load_weights
+from weights.load import load_pretrained, load_weights
 
 logger = logging.getLogger("stnet")
 
@@ -28,34 +28,68 @@ def load_model(config, mode, weights, labels=None):
         UserError: no weights, damaged weights, or weights for another configuration.
     """
     model = get_model(config.MODEL.name, config, mode)
-    weights = weights or _released(model)
+
+    def load(path):
+        load_weights(model.network, path, model.original_names())
+
+    weights = weights or _released(model, load, "set --weights to a file")
     check_description(weights, config, mode, labels)
-    load_weights(model.network, weights, model.original_names())
+    load(weights)
     logger.info("weights: %s", weights)
     return model, os.path.abspath(weights)
 
 
-def _released(model):
-    """The released weights: those in the cache first, then what the server has."""
+def start_training_from(model, path):
+    """Load the weights that training starts from.
+
+    Args:
+        model: models.model.Model; its network gets the weights.
+        path: file or folder of an ImageNet ResNet or of the model itself; empty: the released ResNet; "released": the
+            released model, whose head starts anew for another number of classes; "none": random values stay.
+
+    Raises:
+        UserError: no such weights, or they do not fit.
+    """
+    if path.lower() == "none":
+        logger.info("starting from random values")
+        return
+    advice = "set --pretrain to a file, or --pretrain=none to start from random values"
+
+    def load(path):
+        load_pretrained(model.network, path, model.original_names())
+
+    if path.lower() == "released":
+        load(_released(model, load, advice, any_head=True))
+        return
+    if path and not os.path.exists(path) and os.path.basename(os.path.normpath(path)) in model.pretrained.values():
+        logger.warning("%s is not there: taking the released weights of this name", path)  # the original's config
+        path = ""
+    load(path or released(model.pretrained_name(), f", or {advice}", check=load))
+
+
+def _released(model, check, advice, any_head=False):
+    """The released weights of a model: those in the cache first, then what the server has.
+
+    Args:
+        check: loads a file into the network; raises UserError unless it fits.
+        advice: how to go on without them, for messages.
+        any_head: take them for another number of classes, too.
+    """
+    needed = {key: value for key, value in model.released_for.items() if not (any_head and key == "num_classes")}
     settings = model.config.MODEL
-    wrong = [f"{key} is {getattr(settings, key)}" for key, value in model.released_for.items()
-             if getattr(settings, key) != value]  # fmt: skip
-    if not model.released or wrong:
-        fits = ", ".join(f"{key} {value}" for key, value in model.released_for.items())
-        raise UserError(
-            f"no weights given, and the released ones ({fits}) do not fit: {', '.join(wrong)}; set --weights"
-        )
+    wrong = [f"{key} is {getattr(settings, key)}" for key, value in needed.items() if getattr(settings, key) != value]
+    if not model.released:
+        raise UserError(f"no weights of {model.config.MODEL.name} are published; {advice}")
+    if wrong:
+        fits = ", ".join(f"{key} {value}" for key, value in needed.items())
+        raise UserError(f"the released weights ({fits}) do not fit: {', '.join(wrong)}; {advice}")
     for name in model.released:
         if os.path.exists(os.path.join(weights_home(), name)):
             return os.path.join(weights_home(), name)
-
-    def check(path):
-        load_weights(model.network, path, model.original_names())
-
     first_error = None
     for name in model.released:
         try:
-            return released(name, ", or set --weights to a file", check)
+            return released(name, f", or {advice}", check)
         except DownloadError as error:
             first_error = first_error or error
     raise first_error

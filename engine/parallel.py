@@ -1,5 +1,6 @@
 """Several processes, one for each card (or CPU rank), on Paddle's own distributed engine."""
 
+import contextlib
 import os
 
 import numpy as np
@@ -66,6 +67,37 @@ def any_rank(flag):
     tensor = paddle.to_tensor(np.array([flag], "int32"))
     paddle.distributed.all_reduce(tensor, op=paddle.distributed.ReduceOp.MAX)
     return int(tensor.numpy()[0])
+
+
+@contextlib.contextmanager
+def together():
+    """A context whose UserError every rank raises, whichever had it: no rank goes on and waits for one that has ended.
+
+    Within it no rank may wait for another.
+    """
+    failure = None
+    try:
+        yield
+    except UserError as error:
+        failure = error
+    reasons = gather(str(failure or ""))
+    if failure:
+        raise failure
+    for number, reason in enumerate(reasons):
+        if reason:
+            raise UserError(f"rank {number} cannot start: {reason}")
+
+
+def require_same(facts):
+    """Raise UserError on all ranks unless `facts` (name -> number or text) are the same on each of them."""
+    first, *others = gather(facts)
+    for number, other in enumerate(others, start=1):
+        differing = [f"{name} {other[name]} and not {value}" for name, value in first.items() if other[name] != value]
+        if differing:
+            raise UserError(
+                f"rank {number} would start otherwise than rank 0: {', '.join(differing)}; "
+                "every machine must see the same lists, weights and save_dir"
+            )
 
 
 def share_statistics(network):

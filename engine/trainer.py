@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import hashlib
 import logging
 import os
 
@@ -13,11 +14,10 @@ from engine.ema import Ema
 from engine.engines import Dygraph
 from engine.evaluator import evaluate
 from engine.journal import Journal, plot
+from engine.loading import start_training_from
 from engine.progress import Clock, format_scores, hours
 from engine.signals import Stopped, StopRequest
 from metrics import METRICS
-from weights.download import released
-from weights.load import load_pretrained
 
 logger = logging.getLogger("stnet")
 _STOP_CHECK = 10  # steps between the ranks' asking each other whether to stop
@@ -111,16 +111,16 @@ class Trainer:
             self.ema.load(state["ema"])
 
     def load_pretrained(self, path):
-        """Start from an ImageNet ResNet or another StNet: `path`, or the released file if it is empty."""
-        if path.lower() == "none":
-            logger.info("starting from random values")
-            return
-        advice = ", or set --pretrain to a file, or --pretrain=none to start from random values"
+        """Start from other weights, see engine.loading.start_training_from."""
+        start_training_from(self.model, path)
 
-        def load(path):
-            load_pretrained(self.network, path, self.model.original_names())
-
-        load(path or released(self.model.pretrained_name(), advice, check=load))
+    def start_facts(self):
+        """What every rank must have in common before the first step, as plain data."""
+        digest = hashlib.sha256()
+        for _, value in sorted(self.network.state_dict().items()):
+            digest.update(np.ascontiguousarray(value.numpy()))
+        progress = {"epoch": self.epoch, "step": self.step, "batch": self.batch}
+        return {**progress, "clips": len(self.loader.dataset), "weights": digest.hexdigest()[:12]}
 
     # The loop -----------------------------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Trainer:
 
     def is_time_to_validate(self):
         """Whether the epoch that ends is one of those after which validation runs."""
-        return self.valid_loader and self.valid_interval > 0 and (self.epoch + 1) % self.valid_interval == 0
+        return self.valid_loader is not None and self.valid_interval > 0 and (self.epoch + 1) % self.valid_interval == 0
 
     def validate(self):
         """Scores after an epoch; the best so far is saved as NAME_best."""

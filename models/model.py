@@ -21,6 +21,7 @@ class Model:
     Section = ModelSection
     released = ()  # names of the released weights, the preferred first
     released_for = {}  # MODEL keys that they fit
+    pretrained = {}  # number of layers -> name of the released ImageNet weights
 
     def __init__(self, config, mode):
         config.section(mode)  # an unknown mode is refused here

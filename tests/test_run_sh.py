@@ -104,6 +104,23 @@ def test_a_wrong_call_explains_itself(words, message, tmp_path):
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (("two", "0", "1.2.3.4:5"), "nnodes: expected the number of machines, found 'two'"),
+        (("2", "", "1.2.3.4:5"), "node_rank: expected the number of this machine, 0 to 1, found ''"),
+        (("2", "2", "1.2.3.4:5"), "node_rank: expected the number of this machine, 0 to 1, found '2'"),
+        (("2", "1", ""), "master: expected IP:PORT, the address of machine 0 and a free port on it, found ''"),
+        (("2", "1", "a.host:5"), "master: expected IP:PORT, .* found 'a.host:5'"),
+    ],
+)
+def test_a_wrong_description_of_several_machines_is_one_line(clip_set, tmp_path, nodes, message):
+    made = dict(zip(("nnodes", "node_rank", "master"), nodes))
+    done = bash("train", "STNET", clip_set / "tiny.yaml", folder=tmp_path, **made)
+    assert done.returncode == 2
+    assert re.fullmatch(f"error: {message}\n", done.stderr)
+
+
 def test_help_shows_the_commands(tmp_path):
     done = bash("help", folder=tmp_path)
     assert done.returncode == 0

@@ -12,6 +12,7 @@ import yaml
 
 from core.config import ReaderSection
 from core.errors import UserError
+from core.schema import refuse_newer
 from engine import cli, runtime
 
 
@@ -34,9 +35,13 @@ def read_description(folder):
     path = os.path.join(folder, "deploy.yaml")
     try:
         with open(path, encoding="utf-8") as file:
-            return yaml.safe_load(file)
+            about = yaml.safe_load(file)
+        refuse_newer(about, path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; bash run.sh inference writes it") from None
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+        raise UserError(f"{path} is damaged; bash run.sh inference writes it") from None
+    return about
 
 
 def read_clip(video, about):

@@ -6,8 +6,10 @@ import pytest
 import yaml
 from conftest import tiny_settings, write_config
 
-from core.config import SECTIONS, load_config
+from core import config as config_module
+from core.config import OBSOLETE, SECTIONS, load_config
 from core.errors import UserError
+from engine.labels import load_labels
 from models import model_section
 
 PROJECT = Path(__file__).parents[2]
@@ -67,6 +69,86 @@ def test_overrides_win_and_keep_their_type(tmp_path):
 def test_obsolete_keys_are_noted(tmp_path):
     config = load(changed(tmp_path, lambda s: s["TRAIN"].update(num_gpus=8, buf_size=1024)))
     assert sorted(note.split()[0] for note in config.notes) == ["TRAIN.buf_size", "TRAIN.num_gpus"]
+
+
+def original_settings(data):
+    """stnet.yaml of the original's releases: 1.6 kept its data in `data` = ./dataset, later ones in ./data/dataset."""
+    reading = {"short_size": 256, "num_reader_threads": 12, "buf_size": 1024}
+    training = {**reading, "target_size": 224, "batch_size": 128}
+    testing = {**reading, "seg_num": 25, "target_size": 256}
+    return {
+        "MODEL": {
+            "name": "STNET", "format": "pkl", "num_classes": 400, "seg_num": 7, "seglen": 5,
+            "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "num_layers": 50, "topk": 5,
+        },
+        "TRAIN": {
+            **training, "epoch": 60, "num_gpus": 8, "use_gpu": True, "filelist": f"{data}/kinetics/train.list",
+            "learning_rate": 0.01, "learning_rate_decay": 0.1, "l2_weight_decay": "1e-4", "momentum": 0.9,
+            "total_videos": 224684, "pretrain_base": f"{data}/pretrained/ResNet50_pretrained",
+        },
+        "VALID": {**training, "filelist": f"{data}/kinetics/val.list"},
+        "TEST": {**testing, "batch_size": 4, "filelist": f"{data}/kinetics/test.list"},
+        "INFER": {
+            **testing, "batch_size": 1, "filelist": f"{data}/kinetics/infer.list", "video_path": "",
+            "kinetics_labels": f"{data}/kinetics_labels.json",
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("data", ["./dataset", "./data/dataset"])
+def test_the_originals_config_loads(tmp_path, monkeypatch, data):
+    settings = original_settings(data)
+    config = load(write_config(tmp_path / "stnet.yaml", settings))
+    assert config.TRAIN.pretrain == f"{data}/pretrained/ResNet50_pretrained"
+    assert config.MODEL.labels == f"{data}/kinetics_labels.json"
+    renamed = {("TRAIN", "pretrain_base"), ("INFER", "kinetics_labels")}
+    for name, section in settings.items():
+        for key, value in section.items():
+            if key not in OBSOLETE and (name, key) not in renamed:
+                assert getattr(getattr(config, name), key) == (1e-4 if value == "1e-4" else value)
+    noted = sorted(note.split()[0] for note in config.notes)
+    assert noted == [
+        "INFER.buf_size", "INFER.kinetics_labels", "TEST.buf_size", "TRAIN.buf_size", "TRAIN.num_gpus",
+        "TRAIN.pretrain_base", "VALID.buf_size",
+    ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)  # Kinetics' class names come with the project
+    assert load_labels(config.MODEL.labels, 400)[:2] == ["abseiling", "air_drumming"]
+
+
+def test_a_key_under_its_new_name_counts_before_its_old_one(tmp_path):
+    path = changed(tmp_path, lambda s: s["INFER"].update(kinetics_labels="old.json"))
+    config = load(path, "MODEL.labels=new.json", "TRAIN.pretrain_base=w")
+    assert (config.MODEL.labels, config.TRAIN.pretrain) == ("new.json", "w")
+    assert config.notes == [
+        "TRAIN.pretrain_base is taken as TRAIN.pretrain",
+        "INFER.kinetics_labels is ignored: MODEL.labels is given",
+    ]
+    with pytest.raises(UserError, match="TRAIN.pretrain: expected text, found 3"):
+        load(path, "TRAIN.pretrain_base=3")
+
+
+@pytest.mark.parametrize("name", ["MODEL", *SECTIONS])
+def test_a_line_in_obsolete_is_all_that_dropping_a_key_takes(name, monkeypatch):
+    cls = {"MODEL": model_section("STNET"), **SECTIONS}[name]
+    fields = [f for f in dataclasses.fields(cls) if f.name != "name"]
+    values = {f.name: getattr(cls(**({"name": "STNET"} if name == "MODEL" else {})), f.name) for f in fields}
+    for dropped in fields:
+        left = dataclasses.make_dataclass("Left", [(f.name, f.type, f) for f in fields if f is not dropped])
+        with pytest.raises(UserError, match=f"key {name}. '{dropped.name}' is unknown"):
+            config_module._parse_section(left, values, name, "old.yaml", [])
+        for line in (f"{name}.{dropped.name}", dropped.name):
+            notes = []
+            with monkeypatch.context() as patched:
+                patched.setitem(OBSOLETE, line, "it does not matter")
+                config_module._parse_section(left, values, name, "old.yaml", notes)
+            assert notes == [f"{name}.{dropped.name} is ignored: it does not matter"]
+
+
+def test_a_key_that_went_from_one_section_is_still_unknown_in_the_others(tmp_path, monkeypatch):
+    monkeypatch.setitem(OBSOLETE, "TRAIN.cache", "frames are not kept")
+    assert load(changed(tmp_path, lambda s: s["TRAIN"].update(cache=1))).notes
+    with pytest.raises(UserError, match="key TEST. 'cache' is unknown"):
+        load(changed(tmp_path, lambda s: s["TEST"].update(cache=1)))
 
 
 def test_the_saved_form_loads_again(tmp_path):

@@ -11,6 +11,7 @@ import yaml
 from entries import inference_model, predict, run
 
 from core.errors import UserError
+from core.schema import SCHEMA
 from engine import deploy
 from engine.export import program_files
 from tools import run_deployed
@@ -61,6 +62,7 @@ def test_a_server_needs_nothing_but_the_folder(clip_set, trained, tmp_path, caps
 def test_the_exported_model_takes_any_number_of_clips_and_segments(clip_set, trained, tmp_path, file_format):
     assert export(clip_set, trained, tmp_path, f"--format={file_format}") == 0
     about = yaml.safe_load((tmp_path / "deploy.yaml").read_text(encoding="utf-8"))
+    assert about["schema"] == SCHEMA
     assert about["input"]["shape"] == ["batch", "seg_num", 6, 32, 32]
     assert about["labels"] == json.loads((clip_set / "labels.json").read_text())
     assert about["transform"]["mean"] == [0.485, 0.456, 0.406]

@@ -14,6 +14,7 @@ from engine import checkpoint, files, resume
 from engine.ema import Ema
 from engine.journal import Journal, read_journal
 from models import model_section
+from reader.loader import build_loader
 
 # Options ----------------------------------------------------------------------------------------------------------
 
@@ -230,6 +231,13 @@ def test_a_full_disk_leaves_the_previous_checkpoint_usable(clip_set, tmp_path, m
     monkeypatch.undo()
     assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch0")
     assert not [p for p in tmp_path.iterdir() if files.TEMPORARY in p.name]
+
+
+def test_a_rank_without_a_batch_to_validate_joins_the_others(clip_set, tmp_path):
+    trainer = make_trainer(clip_set, tmp_path, "VALID.batch_size=16")
+    trainer.valid_loader = build_loader(trainer.model.config, "valid", rank=1, ranks=2)
+    assert len(trainer.valid_loader) == 0  # the one batch is rank 0's
+    assert trainer.is_time_to_validate()
 
 
 def test_the_journal_drops_what_a_killed_run_wrote_too_much(tmp_path):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from core.config import find_file
 from core.errors import UserError
+from core.schema import SCHEMA
 from engine.files import write_atomically, write_json
 from reader import lists
 
@@ -125,6 +126,7 @@ def write_results(out, filelist, entries, findings, **facts):
     _write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
     _write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
     report = {
+        "schema": SCHEMA,
         "list": os.path.abspath(filelist),
         **facts,
         "clips": len(entries),

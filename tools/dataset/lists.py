@@ -7,6 +7,7 @@ import os
 from collections import Counter
 
 from core.errors import UserError
+from core.schema import SCHEMA
 from engine.files import write_atomically, write_json
 from engine.labels import load_labels
 from tools.dataset.videos import VideoIndex, plain, shown, sort_out
@@ -109,6 +110,7 @@ def write_data_set(args, findings, labels, lists, found="", **facts):
         _write_list(os.path.join(args.out, name), entries, name != "infer.list", args.relative)
     counts = _count(findings)
     report = {
+        "schema": SCHEMA,
         "command": args.command,
         "classes": len(labels),
         "clips": counts,
