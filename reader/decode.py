@@ -13,13 +13,14 @@ import numpy as np
 
 from core.errors import UserError
 from reader import decoders
-from reader.containers import check_file, opened, utf8_name
+from reader.containers import opened, utf8_name
 from reader.decoders import Damaged, Missed
 from reader.errors import ClipError
 from reader.index import DAMAGED, Index, plan, read_index
 
 DECODERS = ("decord", "pyav", "opencv")
 _DECORD_CONTAINERS = ("mov", "matroska")  # told by their first bytes: older FFmpegs see the same in them
+_DECORD_BYTES = 128 << 20  # of all frames: decord can hold nearly as many at a time
 _DECORD_PIXELS = ("yuv420p", "yuvj420p")
 
 
@@ -105,6 +106,8 @@ def _unfit_for_decord(index):
         return f"codec {index.codec} with {index.pixel_format}"
     if index.turned or index.resized or index.width % 2 or index.height % 2:
         return "turned, scaled or of an odd size"
+    if 3 * index.width * index.height * len(index.stamps) > _DECORD_BYTES:
+        return "too large"
     return "" if all(packet.shown for packet in index.packets) else "an edit list"
 
 

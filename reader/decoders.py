@@ -196,8 +196,11 @@ class Converter:
     """
 
     def __init__(self, stream, index):
+        from av.video.reformatter import VideoReformatter
+
         self.stream = stream
-        self.size = {"width": index.width, "height": index.height}
+        self.size = index.width, index.height
+        self.reformatter = VideoReformatter()
         self.turn = _TURNS.get(index.turned)
         self.graph = None
 
@@ -207,7 +210,9 @@ class Converter:
 
         if frame.interlaced_frame:
             frame = self._whole(frame)
-        bgr = frame.to_ndarray(format="bgr24", interpolation="BICUBIC", **self.size, **_colours(frame))
+        frame = self.reformatter.reformat(frame, *self.size, "bgr24", interpolation="BICUBIC", **_colours(frame))
+        plane, (width, height) = frame.planes[0], self.size
+        bgr = np.ndarray((height, width, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
         image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         return image if self.turn is None else cv2.rotate(image, self.turn)
 
@@ -230,7 +235,7 @@ class Converter:
 
 
 def _colours(frame):
-    """Arguments of to_ndarray by which every PyAV heeds the frame's colour matrix; those before 17 do only if told."""
+    """Arguments of reformat by which every PyAV heeds the frame's colour matrix; those before 17 do only if told."""
     if frame.colorspace in (_UNSPECIFIED, _BT601):
         return {}
     full = int(frame.color_range) == _FULL_RANGE

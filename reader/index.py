@@ -151,12 +151,13 @@ def _doubt_of_stamps(packets, decode_stamps, reorders):
 
 
 def _doubt_of_order(codec, packets):
-    places = [place for place, packet in enumerate(packets) if packet.shown]
+    shown = [packet.stamp for packet in packets if packet.shown]
+    hidden = [packet.stamp for packet in packets if not packet.shown and packet.stamp is not None]
     if not packets[0].random_access:
         return "it does not begin with a key frame"
-    if any(packets[place].stamp < packets[0].stamp for place in places):
+    if any(stamp < packets[0].stamp for stamp in shown):
         return "frames before the first key frame"
-    if places and places[-1] - places[0] >= len(places) and codec != "vp8":
+    if codec != "vp8" and shown and any(min(shown) < stamp < max(shown) for stamp in hidden):
         return "parts in the middle that are not shown"
     return ""
 

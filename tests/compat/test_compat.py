@@ -115,9 +115,10 @@ def test_a_folder_of_check_is_checked_again(tmp_path):
     words = ["check", "--list=val.list", "--config=config.yaml", "--mode=test", f"--out={tmp_path}/checked"]
     assert dataset.main(words) == 0
     before, now = (json.loads(Path(folder, "checked", "report.json").read_text()) for folder in (".", tmp_path))
-    assert {key: now[key] for key in ("clips", "fine", "bad", "problems", "notes")} == {
-        key: before[key] for key in ("clips", "fine", "bad", "problems", "notes")
+    assert {key: now[key] for key in ("clips", "fine", "bad", "problems")} == {
+        key: before[key] for key in ("clips", "fine", "bad", "problems")
     }
+    assert now["notes"].items() >= before["notes"].items()  # later versions note more
     assert Path(tmp_path, "checked", "val.clean.list").read_text() == Path("checked", "val.clean.list").read_text()
 
 

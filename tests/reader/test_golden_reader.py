@@ -5,6 +5,7 @@ import json
 import random
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from core.config import TrainSection
 from engine.batch import Normalizer
 from reader.clip import read_clip
+from reader.errors import ClipError
 from reader.transforms import to_super_images
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -49,3 +51,35 @@ def test_drawn_videos_give_the_originals_arrays(videos, row):
 @pytest.mark.parametrize("row", rows("real"), ids=row_id)
 def test_real_videos_give_the_originals_arrays(real_videos, row):
     check(real_videos, row)
+
+
+def videos_of(name):
+    return [row for row in rows(name) if row["format"] != "pkl"]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("decoder", ["decord", "pyav", "opencv"])
+def test_each_decoder_gives_the_originals_arrays_or_says_that_it_cannot(videos, decoder, monkeypatch):
+    monkeypatch.setenv("STNET_DECODER", decoder)
+    refused = set()
+    for row in videos_of("synthetic"):
+        try:
+            check(videos, row)
+        except ClipError as error:
+            assert "decord cannot be shown to give the right frames" in str(error)
+            refused.add(row["file"])
+    assert refused == ({"mpeg4.avi"} if decoder == "decord" else set())
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("decoder", ["decord", "pyav", "opencv"])
+def test_each_decoder_gives_the_originals_arrays_of_real_videos_or_says_that_it_cannot(real_videos, decoder):
+    refused = set()
+    for row in videos_of("real"):
+        if decoder == "opencv" and row["file"] == "video_90.mov" and int(cv2.__version__.split(".")[0]) < 5:
+            continue  # OpenCV heeds neither the colour matrix nor the turning
+        try:
+            check(real_videos, row, decoder)
+        except ClipError:
+            refused.add(row["file"])
+    assert refused == ({"pv_example.avi", "video_90.mov"} if decoder == "decord" else set())

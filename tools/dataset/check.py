@@ -197,16 +197,11 @@ def examine(task, reading, decoder=""):
     facts = {"frames": clip.num_frames, "sha256": sha256, "label": clip.label}
     if clip.video is None:
         return _record("", "", **facts)
-    facts.update(decoder=clip.video.decoder, notes=[*clip.video.index.notes, *_note_order(clip.video)])
+    damaged = clip.video.in_order.startswith(DAMAGED)
+    facts["decoder"] = clip.video.decoder + (" in order" if clip.video.in_order else "")
+    facts["notes"] = [*clip.video.index.notes, *(["damaged"] if damaged else [])]
     short = _short_of_header(clip.video)
     return _record("short_of_header" if short else "", short, **facts)
-
-
-def _note_order(video):
-    """Names of findings.NOTES: how a file was read that could not be read by stamps."""
-    if video.in_order.startswith(DAMAGED):
-        return ["damaged"]
-    return ["in_order"] if video.in_order else []
 
 
 def _short_of_header(video):

@@ -27,7 +27,6 @@ NOTES = {
     "open_gop": "frames before a key frame that need it",
     "variable_rate": "frames at uneven distances",
     "header_count": "other frames than the file's header says, and rightly",
-    "in_order": "no exact index: read from the start to the end",
     "damaged": "data that is not whole; OpenCV decodes it in order, as the original",
     "decoder_lost": "another decoder hung or crashed; OpenCV reads it after that",
 }

@@ -1,0 +1,122 @@
+"""The index of drawn files: what it says of them, and which packets it has decoded for which frames."""
+
+import av
+import numpy as np
+import pytest
+
+from reader.containers import opened
+from reader.decode import read_frames, read_video
+from reader.index import DAMAGED, plan, read_index
+
+
+def write(path, frames=40, codec="libx264", stamps=None, x264="", **options):
+    """A video of noise that grows brighter, so that no two frames are alike; x264 keeps to the groups asked for."""
+    rng = np.random.RandomState(0)
+    if codec == "libx264":
+        options["x264-params"] = f"scenecut=0:b-adapt=0:b-pyramid=none:{x264}"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(frames):
+            image = rng.randint(0, 100, (48, 64, 3)).astype(np.uint8) + np.uint8(3 * i)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = stamps[i] if stamps else i
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return str(path)
+
+
+def index_of(path):
+    with opened(path) as (container, stream):
+        return read_index(container, stream)
+
+
+def test_frames_are_the_packets_in_the_order_of_their_stamps(tmp_path):
+    index = index_of(write(tmp_path / "x.mp4", x264="keyint=10:bframes=2"))
+    assert (index.doubt, index.codec, index.promised, len(index.stamps)) == ("", "h264", 40, 40)
+    assert index.stamps == sorted(packet.stamp for packet in index.packets)
+    assert [packet.stamp for packet in index.packets] != index.stamps  # B-frames
+    assert [place for place, packet in enumerate(index.packets) if packet.random_access] == [0, 10, 20, 30]
+    assert index.seconds == pytest.approx(1.6)
+
+
+def test_a_plan_begins_at_the_last_key_frame_and_joins_what_is_near(tmp_path):
+    index = index_of(write(tmp_path / "x.mp4", frames=60, x264="keyint=20:bframes=0"))
+    assert plan(index, [0, 1, 2]) == [(0, [0, 1, 2])]
+    assert plan(index, [45]) == [(40, [45])]
+    assert plan(index, [3, 59]) == [(0, [3]), (40, [59])]
+    assert plan(index, [3, 15, 25]) == [(0, [3, 15, 25])]  # the key frame at 20 is near to 15
+
+
+def test_a_frame_shown_before_its_key_frame_is_decoded_from_the_one_before(tmp_path):
+    path = write(tmp_path / "x.mp4", frames=60, x264="keyint=20:bframes=3:open-gop=1")
+    index = index_of(path)
+    assert (index.doubt, index.notes) == ("", ("open_gop",))
+    keys = [packet.stamp for packet in index.packets if packet.random_access]
+    leading = index.stamps[index.stamps.index(keys[1]) - 1]
+    place = [packet.stamp for packet in index.packets].index
+    assert place(leading) > place(keys[1])
+    for stamp, key in ((leading, keys[0]), (keys[1], keys[1])):
+        ((start, _),) = plan(index, [index.stamps.index(stamp)])
+        assert index.packets[start].stamp == key
+
+
+def test_a_cut_by_copying_has_an_edit_list_and_only_the_frames_that_are_shown(tmp_path):
+    write(tmp_path / "whole.mp4", frames=60, x264="keyint=30:bframes=2")
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    import subprocess
+
+    cut = tmp_path / "cut.mp4"
+    words = ["-loglevel", "error", "-ss", "0.8", "-i", tmp_path / "whole.mp4", "-c", "copy", "-t", "1", cut]
+    subprocess.run([ffmpeg, *words], check=True)
+    index = index_of(str(cut))
+    assert index.doubt == ""
+    assert "edit_list" in index.notes and "header_count" in index.notes
+    assert len(index.stamps) < index.promised == len(index.packets)
+    frames, _ = read_video(str(cut), range)
+    assert len(frames) == len(index.stamps)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "doubt"),
+    [
+        ("x.avi", {}, "a container (avi) without an index"),
+        ("x.ts", {}, "a container (mpegts) without an index"),
+        ("x.mp4", {"codec": "mpeg4"}, "a codec (mpeg4) that is read in order"),
+        ("x.mkv", {"codec": "mjpeg"}, "a codec (mjpeg) that is read in order"),
+        ("x.mp4", {"flags": "+ildct+ilme"}, "interlaced"),
+    ],
+)
+def test_what_is_no_sound_index_says_why(tmp_path, name, options, doubt):
+    if options.get("codec") == "mjpeg":
+        options = {**options, "strict": "unofficial"}
+    assert index_of(write(tmp_path / name, **options)).doubt == doubt
+
+
+def test_uneven_distances_are_noted(tmp_path):
+    stamps = [i + (i > 20) * 5 for i in range(40)]
+    assert "variable_rate" in index_of(write(tmp_path / "x.mp4", stamps=stamps)).notes
+    assert "variable_rate" not in index_of(write(tmp_path / "y.mp4")).notes
+
+
+def test_a_packet_whose_parts_do_not_add_up_is_damage_wherever_it_lies(tmp_path):
+    path = tmp_path / "x.mp4"
+    write(path, x264="keyint=10:bframes=0")
+    whole = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        packet = list(file.demux(video=0))[25]
+    whole[packet.pos + 2] ^= 1  # in the length of its first NAL unit
+    path.write_bytes(whole)
+    assert index_of(str(path)).doubt == DAMAGED
+    video = read_frames(str(path), Nothing())
+    assert (video.decoder, video.in_order) == ("opencv", DAMAGED)
+
+
+class Nothing:
+    """A sink that wants only the first frame."""
+
+    def begin(self, count):
+        return [0]
+
+    def put(self, row, frame):
+        assert row == 0
