@@ -2,10 +2,9 @@
 
 import os
 
+import av
 import cv2
 import numpy as np
-
-from tools.demo_clips import write_clip
 
 _GRAIN = 3  # levels, up or down
 
@@ -13,7 +12,7 @@ _GRAIN = 3  # levels, up or down
 def draw_clips(folder, count, size, frames):
     """Draw different clips as mp4 files.
 
-    They are H.264 with libx264's own settings where PyAV is installed, else what OpenCV writes.
+    They are H.264 with libx264's own settings.
 
     Args:
         folder: where they go.
@@ -50,17 +49,38 @@ def _texture(rng, size, cell):
     return cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
 
 
-def _write(path, images):
-    try:
-        import av
-    except ImportError:
-        write_clip(path, np.stack(list(images)))
-        return
+def draw_kinds(folder, size, frames):
+    """Draw one file of each kind that a seek must take care of.
+
+    Returns:
+        name -> path: a cut by copying packets, open groups of pictures, and ten times as many frames in short groups.
+    """
+    paths = {kind: os.path.join(folder, f"{kind}.mp4") for kind in ("whole", "cut", "open GOP", "long")}
+    _write(paths["whole"], _draw(np.random.RandomState(0), size, 2 * frames))
+    _write(paths["open GOP"], _draw(np.random.RandomState(1), size, frames), {"x264-params": "open-gop=1:keyint=50"})
+    _write(paths["long"], _draw(np.random.RandomState(2), size, 10 * frames), {"x264-params": "keyint=50"})
+    _copy(paths.pop("whole"), paths["cut"], frames // 3, frames)
+    return paths
+
+
+def _copy(path, target, start, count):
+    """Cut as `ffmpeg -ss -c copy` does: from the key frame before, stamps counted from the first frame shown."""
+    with av.open(path) as source, av.open(target, "w", options={"avoid_negative_ts": "disabled"}) as file:
+        stream = source.streams.video[0]
+        copied = file.add_stream_from_template(stream)
+        step = int(1 / (25 * stream.time_base))
+        for packet in source.demux(stream):
+            if packet.dts is not None and packet.pts < (start + count) * step:
+                packet.pts, packet.dts, packet.stream = packet.pts - start * step, packet.dts - start * step, copied
+                file.mux(packet)
+
+
+def _write(path, images, options=None):
     with av.open(path, "w") as file:
         stream = None
         for image in images:
             if stream is None:
-                stream = file.add_stream("libx264", rate=25)
+                stream = file.add_stream("libx264", rate=25, options=options)
                 stream.height, stream.width = image.shape[:2]
                 stream.pix_fmt = "yuv420p"
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))

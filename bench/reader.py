@@ -40,8 +40,20 @@ def measure(settings):
             for mode in ("train", "test"):
                 timed = interleave(contenders, settings.rounds, {"paths": paths, "mode": mode}, failures=part.failures)
                 _note(part, f"{kind}, {_about(mode, settings.quick)}", timed, len(paths), aim, ORIGINAL[mode])
+        _measure_kinds(part, settings, contenders)
     _measure_growth(part, settings)
     return part
+
+
+def _measure_kinds(part, settings, contenders):
+    """Rows of files that decord's random access reads wrongly, or by a seek."""
+    frames = 30 if settings.quick else 300
+    paths = settings.call("bench.clips:draw_kinds", folder=settings.folder, size=(340, 256), frames=frames)
+    two = [contender for contender in contenders if contender.name in (_OURS, _DECORD)]
+    for kind, path in paths.items():
+        for mode in ("train", "test"):
+            timed = interleave(two, settings.rounds, {"paths": [path], "mode": mode}, failures=part.failures)
+            part.add(f"{kind}, {_about(mode, settings.quick)}", timed, base=_OURS)
 
 
 def _note(part, group, timed, clips, decord_aim, original_aim):
