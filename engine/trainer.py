@@ -76,7 +76,7 @@ class Trainer:
         self.pending = []  # (step, loss, logits, labels) since the last log line, still on the device
         self.journal = None
         self.last_batch = None
-        self.data = resume.data_record(loader)
+        self.data = resume.data_record(loader) if loader else {}
 
     # Where to start -----------------------------------------------------------------------------------------------
 
