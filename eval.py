@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 
-from engine import cli
+from core import cli
 
 logger = logging.getLogger("stnet")
 
@@ -25,15 +25,17 @@ def parse_args(argv):
 def main(argv=None):
     """Configuration, device, data, model, loop, results."""
     args = parse_args(argv)
-    config = cli.load_run_config(args, "TEST")
+    from models import model_section  # late: --help is instant
 
+    config = cli.load_run_config(args, model_section, "TEST")
+
+    from backends.engines import make_engine
+    from core import runtime
+    from core.atomic import prepare_folder, write_json
+    from core.progress import format_scores
     from core.schema import SCHEMA
-    from engine import runtime
-    from engine.engines import make_engine
     from engine.evaluator import evaluate
-    from engine.files import prepare_folder, write_json
     from engine.loading import load_model
-    from engine.progress import format_scores
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)

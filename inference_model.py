@@ -8,7 +8,7 @@ python inference_model.py --model_name=STNET --config=configs/stnet.yaml \
 import logging
 import sys
 
-from engine import cli
+from core import cli
 
 logger = logging.getLogger("stnet")
 
@@ -32,10 +32,12 @@ def parse_args(argv):
 def main(argv=None):
     """Configuration, model, export."""
     args = parse_args(argv)
-    config = cli.load_run_config(args, "INFER")
+    from models import model_section  # late: --help is instant
 
-    from engine import runtime
-    from engine.deploy import deploy
+    config = cli.load_run_config(args, model_section, "INFER")
+
+    from backends.deploy import deploy
+    from core import runtime
     from engine.labels import load_labels
     from engine.loading import load_model
 

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 
-from engine import cli
+from core import cli
 
 logger = logging.getLogger("stnet")
 
@@ -34,12 +34,14 @@ def parse_args(argv):
 def main(argv=None):
     """Configuration, device, data, model, loop, results."""
     args = parse_args(argv)
-    config = cli.load_run_config(args, "INFER")
+    from models import model_section  # late: --help is instant
 
+    config = cli.load_run_config(args, model_section, "INFER")
+
+    from backends.engines import make_engine
+    from core import runtime
+    from core.atomic import prepare_folder, write_json
     from core.schema import SCHEMA
-    from engine import runtime
-    from engine.engines import make_engine
-    from engine.files import prepare_folder, write_json
     from engine.labels import load_labels
     from engine.loading import load_model
     from engine.predictor import log_predictions, predict

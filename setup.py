@@ -11,7 +11,9 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["core*", "models*", "reader*", "metrics*", "engine*", "weights*", "tools*"]),
+    packages=find_packages(
+        include=["core*", "models*", "reader*", "metrics*", "backends*", "engine*", "weights*", "tools*"]
+    ),
     python_requires=">=3.9",
     install_requires=[
         "av>=14.2",

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from engine import cli
+from core import cli
 
 
 def parse_args(argv):
@@ -64,13 +64,16 @@ def main(argv=None):
         overrides.append(f"TRAIN.learning_rate={args.learning_rate}")
     if args.epoch is not None:
         overrides.append(f"TRAIN.epoch={args.epoch}")
-    config = cli.load_run_config(args, "TRAIN", overrides)
+    from models import model_section  # late: --help is instant
+
+    config = cli.load_run_config(args, model_section, "TRAIN", overrides)
     name = config.MODEL.name.upper()
 
-    from engine import checkpoint, parallel, resume, runtime
+    from core import parallel, runtime
+    from core.atomic import claimed, prepare_folder
+    from core.progress import format_scores
+    from engine import checkpoint, resume
     from engine.dry_run import dry_run
-    from engine.files import claimed, prepare_folder
-    from engine.progress import format_scores
 
     runtime.start(args.use_gpu)
     rank, ranks = parallel.start()
@@ -107,8 +110,8 @@ def main(argv=None):
 
 def make_trainer(args, config):
     """The engine.trainer.Trainer of the flags and the configuration: data, model, seed."""
-    from engine import parallel, runtime
-    from engine.batch import Normalizer
+    from backends.normalizer import Normalizer
+    from core import parallel, runtime
     from engine.labels import labels_for_training
     from engine.trainer import Trainer
     from models import get_model

@@ -20,8 +20,8 @@ import sys
 import tempfile
 
 from bench import measure, results
-from engine import cli, runtime
-from engine.files import write_json
+from core import cli, runtime
+from core.atomic import write_json
 
 PARTS = ("reader", "forward", "train_step", "pipeline", "startup")
 ON_REQUEST = ("scaling",)

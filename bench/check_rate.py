@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine import cli
+from core import cli
 from reader.sampling import sample_frames
 from tools.dataset import check
 from tools.dataset.workers import cores

@@ -15,7 +15,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Callable, NamedTuple, Optional
 
-from reader.isolate import die_with_parent
+from core.processes import die_with_parent
 
 
 class Work(NamedTuple):

@@ -121,11 +121,11 @@ def _note(part, group, timed, flops, product_flops):
 
 
 def ours(folder, layers, threads, engine):
-    """Factory: engine.engines.make_engine; facts are logits and the engine's name."""
+    """Factory: backends.engines.make_engine; facts are logits and the engine's name."""
     networks.start()
     os.environ["STNET_WEIGHTS_HOME"] = folder
 
-    from engine.engines import make_engine
+    from backends.engines import make_engine
 
     made = {}
 

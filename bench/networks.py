@@ -9,7 +9,7 @@ from bench.measure import ROOT
 
 def start():
     """The surroundings that the entries choose on the CPU."""
-    from engine import runtime
+    from core import runtime
 
     runtime.prepare()
     runtime.start(use_gpu=False)

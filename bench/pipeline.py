@@ -118,7 +118,7 @@ def forward(folder, weights, wanted, count):
     config = _config(wanted)
     import paddle
 
-    from engine.engines import make_engine
+    from backends.engines import make_engine
     from models import get_model
 
     model = get_model("STNET", config, "test")

@@ -52,7 +52,7 @@ def ours(weights, layers, batch, seg_num, size):
     networks.start()
     import paddle
 
-    from engine.batch import Normalizer
+    from backends.normalizer import Normalizer
     from engine.trainer import Trainer
     from reader.loader import Batch
 

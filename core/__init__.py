@@ -1,1 +1,1 @@
-"""What every other package may use: configuration, the registry, user errors."""
+"""What knows nothing of video: configuration, flags, files, pickles, processes, progress, signals, the machine."""

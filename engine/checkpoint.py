@@ -18,11 +18,11 @@ import tempfile
 import numpy as np
 import paddle
 
+from core import atomic
+from core.atomic import TEMPORARY, sync_folder, write_atomically, write_json, writing
 from core.errors import UserError
 from core.pickles import load_plain
 from core.schema import SCHEMA, refuse_newer
-from engine import files
-from engine.files import TEMPORARY, sync_folder, write_atomically, write_json, writing
 from weights.load import load_for_finetuning, load_weights
 
 logger = logging.getLogger("stnet")
@@ -58,7 +58,7 @@ def save(folder, name, network, state, config, labels=None):
             os.rename(made, _next(base))
     finally:
         if os.path.isdir(made):
-            files.remove(made)
+            atomic.remove(made)
     finish(base)
 
 
@@ -72,7 +72,7 @@ def finish(base):
             if os.path.exists(f"{_next(base)}/{name}.{suffix}"):
                 os.replace(f"{_next(base)}/{name}.{suffix}", f"{base}.{suffix}")
                 sync_folder(folder or ".")
-        files.remove(_next(base))
+        atomic.remove(_next(base))
 
 
 def finish_all(folder, name):
@@ -101,7 +101,7 @@ def remove(base):
     """Delete a checkpoint, its description first, so that it is never taken for whole."""
     for path in (_next(base), f"{base}.json", f"{base}.pdopt", f"{base}.pdparams"):
         if os.path.exists(path):
-            files.remove(path)
+            atomic.remove(path)
 
 
 def move(base, target):

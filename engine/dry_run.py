@@ -4,9 +4,9 @@ import logging
 import random
 import time
 
+from core import runtime
 from core.errors import UserError
-from engine import runtime
-from engine.progress import hours
+from core.progress import hours
 from models.macs import count_macs
 from reader.loader import allowed_bad
 

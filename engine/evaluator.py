@@ -2,8 +2,8 @@
 
 import contextlib
 
-from engine import parallel
-from engine.progress import Progress
+from core import parallel
+from core.progress import Progress
 from metrics import METRICS
 
 
@@ -11,7 +11,7 @@ def evaluate(engine, loader, what="eval", log_interval=10, metric="TOPK", after_
     """Score every readable clip of a loader once, over all ranks.
 
     Args:
-        engine: function from uint8 clips to logits, see engine.engines.
+        engine: function from uint8 clips to logits, see backends.engines.
         loader: reader.loader.Loader.
         what: word for the progress lines.
         after_batch: called after each batch; may raise to stop.

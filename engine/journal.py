@@ -4,7 +4,7 @@ import json
 import logging
 import os
 
-from engine.files import write_atomically
+from core.atomic import write_atomically
 
 logger = logging.getLogger("stnet")
 

@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 
-from engine.progress import Progress
+from core.progress import Progress
 
 logger = logging.getLogger("stnet")
 

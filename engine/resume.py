@@ -5,8 +5,9 @@ import logging
 import os
 import re
 
+from core import atomic
 from core.errors import UserError
-from engine import checkpoint, files
+from engine import checkpoint
 
 logger = logging.getLogger("stnet")
 SUPERSEDED = "superseded"  # folder for checkpoints that lie beyond the one that a run goes on from
@@ -58,9 +59,9 @@ def remove_run(folder, name):
     """Delete a run's checkpoints and logs, and nothing else that lies in its folder."""
     own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|vdlrecords\..*\.log")
     for place in (folder, os.path.join(folder, SUPERSEDED), os.path.join(folder, "visualdl")):
-        with files.writing(place):
+        with atomic.writing(place):
             for entry in filter(own.fullmatch, _entries(place)):
-                files.remove(os.path.join(place, entry))
+                atomic.remove(os.path.join(place, entry))
 
 
 def _checkpoint_file(name):

@@ -8,15 +8,16 @@ import os
 import numpy as np
 import paddle
 
+from backends.engines import Dygraph
+from core import parallel, runtime
 from core.errors import UserError
-from engine import checkpoint, parallel, resume, runtime
+from core.progress import Clock, format_scores, hours
+from core.signals import Stopped, StopRequest
+from engine import checkpoint, resume
 from engine.ema import Ema
-from engine.engines import Dygraph
 from engine.evaluator import evaluate
 from engine.journal import Journal, plot
 from engine.loading import start_training_from
-from engine.progress import Clock, format_scores, hours
-from engine.signals import Stopped, StopRequest
 from metrics import METRICS
 
 logger = logging.getLogger("stnet")
@@ -31,7 +32,7 @@ class Trainer:
 
     Args:
         model: models.model.Model in training mode.
-        normalize: engine.batch.Normalizer.
+        normalize: backends.normalizer.Normalizer.
         loader: reader.loader.Loader of the training clips, this rank's share.
         valid_loader: of the validation clips, or None.
         steps: the two steps at which the learning rate falls.

@@ -1,6 +1,5 @@
 """Reading in a process that can be killed: a decoder that hangs or crashes costs one clip, not the run."""
 
-import ctypes
 import mmap
 import os
 import pickle
@@ -14,8 +13,9 @@ from multiprocessing import util
 
 import numpy as np
 
+from core.processes import die_with_parent
+
 _HEAD = struct.Struct("<I")  # bytes of the pickled message that follows
-_PR_SET_PDEATHSIG = 1
 
 
 class ReaderDied(Exception):
@@ -116,14 +116,6 @@ def _portable(error):
     if getattr(error, "expected", False):
         return error
     return RuntimeError("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-
-
-def die_with_parent(parent, number=signal.SIGKILL):
-    """On Linux, get the signal `number` when the process `parent`, which must be ours, dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), number)
 
 
 def _send(pipe, message):

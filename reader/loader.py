@@ -13,7 +13,7 @@ import numpy as np
 from paddle.base import core
 
 from core.errors import UserError
-from reader.isolate import die_with_parent
+from core.processes import die_with_parent
 from reader.kinetics import READERS, list_folder
 from reader.lists import list_videos, read_list
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from engine import runtime
+from core import runtime
 
 runtime.prepare()
 

@@ -6,7 +6,7 @@ import eval as eval_entry
 import inference_model
 import predict
 import train
-from engine import cli
+from core import cli
 
 ENTRIES = {"train": train, "eval": eval_entry, "predict": predict}
 

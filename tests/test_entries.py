@@ -58,7 +58,7 @@ def test_a_dry_run_looks_at_everything_and_writes_nothing(clip_set, tmp_path, ca
 
 
 def test_two_runs_do_not_write_into_one_folder(clip_set, tmp_path, capsys):
-    from engine.files import claimed
+    from core.atomic import claimed
 
     with claimed(tmp_path):
         failing(

@@ -10,9 +10,9 @@ import argparse
 import os
 import sys
 
+from core import cli
+from core.atomic import write_atomically
 from core.errors import UserError
-from engine import cli
-from engine.files import write_atomically
 from models.stnet.depths import DEPTHS
 from models.stnet.names import original_to_structured
 from weights.formats import combined_bytes, pickle_bytes, read_weights

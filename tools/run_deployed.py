@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import yaml
 
+from core import cli, runtime
 from core.config import ReaderSection
 from core.errors import UserError
 from core.schema import refuse_newer
-from engine import cli, runtime
 
 
 def main(argv=None):

@@ -28,7 +28,7 @@ def test_the_originals_way_gives_our_bits(videos, video, mode, seg_num, short):
 def test_our_numpy_normalisation_has_the_bits_of_the_networks_side():
     import paddle
 
-    from engine.batch import Normalizer
+    from backends.normalizer import Normalizer
 
     clips = np.random.RandomState(0).randint(0, 256, (1, 2, 15, 8, 8)).astype(np.uint8)
     expected = Normalizer([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(paddle.to_tensor(clips)).numpy()

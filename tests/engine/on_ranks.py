@@ -13,10 +13,10 @@ runtime.prepare()
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
+from backends.engines import Dygraph  # noqa: E402
+from backends.normalizer import Normalizer  # noqa: E402
 from core.config import load_config  # noqa: E402
 from engine import parallel  # noqa: E402
-from engine.batch import Normalizer  # noqa: E402
-from engine.engines import Dygraph  # noqa: E402
 from engine.evaluator import evaluate  # noqa: E402
 from engine.trainer import Trainer  # noqa: E402
 from models import get_model, model_section  # noqa: E402

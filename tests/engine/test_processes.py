@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from training_helpers import difference, saved, train_losses
 
-from engine import files, resume
-from engine.signals import StopRequest
+from core import atomic
+from core.signals import StopRequest
+from engine import resume
 from tools import kill_and_resume
 
 PROJECT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ class Run:
             time.sleep(0.1)
         assert self.descendants() == []
         assert segments() - self.shm == set()
-        assert [p.name for p in self.folder.iterdir() if files.TEMPORARY in p.name] == []
+        assert [p.name for p in self.folder.iterdir() if atomic.TEMPORARY in p.name] == []
 
 
 LONG = ["--epoch=2000", "--valid_interval=0"]
@@ -218,7 +219,7 @@ def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
     expected = kill_and_resume.losses(tmp_path / "whole")
     assert len(expected) == 6
     assert kill_and_resume.losses(tmp_path / "out") == expected
-    assert not [name for name in os.listdir(tmp_path / "out") if files.TEMPORARY in name]
+    assert not [name for name in os.listdir(tmp_path / "out") if atomic.TEMPORARY in name]
 
 
 # Ranks ------------------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ import paddle
 import pytest
 from training_helpers import difference, make_trainer, saved, train_losses, weights
 
+from core import atomic
 from core.config import load_config
 from core.errors import UserError
-from engine import checkpoint, files, resume
+from engine import checkpoint, resume
 from engine.ema import Ema
 from engine.journal import Journal, read_journal
 from models import model_section
@@ -224,13 +225,13 @@ def test_a_full_disk_leaves_the_previous_checkpoint_usable(clip_set, tmp_path, m
             raise OSError(errno.ENOSPC, "No space left on device")
         return fsync(handle)
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     trainer.step += 1
     with pytest.raises(UserError, match="cannot write .*STNET_step4.*No space left on device"):
         trainer.save("step4")
     monkeypatch.undo()
     assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch0")
-    assert not [p for p in tmp_path.iterdir() if files.TEMPORARY in p.name]
+    assert not [p for p in tmp_path.iterdir() if atomic.TEMPORARY in p.name]
 
 
 def test_a_rank_without_a_batch_to_validate_joins_the_others(clip_set, tmp_path):

@@ -2,8 +2,8 @@
 
 import paddle
 
+from backends.normalizer import Normalizer
 from core.config import load_config
-from engine.batch import Normalizer
 from engine.journal import read_journal
 from engine.trainer import Trainer
 from models import get_model, model_section

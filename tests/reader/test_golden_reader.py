@@ -10,8 +10,8 @@ import numpy as np
 import paddle
 import pytest
 
+from backends.normalizer import Normalizer
 from core.config import TrainSection
-from engine.batch import Normalizer
 from reader.clip import read_clip
 from reader.errors import ClipError
 from reader.transforms import to_super_images

@@ -178,7 +178,7 @@ def test_killed_in_the_middle_and_run_again_it_is_complete(tmp_path, capsys):
 
 
 def test_a_second_writer_is_refused(source, tmp_path):
-    from engine.files import claimed
+    from core.atomic import claimed
 
     (tmp_path / "out").mkdir()
     with claimed(str(tmp_path / "out")), pytest.raises(UserError, match="another run is writing into"):

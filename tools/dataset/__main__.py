@@ -7,7 +7,7 @@ python -m tools.dataset check --config configs/stnet.yaml --mode train
 import argparse
 import sys
 
-from engine import cli
+from core import cli
 from tools.dataset import check, folder, hmdb51, kinetics, pack, show, ucf101
 
 COMMANDS = (kinetics, ucf101, hmdb51, folder, check, pack, show)

@@ -10,10 +10,10 @@ import os
 import time
 from typing import NamedTuple
 
+from core import cli
+from core.atomic import prepare_folder
 from core.config import MODES, load_config
 from core.errors import UserError
-from engine import cli
-from engine.files import prepare_folder
 from reader.clip import clip_rng, read_clip
 from reader.errors import ClipError
 from reader.index import DAMAGED

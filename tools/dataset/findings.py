@@ -4,10 +4,10 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
+from core.atomic import write_atomically, write_json
 from core.config import find_file
 from core.errors import UserError
 from core.schema import SCHEMA
-from engine.files import write_atomically, write_json
 from reader import lists
 
 PROBLEMS = {

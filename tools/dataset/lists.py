@@ -6,9 +6,9 @@ import json
 import os
 from collections import Counter
 
+from core.atomic import write_atomically, write_json
 from core.errors import UserError
 from core.schema import SCHEMA
-from engine.files import write_atomically, write_json
 from engine.labels import load_labels
 from tools.dataset.videos import VideoIndex, plain, shown, sort_out
 

@@ -16,10 +16,10 @@ import pickle
 import shutil
 import struct
 
+from core import cli
+from core.atomic import claimed, write_atomically
 from core.config import find_file
 from core.errors import UserError
-from engine import cli
-from engine.files import claimed, write_atomically
 from reader.decode import read_frames
 from reader.errors import ClipError
 from reader.lists import read_list

@@ -6,9 +6,9 @@ python -m tools.dataset show clip.mp4 --config configs/stnet.yaml --mode test --
 import functools
 from typing import NamedTuple
 
+from core import cli
+from core.atomic import write_atomically
 from core.errors import UserError
-from engine import cli
-from engine.files import write_atomically
 from reader.clip import clip_rng, read_clip
 from reader.errors import ClipError
 from tools.dataset.check import add_config_flags, read_config

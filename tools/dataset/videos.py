@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from core.errors import UserError
-from engine.progress import Progress
+from core.progress import Progress
 from reader.containers import opened
 from reader.errors import ClipError
 from reader.lists import VIDEO_SUFFIXES

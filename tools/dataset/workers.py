@@ -11,8 +11,8 @@ from multiprocessing.connection import wait
 from typing import NamedTuple
 
 from core.errors import UserError
-from engine.progress import Progress
-from reader.isolate import die_with_parent
+from core.processes import die_with_parent
+from core.progress import Progress
 
 
 class Lost(NamedTuple):

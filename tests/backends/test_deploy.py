@@ -10,10 +10,10 @@ import pytest
 import yaml
 from entries import inference_model, predict, run
 
+from backends import deploy
+from backends.export import program_files
 from core.errors import UserError
 from core.schema import SCHEMA
-from engine import deploy
-from engine.export import program_files
 from tools import run_deployed
 
 

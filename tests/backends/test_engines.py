@@ -1,4 +1,4 @@
-"""engine.engines and engine.export."""
+"""backends.engines and backends.export."""
 
 import os
 import sys
@@ -7,11 +7,11 @@ import numpy as np
 import paddle
 import pytest
 
+from backends import engines
+from backends.engines import Dygraph, clips_at_once, make_engine
 from core.config import load_config
 from core.errors import UserError
-from engine import engines
-from engine.engines import Dygraph, clips_at_once, make_engine
-from engine.runtime import threads
+from core.runtime import threads
 from models import get_model, model_section
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import paddle
 from filelock import FileLock, Timeout
 
+from core import runtime
 from core.files import read_regular, sha256_of
-from engine import runtime
 from weights.download import weights_home
 
 logger = logging.getLogger("stnet")

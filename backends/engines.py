@@ -11,11 +11,11 @@ import tempfile
 import numpy as np
 import paddle
 
+from backends.cache import cached_export
+from backends.export import Scorer, exportable_network, program_files, write_onnx, write_program
+from backends.normalizer import Normalizer
+from core import runtime
 from core.errors import UserError
-from engine import runtime
-from engine.batch import Normalizer
-from engine.export import Scorer, exportable_network, program_files, write_onnx, write_program
-from engine.export_cache import cached_export
 
 logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
@@ -26,7 +26,7 @@ def make_engine(name, model, section, clips=None):
     """The engine called `name`.
 
     Args:
-        name: one of engine.cli.ENGINES. "auto" takes what was fastest where it was measured (docs/performance.md): on
+        name: one of core.cli.ENGINES. "auto" takes what was fastest where it was measured (docs/performance.md): on
             the CPU ONNX Runtime if it and paddle2onnx are installed, or else paddle.inference; on the GPU, or should
             the export fail, the network as it is.
         model: models.model.Model in evaluation mode.
@@ -67,7 +67,7 @@ class Dygraph:
 
     Args:
         network: paddle.nn.Layer that returns logits; put into evaluation mode at each call.
-        normalize: engine.batch.Normalizer.
+        normalize: backends.normalizer.Normalizer.
     """
 
     about = "paddle"

@@ -1,4 +1,4 @@
-"""engine.export_cache: what is kept, what is believed."""
+"""backends.cache: what is kept, what is believed."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ from pathlib import Path
 import paddle
 import pytest
 
-from engine import export_cache
-from engine.export_cache import cached_export
+from backends import cache
+from backends.cache import cached_export
 
 NETWORK = paddle.nn.Linear(1, 1)
 PROJECT = Path(__file__).parents[2]
@@ -21,8 +21,8 @@ PROJECT = Path(__file__).parents[2]
 def home(tmp_path, monkeypatch):
     """An empty cache of its own."""
     monkeypatch.setenv("STNET_WEIGHTS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(export_cache.tempfile, "tempdir", str(tmp_path))
-    export_cache._folder_of_this_process.cache_clear()
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
+    cache._folder_of_this_process.cache_clear()
     return tmp_path / "home" / "exports"
 
 
@@ -99,7 +99,7 @@ def test_what_was_used_for_want_of_a_safe_folder_ends_with_the_process(home, tmp
     home.mkdir(parents=True)
     home.chmod(0o777)
     code = (
-        "import paddle; from engine.export_cache import cached_export\n"
+        "import paddle; from backends.cache import cached_export\n"
         "print(cached_export(paddle.nn.Linear(1, 1), [], lambda folder: open(f'{folder}/model', 'w').close()))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "TMPDIR": str(tmp_path)},

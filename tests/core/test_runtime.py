@@ -6,8 +6,8 @@ from pathlib import Path
 import paddle
 import pytest
 
+from core import runtime
 from core.errors import UserError
-from engine import runtime
 
 PROJECT = Path(__file__).parents[2]
 

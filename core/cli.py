@@ -6,10 +6,10 @@ import logging
 import sys
 import traceback
 
+from core import runtime
 from core.config import load_config
 from core.errors import UserError
-from engine import runtime
-from engine.signals import Stopped
+from core.signals import Stopped
 
 logger = logging.getLogger("stnet")
 ENGINES = ("auto", "paddle", "inference", "onnxruntime")
@@ -100,13 +100,13 @@ def device_choice(text):
     return "auto" if text.lower() == "auto" else boolean(text)
 
 
-def load_run_config(args, batch_section, extra_overrides=()):
+def load_run_config(args, model_section, batch_section, extra_overrides=()):
     """The configuration with the flags applied; logs what it resolves to.
 
-    --batch_size goes to `batch_section`.
+    Args:
+        model_section: see core.config.load_config.
+        batch_section: where --batch_size goes.
     """
-    from models import model_section
-
     runtime.set_weights_source(args.weights_home, args.weights_url)
     overrides = list(extra_overrides)
     if args.batch_size is not None:

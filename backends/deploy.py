@@ -11,12 +11,12 @@ import numpy as np
 import paddle
 import yaml
 
+from backends.engines import load_inference, load_onnxruntime
+from backends.export import Classifier, exportable_network, write_onnx, write_program
+from core.atomic import exchange, prepare_folder, sync_folder, writing
 from core.errors import UserError
 from core.schema import SCHEMA
-from engine.engines import load_inference, load_onnxruntime
-from engine.export import Classifier, exportable_network, write_onnx, write_program
-from engine.files import exchange, prepare_folder, sync_folder, writing
-from engine.signals import Process
+from core.signals import Process
 
 logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the probabilities

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 
 from core.errors import UserError
-from engine.signals import Process
+from core.signals import Process
 
 _launchers = []
 
