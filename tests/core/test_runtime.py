@@ -59,7 +59,7 @@ def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch, caplog):
 
 
 def test_variables_that_the_user_set_are_left_alone():
-    code = "from engine import runtime; runtime.prepare(); import os; print(os.environ.get('MKL_DEBUG_CPU_TYPE'))"
+    code = "from core import runtime; runtime.prepare(); import os; print(os.environ.get('MKL_DEBUG_CPU_TYPE'))"
     for given in ("4", "5"):
         done = subprocess.run(
             [sys.executable, "-c", code],

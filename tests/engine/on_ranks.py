@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engine import runtime  # noqa: E402
+from core import runtime  # noqa: E402
 
 runtime.prepare()
 
