@@ -32,7 +32,7 @@ def opened(path):
 
     check_file(path)
     try:
-        container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, metadata_errors="replace")
+        container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, **_odd_metadata(av))
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise ClipError(f"no frame can be decoded ({_reason(error)})") from None
     with container:
@@ -43,6 +43,11 @@ def opened(path):
             raise ClipError("no frame can be decoded (no decoder for its video)")
         stream.codec_context.thread_count = 1  # the reader's processes are many
         yield container, stream
+
+
+def _odd_metadata(av):
+    """Arguments of av.open by which titles and comments need not be UTF-8: from PyAV 19 on it is so without any."""
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @contextmanager
