@@ -87,7 +87,7 @@ def read_index(container, stream):
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
         promised=stream.frames,
-        duration=(container.duration or 0) / 1e6,
+        duration=_duration(container, stream),
         packets=packets,
         stamps=stamps,
         doubt=damage
@@ -95,6 +95,12 @@ def read_index(container, stream):
         or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames),
         notes=_notes(packets, stamps, stream.frames),
     )
+
+
+def _duration(container, stream):
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6
 
 
 def _read_packets(container, stream, codec):
