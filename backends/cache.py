@@ -23,7 +23,7 @@ from weights.download import weights_home
 
 logger = logging.getLogger("stnet")
 _KEPT = 4  # exports; one of 50 layers takes 130 to 150 MB
-_FORMAT = 2  # raised when the same network is exported in another way
+_FORMAT = 3  # raised when the same network is exported in another way
 _RECORD = "sha256.json"  # in each export; written last: what has none is not whole
 
 
@@ -104,20 +104,27 @@ def _make(folder, write):
     os.mkdir(folder, 0o700)
     try:
         write(folder)
-        digests = _digests(folder)
+        record = _record(folder)
         with open(os.path.join(folder, _RECORD), "w", encoding="utf-8") as file:
-            json.dump(digests, file)
+            json.dump(record, file)
     except BaseException:
         _remove(folder)
         raise
 
 
 def _is_whole(folder):
-    """Whether the files of an export are those that were made."""
+    """Whether an export is a folder of its own with the files that were made for its name."""
     try:
-        return json.loads(read_regular(os.path.join(folder, _RECORD), 1 << 20)) == _digests(folder)
+        return not os.path.islink(folder) and json.loads(
+            read_regular(os.path.join(folder, _RECORD), 1 << 20)
+        ) == _record(folder)
     except (OSError, ValueError, RecursionError):
         return False
+
+
+def _record(folder):
+    """What the record of an export holds: its name, and digests of its files. Raises ValueError for what is no file."""
+    return {"export": os.path.basename(folder), "sha256": _digests(folder)}
 
 
 def _digests(folder):
@@ -151,4 +158,6 @@ def _forget_old(root):
 
 
 def _remove(path):
+    if os.path.islink(path):
+        os.unlink(path)
     shutil.rmtree(path, ignore_errors=True)

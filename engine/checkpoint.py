@@ -21,11 +21,13 @@ import paddle
 from core import atomic
 from core.atomic import TEMPORARY, sync_folder, write_atomically, write_json, writing
 from core.errors import UserError
+from core.files import read_regular
 from core.pickles import load_plain
 from core.schema import SCHEMA, refuse_newer
 from weights.load import load_for_finetuning, load_weights
 
 logger = logging.getLogger("stnet")
+_JSON_BYTES = 1 << 26
 SUFFIXES = ("pdparams", "pdopt", "json")
 
 
@@ -171,8 +173,7 @@ def fault(base):
 
 def _read_json(path):
     """The dict in a JSON file. Raises OSError, or ValueError for whatever else is wrong with it."""
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read_regular(path, _JSON_BYTES)
     try:
         about = json.loads(data)
     except RecursionError:

@@ -39,6 +39,8 @@ def is_plain(codec, packet, length_size, extradata):
     That are parameter sets other than the stream's own, and in HEVC BLA pictures, ends of a sequence, and key frames
     that discard what is not shown yet (ITU-T H.265, 7.4.2.2 and 7.4.7.1). Only H.264 and HEVC have them.
     """
+    if hasattr(packet, "has_sidedata") and packet.has_sidedata("new_extradata"):  # PyAV from 15 on
+        return False
     kinds = {"h264": (_H264_SETS, (), 0x1F, 0), "hevc": (_HEVC_SETS, _HEVC_BREAKS, 0x3F, 1)}.get(codec)
     if kinds is None:
         return True

@@ -105,7 +105,7 @@ def _duration(container, stream):
 
 
 def _read_packets(container, stream, codec):
-    """(packets, their decoding stamps, the first frame that can be decoded or None, damage or "", whether all are plain)."""
+    """(packets, their decoding stamps, the first frame that decodes or None, damage or "", whether all are plain)."""
     import av
 
     length_size = nal_length_size(codec, stream.codec_context.extradata)

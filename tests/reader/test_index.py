@@ -1,11 +1,14 @@
 """The index of drawn files: what it says of them, and which packets it has decoded for which frames."""
 
+from fractions import Fraction
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
 
 from reader.containers import opened
-from reader.decode import read_frames, read_video
+from reader.decode import Frames, read_frames, read_video
 from reader.index import DAMAGED, plan, read_index
 
 
@@ -18,7 +21,7 @@ def write(path, frames=40, codec="libx264", stamps=None, x264="", **options):
         stream = file.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for i in range(frames):
-            image = rng.randint(0, 100, (48, 64, 3)).astype(np.uint8) + np.uint8(3 * i)
+            image = rng.randint(0, 100, (48, 64, 3)).astype(np.uint8) + np.uint8(3 * i % 150)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = stamps[i] if stamps else i
             file.mux(stream.encode(frame))
@@ -48,17 +51,36 @@ def test_a_plan_begins_at_the_last_key_frame_and_joins_what_is_near(tmp_path):
     assert plan(index, [3, 15, 25]) == [(0, [3, 15, 25])]  # the key frame at 20 is near to 15
 
 
-def test_a_frame_shown_before_its_key_frame_is_decoded_from_the_one_before(tmp_path):
+def test_open_groups_of_pictures_are_read_in_order(tmp_path):
     path = write(tmp_path / "x.mp4", frames=60, x264="keyint=20:bframes=3:open-gop=1")
-    index = index_of(path)
-    assert (index.doubt, index.notes) == ("", ("open_gop",))
-    keys = [packet.stamp for packet in index.packets if packet.random_access]
-    leading = index.stamps[index.stamps.index(keys[1]) - 1]
-    place = [packet.stamp for packet in index.packets].index
-    assert place(leading) > place(keys[1])
-    for stamp, key in ((leading, keys[0]), (keys[1], keys[1])):
-        ((start, _),) = plan(index, [index.stamps.index(stamp)])
-        assert index.packets[start].stamp == key
+    assert (index_of(path).doubt, index_of(path).notes) == ("open groups of pictures", ("open_gop",))
+    every, _ = read_video(path, range)
+    some, _ = read_video(path, lambda count: [19, 20, 41])
+    assert np.array_equal(some, every[[19, 20, 41]])
+
+
+def test_a_long_file_gives_by_seeks_the_frames_that_it_gives_in_order(tmp_path):
+    path = write(tmp_path / "x.mp4", frames=1100, x264="keyint=50:bframes=2")
+    every, _ = read_video(path, range, "opencv")
+    for frames in ([1099], [0, 500, 501], [49, 50, 51, 777]):
+        sink = Frames(lambda count, frames=frames: frames)
+        video = read_frames(path, sink, "pyav")
+        assert (video.frames, video.in_order) == (1100, "")
+        assert np.array_equal(np.stack(sink.rows), every[frames])
+
+
+def test_parameter_sets_of_another_stream_are_no_sound_index(tmp_path):
+    first = write(tmp_path / "a.h264", frames=20, x264="keyint=10:bframes=0:ref=1")
+    second = write(tmp_path / "b.h264", frames=20, x264="keyint=10:bframes=0:ref=4:cabac=0")
+    joined = tmp_path / "joined.h264"
+    joined.write_bytes(Path(first).read_bytes() + Path(second).read_bytes())
+    with av.open(str(joined)) as source, av.open(str(tmp_path / "x.mp4"), "w") as file:
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream, packet.pts = stream, 512 * number
+            packet.dts, packet.time_base = packet.pts, Fraction(1, 12800)
+            file.mux(packet)
+    assert index_of(str(tmp_path / "x.mp4")).doubt == "parameters that change within the stream"
 
 
 def test_a_cut_by_copying_has_an_edit_list_and_only_the_frames_that_are_shown(tmp_path):

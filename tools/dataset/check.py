@@ -3,6 +3,7 @@
 python -m tools.dataset check --list train.list --config configs/stnet.yaml --mode train
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -230,6 +231,15 @@ def _sha256(file):
     return digest.hexdigest()
 
 
+def _is_record(record, timeout):
+    """Whether a cached record has the form of one."""
+    model = _record("", "")
+    same = record.keys() == model.keys() and all(
+        isinstance(record[key], type(value)) for key, value in model.items() if value is not None
+    )
+    return same and isinstance(record["label"], (int, type(None))) and isinstance(timeout, (int, float))
+
+
 class Cache:
     """Records of files already looked at, a JSON line each, appended as they come.
 
@@ -241,23 +251,23 @@ class Cache:
         self.path, self.timeout = path, timeout
         self.settings = reading.settings()
         self.known = {}
-        if os.path.exists(path):
+        if os.path.isfile(path):
             self._load()
 
     def _load(self):
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                try:
+                with contextlib.suppress(
+                    ValueError, KeyError, TypeError, RecursionError
+                ):  # half a line, or a stranger's
                     entry = json.loads(line)
-                    if entry["settings"] == self.settings:
+                    if entry["settings"] == self.settings and _is_record(entry["record"], entry["timeout"]):
                         self.known[entry["file"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    continue  # the last line of a run that was killed
 
     def get(self, file, stamp):
         """The record of a file, or None."""
         entry = self.known.get(os.path.abspath(file))
-        if entry is None or entry["stamp"] != stamp:
+        if entry is None or entry.get("stamp") != stamp:
             return None
         hung = entry["record"]["problem"] == "hang"
         return None if hung and entry["timeout"] < self.timeout else entry["record"]
