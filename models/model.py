@@ -70,7 +70,9 @@ class Model:
 
         train = self.config.TRAIN
         rates = [train.learning_rate * train.learning_rate_decay**i for i in range(len(steps) + 1)]
-        scheduler = paddle.optimizer.lr.PiecewiseDecay(boundaries=list(steps), values=rates)
+        scheduler: paddle.optimizer.lr.LRScheduler = paddle.optimizer.lr.PiecewiseDecay(
+            boundaries=list(steps), values=rates
+        )
         if train.warmup_steps:
             scheduler = paddle.optimizer.lr.LinearWarmup(scheduler, train.warmup_steps, 0.0, train.learning_rate)
         optimizer = paddle.optimizer.Momentum(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import paddle
 from paddle import nn
@@ -16,6 +17,8 @@ from paddle.nn import functional as F
 from paddle.nn.initializer import KaimingUniform, Uniform
 
 from models.stnet.depths import DEPTHS, WIDTHS, Depth
+
+Layout = Literal["NCHW", "NHWC"]
 
 
 def _kaiming() -> paddle.ParamAttr:
@@ -28,7 +31,7 @@ class ResidualBlock(nn.Layer):
     Maps [N, in_channels, H, W] to [N, width * expansion, H / stride, W / stride] (or the same in "NHWC" layout).
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int, depth: Depth, layout: str) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, depth: Depth, layout: Layout) -> None:
         super().__init__()
         out_channels = width * depth.expansion
         first_kernel, first_stride = (1, 1) if depth.bottleneck else (3, stride)
@@ -63,7 +66,7 @@ class TemporalBlock(nn.Layer):
     gives the same sums and is faster on the CPU.
     """
 
-    def __init__(self, channels: int, layout: str) -> None:
+    def __init__(self, channels: int, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
         self.conv = nn.Conv3D(channels, channels, (3, 1, 1), padding=(1, 0, 0), weight_attr=_kaiming())
@@ -135,7 +138,8 @@ class StNet(nn.Layer):
     def __init__(self, depth: int = 50, num_classes: int = 400, seglen: int = 5, channels_last: bool = False) -> None:
         super().__init__()
         self.seglen = seglen
-        self.layout = layout = "NHWC" if channels_last else "NCHW"
+        layout: Layout = "NHWC" if channels_last else "NCHW"
+        self.layout = layout
         self.conv1 = _conv(3 * seglen, 64, 7, 2, layout)
         self.bn1 = nn.BatchNorm2D(64, data_format=layout)
         spec = DEPTHS[depth]
@@ -182,7 +186,7 @@ class StNet(nn.Layer):
             )
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, layout: str) -> nn.Conv2D:
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, layout: Layout) -> nn.Conv2D:
     return nn.Conv2D(
         in_channels, out_channels, kernel, stride, padding=kernel // 2, bias_attr=False, data_format=layout
     )
