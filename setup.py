@@ -32,6 +32,6 @@ setup(
         "onnx": ["onnxruntime>=1.15", "paddle2onnx>=2.1"],
         "test": ["imageio-ffmpeg>=0.6", "pytest>=7.3"],
         "visualdl": ["visualdl>=2.5"],
-        "dev": ["imageio-ffmpeg>=0.6", "pre-commit>=3", "pytest>=7.3", "ruff>=0.17,<0.18"],
+        "dev": ["imageio-ffmpeg>=0.6", "mypy>=1.15,<2", "pre-commit>=3", "pytest>=7.3", "ruff>=0.17,<0.18"],
     },
 )

@@ -1,5 +1,7 @@
 """Files that are whole or not there: written to a temporary name beside the target, synced, renamed."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import errno
@@ -7,16 +9,18 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 
 from filelock import FileLock, Timeout
 
 from core.errors import UserError
+from core.files import StrPath
 
 TEMPORARY = ".writing-"
 _HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
 
 
-def prepare_folder(path):
+def prepare_folder(path: StrPath) -> None:
     """Make a folder, and see before any long work that files can be written there. Raises UserError."""
     try:
         os.makedirs(path, exist_ok=True)
@@ -27,7 +31,7 @@ def prepare_folder(path):
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path: StrPath) -> Iterator[None]:
     """Turn an OSError on the way to `path` into one line. Raises UserError."""
     try:
         yield
@@ -35,12 +39,12 @@ def writing(path):
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def write_atomically(path, write):
+def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
     """Write a file so that `path` never holds half of it.
 
     Args:
         path: target; its folder is made if missing.
-        write: function that takes the temporary path and writes it.
+        write: takes the temporary path and writes it.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full; an older file stays as it was.
@@ -63,10 +67,10 @@ def write_atomically(path, write):
             os.remove(temporary)
 
 
-def write_json(path, value):
+def write_json(path: StrPath, value: object) -> None:
     """Write plain data as JSON, atomically. A file name that is not UTF-8 is written as JSON escapes its bytes."""
 
-    def write(temporary):
+    def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(value, file, ensure_ascii=False, indent=1)
             file.write("\n")
@@ -75,7 +79,7 @@ def write_json(path, value):
 
 
 @contextlib.contextmanager
-def claimed(folder):
+def claimed(folder: StrPath) -> Iterator[None]:
     """Be the only run that writes into a folder; what a killed one left half written is removed.
 
     Raises:
@@ -96,13 +100,13 @@ def claimed(folder):
         lock.release()
 
 
-def _remove_leftovers(folder):
+def _remove_leftovers(folder: StrPath) -> None:
     for name in os.listdir(folder):
         if name.startswith(".") and TEMPORARY in name:
             remove(os.path.join(folder, name))
 
 
-def remove(path):
+def remove(path: StrPath) -> None:
     """Delete a file, or a folder with all in it."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
@@ -110,7 +114,7 @@ def remove(path):
         os.remove(path)
 
 
-def exchange(one, other):
+def exchange(one: StrPath, other: StrPath) -> None:
     """Let two folders swap their names in one step. Raises OSError where the system or the file system cannot."""
     library = ctypes.CDLL(None, use_errno=True)
     failed, number = True, errno.ENOSYS
@@ -121,7 +125,7 @@ def exchange(one, other):
         raise OSError(number, os.strerror(number))
 
 
-def sync_folder(folder):
+def sync_folder(folder: StrPath) -> None:
     """Have the names in a folder reach the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -130,7 +134,7 @@ def sync_folder(folder):
         os.close(handle)
 
 
-def umask():
+def umask() -> int:
     """The mask of this process, which only setting it tells."""
     mask = os.umask(0)
     os.umask(mask)

@@ -1,26 +1,35 @@
 """What the entries share: their common flags, and how errors end a program."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import logging
 import sys
 import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeVar, Union
 
 from core import runtime
-from core.config import load_config
+from core.config import Config, ModelSection, load_config
 from core.errors import UserError
 from core.signals import Stopped
+
+Value = TypeVar("Value")
+Device = Union[bool, Literal["auto"]]
 
 logger = logging.getLogger("stnet")
 ENGINES = ("auto", "paddle", "inference", "onnxruntime")
 
 
-def parser(description):
+def parser(description: str | None) -> argparse.ArgumentParser:
     """ArgumentParser with the flags that every entry has."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--model_name", default="", metavar="NAME", help="model; default: MODEL.name of the config")
-    made.add_argument("--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)")
-    made.add_argument(
+    flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--model_name", default="", metavar="NAME", help="model; default: MODEL.name of the config")
+    flags.add_argument(
+        "--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)"
+    )
+    flags.add_argument(
         "-o",
         dest="override",
         action="append",
@@ -28,27 +37,27 @@ def parser(description):
         metavar="SECTION.key=value",
         help="override one value of the config; repeatable",
     )
-    made.add_argument("--batch_size", type=optional(positive_int), metavar="N", help="clips a step, over all cards")
-    made.add_argument(
+    flags.add_argument("--batch_size", type=optional(positive_int), metavar="N", help="clips a step, over all cards")
+    flags.add_argument(
         "--use_gpu",
         type=optional(device_choice),
         metavar="True|False|auto",
         help="auto: the GPU if one works; default: TRAIN.use_gpu of the config",
     )
-    made.add_argument(
+    flags.add_argument(
         "--weights_home", default="", metavar="DIR", help="cache of released weights (default: ~/.paddle/weights)"
     )
-    made.add_argument(
+    flags.add_argument(
         "--weights_url", default="", metavar="URL", help="mirror of the released weights; none: never download"
     )
-    made.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
-    return made
+    flags.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
+    return flags
 
 
-def add_run_flags(made, save_dir):
+def add_run_flags(flags: argparse.ArgumentParser, save_dir: str) -> None:
     """--save_dir and --log_interval."""
-    made.add_argument("--save_dir", default=save_dir, metavar="DIR", help="where files go (default: %(default)s)")
-    made.add_argument(
+    flags.add_argument("--save_dir", default=save_dir, metavar="DIR", help="where files go (default: %(default)s)")
+    flags.add_argument(
         "--log_interval",
         type=optional(positive_int),
         default=10,
@@ -57,9 +66,9 @@ def add_run_flags(made, save_dir):
     )
 
 
-def add_engine_flag(made):
+def add_engine_flag(flags: argparse.ArgumentParser) -> None:
     """--engine."""
-    made.add_argument(
+    flags.add_argument(
         "--engine",
         type=optional(str),
         choices=(None, *ENGINES),
@@ -69,17 +78,17 @@ def add_engine_flag(made):
     )
 
 
-def optional(convert):
+def optional(convert: Callable[[str], Value]) -> Callable[[str], Value | None]:
     """An argparse type that takes an empty value as not given, as an empty variable in run.sh means."""
 
-    def converted(text):
+    def converted(text: str) -> Value | None:
         return None if text == "" else convert(text)
 
     converted.__name__ = getattr(convert, "__name__", "value").replace("_", " ")
     return converted
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text)
     if value < 1:
@@ -87,7 +96,7 @@ def positive_int(text):
     return value
 
 
-def boolean(text):
+def boolean(text: str) -> bool:
     """True or False, in any case."""
     try:
         return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -95,12 +104,17 @@ def boolean(text):
         raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}") from None
 
 
-def device_choice(text):
+def device_choice(text: str) -> Device:
     """True, False or auto."""
     return "auto" if text.lower() == "auto" else boolean(text)
 
 
-def load_run_config(args, model_section, batch_section, extra_overrides=()):
+def load_run_config(
+    args: argparse.Namespace,
+    model_section: Callable[[str], type[ModelSection]],
+    batch_section: str,
+    extra_overrides: Iterable[str] = (),
+) -> Config:
     """The configuration with the flags applied; logs what it resolves to.
 
     Args:
@@ -121,7 +135,7 @@ def load_run_config(args, model_section, batch_section, extra_overrides=()):
     return config
 
 
-def run(main, argv=None):
+def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Run an entry's main(argv) and turn errors into messages and exit codes.
 
     Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129

@@ -9,8 +9,9 @@ import dataclasses
 import difflib
 import os
 import typing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Literal, Optional
 
 import yaml
 
@@ -31,10 +32,12 @@ MOVED = {
 }
 
 
-def key(default, least=None, choices=None):
+def key(default: Any, least: Optional[float] = None, choices: Optional[tuple[str, ...]] = None) -> Any:
     """A dataclass field with a lower bound or a set of allowed values."""
-    made = {"default_factory": lambda: copy.copy(default)} if isinstance(default, list) else {"default": default}
-    return field(metadata={"least": least, "choices": choices}, **made)
+    metadata = {"least": least, "choices": choices}
+    if isinstance(default, list):
+        return field(metadata=metadata, default_factory=lambda: copy.copy(default))
+    return field(metadata=metadata, default=default)
 
 
 @dataclass
@@ -100,7 +103,12 @@ class InferSection(ReaderSection):
     video_path: str = ""
 
 
-SECTIONS = {"TRAIN": TrainSection, "VALID": ReaderSection, "TEST": ReaderSection, "INFER": InferSection}
+SECTIONS: dict[str, type[ReaderSection]] = {
+    "TRAIN": TrainSection,
+    "VALID": ReaderSection,
+    "TEST": ReaderSection,
+    "INFER": InferSection,
+}
 
 
 @dataclass
@@ -112,35 +120,43 @@ class Config:
     VALID: ReaderSection
     TEST: ReaderSection
     INFER: InferSection
-    notes: list = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def section(self, mode):
+    @typing.overload
+    def section(self, mode: Literal["train"]) -> TrainSection: ...
+
+    @typing.overload
+    def section(self, mode: str) -> ReaderSection: ...
+
+    def section(self, mode: str) -> ReaderSection:
         """The section of a mode ("train", "valid", "test", "infer"), seg_num and seglen filled in from MODEL."""
         if mode not in MODES:
             raise UserError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
-        section = getattr(self, mode.upper())
+        section: ReaderSection = getattr(self, mode.upper())
         return dataclasses.replace(
             section,
             seg_num=section.seg_num or self.MODEL.seg_num,
             seglen=section.seglen or self.MODEL.seglen,
         )
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, dict[str, Any]]:
         """The whole configuration as plain data, for logs and result files."""
         return {name: dataclasses.asdict(getattr(self, name)) for name in ("MODEL", *SECTIONS)}
 
 
-def load_config(path, model_section, overrides=(), model_name=None):
+def load_config(
+    path: str,
+    model_section: Callable[[str], type[ModelSection]],
+    overrides: Iterable[str] = (),
+    model_name: Optional[str] = None,
+) -> Config:
     """Read, override and check a configuration.
 
     Args:
         path: YAML file.
-        model_section: function from a model's name to the dataclass of its MODEL section.
-        overrides: strings "SECTION.key=value", applied in order; values are YAML.
+        model_section: from a model's name to the dataclass of its MODEL section.
+        overrides: "SECTION.key=value", applied in order; values are YAML.
         model_name: if given, replaces MODEL.name.
-
-    Returns:
-        Config.
 
     Raises:
         UserError: naming the key at fault, and the nearest known one.
@@ -160,14 +176,16 @@ def load_config(path, model_section, overrides=(), model_name=None):
         data["MODEL"]["name"] = model_name
     if "name" not in data["MODEL"]:
         raise UserError(f"{path}: missing key MODEL.name")
-    classes = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
-    sections = {name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()}
+    classes: dict[str, type] = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
+    sections: dict[str, Any] = {
+        name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()
+    }
     config = Config(**sections, notes=notes)
     _check_together(config, path)
     return config
 
 
-def _read_yaml(path):
+def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             data = yaml.safe_load(file)
@@ -182,14 +200,14 @@ def _read_yaml(path):
     return data
 
 
-def _apply_override(data, text):
-    target, equals, value = text.partition("=")
+def _apply_override(data: dict[str, Any], text: str) -> None:
+    target, equals, written = text.partition("=")
     section, dot, name = target.strip().partition(".")
     if not (equals and dot and section and name):
         raise UserError(f"-o {text}: expected SECTION.key=value, for example -o TRAIN.epoch=10")
     _refuse_unknown([section], ("MODEL", *SECTIONS), f"-o {text}: section")
     try:
-        value = yaml.safe_load(value)
+        value = yaml.safe_load(written)
     except yaml.YAMLError:
         raise UserError(f"-o {text}: the value is not valid YAML") from None
     data.setdefault(section, {})
@@ -198,7 +216,7 @@ def _apply_override(data, text):
     data[section][name] = value
 
 
-def _refuse_unknown(names, known, where):
+def _refuse_unknown(names: Iterable[str], known: tuple[str, ...], where: str) -> None:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
@@ -206,7 +224,7 @@ def _refuse_unknown(names, known, where):
             raise UserError(f"{where} {name!r} is unknown; {hint}")
 
 
-def _move(data):
+def _move(data: dict[str, Any]) -> list[str]:
     """Rename the keys in MOVED, in place. Returns what there is to say about them."""
     notes = []
     for old, new in MOVED.items():
@@ -219,22 +237,22 @@ def _move(data):
     return notes
 
 
-def _parse_section(cls, data, name, path, notes):
+def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes: list[str]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     values = {}
-    for given, value in data.items():
-        reason = OBSOLETE.get(f"{name}.{given}") or OBSOLETE.get(given)
-        if reason and given not in fields:
-            notes.append(f"{name}.{given} is ignored: {reason}")
+    for field_name, value in data.items():
+        reason = OBSOLETE.get(f"{name}.{field_name}") or OBSOLETE.get(field_name)
+        if reason and field_name not in fields:
+            notes.append(f"{name}.{field_name} is ignored: {reason}")
             continue
-        _refuse_unknown([given], tuple(fields), f"{path}: key {name}.")
-        values[given] = _check(value, fields[given], f"{path}: {name}.{given}")
+        _refuse_unknown([field_name], tuple(fields), f"{path}: key {name}.")
+        values[field_name] = _check(value, fields[field_name], f"{path}: {name}.{field_name}")
     return cls(**values)
 
 
-def _check(value, spec, where):
-    """`value` as the type that `spec` (a dataclass field) asks for, within its bounds."""
-    expected = spec.type
+def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
+    """`value` as the type that `spec` asks for, within its bounds."""
+    expected: Any = spec.type
     optional = typing.get_origin(expected) is typing.Union
     if optional:
         if value is None:
@@ -259,7 +277,7 @@ def _check(value, spec, where):
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", list: "a list"}
 
 
-def _as_float(value):
+def _as_float(value: Any) -> Any:
     # YAML 1.1 reads 1e-4 (no dot) as text; the original's own file is written so.
     if isinstance(value, str) or type(value) is int:
         try:
@@ -269,7 +287,7 @@ def _as_float(value):
     return value
 
 
-def _check_together(config, path):
+def _check_together(config: Config, path: str) -> None:
     for name in ("image_mean", "image_std"):
         value = getattr(config.MODEL, name)
         if len(value) != 3 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
@@ -285,7 +303,7 @@ def _check_together(config, path):
             )
 
 
-def find_file(path, *folders):
+def find_file(path: str, *folders: str) -> str:
     """`path` itself if it exists or is absolute, else the first existing `folder/path`, else `path`."""
     if os.path.isabs(path) or os.path.exists(path):
         return path

@@ -1,13 +1,17 @@
 """Files that come from elsewhere: regular ones of a size that can be, opened without waiting."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import stat
+from typing import Union
 
+StrPath = Union[str, "os.PathLike[str]"]
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
 
-def read_regular(path, max_bytes):
+def read_regular(path: StrPath, max_bytes: int) -> bytes:
     """The bytes of a regular file.
 
     Raises:
@@ -15,19 +19,19 @@ def read_regular(path, max_bytes):
         OSError: it cannot be opened or read.
     """
     with open(path, "rb", opener=_open_without_waiting) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"it is {_KINDS.get(stat.S_IFMT(about.st_mode), 'something')}, expected a file")
-        if about.st_size > max_bytes:
-            raise ValueError(f"it is of {about.st_size} bytes, more than the {max_bytes} that are read")
-        return file.read(about.st_size)
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"it is {_KINDS.get(stat.S_IFMT(status.st_mode), 'something')}, expected a file")
+        if status.st_size > max_bytes:
+            raise ValueError(f"it is of {status.st_size} bytes, more than the {max_bytes} that are read")
+        return file.read(status.st_size)
 
 
-def _open_without_waiting(path, flags):
+def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
-def sha256_of(path):
+def sha256_of(path: StrPath) -> str:
     """The SHA-256 of a file's content in hexadecimal digits, read piece by piece."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -1,7 +1,11 @@
 """Several processes, one for each card (or CPU rank), on Paddle's own distributed engine."""
 
+from __future__ import annotations
+
 import contextlib
 import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -9,10 +13,12 @@ import paddle
 from core.errors import UserError
 from core.signals import Process
 
-_launchers = []
+Value = TypeVar("Value")
+
+_launchers: list[Process] = []
 
 
-def start():
+def start() -> tuple[int, int]:
     """Join the other ranks that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) when alone."""
     if "PADDLE_TRAINER_ID" in os.environ:
         above = [os.getppid(), os.environ.get("STNET_RUN_SH")]
@@ -22,46 +28,46 @@ def start():
     return rank(), ranks()
 
 
-def rank():
+def rank() -> int:
     """Number of this process among the ranks, known before any is joined."""
     return int(os.environ.get("PADDLE_TRAINER_ID") or 0)
 
 
-def ranks():
+def ranks() -> int:
     """How many processes train together."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
 
 
-def launchers():
+def launchers() -> list[Process]:
     """The processes that this rank must not outlive: the launcher, and the run.sh that started it. [] when alone."""
     return _launchers
 
 
-def gather(value):
+def gather(value: Value) -> list[Value]:
     """`value` (plain data) of every rank, in the order of ranks."""
     if ranks() == 1:
         return [value]
-    values = []
+    values: list[Value] = []
     paddle.distributed.all_gather_object(values, value)
     return values
 
 
-def on_main(decide):
+def on_main(decide: Callable[[], Value]) -> Value:
     """What `decide()` returns on rank 0, where alone it is called, for every rank; a UserError is every rank's, too."""
-    found, problem = None, ""
+    outcome: tuple[Any, str] = None, ""
     if rank() == 0:
         try:
-            found = decide()
+            outcome = decide(), ""
         except UserError as error:
-            problem = str(error)
-    found, problem = gather((found, problem))[0]
+            outcome = None, str(error)
+    decision, problem = gather(outcome)[0]
     if problem:
         raise UserError(problem)
-    return found
+    return decision
 
 
-def any_rank(flag):
-    """The largest `flag` (a small int) of all ranks: what one of them has noticed, all do."""
+def any_rank(flag: int) -> int:
+    """The largest `flag` (a small number) of all ranks: what one of them has noticed, all do."""
     if ranks() == 1:
         return flag
     tensor = paddle.to_tensor(np.array([flag], "int32"))
@@ -70,7 +76,7 @@ def any_rank(flag):
 
 
 @contextlib.contextmanager
-def together():
+def together() -> Iterator[None]:
     """A context whose UserError every rank raises, whichever had it: no rank goes on and waits for one that has ended.
 
     Within it no rank may wait for another.
@@ -88,8 +94,8 @@ def together():
             raise UserError(f"rank {number} cannot start: {reason}")
 
 
-def require_same(facts):
-    """Raise UserError on all ranks unless `facts` (name -> number or text) are the same on each of them."""
+def require_same(facts: Mapping[str, float | str]) -> None:
+    """Raise UserError on all ranks unless `facts`, by name, are the same on each of them."""
     first, *others = gather(facts)
     for number, other in enumerate(others, start=1):
         differing = [f"{name} {other[name]} and not {value}" for name, value in first.items() if other[name] != value]
@@ -100,7 +106,7 @@ def require_same(facts):
             )
 
 
-def share_statistics(network):
+def share_statistics(network: paddle.nn.Layer) -> None:
     """Give every rank the batch-norm statistics of rank 0, which are those that are saved."""
     if ranks() > 1:
         for name, value in network.state_dict().items():

@@ -5,20 +5,24 @@ and the stand-ins of core.stand_ins, and nothing else: it calls no code of NumPy
 more than it is long. Its work, its depth and its memory are bounded before they are spent.
 """
 
+from __future__ import annotations
+
 import codecs
 import pickle
 import struct
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 
-from core.stand_ins import ARRAYS, BYTES, Array, Dtype, make_dict
+from core.stand_ins import ARRAYS, BYTES, Array, Dtype, StandIns, make_dict
 
 MAX_STEPS = 1_000_000  # opcodes, and values in the result; a StNet of 152 layers takes 20,000
 MAX_DEPTH = 50  # containers in containers
 _MAX_DIGITS = 100
 
 
-def load_clip_data(data):
+def load_clip_data(data: bytes) -> Any:
     """The value of a pickle of None, booleans, numbers, text, bytes, tuples, lists and dicts.
 
     Byte strings of Python 2 are bytes. Raises ValueError that says what is wrong, and where.
@@ -26,7 +30,7 @@ def load_clip_data(data):
     return _load(_Unpickler(data, BYTES, "tuples, lists, bytes, str and int", None))
 
 
-def load_plain(data):
+def load_plain(data: bytes) -> Any:
     """The value of a pickle of such data and NumPy arrays, which may be read-only.
 
     Byte strings of Python 2 are text. Raises ValueError that says what is wrong, and where.
@@ -34,7 +38,7 @@ def load_plain(data):
     return _load(_Unpickler(data, ARRAYS, "plain data and NumPy arrays", "latin1"))
 
 
-def _load(unpickler):
+def _load(unpickler: _Unpickler) -> Any:
     try:
         value = unpickler.run()
         _check_plain(value)
@@ -44,7 +48,7 @@ def _load(unpickler):
     return value
 
 
-def _check_plain(value):
+def _check_plain(value: object) -> None:
     """Walk a value as a tree. What contains itself, or shares its parts without measure, does not come to an end."""
     pending, count = [(value, 0)], 0
     while pending:
@@ -64,19 +68,20 @@ class _Unpickler:
     """The machine that a pickle is a program for.
 
     Args:
-        data: bytes.
-        allowed: (module, name) -> the stand-in for a global.
+        allowed: the stand-ins for globals.
         plain: words for what may be in it.
         encoding: of Python 2's byte strings; None keeps them as bytes.
     """
 
-    def __init__(self, data, allowed, plain, encoding):
+    def __init__(self, data: bytes, allowed: StandIns, plain: str, encoding: str | None) -> None:
         self.data, self.allowed, self.plain, self.encoding = data, allowed, plain, encoding
         self.offset = 0
-        self.stack, self.marks, self.memo = [], [], {}
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
         self.to_convert = 2 * len(data)  # values: text becomes bytes, bytes an array, each once
 
-    def run(self):
+    def run(self) -> Any:
         for _ in range(MAX_STEPS):
             code = self.take(1)
             if code == pickle.STOP:
@@ -88,24 +93,24 @@ class _Unpickler:
 
     # What follows an opcode
 
-    def take(self, size):
+    def take(self, size: int) -> bytes:
         left = len(self.data) - self.offset
         if not 0 <= size <= left:
             raise ValueError(f"it claims {size} bytes where {left} are left")
         self.offset += size
         return self.data[self.offset - size : self.offset]
 
-    def number(self, form):
+    def number(self, form: str) -> Any:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
-    def counted(self, form):
+    def counted(self, form: str) -> bytes:
         return self.take(self.number(form))
 
-    def line(self):
+    def line(self) -> bytes:
         end = self.data.find(b"\n", self.offset)
         return self.take((end if end >= 0 else len(self.data)) + 1 - self.offset)[:-1]
 
-    def digits(self):
+    def digits(self) -> int:
         line = self.line()
         if len(line) > _MAX_DIGITS:  # the time to read them grows with their square
             raise ValueError(f"a number has {len(line)} digits")
@@ -113,24 +118,24 @@ class _Unpickler:
 
     # What opcodes do
 
-    def push(self, value):
+    def push(self, value: object) -> None:
         self.stack.append(value)
 
-    def push_string(self, raw):
+    def push_string(self, raw: bytes) -> None:
         """A byte string of Python 2."""
         self.push(raw if self.encoding is None else raw.decode(self.encoding))
 
-    def push_quoted(self):
+    def push_quoted(self) -> None:
         raw = self.line()
         if len(raw) < 2 or raw[:1] not in (b"'", b'"') or raw[-1:] != raw[:1]:
             raise ValueError("a string has no quotes")
-        self.push_string(codecs.escape_decode(raw[1:-1])[0])
+        self.push_string(cast(bytes, codecs.escape_decode(raw[1:-1])[0]))  # its type stub says str
 
-    def pop_mark(self):
+    def pop_mark(self) -> list[Any]:
         """All that was pushed since the last mark."""
         return self.pop(len(self.stack) - self.marks.pop())
 
-    def pop(self, count):
+    def pop(self, count: int) -> list[Any]:
         start = len(self.stack) - count
         if count < 0 or start < 0:
             raise ValueError("it takes values that it never made")
@@ -138,51 +143,51 @@ class _Unpickler:
         del self.stack[start:]
         return items
 
-    def extend(self, items):
+    def extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
             raise ValueError("it appends to what is no list")
         self.stack[-1].extend(items)
 
-    def update(self, items):
+    def update(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not dict:
             raise ValueError("it sets items of what is no dict")
         self.stack[-1].update(make_dict(items[::2], items[1::2]))
 
-    def make_dict(self, items):
+    def make_dict(self, items: list[Any]) -> None:
         self.push({})
         self.update(items)
 
-    def put(self, index):
+    def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
 
-    def get(self, index):
+    def get(self, index: int) -> None:
         if index not in self.memo:
             raise ValueError(f"it refers to a value that it never made, number {index}")
         value = self.memo[index]
         self.push(value.value if isinstance(value, Array) else value)
 
-    def find(self, module, name):
+    def find(self, module: object, name: object) -> None:
         if type(module) is not str or type(name) is not str:  # nothing else is hashed or printed
             raise ValueError("a name is no text")
         if (module, name) not in self.allowed:
             raise ValueError(f"it asks for {module:.50}.{name:.50}; only {self.plain} are allowed")
         self.push(self.allowed[module, name])
 
-    def call(self):
+    def call(self) -> None:
         function, arguments = self.pop(2)
         if not callable(function) or type(arguments) is not tuple:  # values are not callable, stand-ins are
             raise ValueError("it calls what cannot be called")
         self.charge(arguments)
         self.push(function(*arguments))
 
-    def build(self):
+    def build(self) -> None:
         target, state = self.pop(2)
         if not isinstance(target, (Array, Dtype)) or type(state) is not tuple:
             raise ValueError("it sets the state of what has none")
         self.charge(state)
         self.push(target.complete(*state))
 
-    def charge(self, values):
+    def charge(self, values: tuple[Any, ...]) -> None:
         """Count what is converted: the same megabytes cannot be copied again and again."""
         self.to_convert -= sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple)))
         if self.to_convert < 0:
@@ -191,36 +196,38 @@ class _Unpickler:
 
 # Opcodes --------------------------------------------------------------------------------------------------------
 
+Step = Callable[[_Unpickler], object]
 
-def _check_protocol(machine):
+
+def _check_protocol(machine: _Unpickler) -> None:
     version = machine.number("<B")
     if version > 5:
         raise ValueError(f"it is of protocol {version}; 5 is the last that is known")
 
 
-def _check_frame(machine):
+def _check_frame(machine: _Unpickler) -> None:
     size, left = machine.number("<Q"), len(machine.data) - machine.offset
     if size > left:
         raise ValueError(f"a frame claims {size} bytes where {left} are left")
 
 
-def _value(read):
+def _value(read: Callable[[_Unpickler], object]) -> Step:
     return lambda machine: machine.push(read(machine))
 
 
-def _text(form):
+def _text(form: str) -> Step:
     return _value(lambda machine: str(machine.counted(form), "utf-8", "surrogatepass"))
 
 
-def _bytes(form):
+def _bytes(form: str) -> Step:
     return _value(lambda machine: machine.counted(form))
 
 
-def _number(form):
+def _number(form: str) -> Step:
     return _value(lambda machine: machine.number(form))
 
 
-_STEPS = {
+_STEPS: dict[bytes, Step] = {
     pickle.PROTO: _check_protocol,
     pickle.FRAME: _check_frame,
     pickle.MARK: lambda machine: machine.marks.append(len(machine.stack)),

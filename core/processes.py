@@ -1,5 +1,7 @@
 """Child processes that end with their parent."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal
@@ -8,7 +10,7 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent(parent, number=signal.SIGKILL):
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """On Linux, get the signal `number` when the process `parent`, which must be ours, dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -1,10 +1,16 @@
 """Progress of long work: a tqdm bar on a terminal, plain log lines with rate and time left otherwise; scores."""
 
+from __future__ import annotations
+
 import logging
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Batch = TypeVar("Batch")
 
 logger = logging.getLogger("stnet")
 
@@ -18,13 +24,13 @@ class Progress:
         steps: steps expected; lines come every `log_interval` steps and at the last.
     """
 
-    def __init__(self, total, what, steps, log_interval):
+    def __init__(self, total: int, what: str, steps: int, log_interval: int) -> None:
         self.total, self.what, self.steps, self.log_interval = total, what, steps, log_interval
         self.done = self.step = 0
         self.started = time.monotonic()
         self.bar = tqdm(total=total, desc=what, unit="clip", leave=False) if sys.stderr.isatty() else None
 
-    def update(self, clips, text=""):
+    def update(self, clips: int, text: str = "") -> None:
         """One more step of `clips` clips; `text` joins the line."""
         self.done += clips
         self.step += 1
@@ -42,32 +48,32 @@ class Progress:
                 pace(self.done, self.total, time.monotonic() - self.started),
             )
 
-    def close(self):
+    def close(self) -> None:
         """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
 
 
-def pace(done, total, seconds):
+def pace(done: int, total: int, seconds: float) -> str:
     """'12.3 clips/s, ETA 0:01:05' from the clips done, all clips, and the seconds taken."""
     rate = done / seconds if seconds > 0 else 0.0
     left = (total - done) / rate if rate else 0.0
     return f"{rate:.2f} clips/s, ETA {hours(left)}"
 
 
-def hours(seconds):
+def hours(seconds: float) -> str:
     """Seconds as h:mm:ss."""
-    seconds = int(seconds)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 class Clock:
     """Measures speed and the share of time that training waits for data."""
 
-    def __init__(self, step):
+    def __init__(self, step: int) -> None:
         self.since, self.step, self.waited = time.monotonic(), step, 0.0
 
-    def waiting(self, batches):
+    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, the time until each of them measured."""
         iterator = iter(batches)
         while True:
@@ -78,15 +84,16 @@ class Clock:
                 return
             yield batch
 
-    def read(self, step, clips, steps_left):
+    def read(self, step: int, clips: int, steps_left: int) -> tuple[float, float, float]:
         """(clips/s, share waited, seconds left) since the last reading."""
         seconds = max(time.monotonic() - self.since, 1e-9)
-        found = clips / seconds, min(1.0, self.waited / seconds), steps_left * seconds / max(1, step - self.step)
+        rate, share_waited = clips / seconds, min(1.0, self.waited / seconds)
+        seconds_left = steps_left * seconds / max(1, step - self.step)
         self.since, self.step, self.waited = time.monotonic(), step, 0.0
-        return found
+        return rate, share_waited, seconds_left
 
 
-def format_scores(scores):
+def format_scores(scores: Mapping[str, float]) -> str:
     """Scores as one readable line."""
     return (
         f"TOP1_ACC {scores['TOP1_ACC']:.4f}, TOP5_ACC {scores['TOP5_ACC']:.4f}, "

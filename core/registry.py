@@ -1,23 +1,30 @@
 """A registry: names to classes, for models, readers and metrics."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from core.errors import UserError
 
+Entry = TypeVar("Entry")
 
-class Registry:
+
+class Registry(Generic[Entry]):
     """Case-insensitive mapping from a name to a class or function.
 
     Args:
         kind: what is registered, for messages ("model", "reader", ...).
     """
 
-    def __init__(self, kind):
+    def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._entries = {}
+        self._entries: dict[str, Entry] = {}
 
-    def register(self, name):
+    def register(self, name: str) -> Callable[[Entry], Entry]:
         """Decorator that registers what it decorates; a name taken twice is a bug and raises ValueError."""
 
-        def add(entry):
+        def add(entry: Entry) -> Entry:
             if name.upper() in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._entries[name.upper()] = entry
@@ -25,13 +32,13 @@ class Registry:
 
         return add
 
-    def get(self, name):
+    def get(self, name: str) -> Entry:
         """The entry called `name`, in any case. Raises UserError that lists the known names."""
         try:
             return self._entries[str(name).upper()]
         except KeyError:
             raise UserError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}") from None
 
-    def names(self):
+    def names(self) -> list[str]:
         """All registered names, sorted."""
         return sorted(self._entries)

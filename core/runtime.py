@@ -1,5 +1,7 @@
 """The surroundings of a run: environment variables, threads, device, seeds. The one place that knows them."""
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import logging
@@ -7,6 +9,8 @@ import os
 import random
 import sys
 import warnings
+from types import ModuleType
+from typing import Literal
 
 from core.errors import UserError
 
@@ -17,7 +21,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def prepare():
+def prepare() -> None:
     """What must happen before paddle, decord or OpenCV are imported. Variables the user has set are left alone."""
     kernels = _mkl_kernels(processor())
     if kernels:
@@ -35,7 +39,7 @@ def prepare():
     warnings.filterwarnings("ignore", message="To copy construct from a tensor")  # Paddle's layers do so themselves
 
 
-def set_weights_source(home, url):
+def set_weights_source(home: str, url: str) -> None:
     """What --weights_home and --weights_url say, for weights.download and the processes started from here."""
     if home:
         os.environ["STNET_WEIGHTS_HOME"] = home
@@ -43,7 +47,7 @@ def set_weights_source(home, url):
         os.environ["STNET_WEIGHTS_URL"] = url
 
 
-def start(use_gpu):
+def start(use_gpu: bool | Literal["auto"]) -> None:
     """Choose threads and device.
 
     Args:
@@ -64,7 +68,7 @@ def start(use_gpu):
         logger.info("running on the %s", f"CPU ({problem})" if problem else "GPU")
 
 
-def threads():
+def threads() -> int:
     """Threads that one process computes with: OMP_NUM_THREADS or STNET_THREADS, or else its share of the cores."""
     if os.environ.get("STNET_THREADS"):
         return int(os.environ["STNET_THREADS"])
@@ -73,38 +77,38 @@ def threads():
     return max(1, cores // here)
 
 
-def _keep_freed_memory():
+def _keep_freed_memory() -> None:
     """Have the C library keep freed memory for the next allocation, instead of handing it back to the system.
 
     Paddle allocates every tensor on the CPU anew; fetching large ones from the system page by page took half of the
     time of a forward pass at 25 x 256 x 256.
     """
-    if hasattr(_C_LIBRARY, "mallopt"):
+    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "mallopt"):
         _C_LIBRARY.mallopt(_M_MMAP_MAX, 0)
         _C_LIBRARY.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def release_memory():
+def release_memory() -> None:
     """Hand freed memory back to the system all the same: between steps that need much of it once."""
     gc.collect()
-    if hasattr(_C_LIBRARY, "malloc_trim"):
+    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
 
 
-def _gpu_problem(paddle):
+def _gpu_problem(paddle: ModuleType) -> str | None:
     """Why the GPU cannot be used, or None."""
     if not paddle.is_compiled_with_cuda():
         return f"this Paddle ({paddle.__version__}) is built for the CPU (install paddlepaddle-gpu for GPUs)"
     try:
         count = paddle.device.cuda.device_count()
     except Exception as error:  # whatever a broken driver raises
-        return f"the GPU driver answers: {_first_line(error)}"
+        return f"the GPU driver answers: {_last_line(error)}"
     if count == 0:
         return "no GPU is visible"
     return _gpu_arithmetic_problem(paddle)
 
 
-def _gpu_arithmetic_problem(paddle):
+def _gpu_arithmetic_problem(paddle: ModuleType) -> str | None:
     """Compare one small computation with the CPU: a build without code for the card returns zeros, or fails."""
     card = "the GPU"
     try:
@@ -119,19 +123,19 @@ def _gpu_arithmetic_problem(paddle):
         on_cpu = paddle.nn.functional.relu(paddle.nn.functional.conv2d(image.cpu(), kernel.cpu())).numpy()
         if abs(on_gpu - on_cpu).max() <= 1e-2 * abs(on_cpu).max():
             return None
-        found = "a small convolution on it gives wrong numbers"
+        problem = "a small convolution on it gives wrong numbers"
     except Exception as error:  # paddle raises many types here
-        found = f"a small convolution on it fails: {_first_line(error)}"
+        problem = f"a small convolution on it fails: {_last_line(error)}"
     cuda = paddle.version.cuda()
-    return f"this Paddle ({paddle.__version__}, CUDA {cuda}) does not work on {card}: {found}"
+    return f"this Paddle ({paddle.__version__}, CUDA {cuda}) does not work on {card}: {problem}"
 
 
-def _first_line(error):
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
 
 
-def processor():
+def processor() -> str:
     """What Linux says of the first processor: maker, model, instruction sets; "" elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
@@ -140,14 +144,14 @@ def processor():
         return ""
 
 
-def _mkl_kernels(about):
+def _mkl_kernels(cpu_info: str) -> str:
     """The kernels that MKL should take on an AMD processor, where it takes slow ones by itself; "" on others."""
-    if "AuthenticAMD" not in about:
+    if "AuthenticAMD" not in cpu_info:
         return ""
-    return _MKL_AVX512 if set(about.split()) >= _AVX512 else _MKL_AVX2
+    return _MKL_AVX512 if set(cpu_info.split()) >= _AVX512 else _MKL_AVX2
 
 
-def seed_everything(fixed):
+def seed_everything(fixed: bool) -> int:
     """Seed Python, NumPy and Paddle. Returns the seed: 0 if `fixed`, else one drawn from the system."""
     import paddle
 
@@ -158,7 +162,7 @@ def seed_everything(fixed):
     return seed
 
 
-def seed_step(seed, step, rank):
+def seed_step(seed: int, step: int, rank: int) -> None:
     """Make the global generators depend on seed, step and rank alone: a resumed run draws what it would have drawn."""
     import numpy as np
     import paddle
@@ -169,7 +173,7 @@ def seed_step(seed, step, rank):
     paddle.seed(mixed)
 
 
-def memory_mb():
+def memory_mb() -> int:
     """Memory in use, MB: the GPU's largest so far, or this process's on the CPU."""
     import paddle
 

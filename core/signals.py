@@ -1,10 +1,14 @@
 """SIGINT, SIGTERM, SIGHUP and the end of a launcher ask for an orderly stop; a second SIGINT or SIGTERM is at once."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select
 import signal
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 _LOOK = 1000  # milliseconds between looks at the processes above
 
@@ -19,18 +23,18 @@ class StopRequest:
     of impatience. One that was ignored at the start (nohup) stays so.
 
     Args:
-        parents: `Process`es; the end of one of them is taken as a SIGTERM.
+        parents: the end of one of them is taken as a SIGTERM.
 
     Attributes:
         number: the signal that came, 0 before.
     """
 
-    def __init__(self, parents=()):
+    def __init__(self, parents: Sequence[Process] = ()) -> None:
         self.number = 0
-        self.before = {}
+        self.before: dict[int, Any] = {}
         self.parents = parents
 
-    def __enter__(self):
+    def __enter__(self) -> StopRequest:
         """Take over the signals."""
         listen, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -42,14 +46,14 @@ class StopRequest:
         threading.Thread(target=self._listen, args=(listen,), daemon=True).start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Give them back."""
         signal.set_wakeup_fd(self.old_wakeup)
         os.close(self.wake)
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _listen(self, pipe):
+    def _listen(self, pipe: int) -> None:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         while True:
@@ -63,16 +67,16 @@ class StopRequest:
                 self._ask(signal.SIGTERM, "the process that started this one has ended")
         os.close(pipe)
 
-    def _take(self, number):
+    def _take(self, number: int) -> None:
         if number in self.before and not self.number:
             self._ask(number, signal.Signals(number).name)
         elif number in self.before and number != signal.SIGHUP:
-            from paddle.base import core
+            import paddle.base
 
-            core._cleanup_mmap_fds()  # segments in /dev/shm that this process holds
+            paddle.base.core._cleanup_mmap_fds()  # segments in /dev/shm that this process holds
             os._exit(128 + number)
 
-    def _ask(self, number, reason):
+    def _ask(self, number: int, reason: str) -> None:
         self.number = number
         with contextlib.suppress(OSError):  # the terminal may be gone
             os.write(2, f"{reason}: finishing this step, then saving; SIGTERM or Ctrl-C to stop at once\n".encode())
@@ -81,15 +85,15 @@ class StopRequest:
 class Process:
     """Another process, told from a later one of the same number by when it started. Knows nothing without /proc."""
 
-    def __init__(self, number):
+    def __init__(self, number: int | str) -> None:
         self.number = number
         self.started = self._started()
 
-    def is_alive(self):
+    def is_alive(self) -> bool:
         """Whether it still runs."""
         return self._started() == self.started != "" or not os.path.exists("/proc/self/stat")
 
-    def _started(self):
+    def _started(self) -> str:
         try:
             with open(f"/proc/{self.number}/stat", encoding="utf-8", errors="replace") as file:
                 state, *fields = file.read().rpartition(")")[2].split()
@@ -101,6 +105,6 @@ class Process:
 class Stopped(Exception):
     """Training was stopped in order; `code` is the exit code, 128 + signal."""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.code = 128 + number

@@ -4,54 +4,58 @@ NumPy's array and data type are rebuilt from their parts, checked: NumPy's own c
 Nothing of a file is hashed, compared at length or printed before its type is known.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
 _DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
-def make_dict(keys, values):
+def make_dict(keys: Sequence[Any], values: Sequence[Any]) -> dict[str | bytes, Any]:
     """A dict. To hash a tuple can take for ever, and hashes of numbers can be made to collide."""
     if len(keys) != len(values) or not all(type(key) in (str, bytes) for key in keys):
         raise ValueError("a dict is not made of text or bytes and their values")
     return dict(zip(keys, values))
 
 
-def _encode(text, encoding):
+def _encode(text: object, encoding: object) -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
         raise ValueError("it calls _codecs.encode in a way that pickled bytes do not")
     return text.encode("latin1")
 
 
-def _empty_bytes():
+def _empty_bytes() -> bytes:
     return b""  # how protocol 2 writes them
 
 
-def _tuple(items):
+def _tuple(items: object) -> tuple:
     if type(items) is not tuple:
         raise ValueError("it makes a tuple of what is none")
     return items  # paddle.save writes a tuple as a call of its type
 
 
-def _ordered_dict(pairs=()):
+def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[str | bytes, Any]:
     return make_dict([key for key, _ in pairs], [value for _, value in pairs])
 
 
-def _ndarray(*_):
+def _ndarray(*_: object) -> None:
     raise ValueError("it calls a type that is only ever named")
 
 
 class Dtype:
     """What a pickled numpy.dtype says: kind and size, then the byte order."""
 
-    def __init__(self, code, *_):
+    def __init__(self, code: object, *_: object) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
         if type(code) is not str or code not in _DTYPES:
             raise ValueError(f"an array has a data type that is not one of {' '.join(_DTYPES)}")
-        self.value = np.dtype(code)
+        self.value: np.dtype = np.dtype(code)
 
-    def complete(self, _, order, *__):
+    def complete(self, _: object, order: Any, *__: object) -> Dtype:
         """The data type in a byte order."""
         if order not in ("<", ">", "|", "="):
             raise ValueError("a data type has an unknown byte order")
@@ -62,17 +66,17 @@ class Dtype:
 class Array:
     """What a pickled numpy.ndarray is until its state is known; the array is then its `value`."""
 
-    def __init__(self, *_):
-        self.value = self
+    def __init__(self, *_: object) -> None:
+        self.value: Array | np.ndarray = self
 
-    def complete(self, _, shape, dtype, is_fortran, raw):
+    def complete(self, _: object, shape: object, dtype: object, is_fortran: object, raw: object) -> np.ndarray:
         """The array."""
         raw = raw.encode("latin1") if isinstance(raw, str) else raw  # text, if Python 2 wrote it
-        self.value = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
-        return self.value
+        self.value = array = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
+        return array
 
 
-def _from_buffer(raw, dtype, shape, order="C"):
+def _from_buffer(raw: object, dtype: object, shape: Any, order: Any = "C") -> np.ndarray:
     ints = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 8
     if not (isinstance(raw, bytes) and isinstance(dtype, Dtype) and ints and order in ("C", "F")):
         raise ValueError("an array is not made of shape, data type and bytes")
@@ -82,12 +86,14 @@ def _from_buffer(raw, dtype, shape, order="C"):
     return np.frombuffer(raw, kind).reshape(shape, order=order).astype(kind.newbyteorder("="), copy=False)
 
 
-BYTES = {
+StandIns = dict[tuple[str, str], Callable[..., Any]]  # (module, name) -> what is called in its place
+
+BYTES: StandIns = {
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _empty_bytes,
     ("__builtin__", "bytes"): _empty_bytes,
 }
-ARRAYS = {
+ARRAYS: StandIns = {
     **BYTES,
     ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): Dtype,

@@ -1,12 +1,16 @@
 """Top-k accuracy and mean loss over every sample."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from core.registry import Registry
 
-METRICS = Registry("metric")
+METRICS: Registry[type[TopK]] = Registry("metric")
 
 
 @METRICS.register("TOPK")
@@ -16,16 +20,16 @@ class TopK:
     Sums are exact (math.fsum), so that the result does not depend on batches or on who counted what.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget everything."""
-        self.losses = []
+        self.losses: list[float] = []
         self.hits = {1: 0, 5: 0}
 
-    def update(self, logits, labels):
-        """Add a batch: logits [B, num_classes] float, labels [B] int, both NumPy arrays."""
+    def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Add a batch: logits [B, num_classes] float, labels [B] int."""
         logits = np.asarray(logits, np.float64)
         target = logits[np.arange(len(labels)), labels]
         rank = (logits > target[:, None]).sum(axis=1)
@@ -37,21 +41,21 @@ class TopK:
         top = logits.max(axis=1)
         self.losses += (top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - target).tolist()
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """What was counted, as plain data."""
         return {"losses": self.losses, "hits": self.hits}
 
-    def merge(self, states):
+    def merge(self, states: Iterable[dict[str, Any]]) -> None:
         """Hold what the `state()` of several say together."""
         self.losses = [loss for state in states for loss in state["losses"]]
         self.hits = {k: sum(state["hits"][k] for state in states) for k in self.hits}
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Samples so far."""
         return len(self.losses)
 
-    def result(self):
+    def result(self) -> dict[str, float]:
         """{"TOP1_ACC", "TOP5_ACC", "loss", "count"}. Raises ValueError when there is no sample."""
         if not self.losses:
             raise ValueError("no sample was counted")

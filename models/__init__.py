@@ -3,24 +3,23 @@
 To add a model, put it into a folder of its own and add it to the imports below: importing it registers it.
 """
 
+from __future__ import annotations
+
+from core.config import Config, ModelSection
 from models import stnet  # noqa: F401  (registers STNET)
-from models.model import MODELS
+from models.model import MODELS, Model
 
 
-def get_model(name, config, mode="infer"):
+def get_model(name: str, config: Config, mode: str = "infer") -> Model:
     """The model called `name` (any case) for a configuration.
 
     Args:
         name: registered name; an unknown one raises UserError that lists the known.
-        config: core.config.Config.
         mode: "train", "valid", "test" or "infer".
-
-    Returns:
-        models.model.Model, whose `network` is a paddle.nn.Layer that returns logits.
     """
     return MODELS.get(name)(config, mode)
 
 
-def model_section(name):
+def model_section(name: str) -> type[ModelSection]:
     """The dataclass that checks the MODEL section of the model called `name`."""
     return MODELS.get(name).Section

@@ -1,24 +1,24 @@
 """Multiply-adds of a network, counted while it runs once."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from math import prod
 
 import paddle
 from paddle import nn
 
 
-def count_macs(network, shape):
+def count_macs(network: nn.Layer, shape: Sequence[int]) -> int:
     """Multiply-adds of convolutions and linear layers for one input, as papers count them.
 
     Args:
-        network: paddle.nn.Layer; a layer with a method `macs(input shape)` is asked instead of its sublayers.
+        network: a layer in it with a method `macs(input shape)` is asked instead of its sublayers.
         shape: of the input.
-
-    Returns:
-        int.
     """
     total = 0
 
-    def note(layer, inputs, output):
+    def note(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...], output: paddle.Tensor) -> None:
         nonlocal total
         if hasattr(layer, "macs"):
             total += layer.macs(inputs[0].shape)

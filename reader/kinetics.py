@@ -15,7 +15,7 @@ from reader.errors import ClipError
 from reader.isolate import IsolatedReader, ReaderDied
 from reader.transforms import to_super_images
 
-READERS = Registry("reader")
+READERS: Registry[type[Dataset]] = Registry("reader")
 logger = logging.getLogger("stnet")
 
 

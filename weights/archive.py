@@ -1,18 +1,23 @@
 """Archives unpacked with every path, and every size, checked."""
 
+from __future__ import annotations
+
 import gzip
+import io
 import os
 import tarfile
 import zlib
+from typing import IO, cast
 
 from core.errors import UserError
+from core.files import StrPath
 
 MAX_BYTES = 2 << 30
 MAX_FILES = 10_000
 _BLOCK = 1 << 16  # what is read at once; a PAX or GNU header is
 
 
-def unpack(archive, folder, max_bytes=MAX_BYTES):
+def unpack(archive: StrPath, folder: StrPath, max_bytes: int = MAX_BYTES) -> None:
     """Unpack a tar archive, plain or gzipped, into an existing folder.
 
     Raises:
@@ -25,7 +30,7 @@ def unpack(archive, folder, max_bytes=MAX_BYTES):
             stream = gzip.GzipFile(fileobj=file) if file.read(2) == b"\x1f\x8b" else file
             file.seek(0)
             bounded = _Bounded(stream, max_bytes, too_large)
-            with tarfile.TarFile(fileobj=bounded) as tar:
+            with tarfile.TarFile(fileobj=cast(IO[bytes], bounded)) as tar:
                 for count, member in enumerate(tar, start=1):
                     target = _target(member, folder, archive)
                     if count > MAX_FILES or not 0 <= member.size <= bounded.left:
@@ -42,11 +47,11 @@ def unpack(archive, folder, max_bytes=MAX_BYTES):
 class _Bounded:
     """A stream for tarfile, which reads a header, however long it claims to be, at once."""
 
-    def __init__(self, stream, max_bytes, too_large):
+    def __init__(self, stream: io.BufferedReader | gzip.GzipFile, max_bytes: int, too_large: str) -> None:
         self.stream, self.left, self.too_large = stream, max_bytes, too_large
         self.tell = stream.tell
 
-    def read(self, size):
+    def read(self, size: int) -> bytes:
         if not 0 <= size <= _BLOCK:
             raise tarfile.ReadError(f"a header of {size} bytes")
         data = self.stream.read(size)
@@ -55,7 +60,7 @@ class _Bounded:
             raise UserError(self.too_large)
         return data
 
-    def seek(self, place):
+    def seek(self, place: int) -> None:
         """Go on to a place, by reading."""
         if place < self.tell():
             raise tarfile.ReadError("it goes back")
@@ -63,7 +68,7 @@ class _Bounded:
             pass
 
 
-def _target(member, folder, archive):
+def _target(member: tarfile.TarInfo, folder: StrPath, archive: StrPath) -> str:
     parts = member.name.split("/")
     if not (member.isfile() or member.isdir()) or member.issparse():  # a sparse file unpacks to more than it holds
         raise UserError(
@@ -74,12 +79,12 @@ def _target(member, folder, archive):
     return os.path.join(folder, *parts)
 
 
-def _extract(tar, member, target):
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
     if member.isdir():
         os.makedirs(target, exist_ok=True)
         return
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with open(target, "xb") as out:
-        source = tar.extractfile(member)
+        source = cast(IO[bytes], tar.extractfile(member))  # None for folders alone
         while block := source.read(_BLOCK):
             out.write(block)

@@ -4,10 +4,13 @@ Environment: STNET_WEIGHTS_HOME (default ~/.paddle/weights), STNET_WEIGHTS_URL (
 STNET_DOWNLOAD_TIMEOUT (weights.transfer). The flags --weights_home and --weights_url set the first two.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 
 from filelock import FileLock
 
@@ -21,24 +24,24 @@ logger = logging.getLogger("stnet")
 BASE_URL = "https://paddlemodels.bj.bcebos.com/video_classification"
 
 
-def weights_home():
+def weights_home() -> str:
     """Folder of the cache."""
     return os.path.expanduser(os.environ.get("STNET_WEIGHTS_HOME") or os.path.join("~", ".paddle", "weights"))
 
 
-def base_url():
+def base_url() -> str:
     """Where files come from; "" when downloading is off."""
     url = os.environ.get("STNET_WEIGHTS_URL") or BASE_URL
     return "" if url.lower() in ("none", "offline") else url.rstrip("/")
 
 
-def released(name, advice="", check=read_weights):
+def released(name: str, advice: str = "", check: Callable[[str], object] = read_weights) -> str:
     """The path of a released file, downloaded if it is not in the cache.
 
     Args:
         name: "STNET_final.pdparams", or "ResNet50_pretrained" for a folder that is published as NAME.tar.gz.
         advice: how to go on without it, for messages.
-        check: function that takes the path of a fresh download and raises UserError unless it is usable.
+        check: takes the path of a fresh download and raises UserError unless it is usable.
 
     Raises:
         UserError: it cannot be had; says the URL, where to put the file by hand, and `advice`.
@@ -63,7 +66,7 @@ def released(name, advice="", check=read_weights):
     return path
 
 
-def _fetch(url, path, is_archive, check):
+def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], object]) -> None:
     """Download, check, put in place under a lock: file or folder first, its .sha256 before it becomes visible."""
     part = f"{path}.part"
     resumed = os.path.exists(part)
@@ -87,7 +90,7 @@ def _fetch(url, path, is_archive, check):
     logger.info("downloaded %s", path)
 
 
-def _install_archive(part, path, check):
+def _install_archive(part: str, path: str, check: Callable[[str], object]) -> None:
     with tempfile.TemporaryDirectory(prefix=".unpack.", dir=os.path.dirname(path)) as folder:
         unpack(part, folder)
         top = os.listdir(folder)
@@ -106,6 +109,6 @@ def _install_archive(part, path, check):
     os.replace(ready, path)
 
 
-def _write_record(path, contents):
+def _write_record(path: str, contents: Mapping[str, bytes]) -> None:
     with open(f"{path}.sha256", "w", encoding="utf-8") as file:
         file.write(record_lines(contents))

@@ -5,16 +5,19 @@
 - folder (1.5, ResNet50_pretrained): one stream per file, the file's name is the original name.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pickle
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.errors import UserError
-from core.files import read_regular
+from core.files import StrPath, read_regular
 from core.pickles import load_plain
 from weights.stream import HEADER, StreamError, read_tensor, tensor_bytes
 
@@ -27,15 +30,12 @@ _PADDLE_KEY = "StructuredToParameterName@@"
 class Weights(NamedTuple):
     """What a file holds."""
 
-    tensors: dict  # name -> float array, names as in the file; a combined file's are its positions, 0, 1, 2, ...
+    tensors: dict[Any, np.ndarray]  # floats, by name in the file; in a combined one by position, 0, 1, 2, ...
     format: str  # "combined", "pickle" or "folder"
 
 
-def read_weights(path):
+def read_weights(path: StrPath) -> Weights:
     """Read a file or folder of weights.
-
-    Returns:
-        Weights.
 
     Raises:
         UserError: naming the file, and where it can be told the tensor and the offset, for whatever is wrong:
@@ -44,22 +44,22 @@ def read_weights(path):
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        found = Weights(_read_folder(path), "folder")
+        weights = Weights(_read_folder(path), "folder")
     else:
         data = _read_file(path)
         verify(path, {"": data})
         if data[:1] == b"\x80":
-            found = Weights(_read_pickle(data, path), "pickle")
+            weights = Weights(_read_pickle(data, path), "pickle")
         elif data[: len(HEADER)] == HEADER:
-            found = Weights(_read_combined(data, path), "combined")
+            weights = Weights(_read_combined(data, path), "combined")
         else:
             raise UserError(f"weights {path}: {_unknown_format(data)}")
-    for name, tensor in found.tensors.items():
+    for name, tensor in weights.tensors.items():
         _refuse_values(path, name, tensor)
-    return found
+    return weights
 
 
-def _refuse_values(path, name, tensor):
+def _refuse_values(path: str, name: object, tensor: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         finite = np.isfinite(tensor.astype("float32", copy=False)).all()
     if not finite:
@@ -67,7 +67,7 @@ def _refuse_values(path, name, tensor):
         raise UserError(f"weights {path}: tensor {name} holds values {what}")
 
 
-def _read_file(path):
+def _read_file(path: str) -> bytes:
     try:
         return read_regular(path, MAX_BYTES)
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def _read_file(path):
         raise UserError(f"weights {path}: {error}") from None
 
 
-def _unknown_format(data):
+def _unknown_format(data: bytes) -> str:
     if not data:
         return "the file is empty"
     if data[:2] == b"PK":
@@ -91,24 +91,24 @@ def _unknown_format(data):
     return f"neither Paddle tensors nor a pickle (it starts with {data[:8]!r}, at offset 0)"
 
 
-def _read_combined(data, path):
-    tensors, offset = {}, 0
+def _read_combined(data: bytes, path: str) -> dict[int, np.ndarray]:
+    tensors: dict[int, np.ndarray] = {}
+    offset = 0
     while offset < len(data):
         if len(tensors) == _MAX_TENSORS:
             raise UserError(f"weights {path}: more than {_MAX_TENSORS} tensors, at offset {offset}")
-        tensors[len(tensors)] = _stream(data, offset, path, f"tensor {len(tensors)}")
-        offset = tensors[len(tensors) - 1][1]
-    return {name: array for name, (array, _) in tensors.items()}
+        tensors[len(tensors)], offset = _stream(data, offset, path, f"tensor {len(tensors)}")
+    return tensors
 
 
-def _stream(data, offset, path, what):
+def _stream(data: bytes, offset: int, path: str, what: str) -> tuple[np.ndarray, int]:
     try:
         return read_tensor(data, offset)
     except StreamError as error:
         raise UserError(f"weights {path}, {what}: {error}") from None
 
 
-def _read_folder(path):
+def _read_folder(path: str) -> dict[str, np.ndarray]:
     names = sorted(os.listdir(path))
     if len(names) > _MAX_TENSORS:
         raise UserError(f"weights {path}: a folder of {len(names)} files is no folder of weights")
@@ -133,11 +133,11 @@ def _read_folder(path):
     return tensors
 
 
-def _is_cut_header(content):
+def _is_cut_header(content: bytes) -> bool:
     return len(content) < len(HEADER) and HEADER.startswith(content)
 
 
-def _read_pickle(data, path):
+def _read_pickle(data: bytes, path: str) -> dict[str, np.ndarray]:
     try:
         value = load_plain(data)
     except ValueError as error:
@@ -162,12 +162,12 @@ def _read_pickle(data, path):
 # Recorded SHA-256 -----------------------------------------------------------------------------------------------
 
 
-def verify(path, contents):
+def verify(path: str, contents: Mapping[str, bytes]) -> set[str] | None:
     """Compare with PATH.sha256, where there is one (the form of sha256sum: `digest  name`, a line a file).
 
     Args:
         path: file or folder.
-        contents: relative name -> bytes; "" is the file itself.
+        contents: by relative name; "" is the file itself.
 
     Returns:
         the names that are recorded, or None if there is no record.
@@ -180,10 +180,10 @@ def verify(path, contents):
     if lines is None:
         return None
     whole = list(contents) == [""]
-    found = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    for digest, given in lines:
-        name = "" if whole else given
-        if found.get(name) != digest.lower():
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    for digest, recorded_name in lines:
+        name = "" if whole else recorded_name
+        if digests.get(name) != digest.lower():
             at = path if whole else os.path.join(path, name)
             raise UserError(
                 f"weights {at}: the content is not what {record} records; delete both to fetch them again, "
@@ -192,7 +192,7 @@ def verify(path, contents):
     return {name for _, name in lines}
 
 
-def _read_record(record):
+def _read_record(record: str) -> list[tuple[str, str]] | None:
     """(digest, name) of each line, or None if there is no such file."""
     try:
         text = read_regular(record, _MAX_RECORD).decode("utf-8")
@@ -200,25 +200,26 @@ def _read_record(record):
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{record} cannot be read: {error}") from None
-    lines = [re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line) for line in text.splitlines() if line.strip()]
-    if not lines or not all(lines):
+    lines = [line for line in text.splitlines() if line.strip()]
+    matches = [match for line in lines if (match := re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line))]
+    if not matches or len(matches) < len(lines):
         raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it; delete it, or mend it")
-    return [(line[1], line[2] or "") for line in lines]
+    return [(match[1], match[2] or "") for match in matches]
 
 
-def record_lines(contents):
-    """The text of a .sha256 record for relative name -> bytes."""
+def record_lines(contents: Mapping[str, bytes]) -> str:
+    """The text of a .sha256 record for contents by relative name."""
     return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items()))
 
 
 # Writing --------------------------------------------------------------------------------------------------------
 
 
-def combined_bytes(tensors):
+def combined_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Original name -> float32 array, as release 1.6 wrote it: sorted by name, nameless."""
     return b"".join(tensor_bytes(tensors[name]) for name in sorted(tensors))
 
 
-def pickle_bytes(tensors):
+def pickle_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Name -> float32 array, as releases 1.7 and 1.8 wrote it."""
     return pickle.dumps({name: np.ascontiguousarray(tensors[name], "float32") for name in sorted(tensors)}, protocol=2)

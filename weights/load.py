@@ -1,12 +1,20 @@
 """Weights into a network. Nothing loads by halves: every tensor is found with the right shape, or nothing is set."""
 
+from __future__ import annotations
+
 import logging
 import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.errors import UserError
-from weights.formats import read_weights
+from core.files import StrPath
+from weights.formats import Weights, read_weights
+
+if TYPE_CHECKING:
+    import paddle
 
 logger = logging.getLogger("stnet")
 
@@ -15,11 +23,10 @@ _BACKBONE = re.compile(r"(conv1|bn1|layer\d)\.|(res|bn)\d|(bn_)?conv1_")
 _OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}
 
 
-def load_weights(network, path, names):
+def load_weights(network: paddle.nn.Layer, path: StrPath, names: Mapping[str, str]) -> None:
     """Set every tensor of a network from a file of any format.
 
     Args:
-        network: paddle.nn.Layer.
         path: file or folder.
         names: original name -> structured name of the network's tensors.
 
@@ -31,7 +38,7 @@ def load_weights(network, path, names):
     _set(network, tensors)
 
 
-def load_for_finetuning(network, path, names, head="fc."):
+def load_for_finetuning(network: paddle.nn.Layer, path: StrPath, names: Mapping[str, str], head: str = "fc.") -> None:
     """As load_weights, but a head for another number of classes keeps its initial values, which the log says."""
     tensors = structured_tensors(read_weights(path), names, path)
     shapes = _shapes(network)
@@ -45,7 +52,7 @@ def load_for_finetuning(network, path, names, head="fc."):
     _set(network, tensors)
 
 
-def load_pretrained(network, path, names):
+def load_pretrained(network: paddle.nn.Layer, path: StrPath, names: Mapping[str, str]) -> None:
     """Start training from ImageNet's ResNet, or from StNet itself.
 
     From a ResNet come the convolutions and batch norms of the backbone; conv1 [64, 3, 7, 7] is inflated to the
@@ -71,7 +78,7 @@ def load_pretrained(network, path, names):
     logger.info("starting from the ResNet in %s: %d tensors of the backbone; all else is new", path, len(tensors))
 
 
-def inflate(weight, channels):
+def inflate(weight: np.ndarray, channels: int) -> np.ndarray:
     """conv1 of ImageNet [C, 3, h, w] for super-images [C, channels, h, w]: the mean colour, spread over the frames."""
     if weight.ndim != 4 or weight.shape[1] == channels:
         return weight
@@ -79,7 +86,7 @@ def inflate(weight, channels):
     return np.repeat(weight.mean(axis=1, keepdims=True) / seglen, channels, axis=1).astype(weight.dtype)
 
 
-def structured_tensors(weights, names, path):
+def structured_tensors(weights: Weights, names: Mapping[str, str], path: StrPath) -> dict[str, np.ndarray]:
     """Structured name -> array, whatever names the file uses; original names that no table knows stay as they are.
 
     Raises:
@@ -100,16 +107,16 @@ def structured_tensors(weights, names, path):
     return tensors
 
 
-def _paddle_name(name):
+def _paddle_name(name: str) -> str:
     start, _, last = name.rpartition(".")
     return f"{start}.{_OTHER_BN_NAMES[last]}" if last in _OTHER_BN_NAMES else name
 
 
-def _shapes(network):
+def _shapes(network: paddle.nn.Layer) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in network.state_dict().items()}
 
 
-def _differences(shapes, tensors):
+def _differences(shapes: Mapping[str, list[int]], tensors: Mapping[str, Any]) -> list[str]:
     """Messages: what is missing, unexpected, or of another shape."""
     missing = [name for name in shapes if name not in tensors]
     unexpected = [name for name in tensors if name not in shapes]
@@ -125,12 +132,12 @@ def _differences(shapes, tensors):
     ]
 
 
-def _refuse(path, problems):
+def _refuse(path: StrPath, problems: Sequence[str]) -> None:
     if problems:
         raise UserError(f"weights {path} do not fit the model: {'; '.join(problems)}")
 
 
-def _set(network, tensors):
+def _set(network: paddle.nn.Layer, tensors: Mapping[str, np.ndarray]) -> None:
     for name, value in network.state_dict().items():
         if name in tensors:
             value.set_value(np.ascontiguousarray(tensors[name]).astype(str(value.dtype).rsplit(".", 1)[-1]))

@@ -4,12 +4,14 @@ uint32 version = 0; uint64 LoD levels, each uint64 bytes and data; uint32 tensor
 int32 n; n bytes of protobuf TensorDesc (field 1: data type, field 2: dims); little-endian data
 """
 
+from __future__ import annotations
+
 import struct
 from math import prod
 
 import numpy as np
 
-_DTYPES = {4: np.dtype("<f2"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
+_DTYPES: dict[int, np.dtype] = {4: np.dtype("<f2"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
 _FLOAT32 = 5
 _MAX_LEVELS = 8
 _MAX_DESC = 256  # bytes; a TensorDesc of nine dims takes at most 102
@@ -20,11 +22,11 @@ class StreamError(ValueError):
     """Damaged data; says what was found, and at which offset."""
 
 
-def read_tensor(data, offset=0):
+def read_tensor(data: bytes | memoryview, offset: int = 0) -> tuple[np.ndarray, int]:
     """One tensor.
 
     Args:
-        data: bytes or memoryview of the whole file.
+        data: of the whole file.
         offset: where the tensor starts.
 
     Returns:
@@ -55,27 +57,29 @@ def read_tensor(data, offset=0):
     return np.frombuffer(raw, dtype).reshape(dims), offset
 
 
-def tensor_bytes(array):
+def tensor_bytes(array: np.ndarray) -> bytes:
     """One float32 tensor as Paddle writes it."""
     desc = b"\x08" + _varint(_FLOAT32) + b"".join(b"\x10" + _varint(n) for n in array.shape)
     head = HEADER + struct.pack("<Ii", 0, len(desc))
     return head + desc + np.ascontiguousarray(array, "<f4").tobytes()
 
 
-def _take(data, offset, size, what):
+def _take(data: memoryview, offset: int, size: int, what: str) -> tuple[memoryview, int]:
     if size > len(data) - offset:
         raise StreamError(f"{what} claims {size} bytes at offset {offset}, where {len(data) - offset} are left")
     return data[offset : offset + size], offset + size
 
 
-def _unpack(data, offset, form, what):
+def _unpack(data: memoryview, offset: int, form: str, what: str) -> tuple[int, int]:
     raw, offset = _take(data, offset, struct.calcsize(form), what)
     return struct.unpack(form, raw)[0], offset
 
 
-def _parse_desc(desc, offset):
+def _parse_desc(desc: bytes, offset: int) -> tuple[np.dtype, list[int]]:
     """(dtype, dims) of a TensorDesc."""
-    position, dtype, dims = 0, None, []
+    position = 0
+    dtype: np.dtype | None = None
+    dims: list[int] = []
     while position < len(desc):
         field, position = _read_varint(desc, position, offset)
         if field == 0x08:
@@ -101,7 +105,7 @@ def _parse_desc(desc, offset):
     return dtype, dims
 
 
-def _read_varint(data, position, offset):
+def _read_varint(data: bytes, position: int, offset: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 64, 7):
         if position >= len(data):
@@ -114,7 +118,7 @@ def _read_varint(data, position, offset):
     raise StreamError(f"a number does not end, at offset {offset + position}")
 
 
-def _varint(value):
+def _varint(value: int) -> bytes:
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -3,6 +3,8 @@
 Environment: STNET_DOWNLOAD_TIMEOUT (seconds without a byte, or at less than SLOWEST on average).
 """
 
+from __future__ import annotations
+
 import contextlib
 import http.client
 import json
@@ -14,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 from tqdm import tqdm
 
@@ -33,7 +36,7 @@ class DownloadError(UserError):
     """A file cannot be had from its server."""
 
 
-def download(url, part):
+def download(url: str, part: str) -> None:
     """Download into `part`, going on from what it already holds where the server vouches that it is the same file.
 
     Args:
@@ -67,13 +70,13 @@ def download(url, part):
     raise DownloadError(reason)
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answers {error.code} {error.reason}"
     return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def _failures_worth(error):
+def _failures_worth(error: Exception) -> int:
     """How many earlier failures an error stands for."""
     code = getattr(error, "code", None)
     if code is not None and code < 500 and code not in (416, 429):
@@ -87,14 +90,14 @@ class TooSlow(OSError):
     """Bytes come, but would take for ever."""
 
 
-def discard(part):
+def discard(part: str) -> None:
     """Remove a partial file."""
     for path in (part, f"{part}.json"):
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
 
 
-def _transfer(url, part):
+def _transfer(url: str, part: str) -> None:
     """One attempt; raises when fewer bytes come than the server announces."""
     have, known = _resumable(url, part)
     if have and have == known["total"]:
@@ -118,7 +121,7 @@ def _transfer(url, part):
         raise http.client.IncompleteRead(b"", total - done)
 
 
-def _receive(answer, part, have, total, timeout):
+def _receive(answer: http.client.HTTPResponse, part: str, have: int, total: int | None, timeout: float) -> int:
     """Write the body behind the first `have` bytes of the partial file; returns the size that it comes to."""
     began, before, done = time.monotonic(), have, have
     name, silent = os.path.basename(part).removesuffix(".part"), not sys.stderr.isatty()
@@ -141,7 +144,7 @@ def _receive(answer, part, have, total, timeout):
     return done
 
 
-def _resumable(url, part):
+def _resumable(url: str, part: str) -> tuple[int, dict[str, Any]]:
     """(bytes that are there of a file of known length, what was noted of it); (0, {}) if nothing vouches for them."""
     try:
         with open(f"{part}.json", encoding="utf-8") as file:
@@ -153,31 +156,32 @@ def _resumable(url, part):
     return 0, {}
 
 
-def _note(part, about):
+def _note(part: str, origin: dict[str, Any]) -> None:
     """Say in PART.json what is about to be received; what was there before is gone."""
     discard(part)
     with open(f"{part}.json", "w", encoding="utf-8") as file:
-        json.dump(about, file)
+        json.dump(origin, file)
 
 
-def _goes_on(answer, have, known):
+def _goes_on(answer: http.client.HTTPResponse, have: int, known: dict[str, Any]) -> bool:
     """Whether a partial answer is the rest of the very file whose first `have` bytes are there."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
-    if not have or not found or found.group(1) != str(have):
+    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
+    if not have or not span or span.group(1) != str(have):
         return False
-    return found.group(2) in ("*", str(known["total"])) and _validator(answer) == known["validator"]
+    return span.group(2) in ("*", str(known["total"])) and _validator(answer) == known["validator"]
 
 
-def _validator(answer):
+def _validator(answer: http.client.HTTPResponse) -> str | None:
     """What identifies the file's content for If-Range, or None."""
     tag, modified = answer.headers.get("ETag") or "", answer.headers.get("Last-Modified") or ""
-    found = tag if tag.startswith('"') else modified
-    return found if _VALIDATOR.fullmatch(found) else None
+    validator = tag if tag.startswith('"') else modified
+    return validator if _VALIDATOR.fullmatch(validator) else None
 
 
-def _number(text):
-    return int(text) if re.fullmatch(r"\d{1,18}", text or "") else None
+def _number(text: str | None) -> int | None:
+    digits = re.fullmatch(r"\d{1,18}", text or "")
+    return int(digits[0]) if digits else None
 
 
-def _size(path):
+def _size(path: str) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0

@@ -1,21 +1,23 @@
 """The residual networks that StNet is built on: plain data, for the network, the names and the checks alike."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 
 class Depth(NamedTuple):
     """One residual network."""
 
-    blocks: tuple  # residual blocks in each of the four stages
+    blocks: tuple[int, ...]  # residual blocks in each of the four stages
     bottleneck: bool  # bottleneck (three convolutions) or basic (two) blocks
 
     @property
-    def convs(self):
+    def convs(self) -> int:
         """Convolutions on the main path of a block."""
         return 3 if self.bottleneck else 2
 
     @property
-    def expansion(self):
+    def expansion(self) -> int:
         """Output channels of a block, in multiples of its width."""
         return 4 if self.bottleneck else 1
 

@@ -3,6 +3,8 @@
 Example: `res2a_branch2b_weights` <-> `layer1.0.conv2.weight`. For every depth, both ways.
 """
 
+from __future__ import annotations
+
 from models.stnet.depths import DEPTHS
 
 _CONV2D_BN = {"scale": "weight", "offset": "bias", "mean": "_mean", "variance": "_variance"}
@@ -10,17 +12,17 @@ _AUTO_BN = {"w_0": "weight", "b_0": "bias", "w_1": "_mean", "w_2": "_variance"}
 _AUTO_CONV = {"w_0": "weight", "b_0": "bias"}
 
 
-def original_to_structured(depth):
+def original_to_structured(depth: int) -> dict[str, str]:
     """Original name -> structured name of every parameter and moving statistic, for a ResNet depth."""
     return {**backbone_names(depth), **head_names(depth)}
 
 
-def structured_to_original(depth):
+def structured_to_original(depth: int) -> dict[str, str]:
     """The same table the other way round."""
     return {ours: theirs for theirs, ours in original_to_structured(depth).items()}
 
 
-def backbone_names(depth):
+def backbone_names(depth: int) -> dict[str, str]:
     """The part of the table that an ImageNet ResNet shares with StNet."""
     names = {"conv1_weights": "conv1.weight", **_bn("bn_conv1_{}", "bn1", _CONV2D_BN)}
     spec = DEPTHS[depth]
@@ -37,9 +39,9 @@ def backbone_names(depth):
     return names
 
 
-def head_names(depth):
+def head_names(depth: int) -> dict[str, str]:
     """The part of the table that is StNet's own: temporal blocks, Xception block, fc."""
-    names = {}
+    names: dict[str, str] = {}
     for i, number in enumerate(_temporal_bn_numbers(depth)):
         names.update(_bn(f"conv3d_{i}.{{}}", f"temporal{i + 1}.conv", _AUTO_CONV))
         names.update(_bn(f"batch_norm_{number}.{{}}", f"temporal{i + 1}.bn", _AUTO_BN))
@@ -51,17 +53,17 @@ def head_names(depth):
     return names
 
 
-def _bn(theirs, ours, suffixes):
+def _bn(theirs: str, ours: str, suffixes: dict[str, str]) -> dict[str, str]:
     return {theirs.format(suffix): f"{ours}.{name}" for suffix, name in suffixes.items()}
 
 
-def _block_name(depth, stage, block):
+def _block_name(depth: int, stage: int, block: int) -> str:
     if depth in (101, 152) and stage == 4:
         return "a" if block == 0 else f"b{block}"
     return chr(ord("a") + block)
 
 
-def _temporal_bn_numbers(depth):
+def _temporal_bn_numbers(depth: int) -> tuple[int, int]:
     """The numbers of the temporal batch norms: how many batch norms the original built before each."""
     spec = DEPTHS[depth]
     shortcut = [int(stage > 0 or spec.bottleneck) for stage in range(4)]

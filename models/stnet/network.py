@@ -5,17 +5,23 @@ after the second and third stage and a temporal Xception block at the end relate
 B is the batch, T the number of segments (seg_num), C the channels of a place in the network.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 from paddle.nn.initializer import KaimingUniform, Uniform
 
-from models.stnet.depths import DEPTHS, WIDTHS
+from models.stnet.depths import DEPTHS, WIDTHS, Depth
+
+Layout = Literal["NCHW", "NHWC"]
 
 
-def _kaiming():
+def _kaiming() -> paddle.ParamAttr:
     return paddle.ParamAttr(initializer=KaimingUniform())
 
 
@@ -25,7 +31,7 @@ class ResidualBlock(nn.Layer):
     Maps [N, in_channels, H, W] to [N, width * expansion, H / stride, W / stride] (or the same in "NHWC" layout).
     """
 
-    def __init__(self, in_channels, width, stride, depth, layout):
+    def __init__(self, in_channels: int, width: int, stride: int, depth: Depth, layout: Layout) -> None:
         super().__init__()
         out_channels = width * depth.expansion
         first_kernel, first_stride = (1, 1) if depth.bottleneck else (3, stride)
@@ -43,7 +49,7 @@ class ResidualBlock(nn.Layer):
                 _conv(in_channels, out_channels, 1, stride, layout), nn.BatchNorm2D(out_channels, data_format=layout)
             )
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
@@ -60,13 +66,13 @@ class TemporalBlock(nn.Layer):
     gives the same sums and is faster on the CPU.
     """
 
-    def __init__(self, channels, layout):
+    def __init__(self, channels: int, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
         self.conv = nn.Conv3D(channels, channels, (3, 1, 1), padding=(1, 0, 0), weight_attr=_kaiming())
         self.bn = nn.BatchNorm3D(channels, data_format="NDHWC" if layout == "NHWC" else "NCDHW")
 
-    def forward(self, x, seg_num):
+    def forward(self, x: paddle.Tensor, seg_num: int) -> paddle.Tensor:
         if self.layout == "NHWC":
             _, h, w, c = x.shape
             clip = x.reshape([-1, seg_num, h * w, c])  # [B*T, h, w, C] -> [B, T, h*w, C]
@@ -79,7 +85,7 @@ class TemporalBlock(nn.Layer):
         y = self.bn(F.relu(y).unsqueeze(-1)).squeeze(-1) + clip
         return y.transpose([0, 2, 1, 3]).reshape([-1, c, h, w])  # [B, C, T, h*w] -> [B*T, C, h, w]
 
-    def macs(self, shape):
+    def macs(self, shape: Sequence[int]) -> int:
         """Multiply-adds for an input of this shape (models.macs)."""
         return shape[0] * shape[2] * shape[3] * self.conv.weight.size
 
@@ -90,14 +96,14 @@ class TemporalXception(nn.Layer):
     Maps [B, channels, T, 1] to [B, channels / 2, T, 1].
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         out = channels // 2
 
-        def depthwise(c):
+        def depthwise(c: int) -> nn.Conv2D:
             return nn.Conv2D(c, c, (3, 1), padding=(1, 0), groups=c, weight_attr=_kaiming())
 
-        def pointwise(c):
+        def pointwise(c: int) -> nn.Conv2D:
             return nn.Conv2D(c, out, 1, weight_attr=_kaiming())
 
         self.bn = nn.BatchNorm2D(channels)
@@ -109,7 +115,7 @@ class TemporalXception(nn.Layer):
         self.dw = pointwise(channels)
         self.bn2 = nn.BatchNorm2D(out)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         z = self.bn(x)
         y = F.relu(self.bndw(self.att_2(self.att_conv(z))))
         y = self.att1_2(self.att1(y))
@@ -129,10 +135,11 @@ class StNet(nn.Layer):
     Forward: [B, T, 3 * seglen, H, W] float -> logits [B, num_classes]. T may differ from one call to the next.
     """
 
-    def __init__(self, depth=50, num_classes=400, seglen=5, channels_last=False):
+    def __init__(self, depth: int = 50, num_classes: int = 400, seglen: int = 5, channels_last: bool = False) -> None:
         super().__init__()
         self.seglen = seglen
-        self.layout = layout = "NHWC" if channels_last else "NCHW"
+        layout: Layout = "NHWC" if channels_last else "NCHW"
+        self.layout = layout
         self.conv1 = _conv(3 * seglen, 64, 7, 2, layout)
         self.bn1 = nn.BatchNorm2D(64, data_format=layout)
         spec = DEPTHS[depth]
@@ -151,7 +158,7 @@ class StNet(nn.Layer):
             in_channels // 2, num_classes, weight_attr=paddle.ParamAttr(initializer=Uniform(-bound, bound))
         )
 
-    def forward(self, clips):
+    def forward(self, clips: paddle.Tensor) -> paddle.Tensor:
         if paddle.in_dynamic_mode():
             self._check_input(clips)
         _, seg_num, channels, height, width = clips.shape
@@ -170,7 +177,7 @@ class StNet(nn.Layer):
         x = self.xception(x)  # [B, C/2, T, 1]
         return self.fc(x.max(axis=[2, 3]))  # [B, C/2] -> [B, num_classes]
 
-    def _check_input(self, clips):
+    def _check_input(self, clips: paddle.Tensor) -> None:
         shape = list(clips.shape)
         if len(shape) != 5 or shape[2] != 3 * self.seglen or 0 in shape:
             raise ValueError(
@@ -179,7 +186,7 @@ class StNet(nn.Layer):
             )
 
 
-def _conv(in_channels, out_channels, kernel, stride, layout):
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, layout: Layout) -> nn.Conv2D:
     return nn.Conv2D(
         in_channels, out_channels, kernel, stride, padding=kernel // 2, bias_attr=False, data_format=layout
     )

@@ -1,12 +1,16 @@
 """STNET for the model factory."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from core.config import ModelSection, key
 from core.errors import UserError
 from models.model import MODELS, Model
 from models.stnet.depths import DEPTHS
 from models.stnet.names import original_to_structured
+
+if TYPE_CHECKING:
+    from models.stnet.network import StNet
 
 
 @dataclass
@@ -27,28 +31,33 @@ class STNET(Model):
     released_for = {"num_layers": 50, "num_classes": 400}
     pretrained = {50: "ResNet50_pretrained"}
 
-    def build_network(self):
+    @property
+    def section(self) -> StNetSection:
+        """The MODEL section."""
+        return cast(StNetSection, self.config.MODEL)
+
+    def build_network(self) -> "StNet":
         """The network. `num_layers` outside the known depths raises UserError."""
         from models.stnet.network import StNet
 
-        model = self.config.MODEL
-        if model.num_layers not in DEPTHS:
+        section = self.section
+        if section.num_layers not in DEPTHS:
             known = ", ".join(map(str, DEPTHS))
-            raise UserError(f"MODEL.num_layers: expected one of {known}, found {model.num_layers}")
+            raise UserError(f"MODEL.num_layers: expected one of {known}, found {section.num_layers}")
         return StNet(
-            depth=model.num_layers,
-            num_classes=model.num_classes,
-            seglen=self.config.section(self.mode).seglen,
-            channels_last=model.channels_last,
+            depth=section.num_layers,
+            num_classes=section.num_classes,
+            seglen=cast(int, self.config.section(self.mode).seglen),  # filled in from MODEL
+            channels_last=section.channels_last,
         )
 
-    def original_names(self):
+    def original_names(self) -> dict[str, str]:
         """Original name -> structured name of every tensor of the network."""
-        return original_to_structured(self.config.MODEL.num_layers)
+        return original_to_structured(self.section.num_layers)
 
-    def pretrained_name(self):
+    def pretrained_name(self) -> str:
         """The released ImageNet weights for this depth. Raises UserError where there are none."""
-        depth = self.config.MODEL.num_layers
+        depth = self.section.num_layers
         if depth not in self.pretrained:
             known = ", ".join(map(str, self.pretrained))
             raise UserError(
