@@ -5,6 +5,9 @@ python predict.py --model_name=STNET --config=configs/stnet.yaml --weights=check
     --video_path=clip.mp4
 """
 
+from __future__ import annotations
+
+import argparse
 import logging
 import os
 import sys
@@ -14,7 +17,7 @@ from core import cli
 logger = logging.getLogger("stnet")
 
 
-def parse_args(argv):
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="results")
@@ -31,7 +34,7 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Configuration, device, data, model, loop, results."""
     args = parse_args(argv)
     from models import model_section  # late: --help is instant
