@@ -38,7 +38,6 @@ logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
 _PIXELS_AT_ONCE = 25 * 256 * 256  # what fills the processor; one clip of the test setting
 
-
 Run = Callable[[np.ndarray], np.ndarray]  # clips in, logits or probabilities out
 Clips = Union[np.ndarray, paddle.Tensor]
 Loaded = tuple[Run, tuple[str, str], str]  # the function, the names of its input and output, the engine's name
