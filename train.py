@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core import cli
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from engine.trainer import Trainer
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="checkpoints")
@@ -64,7 +65,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, folder, data and model, loop, in that order."""
     args = parse_args(argv)
     overrides = []

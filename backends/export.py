@@ -7,7 +7,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 import paddle
@@ -76,7 +76,8 @@ def exportable_network(model: Model) -> nn.Layer:
     if not getattr(model.config.MODEL, "channels_last", False):
         return model.network
     config = copy.deepcopy(model.config)
-    config.MODEL.channels_last = False
+    settings: Any = config.MODEL  # channels_last is a key of StNet's own section
+    settings.channels_last = False
     plain = type(model)(config, model.mode).network
     plain.set_state_dict(model.network.state_dict())
     return plain

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from core import cli
 from tools.dataset import check, folder, hmdb51, kinetics, pack, show, ucf101
@@ -15,7 +16,7 @@ from tools.dataset import check, folder, hmdb51, kinetics, pack, show, ucf101
 COMMANDS = (kinetics, ucf101, hmdb51, folder, check, pack, show)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
