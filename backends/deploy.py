@@ -79,9 +79,9 @@ def deploy(
             deviation = largest_deviation(run, layer, section)
         if not deviation <= TOLERANCE:
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
-        text = description(model, section, labels, files, names)
+        facts = description(model, section, labels, files, names)
         with open(f"{unfinished}/{FILE}", "w", encoding="utf-8") as target:
-            yaml.safe_dump(text, target, allow_unicode=True, sort_keys=False)
+            yaml.safe_dump(facts, target, allow_unicode=True, sort_keys=False)
         put_in_place(unfinished, folder, [*files, FILE])
     return deviation, [*files, FILE]
 
