@@ -5,15 +5,19 @@ python inference_model.py --model_name=STNET --config=configs/stnet.yaml \
     --weights=checkpoints/STNET_final.pdparams --save_dir=inference_model
 """
 
+from __future__ import annotations
+
+import argparse
 import logging
 import sys
+from collections.abc import Sequence
 
 from core import cli
 
 logger = logging.getLogger("stnet")
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
@@ -29,7 +33,7 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, model, export."""
     args = parse_args(argv)
     from models import model_section  # late: --help is instant

@@ -5,16 +5,20 @@ python predict.py --model_name=STNET --config=configs/stnet.yaml --weights=check
     --video_path=clip.mp4
 """
 
+from __future__ import annotations
+
+import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 from core import cli
 
 logger = logging.getLogger("stnet")
 
 
-def parse_args(argv):
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="results")
@@ -31,7 +35,7 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, data, model, loop, results."""
     args = parse_args(argv)
     from models import model_section  # late: --help is instant

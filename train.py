@@ -6,14 +6,23 @@ python train.py --config=configs/stnet.yaml --resume=auto
 python train.py --config=configs/stnet.yaml -o TRAIN.filelist=my/train.list -o TRAIN.learning_rate=0.001
 """
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from core import cli
 
+if TYPE_CHECKING:
+    from core.config import Config
+    from engine.trainer import Trainer
 
-def parse_args(argv):
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags, with the original's names and meanings."""
     parser = cli.parser(__doc__)
     cli.add_run_flags(parser, save_dir="checkpoints")
@@ -56,7 +65,7 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, folder, data and model, loop, in that order."""
     args = parse_args(argv)
     overrides = []
@@ -81,7 +90,7 @@ def main(argv=None):
         prepare_folder(args.save_dir)
     with contextlib.ExitStack() as run:
 
-        def take_folder():
+        def take_folder() -> str:
             if not args.dry_run:
                 run.enter_context(claimed(args.save_dir))
                 checkpoint.finish_all(args.save_dir, name)
@@ -108,8 +117,8 @@ def main(argv=None):
         print(f"last validation: {format_scores(scores)}", flush=True)
 
 
-def make_trainer(args, config):
-    """The engine.trainer.Trainer of the flags and the configuration: data, model, seed."""
+def make_trainer(args: argparse.Namespace, config: Config) -> Trainer:
+    """The trainer of the flags and the configuration: data, model, seed."""
     from backends.normalizer import Normalizer
     from core import parallel, runtime
     from engine.labels import labels_for_training

@@ -1,5 +1,7 @@
 """Exports that are kept, so that they are made once."""
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import functools
@@ -12,6 +14,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import paddle
@@ -27,20 +30,21 @@ _FORMAT = 3  # raised when the same network is exported in another way
 _RECORD = "sha256.json"  # in each export; written last: what has none is not whole
 
 
-def cached_export(network, about, write):
+def cached_export(network: paddle.nn.Layer, dependencies: list, write: Callable[[str], None]) -> str:
     """The folder of an export, made by `write(folder)` if there is none yet, or if a file of it has changed since.
 
-    It lies in `exports` of the weights' cache (~/.paddle/weights), under a name made of the weights, of `about`, of
-    Paddle's version and of the processor. Several processes may ask at once. The most recently used few are kept.
+    It lies in `exports` of the weights' cache (~/.paddle/weights), under a name made of the weights, of
+    `dependencies`, of Paddle's version and of the processor. Several processes may ask at once. The most recently used
+    few are kept.
     Where others than the user may write into `exports`, a folder is used that ends with the process.
 
     Args:
-        network: paddle.nn.Layer.
-        about: plain data, whatever else the export depends on.
+        network: whose weights the export holds.
+        dependencies: plain data, whatever else the export depends on.
         write: writes the files into a folder; what it raises is passed on, and nothing is kept.
     """
     root = _root()
-    folder = os.path.join(root, _name(network, about))
+    folder = os.path.join(root, _name(network, dependencies))
     with _alone_in(root):
         if os.path.exists(folder) and not _is_whole(folder):
             logger.warning("the export in %s is damaged, or half made; making it again", folder)
@@ -53,30 +57,30 @@ def cached_export(network, about, write):
     return folder
 
 
-def _root():
+def _root() -> str:
     """The folder of exports, which nobody but the user may write."""
     root = os.path.join(weights_home(), "exports")
     os.makedirs(root, 0o700, exist_ok=True)
-    about = os.stat(root)
-    if {about.st_uid, os.lstat(root).st_uid} == {os.geteuid()} and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    status = os.stat(root)
+    if {status.st_uid, os.lstat(root).st_uid} == {os.geteuid()} and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return root
     logger.warning(
         "others may write into %s (owner %d, mode %o): not used, the export ends with this process; "
         "chmod it to 700 if it is yours and you trust what it holds, or set --weights_home",
-        root, about.st_uid, stat.S_IMODE(about.st_mode),
+        root, status.st_uid, stat.S_IMODE(status.st_mode),
     )  # fmt: skip
     return _folder_of_this_process()
 
 
 @functools.cache
-def _folder_of_this_process():
+def _folder_of_this_process() -> str:
     folder = tempfile.mkdtemp(prefix="stnet-exports-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 @contextlib.contextmanager
-def _alone_in(root):
+def _alone_in(root: str) -> Iterator[None]:
     """Whoever is in here knows that no other process makes, checks or removes exports."""
     lock = FileLock(os.path.join(root, ".lock"))
     try:
@@ -90,9 +94,9 @@ def _alone_in(root):
         lock.release()
 
 
-def _name(network, about):
-    made_for = [_FORMAT, paddle.__version__, runtime.processor()]
-    digest = hashlib.sha256(json.dumps([about, made_for]).encode())
+def _name(network: paddle.nn.Layer, dependencies: list) -> str:
+    platform = [_FORMAT, paddle.__version__, runtime.processor()]
+    digest = hashlib.sha256(json.dumps([dependencies, platform]).encode())
     for name, value in sorted(network.state_dict().items()):
         array = np.ascontiguousarray(value.numpy())
         digest.update(f"{name}{array.shape}{array.dtype}".encode())
@@ -100,7 +104,7 @@ def _name(network, about):
     return digest.hexdigest()[:32]
 
 
-def _make(folder, write):
+def _make(folder: str, write: Callable[[str], None]) -> None:
     os.mkdir(folder, 0o700)
     try:
         write(folder)
@@ -112,44 +116,43 @@ def _make(folder, write):
         raise
 
 
-def _is_whole(folder):
+def _is_whole(folder: str) -> bool:
     """Whether an export is a folder of its own with the files that were made for its name."""
     try:
-        return not os.path.islink(folder) and json.loads(
-            read_regular(os.path.join(folder, _RECORD), 1 << 20)
-        ) == _record(folder)
+        known = json.loads(read_regular(os.path.join(folder, _RECORD), 1 << 20))
+        return not os.path.islink(folder) and known == _record(folder)
     except (OSError, ValueError, RecursionError):
         return False
 
 
-def _record(folder):
+def _record(folder: str) -> dict[str, object]:
     """What the record of an export holds: its name, and digests of its files. Raises ValueError for what is no file."""
     return {"export": os.path.basename(folder), "sha256": _digests(folder)}
 
 
-def _digests(folder):
+def _digests(folder: str) -> dict[str, str]:
     """SHA-256 of each file but the record. Raises ValueError for what is no file."""
-    found = {}
+    digests = {}
     for parent, _, names in os.walk(folder):
         for path in (os.path.join(parent, name) for name in names):
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 raise ValueError(path)
             if path != os.path.join(folder, _RECORD):
-                found[os.path.relpath(path, folder)] = sha256_of(path)
-    return found
+                digests[os.path.relpath(path, folder)] = sha256_of(path)
+    return digests
 
 
-def _mark_as_newest(folder, root):
+def _mark_as_newest(folder: str, root: str) -> None:
     """By its time of change, whatever the clock says: it may have been set back."""
     latest = max(os.path.getmtime(path) for path in _exports(root))
     os.utime(folder, (max(time.time(), latest + 1),) * 2)
 
 
-def _exports(root):
+def _exports(root: str) -> list[str]:
     return [os.path.join(root, name) for name in os.listdir(root) if re.fullmatch(r"[0-9a-f]{32}|tmp-\w+", name)]
 
 
-def _forget_old(root):
+def _forget_old(root: str) -> None:
     """Remove all but the most recently used exports, and what killed processes left."""
     whole = [path for path in _exports(root) if os.path.exists(os.path.join(path, _RECORD))]
     kept = sorted(whole, key=os.path.getmtime)[-_KEPT:]
@@ -157,7 +160,7 @@ def _forget_old(root):
         _remove(path)
 
 
-def _remove(path):
+def _remove(path: str) -> None:
     if os.path.islink(path):
         os.unlink(path)
     shutil.rmtree(path, ignore_errors=True)

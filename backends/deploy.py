@@ -1,22 +1,30 @@
 """What a server gets: the exported model and deploy.yaml, which says all that is needed to use it."""
 
+from __future__ import annotations
+
 import errno
 import logging
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
 import yaml
 
-from backends.engines import load_inference, load_onnxruntime
-from backends.export import Classifier, exportable_network, write_onnx, write_program
+from backends.engines import Run, load_inference, load_onnxruntime
+from backends.export import Classifier, Shape, clip_sizes, exportable_network, write_onnx, write_program
 from core.atomic import exchange, prepare_folder, sync_folder, writing
 from core.errors import UserError
 from core.schema import SCHEMA
 from core.signals import Process
+
+if TYPE_CHECKING:
+    from core.config import ReaderSection
+    from models.model import Model
 
 logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the probabilities
@@ -24,7 +32,9 @@ FILE = "deploy.yaml"
 _EXPORTING = ".exporting-"
 
 
-def deploy(model, section, labels, folder, file_format):
+def deploy(
+    model: Model, section: ReaderSection, labels: Sequence[str], folder: str, file_format: str
+) -> tuple[float, list[str]]:
     """Write NAME.pdmodel and NAME.pdiparams, or NAME.onnx, and deploy.yaml into a folder.
 
     The model takes any number of clips and of segments. It is compared with the network, at two shapes, before
@@ -32,8 +42,8 @@ def deploy(model, section, labels, folder, file_format):
     all of the new one. Other files in the folder stay.
 
     Args:
-        model: models.model.Model in evaluation mode.
-        section: core.config.ReaderSection; its sampling and sizes go into deploy.yaml.
+        model: in evaluation mode.
+        section: its sampling and sizes go into deploy.yaml.
         labels: class names.
         folder: made if missing.
         file_format: "paddle" or "onnx".
@@ -48,17 +58,18 @@ def deploy(model, section, labels, folder, file_format):
     folder = os.path.realpath(folder)
     prepare_folder(folder)
     _remove_leftovers(folder)
-    with tempfile.TemporaryDirectory(prefix=_temporary(), dir=folder) as made:
+    with tempfile.TemporaryDirectory(prefix=_temporary(), dir=folder) as unfinished:
         layer = Classifier(exportable_network(model))
-        shape = [None, None, 3 * section.seglen, section.target_size, section.target_size]
+        _, seglen, size = clip_sizes(section)
+        shape: Shape = [None, None, 3 * seglen, size, size]
         if file_format == "onnx":
-            write_onnx(layer, f"{made}/{name}.onnx", shape)
+            write_onnx(layer, f"{unfinished}/{name}.onnx", shape)
         else:
-            write_program(layer, f"{made}/{name}", shape)
-        files = sorted(file for file in os.listdir(made) if not file.endswith(".info"))
+            write_program(layer, f"{unfinished}/{name}", shape)
+        files = sorted(file for file in os.listdir(unfinished) if not file.endswith(".info"))
         with tempfile.TemporaryDirectory() as elsewhere:
             for file in files:  # what an engine compiles beside the files is not to be shipped
-                os.symlink(os.path.join(made, file), os.path.join(elsewhere, file))
+                os.symlink(os.path.join(unfinished, file), os.path.join(elsewhere, file))
             load = load_onnxruntime if file_format == "onnx" else load_inference
             try:
                 run, names, _ = load(f"{elsewhere}/{name}")
@@ -68,20 +79,21 @@ def deploy(model, section, labels, folder, file_format):
             deviation = largest_deviation(run, layer, section)
         if not deviation <= TOLERANCE:
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
-        with open(f"{made}/{FILE}", "w", encoding="utf-8") as file:
-            yaml.safe_dump(description(model, section, labels, files, names), file, allow_unicode=True, sort_keys=False)
-        put_in_place(made, folder, [*files, FILE])
+        facts = description(model, section, labels, files, names)
+        with open(f"{unfinished}/{FILE}", "w", encoding="utf-8") as target:
+            yaml.safe_dump(facts, target, allow_unicode=True, sort_keys=False)
+        put_in_place(unfinished, folder, [*files, FILE])
     return deviation, [*files, FILE]
 
 
-def put_in_place(made, folder, names):
-    """Move an export from the folder `made`, inside of `folder`, into that one. Raises UserError.
+def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
+    """Move an export from the folder `unfinished`, inside of `folder`, into that one. Raises UserError.
 
     deploy.yaml comes last, so that a folder which holds one holds an export. To replace an export, a second folder is
     filled with the new one and with links to what else lies in the first, and the two swap names.
     """
     if not os.path.exists(f"{folder}/{FILE}"):
-        _move(made, folder, names)
+        _move(unfinished, folder, names)
         return
     try:
         if os.path.realpath(os.getcwd()) == folder:
@@ -90,7 +102,7 @@ def put_in_place(made, folder, names):
         try:
             replaced = shutil.ignore_patterns(*names, *_model_files(folder), f"{_EXPORTING}*")
             shutil.copytree(folder, second, symlinks=True, ignore=replaced, copy_function=os.link, dirs_exist_ok=True)
-            _move(made, second, names)
+            _move(unfinished, second, names)
             exchange(folder, second)
             sync_folder(os.path.dirname(folder))
         finally:
@@ -103,7 +115,7 @@ def put_in_place(made, folder, names):
         ) from None
 
 
-def _model_files(folder):
+def _model_files(folder: str) -> list[str]:
     """Names of the model's files in a folder, by its deploy.yaml: they go when another export takes its place."""
     try:
         with open(f"{folder}/{FILE}", encoding="utf-8") as file:
@@ -112,20 +124,20 @@ def _model_files(folder):
         return []
 
 
-def _move(made, folder, names):
+def _move(source: str, folder: str, names: Sequence[str]) -> None:
     with writing(folder):
         for name in names:
-            with open(f"{made}/{name}", "rb+") as file:
+            with open(f"{source}/{name}", "rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(f"{made}/{name}", f"{folder}/{name}")
+            os.replace(f"{source}/{name}", f"{folder}/{name}")
         sync_folder(folder)
 
 
-def _temporary():
+def _temporary() -> str:
     return f"{_EXPORTING}{os.getpid()}-"
 
 
-def _remove_leftovers(folder):
+def _remove_leftovers(folder: str) -> None:
     """Delete what killed exports left in a folder and beside it."""
     beside = re.compile(rf"\.{re.escape(os.path.basename(folder))}{re.escape(_EXPORTING)}(\d+)-.*")
     inside = re.compile(rf"{re.escape(_EXPORTING)}(\d+)-.*")
@@ -135,25 +147,28 @@ def _remove_leftovers(folder):
                 shutil.rmtree(os.path.join(place, match[0]), ignore_errors=True)
 
 
-def largest_deviation(run, layer, section):
+def largest_deviation(run: Run, layer: Classifier, section: ReaderSection) -> float:
     """Between the probabilities of an export and of the network, on random clips of two shapes."""
-    found = 0.0
-    size, random = section.target_size, np.random.RandomState(0)
-    for batch, seg_num in ((1, section.seg_num), (2, 3)):
-        clips = random.standard_normal((batch, seg_num, 3 * section.seglen, size, size)).astype("float32")
+    deviation = 0.0
+    section_seg_num, seglen, size = clip_sizes(section)
+    random = np.random.RandomState(0)
+    for batch, seg_num in ((1, section_seg_num), (2, 3)):
+        clips = random.standard_normal((batch, seg_num, 3 * seglen, size, size)).astype("float32")
         with paddle.no_grad():
             expected = layer(paddle.to_tensor(clips)).numpy()
         answer = run(clips)
         if answer.shape != expected.shape:
             raise UserError(f"the exported model answers {clips.shape} with shape {answer.shape}: nothing was written")
-        found = max(found, float(np.abs(answer - expected).max()))
-    return found
+        deviation = max(deviation, float(np.abs(answer - expected).max()))
+    return deviation
 
 
-def description(model, section, labels, files, names):
+def description(
+    model: Model, section: ReaderSection, labels: Sequence[str], files: list[str], names: tuple[str, str]
+) -> dict[str, Any]:
     """deploy.yaml as plain data. `names`: those of the model's input and output."""
-    settings = model.config.MODEL
-    channels, size = 3 * section.seglen, section.target_size
+    settings: Any = model.config.MODEL  # num_layers is a key of StNet's own section
+    seg_num, seglen, size = clip_sizes(section)
     return {
         "schema": SCHEMA,
         "model": {
@@ -166,7 +181,7 @@ def description(model, section, labels, files, names):
         "input": {
             "name": names[0],
             "dtype": "float32",
-            "shape": ["batch", "seg_num", channels, size, size],
+            "shape": ["batch", "seg_num", 3 * seglen, size, size],
             "meaning": "segments of seglen RGB frames stacked on the channel axis (R, G, B of the first frame, "
             "R, G, B of the second, ...); batch and seg_num may be any number",
         },
@@ -177,8 +192,8 @@ def description(model, section, labels, files, names):
             "meaning": "probability of each class, in the order of labels",
         },
         "sampling": {
-            "seg_num": section.seg_num,
-            "seglen": section.seglen,
+            "seg_num": seg_num,
+            "seglen": seglen,
             "format": settings.format,
             "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + (average - 1) // 2 "
             "(mp4) or i * average + (average - seglen) // 2 (pkl), at i * average if average < seglen, at i if "

@@ -1,9 +1,13 @@
 """The network as a static program: for paddle.inference, for ONNX, for a server."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import os
 import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 import paddle
@@ -12,7 +16,12 @@ from paddle.nn import functional as F
 
 from core.errors import UserError
 
+if TYPE_CHECKING:
+    from core.config import ReaderSection
+    from models.model import Model
+
 OPSET = 16  # of ONNX files
+Shape = Sequence[Optional[int]]  # of clips; None where any size may come
 
 
 class Classifier(nn.Layer):
@@ -20,11 +29,11 @@ class Classifier(nn.Layer):
 
     input_dtype = "float32"
 
-    def __init__(self, network):
+    def __init__(self, network: nn.Layer) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, clips):
+    def forward(self, clips: paddle.Tensor) -> paddle.Tensor:
         """The softmax of the network's logits."""
         return F.softmax(self.network(clips))
 
@@ -33,14 +42,14 @@ class Scorer(nn.Layer):
     """The reader's uint8 clips [B, T, 3 * seglen, H, W] -> logits [B, num_classes].
 
     Args:
-        network: models' network.
+        network: returns logits.
         mean, std: of R, G, B, as in the configuration.
         seglen: frames in a super-image.
     """
 
     input_dtype = "uint8"
 
-    def __init__(self, network, mean, std, seglen):
+    def __init__(self, network: nn.Layer, mean: Sequence[float], std: Sequence[float], seglen: int) -> None:
         super().__init__()
         self.network = network
         scale = 1 / (255 * np.tile(np.asarray(std, np.float64), seglen))
@@ -48,29 +57,39 @@ class Scorer(nn.Layer):
         for name, values in (("scale", scale), ("shift", shift)):
             self.register_buffer(name, paddle.to_tensor(values.astype("float32").reshape(1, 1, -1, 1, 1)))
 
-    def forward(self, clips):
+    def forward(self, clips: paddle.Tensor) -> paddle.Tensor:
         """Logits of the normalised clips."""
         return self.network(clips.astype("float32") * self.scale + self.shift)
 
 
-def exportable_network(model):
+Exportable = Union[Classifier, Scorer]
+
+
+def clip_sizes(section: ReaderSection) -> tuple[int, int, int]:
+    """(seg_num, seglen, target_size) of a section as core.config.Config.section gives it, the first two filled in."""
+    assert section.seg_num is not None and section.seglen is not None
+    return section.seg_num, section.seglen, section.target_size
+
+
+def exportable_network(model: Model) -> nn.Layer:
     """The network of a model, in the channels-first layout that every backend takes."""
     if not getattr(model.config.MODEL, "channels_last", False):
         return model.network
     config = copy.deepcopy(model.config)
-    config.MODEL.channels_last = False
+    settings: Any = config.MODEL  # channels_last is a key of StNet's own section
+    settings.channels_last = False
     plain = type(model)(config, model.mode).network
     plain.set_state_dict(model.network.state_dict())
     return plain
 
 
-def write_program(layer, prefix, shape):
+def write_program(layer: Exportable, prefix: str, shape: Shape) -> None:
     """Write PREFIX.pdmodel and PREFIX.pdiparams (or PREFIX.json, should Paddle no longer write the former).
 
     Args:
-        layer: Classifier or Scorer.
+        layer: what to export, put into evaluation mode.
         prefix: path without suffix, in an existing folder.
-        shape: of the clips; None where any size may come.
+        shape: of the clips.
 
     Raises:
         UserError: the files cannot be written.
@@ -79,13 +98,13 @@ def write_program(layer, prefix, shape):
         _save(layer, prefix, shape)
 
 
-def program_files(prefix):
+def program_files(prefix: str) -> tuple[str, str]:
     """(program file, parameter file) of an exported program."""
     program = next(path for path in (f"{prefix}.pdmodel", f"{prefix}.json") if os.path.exists(path))
     return program, f"{prefix}.pdiparams"
 
 
-def write_onnx(layer, path, shape):
+def write_onnx(layer: Exportable, path: str, shape: Shape) -> None:
     """Write an ONNX file; arguments as write_program.
 
     Raises:
@@ -106,7 +125,7 @@ def write_onnx(layer, path, shape):
         raise UserError(f"paddle2onnx has not written {path}")
 
 
-def _save(layer, prefix, shape):
+def _save(layer: Exportable, prefix: str, shape: Shape) -> None:
     layer.eval()
     spec = [paddle.static.InputSpec(shape, layer.input_dtype, "clips")]
     try:
@@ -115,7 +134,7 @@ def _save(layer, prefix, shape):
         raise UserError(f"cannot write {prefix}: {error.strerror or error}") from None
 
 
-def _program_format():
+def _program_format() -> contextlib.AbstractContextManager[None]:
     """Paddle 3 writes the format of Paddle 2 too, which its OpenVINO engine and most servers want."""
     try:
         from paddle.pir_utils import OldIrGuard

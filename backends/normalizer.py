@@ -1,5 +1,9 @@
 """uint8 clips to what the network takes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import paddle
 
 
@@ -13,13 +17,13 @@ class Normalizer:
     In float32 the result has the very bits of the original's NumPy arithmetic.
     """
 
-    def __init__(self, mean, std, dtype="float32"):
+    def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: str = "float32") -> None:
         self.dtype = dtype
         self.white = paddle.to_tensor(255.0, dtype)  # a tensor: Paddle 2.6 multiplies by 1/255 for a number
         self.mean = paddle.to_tensor(mean, dtype).reshape([1, 1, 1, 3, 1, 1])
         self.std = paddle.to_tensor(std, dtype).reshape([1, 1, 1, 3, 1, 1])
 
-    def __call__(self, clips):
+    def __call__(self, clips: paddle.Tensor) -> paddle.Tensor:
         """uint8 [B, seg_num, 3 * seglen, H, W] -> `dtype`, same shape."""
         b, t, c, h, w = clips.shape
         x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype)  # from here on in place: it is large

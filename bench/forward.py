@@ -134,7 +134,7 @@ def ours(folder, layers, threads, engine):
             model = networks.load_model(layers, *case, weights=_path(folder, "weights"))
             made[case] = make_engine(engine, model, model.config.section("infer")), networks.clips(1, *case)
         compute, clips = made[case]
-        return compute.about, compute(clips)
+        return compute.name, compute(clips)
 
     return Work(run, lambda found: {"engine": found[0], "logits": found[1][0].tolist()})
 

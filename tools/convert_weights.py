@@ -6,9 +6,12 @@ Formats: combined (release 1.6), pickle (1.7, 1.8) and folder (one file a tensor
 structured (this project's names, as paddle.save writes). The input may have any of them.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 from core import cli
 from core.atomic import write_atomically
@@ -22,7 +25,7 @@ from weights.stream import tensor_bytes
 FORMATS = ("combined", "pickle", "folder", "structured")
 
 
-def convert(source, target, form, depth):
+def convert(source: str, target: str, form: str, depth: int) -> None:
     """Read weights of any format and write them as `form`.
 
     Raises:
@@ -44,15 +47,15 @@ def convert(source, target, form, depth):
         _write(target, data(tensors if form == "structured" else original))
 
 
-def _write(path, data):
-    def write(temporary):
+def _write(path: str, data: bytes) -> None:
+    def write(temporary: str) -> None:
         with open(temporary, "wb") as file:
             file.write(data)
 
     write_atomically(path, write)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")

@@ -7,11 +7,14 @@ shrinking. The two classes of a pair are the same clip forwards and
 backwards, so that no single frame tells them apart.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
 import random
 import sys
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -24,12 +27,12 @@ FRAMES = 24
 RATE = 12  # frames a second
 
 
-def draw_clip(name, rng):
+def draw_clip(name: str, rng: random.Random) -> np.ndarray:
     """Frames of one clip.
 
     Args:
         name: one of CLASSES.
-        rng: random.Random; the same state gives the same clip for both classes of a pair, one reversed.
+        rng: the same state gives the same clip for both classes of a pair, one reversed.
 
     Returns:
         uint8 [FRAMES, SIZE, SIZE, 3], BGR.
@@ -54,13 +57,13 @@ def draw_clip(name, rng):
     return frames[::-1] if backwards else frames
 
 
-def _ground(rng):
+def _ground(rng: random.Random) -> np.ndarray:
     """A dark, smooth random texture, float [SIZE, SIZE, 3]."""
     noise = np.random.RandomState(rng.randrange(2**31)).uniform(0, 110, (6, 6, 3))
     return cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
 
 
-def _shape_mask(centre, radius, angle, corners):
+def _shape_mask(centre: tuple[float, float], radius: float, angle: float, corners: int) -> np.ndarray:
     """Antialiased bar (2), triangle (3) or star (4), in [0, 1]; what leaves on one side enters on the other."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     shift = 4  # fractional bits of the coordinates
@@ -72,7 +75,7 @@ def _shape_mask(centre, radius, angle, corners):
     return mask / 255.0
 
 
-def _outline(corners):
+def _outline(corners: int) -> np.ndarray:
     """Corner points of a shape without rotational symmetry, within the unit circle."""
     if corners == 2:
         return np.array([[-1, -0.35], [1, -0.2], [1, 0.2], [-1, 0.35]])
@@ -81,11 +84,11 @@ def _outline(corners):
     return np.array([[1, 0], [0.2, 0.25], [-0.2, 0.9], [-0.9, 0], [-0.2, -0.6], [0.2, -0.25]])
 
 
-def _turn(angle):
+def _turn(angle: float) -> np.ndarray:
     return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
-def write_clip(path, frames):
+def write_clip(path: str, frames: np.ndarray) -> None:
     """Write frames (uint8 [T, H, W, 3], BGR) as an mp4 file. Raises OSError when OpenCV cannot."""
     height, width = frames.shape[1:3]
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), RATE, (width, height))
@@ -96,7 +99,7 @@ def write_clip(path, frames):
     writer.release()
 
 
-def write_set(folder, train, val, seed):
+def write_set(folder: str, train: int, val: int, seed: int) -> None:
     """Draw `train` and `val` clips of each class, with lists and labels.json, into a folder."""
     rng = random.Random(seed)
     os.makedirs(os.path.join(folder, "clips"), exist_ok=True)
@@ -115,7 +118,7 @@ def write_set(folder, train, val, seed):
         json.dump(CLASSES, file)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
@@ -125,6 +128,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     write_set(args.folder, args.train, args.val, args.seed)
     print(f"drew {args.train + args.val} clips of each of {len(CLASSES)} classes in {args.folder}")
+    return 0
 
 
 if __name__ == "__main__":

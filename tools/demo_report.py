@@ -1,11 +1,13 @@
 """Say what the demo did: python -m tools.demo_report FOLDER SECONDS."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 
 
-def report(folder, seconds):
+def report(folder: str, seconds: float) -> list[str]:
     """The lines for a finished demo in `folder`."""
     with open(os.path.join(folder, "results", "eval_results.json"), encoding="utf-8") as file:
         scores = json.load(file)

@@ -8,6 +8,8 @@ while a checkpoint is being written. Each is then resumed with --resume auto, an
 very numbers of the run that was never interrupted. Exit code 1 if one differs.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import random
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 
@@ -48,7 +51,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def prepare(folder, clips=6):
+def prepare(folder: str | Path, clips: int = 6) -> Path:
     """Clips, lists and a configuration; returns the configuration's path."""
     write_set(str(folder), train=clips, val=1, seed=0)
     reading = {"short_size": 32, "target_size": 32, "num_reader_threads": 2, "batch_size": 4}
@@ -64,25 +67,25 @@ def prepare(folder, clips=6):
     return path
 
 
-def command(config, save_dir, resume=True):
+def command(config: str | Path, save_dir: str | Path, resume: bool = True) -> list[str]:
     """train.py, every step logged."""
     words = [str(PROJECT / "train.py"), f"--config={config}", f"--save_dir={save_dir}", "--log_interval=1"]
     words += ["--pretrain=none", "--fix_random_seed=True"]
     return words + (["--resume=auto"] if resume else [])
 
 
-def losses(save_dir):
-    """{step: loss} of a run."""
+def losses(save_dir: str | Path) -> dict[int, float]:
+    """Step -> loss of a run."""
     return {row["step"]: row["loss"] for row in read_journal(f"{save_dir}/train_log.jsonl") if row["kind"] == "train"}
 
 
-def run(words, log):
+def run(words: list[str], log: TextIO) -> None:
     """Run to the end. Raises RuntimeError with the end of the log when it fails."""
     if subprocess.run([sys.executable, *words], stdout=log, stderr=subprocess.STDOUT, check=False).returncode:
         raise RuntimeError(f"{' '.join(words)} failed:\n{Path(log.name).read_text(encoding='utf-8')[-2000:]}")
 
 
-def kill_by_clock(words, seconds, log):
+def kill_by_clock(words: list[str], seconds: float, log: TextIO) -> bool:
     """Start, wait, SIGKILL. Returns whether it was still running."""
     process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=subprocess.STDOUT)
     time.sleep(seconds)
@@ -90,32 +93,32 @@ def kill_by_clock(words, seconds, log):
     return process.wait() == -signal.SIGKILL
 
 
-def kill_in_a_call(words, count, log):
+def kill_in_a_call(words: list[str], count: int, log: TextIO) -> bool:
     """Let the process kill itself in its `count`-th file system call. Returns whether it came to that."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", _SELF_KILLING, str(count), *words], stdout=log, stderr=subprocess.STDOUT, check=False
     )
-    return done.returncode == -signal.SIGKILL
+    return process.returncode == -signal.SIGKILL
 
 
-def trial(number, config, save_dir, duration, log):
-    """One run, killed and resumed. Returns what was done to it."""
+def trial(number: int, config: Path, save_dir: str, duration: float, log: TextIO) -> str:
+    """One run, killed and resumed. Returns what was done to it, in words."""
     rng = random.Random(number)
     if number % 2:
         seconds = rng.uniform(0.3, 0.95) * duration
         hit = kill_by_clock(command(config, save_dir), seconds, log)
-        done = f"SIGKILL after {seconds:.1f} s"
+        fate = f"SIGKILL after {seconds:.1f} s"
     else:
         count = rng.randrange(1, 90)
         hit = kill_in_a_call(command(config, save_dir), count, log)
-        done = f"killed in file system call {count}"
+        fate = f"killed in file system call {count}"
     reached = max(losses(save_dir), default=0)
     left = len([name for name in os.listdir(save_dir) if ".writing-" in name]) if os.path.isdir(save_dir) else 0
     run(command(config, save_dir), log)
-    return f"{done}{'' if hit else ' (too late: it had ended)'}, at step {reached}, {left} half-written files"
+    return f"{fate}{'' if hit else ' (too late: it had ended)'}, at step {reached}, {left} half-written files"
 
 
-def main():
+def main() -> int:
     """Command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
@@ -130,11 +133,11 @@ def main():
         print(f"uninterrupted: {len(expected)} steps, {duration:.1f} s", flush=True)
         for number in range(args.first, args.first + args.runs):
             save_dir = f"{folder}/run{number}"
-            what = trial(number, config, save_dir, duration, log)
+            fate = trial(number, config, save_dir, duration, log)
             same = losses(save_dir) == expected
             left = [name for name in os.listdir(save_dir) if ".writing-" in name]
             different += not same or bool(left)
-            print(f"run {number}: {what}; resumed: {'identical' if same else 'DIFFERENT'}", flush=True)
+            print(f"run {number}: {fate}; resumed: {'identical' if same else 'DIFFERENT'}", flush=True)
     print(f"{args.runs - different} of {args.runs} identical")
     return 1 if different else 0
 

@@ -73,7 +73,7 @@ def no_onnx(monkeypatch):
 
 
 def test_auto_takes_paddle_inference_where_there_is_no_onnx_runtime(clip_set, home, no_onnx):
-    assert make_engine("auto", *tiny(clip_set)).about.startswith("paddle.inference with ")
+    assert make_engine("auto", *tiny(clip_set)).name.startswith("paddle.inference with ")
 
 
 def test_auto_takes_onnx_runtime_where_it_is_installed_and_the_next_best_if_that_fails(
@@ -81,9 +81,9 @@ def test_auto_takes_onnx_runtime_where_it_is_installed_and_the_next_best_if_that
 ):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("paddle2onnx")
-    assert make_engine("auto", *tiny(clip_set)).about == "ONNX Runtime"
+    assert make_engine("auto", *tiny(clip_set)).name == "ONNX Runtime"
     monkeypatch.setattr(engines, "write_onnx", broken)
-    assert make_engine("auto", *tiny(clip_set, seed=6)).about.startswith("paddle.inference with ")
+    assert make_engine("auto", *tiny(clip_set, seed=6)).name.startswith("paddle.inference with ")
     assert "engine onnxruntime does not work here: no such operator; taking the next best" in caplog.text
 
 

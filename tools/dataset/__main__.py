@@ -4,8 +4,11 @@ python -m tools.dataset kinetics --csv train.csv --videos videos/ --out data/dat
 python -m tools.dataset check --config configs/stnet.yaml --mode train
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Sequence
 
 from core import cli
 from tools.dataset import check, folder, hmdb51, kinetics, pack, show, ucf101
@@ -13,7 +16,7 @@ from tools.dataset import check, folder, hmdb51, kinetics, pack, show, ucf101
 COMMANDS = (kinetics, ucf101, hmdb51, folder, check, pack, show)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

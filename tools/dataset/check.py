@@ -3,13 +3,17 @@
 python -m tools.dataset check --list train.list --config configs/stnet.yaml --mode train
 """
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import functools
 import hashlib
 import json
 import os
 import time
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core import cli
 from core.atomic import prepare_folder
@@ -19,7 +23,15 @@ from reader.clip import clip_rng, read_clip
 from reader.errors import ClipError
 from reader.index import DAMAGED
 from tools.dataset import findings
+from tools.dataset.findings import Record
 from tools.dataset.workers import Lost, cores, work_with_progress
+
+if TYPE_CHECKING:
+    from core.config import Config, ReaderSection
+    from reader.decode import Video
+
+Task = tuple[str, int]  # a file and its index in the list, of which the draws of training depend
+Stamp = list[int]  # size in bytes, time of change in ns
 
 _VERSION = 2  # of the records; another one makes every clip be looked at again
 _HASH_BLOCK = 1 << 20
@@ -29,17 +41,17 @@ _SLACK = 0.05  # share by which frames may end before the duration that a header
 class Reading(NamedTuple):
     """How the reader reads a list."""
 
-    section: object  # core.config.ReaderSection with seg_num and seglen set
+    section: ReaderSection  # with seg_num and seglen set
     format: str
     augment: bool
 
-    def settings(self):
+    def settings(self) -> list:
         """Plain data: what the records depend on."""
         want = self.section
         return [_VERSION, self.format, self.augment, want.seg_num, want.seglen, want.short_size, want.target_size]
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     made = commands.add_parser("check", help="decode every clip of a list and report what is wrong")
     made.add_argument("--list", required=True, metavar="FILE", help="list to check")
@@ -50,7 +62,7 @@ def add_parser(commands):
     made.set_defaults(run=run)
 
 
-def add_config_flags(made, mode):
+def add_config_flags(made: argparse.ArgumentParser, mode: str) -> None:
     """--config, --mode and -o: how the reader is set."""
     made.add_argument("--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)")
     made.add_argument("--mode", default=mode, choices=MODES, help="section that reads (default: %(default)s)")
@@ -59,19 +71,19 @@ def add_config_flags(made, mode):
     )
 
 
-def add_worker_flags(made):
+def add_worker_flags(made: argparse.ArgumentParser) -> None:
     """--workers."""
     made.add_argument("--workers", type=cli.positive_int, default=cores(), metavar="N", help="processes (%(default)s)")
 
 
-def read_config(args):
+def read_config(args: argparse.Namespace) -> Config:
     """The configuration that --config and -o ask for."""
     from models import model_section
 
     return load_config(args.config, model_section, args.override)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Check a list. Returns the exit code: 1 when anything is wrong, else 0."""
     config = read_config(args)
     section, model = config.section(args.mode), config.MODEL
@@ -102,7 +114,7 @@ def run(args):
     return 1 if report["bad"] else 0
 
 
-def prepare_out(out):
+def prepare_out(out: str) -> None:
     """Make the folder and see that it can be written. Raises UserError."""
     try:
         prepare_folder(out)
@@ -110,7 +122,9 @@ def prepare_out(out):
         raise UserError(str(error).replace("--save_dir", "--out")) from None
 
 
-def look_at(entries, reading, cache, workers, timeout):
+def look_at(
+    entries: Sequence[findings.Entry], reading: Reading, cache: Cache, workers: int, timeout: float
+) -> tuple[dict[str, Record], int]:
     """(entry's file -> record, number of files that had to be decoded)."""
     records, tasks, stamps = {}, [], {}
     for index, entry in enumerate(entries):
@@ -130,7 +144,9 @@ def look_at(entries, reading, cache, workers, timeout):
     return records, len(tasks)
 
 
-def _examine_all(tasks, reading, workers, timeout):
+def _examine_all(
+    tasks: Sequence[Task], reading: Reading, workers: int, timeout: float
+) -> Iterator[tuple[Task, Record]]:
     """(task, record) of each; what makes a decoder hang or crash is tried again by OpenCV, as the reader does."""
     settings = {"workers": workers, "timeout": timeout}
     chunk = max(1, min(16, len(tasks) // (8 * workers)))
@@ -153,7 +169,7 @@ def _examine_all(tasks, reading, workers, timeout):
                 yield task, {**result, "notes": [*result["notes"], "decoder_lost"]}
 
 
-def _without_decoding(file):
+def _without_decoding(file: str) -> tuple[Record | None, Stamp | None]:
     """(record, None) of a file that is not worth opening, or (None, [size, mtime])."""
     try:
         status = os.stat(file)
@@ -166,7 +182,15 @@ def _without_decoding(file):
     return None, [status.st_size, status.st_mtime_ns]
 
 
-def _record(problem, reason, frames=0, sha256="", label=None, decoder="", notes=()):
+def _record(
+    problem: str,
+    reason: str,
+    frames: int = 0,
+    sha256: str = "",
+    label: int | None = None,
+    decoder: str = "",
+    notes: Sequence[str] = (),
+) -> Record:
     return {
         "problem": problem,
         "reason": reason,
@@ -178,16 +202,16 @@ def _record(problem, reason, frames=0, sha256="", label=None, decoder="", notes=
     }
 
 
-def examine(task, reading, decoder=""):
+def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     """Read one clip in a worker, as the reader does.
 
     Args:
-        task: (file, its index in the list, of which the draws of training depend).
-        reading: Reading.
+        task: the file.
+        reading: how.
         decoder: see reader.decode.read_frames.
 
     Returns:
-        dict: problem ("" if none), reason, frames (decodable), sha256, label (the one inside a pickle, or None),
+        problem ("" if none), reason, frames (decodable), sha256, label (the one inside a pickle, or None),
         decoder (that reads it) and notes (names of findings.NOTES).
     """
     file, index = task
@@ -208,7 +232,7 @@ def examine(task, reading, decoder=""):
     return _record("short_of_header" if short else "", short, **facts)
 
 
-def _short_of_header(video):
+def _short_of_header(video: Video) -> str:
     """What is missing of a video by its container's header; "" if nothing is."""
     index, damaged = video.index, video.in_order.startswith(DAMAGED)
     promised = max(index.promised, len(index.stamps))
@@ -223,7 +247,7 @@ def _short_of_header(video):
     return ""
 
 
-def _sha256(file):
+def _sha256(file: str) -> str:
     digest = hashlib.sha256()
     with open(file, "rb") as opened:
         while block := opened.read(_HASH_BLOCK):
@@ -231,7 +255,7 @@ def _sha256(file):
     return digest.hexdigest()
 
 
-def _is_record(record, timeout):
+def _is_record(record: Record, timeout: float) -> bool:
     """Whether a cached record has the form of one."""
     model = _record("", "")
     same = record.keys() == model.keys() and all(
@@ -247,24 +271,22 @@ class Cache:
     only while clips are not given more time.
     """
 
-    def __init__(self, path, reading, timeout):
+    def __init__(self, path: str, reading: Reading, timeout: float) -> None:
         self.path, self.timeout = path, timeout
         self.settings = reading.settings()
-        self.known = {}
+        self.known: dict[str, dict[str, Any]] = {}
         if os.path.isfile(path):
             self._load()
 
-    def _load(self):
+    def _load(self) -> None:
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                with contextlib.suppress(
-                    ValueError, KeyError, TypeError, RecursionError
-                ):  # half a line, or a stranger's
+                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # half a line
                     entry = json.loads(line)
                     if entry["settings"] == self.settings and _is_record(entry["record"], entry["timeout"]):
                         self.known[entry["file"]] = entry
 
-    def get(self, file, stamp):
+    def get(self, file: str, stamp: Stamp | None) -> Record | None:
         """The record of a file, or None."""
         entry = self.known.get(os.path.abspath(file))
         if entry is None or entry.get("stamp") != stamp:
@@ -272,7 +294,7 @@ class Cache:
         hung = entry["record"]["problem"] == "hang"
         return None if hung and entry["timeout"] < self.timeout else entry["record"]
 
-    def __enter__(self):
+    def __enter__(self) -> Cache:
         """Open the file for more records."""
         try:
             self.lines = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in __exit__)
@@ -282,11 +304,11 @@ class Cache:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from None
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.lines.close()
 
-    def add(self, file, stamp, record):
+    def add(self, file: str, stamp: Stamp | None, record: Record) -> None:
         """Append a record."""
         entry = {"file": os.path.abspath(file), "stamp": stamp, "settings": self.settings, "timeout": self.timeout}
         self.lines.write(json.dumps({**entry, "record": record}, ensure_ascii=False) + "\n")

@@ -1,8 +1,11 @@
 """What `check` finds about the lines of a list, and the files that say so."""
 
+from __future__ import annotations
+
 import os
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from core.atomic import write_atomically, write_json
 from core.config import find_file
@@ -32,6 +35,9 @@ NOTES = {
 }
 
 
+Record = dict[str, Any]  # what decoding a file showed, as check.examine says; plain data, kept as JSON
+
+
 class Entry(NamedTuple):
     """One line of a list."""
 
@@ -51,7 +57,7 @@ class Finding(NamedTuple):
     reason: str
 
 
-def read_entries(filelist, format, labelled, num_classes):
+def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | None) -> list[Entry]:
     """Entries of a list, wrong labels included. Raises UserError if it cannot be read or is empty."""
     folder = os.path.dirname(os.path.abspath(filelist))
     entries = []
@@ -61,8 +67,8 @@ def read_entries(filelist, format, labelled, num_classes):
         error = ""
         try:
             clip = lists.parse_line(line, f"line {number}", folder, format, labelled, num_classes)
-        except UserError as wrong:
-            error = str(wrong).partition(": ")[2]
+        except UserError as refusal:
+            error = str(refusal).partition(": ")[2]
             clip = _without_label(line, folder)
         entries.append(Entry(number, line, clip.path, find_file(clip.path, folder), clip.label, error))
     if not entries:
@@ -70,7 +76,7 @@ def read_entries(filelist, format, labelled, num_classes):
     return entries
 
 
-def _without_label(line, folder):
+def _without_label(line: str, folder: str) -> lists.Clip:
     """The clip of a line whose label is wrong: a last word is taken for the label where the rest is a file."""
     path = line.rpartition(" ")[0].strip() or line.rpartition("\t")[0].strip()
     if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
@@ -78,44 +84,49 @@ def _without_label(line, folder):
     return lists.parse_line(line, "", folder, "mp4", False, None)
 
 
-def judge(entries, records, needed, num_classes):
-    """Findings, in the order of the list.
+def judge(
+    entries: Iterable[Entry], records: Mapping[str, Record], needed: int, num_classes: int | None
+) -> list[Finding]:
+    """What there is to say, in the order of the list.
 
     Args:
         entries: of the list.
-        records: entry's file -> what decoding it showed (see check.examine).
+        records: by the entry's file.
         needed: seg_num x seglen.
         num_classes: labels inside pickles must be below it; None: not looked at.
     """
-    findings, first = [], {}
+    findings: list[Finding] = []
+    first: dict[str, Entry] = {}
     for entry in entries:
         record = records[entry.file]
-        found = []
+        of_entry = []
         if entry.label_error:
-            found.append(Finding(entry, "label", entry.label_error))
+            of_entry.append(Finding(entry, "label", entry.label_error))
         if record["problem"]:
-            found.append(Finding(entry, record["problem"], record["reason"]))
+            of_entry.append(Finding(entry, record["problem"], record["reason"]))
         inside = record.get("label")
         if inside is not None and num_classes is not None and not 0 <= inside < num_classes:
-            found.append(Finding(entry, "label", f"label {inside} is outside 0..{num_classes - 1}"))
-        if not found:
+            of_entry.append(Finding(entry, "label", f"label {inside} is outside 0..{num_classes - 1}"))
+        if not of_entry:
             earlier = first.setdefault(record["sha256"], entry)
             if earlier is not entry:
-                found.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.path}"))
+                of_entry.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.path}"))
         if not record["problem"] and record["frames"] < needed:
-            found.append(Finding(entry, "short_clip", f"{record['frames']} frames, the reader wants {needed}"))
-        found += [Finding(entry, note, f"read by {record['decoder']}") for note in record["notes"]]
-        findings += found
+            of_entry.append(Finding(entry, "short_clip", f"{record['frames']} frames, the reader wants {needed}"))
+        of_entry += [Finding(entry, note, f"read by {record['decoder']}") for note in record["notes"]]
+        findings += of_entry
     return findings
 
 
-def write_results(out, filelist, entries, findings, **facts):
+def write_results(
+    out: str, filelist: str, entries: Sequence[Entry], findings: Sequence[Finding], **facts: Any
+) -> dict[str, Any]:
     """Write the clean list, the quarantine list and report.json into a folder.
 
     Returns:
         the report: facts, counts by problem and by note, and every finding.
     """
-    bad = {}
+    bad: dict[int, list[Finding]] = {}
     for finding in findings:
         if finding.problem in PROBLEMS:
             bad.setdefault(finding.entry.number, []).append(finding)
@@ -141,12 +152,12 @@ def write_results(out, filelist, entries, findings, **facts):
     return report
 
 
-def list_name(filelist):
+def list_name(filelist: str) -> str:
     """train for lists/train.list."""
     return os.path.splitext(os.path.basename(filelist))[0]
 
 
-def table(report):
+def table(report: Mapping[str, Any]) -> str:
     """The report's counts as text, a problem a line."""
     rows = [(name, count, PROBLEMS[name]) for name, count in report["problems"].items() if count]
     rows += [(name, count, f"{NOTES[name]} (only a note)") for name, count in report["notes"].items() if count]
@@ -154,16 +165,16 @@ def table(report):
     return "\n".join([*lines, f"{'fine':<16}{report['fine']:>8}  of {report['clips']} clips"])
 
 
-def count_decoders(records):
+def count_decoders(records: Mapping[str, Record]) -> dict[str, int]:
     """Decoder -> number of files that it reads."""
     return dict(sorted(Counter(record["decoder"] for record in records.values() if record["decoder"]).items()))
 
 
-def _count(findings, names):
+def _count(findings: Sequence[Finding], names: Iterable[str]) -> dict[str, int]:
     return {name: sum(finding.problem == name for finding in findings) for name in names}
 
 
-def _clean_line(entry, filelist, out):
+def _clean_line(entry: Entry, filelist: str, out: str) -> str:
     """The line as it is, unless its path is relative to the list's folder and the clean list goes elsewhere."""
     moved = os.path.abspath(out) != os.path.dirname(os.path.abspath(filelist))
     if not moved or os.path.isabs(entry.path) or entry.file == entry.path:
@@ -171,17 +182,18 @@ def _clean_line(entry, filelist, out):
     return os.path.abspath(entry.file) + entry.line[len(entry.path) :]
 
 
-def _quarantine_lines(bad, kept):
+def _quarantine_lines(bad: Iterable[list[Finding]], kept: Collection[str]) -> list[str]:
     """`PATH<tab>REASON` of each path that no fine line shares."""
-    reasons = {}
-    for found in bad:
-        if found[0].entry.path not in kept:
-            reasons.setdefault(found[0].entry.path, "; ".join(f"{f.problem}: {f.reason}" for f in found))
+    reasons: dict[str, str] = {}
+    for findings in bad:
+        path = findings[0].entry.path
+        if path not in kept:
+            reasons.setdefault(path, "; ".join(f"{f.problem}: {f.reason}" for f in findings))
     return [f"{path}\t{reason}" for path, reason in reasons.items()]
 
 
-def _write_lines(path, lines):
-    def write(temporary):
+def _write_lines(path: str, lines: Iterable[str]) -> None:
+    def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
 

@@ -8,28 +8,31 @@ at least one for training and one held out. The held-out clips are written as va
 labels as infer.list.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import os
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 
 from core.errors import UserError
 from tools.dataset import lists
 from tools.dataset.videos import Entry, find_videos, shown, sort_out
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command's flags."""
-    made = lists.add_parser(commands, "folder", __doc__, run)
-    source = made.add_mutually_exclusive_group(required=True)
+    parser = lists.add_parser(commands, "folder", __doc__, run)
+    source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--videos", metavar="DIR", help="folder with one sub-folder a class")
     source.add_argument("--csv", metavar="FILE", help="lines PATH,LABEL; paths relative to the file, or absolute")
-    made.add_argument("--ratio", type=share, default=0.8, help="share of training clips (default: %(default)s)")
-    made.add_argument("--seed", type=int, default=0, help="another seed, another division (default: %(default)s)")
+    parser.add_argument("--ratio", type=share, default=0.8, help="share of training clips (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another division (default: %(default)s)")
 
 
-def share(text):
+def share(text: str) -> float:
     """A number between 0 and 1, both excluded."""
     value = float(text)
     if not 0 < value < 1:
@@ -37,20 +40,20 @@ def share(text):
     return value
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Make the lists. Returns the exit code; raises UserError, also when no clip can be used."""
     clips = read_csv(args.csv) if args.csv else read_folders(args.videos)
     labels = sort_labels({label for _, _, label in clips})
     numbers = {label: number for number, label in enumerate(labels)}
     findings = sort_out([Entry("all", name, path, numbers[label]) for name, path, label in clips], args.probe)
     train, held_out = divide(findings.present, args.ratio, args.seed)
-    made = {"train.list": train, "val.list": held_out, "test.list": held_out, "infer.list": held_out}
-    lists.write_data_set(args, findings, labels, made, ratio=args.ratio, seed=args.seed)
+    entries = {"train.list": train, "val.list": held_out, "test.list": held_out, "infer.list": held_out}
+    lists.write_data_set(args, findings, labels, entries, ratio=args.ratio, seed=args.seed)
     return 0
 
 
-def read_folders(folder):
-    """Triples (name, path, label) of the videos in a folder's sub-folders, at any depth; sorted.
+def read_folders(folder: str) -> list[tuple[str, str, str]]:
+    """(name, path, label) of the videos in a folder's sub-folders, at any depth; sorted.
 
     Raises:
         UserError: no such folder, or no video in a sub-folder.
@@ -66,31 +69,31 @@ def read_folders(folder):
     return clips
 
 
-def read_csv(path):
-    """Triples (name, path, label) of a CSV file with lines PATH,LABEL, under a header path,label or without one.
+def read_csv(path: str) -> list[tuple[str, str, str]]:
+    """(name, path, label) of a CSV file with lines PATH,LABEL, under a header path,label or without one.
 
     Lines that say the same count once; the path is empty where no file is.
 
     Raises:
         UserError: the file cannot be read or is empty, a line is of another form, or a clip has two labels.
     """
-    labels, clips = {}, []
+    labels: dict[str, str] = {}
     for where, cells in _csv_lines(path):
         if len(cells) != 2 or not all(cells):
             raise UserError(f"{where}: expected PATH,LABEL, found {','.join(cells)!r}")
         name, label = cells
         if labels.setdefault(name, label) != label:
             raise UserError(f"{where}: {name} has the label {label!r} here, {labels[name]!r} before")
-    folder = os.path.dirname(os.path.abspath(path))
+    folder, clips = os.path.dirname(os.path.abspath(path)), []
     for name, label in labels.items():
-        found = os.path.join(folder, name)
-        clips.append((name, found if os.path.lexists(found) else "", label))
+        file = os.path.join(folder, name)
+        clips.append((name, file if os.path.lexists(file) else "", label))
     if not clips:
         raise UserError(f"--csv {path}: expected lines PATH,LABEL, found none")
     return clips
 
 
-def _csv_lines(path):
+def _csv_lines(path: str) -> list[tuple[str, list[str]]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -103,29 +106,29 @@ def _csv_lines(path):
     return rows[1:] if has_header else rows
 
 
-def sort_labels(labels):
+def sort_labels(labels: Iterable[str]) -> list[str]:
     """Class names in the order of their numbers: by value if all are whole numbers, else by name."""
     numeric = all(label.isdecimal() for label in labels)
     return sorted(labels, key=lambda label: (int(label), label) if numeric else label)
 
 
-def divide(entries, ratio, seed):
+def divide(entries: list[Entry], ratio: float, seed: int) -> tuple[list[Entry], list[Entry]]:
     """Divide clips into training and held-out ones, class by class.
 
     The division of a class depends on its own clips' names and the seed alone.
 
     Args:
-        entries: list of Entry.
+        entries: the clips.
         ratio: share of training clips.
-        seed: whole number.
+        seed: another one, another division.
 
     Returns:
-        (train, held_out): lists of Entry in the order given.
+        (train, held_out), in the order given.
     """
     by_label = defaultdict(list)
     for entry in entries:
         by_label[entry.label].append(entry)
-    train = set()
+    train: set[Entry] = set()
     for members in by_label.values():
         members.sort(key=lambda entry: entry.name)
         random.Random(seed).shuffle(members)

@@ -6,9 +6,13 @@ Videos may lie in class folders or in one flat folder, split folders around them
 ID_START_END.mp4 (six digits each) or ID.mp4, with any usual video suffix.
 """
 
+from __future__ import annotations
+
+import argparse
 import csv
 import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.errors import UserError
@@ -31,17 +35,17 @@ class Row(NamedTuple):
     end: int
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The official file name, without suffix."""
         return f"{self.id}_{self.start:06d}_{self.end:06d}"
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command's flags."""
-    made = lists.add_parser(commands, "kinetics", __doc__, run)
-    made.add_argument("--csv", required=True, action="append", metavar="FILE", help="official CSV file; repeatable")
-    made.add_argument("--videos", required=True, metavar="DIR", help="folder that holds the videos, at any depth")
-    made.add_argument(
+    parser = lists.add_parser(commands, "kinetics", __doc__, run)
+    parser.add_argument("--csv", required=True, action="append", metavar="FILE", help="official CSV file; repeatable")
+    parser.add_argument("--videos", required=True, metavar="DIR", help="folder that holds the videos, at any depth")
+    parser.add_argument(
         "--labels",
         default=LABELS,
         metavar="FILE",
@@ -50,7 +54,7 @@ def add_parser(commands):
     )
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Make the lists. Returns the exit code; raises UserError, also when none of the clips is found."""
     rows, repeated = read_rows(args.csv)
     labels, order = choose_labels(rows, args.labels)
@@ -67,7 +71,7 @@ def run(args):
         findings,
         labels,
         make_lists(entries, findings.present),
-        found=os.path.relpath(index.paths[0], args.videos),
+        example=os.path.relpath(index.paths[0], args.videos),
         label_order=order,
         repeated_rows=repeated,
         other_videos=len(set(index.paths) - set(paths)),
@@ -75,19 +79,19 @@ def run(args):
     return 0
 
 
-def read_rows(paths):
+def read_rows(paths: Sequence[str]) -> tuple[list[Row], int]:
     """Rows of CSV files, each clip once.
 
     A clip of a split that is there with and without a label counts with it.
 
     Returns:
-        (rows, repeated): list of Row in the order of the files; how many lines said nothing new.
+        (rows in the order of the files, how many lines said nothing new).
 
     Raises:
         UserError: a file cannot be read or is not of the official form (naming its line), or holds no clip.
     """
     read = [row for path in paths for row in _read_csv(path)]
-    first = {}
+    first: dict[Row, Row] = {}
     for row in read:
         first.setdefault(row._replace(label=plain(row.label)), row)
     labelled = {key._replace(label="") for key in first if key.label}
@@ -97,7 +101,7 @@ def read_rows(paths):
     return rows, len(read) - len(rows)
 
 
-def _read_csv(path):
+def _read_csv(path: str) -> list[Row]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -115,8 +119,8 @@ def _read_csv(path):
         raise UserError(f"--csv {path} cannot be read: {error}") from None
 
 
-def _parse(cells, where):
-    """Row of a CSV line given as a dict from column to text."""
+def _parse(cells: dict[str, str], where: str) -> Row:
+    """The row of a CSV line, column -> text."""
     lacking = [name for name in COLUMNS if not cells.get(name, "").strip()]
     if lacking:
         raise UserError(f"{where}: expected values for {', '.join(COLUMNS)}, found none for {', '.join(lacking)}")
@@ -135,11 +139,11 @@ def _parse(cells, where):
     return Row(PARTS[split], label, cells["youtube_id"].strip(), *times)
 
 
-def choose_labels(rows, path):
+def choose_labels(rows: Sequence[Row], path: str) -> tuple[list[str], str]:
     """Class names in the order of their numbers.
 
     Args:
-        rows: list of Row.
+        rows: of the CSV files.
         path: labels JSON whose order is kept if it names every class of the rows; "none": do not look.
 
     Returns:
@@ -148,7 +152,7 @@ def choose_labels(rows, path):
     Raises:
         UserError: the JSON cannot be read.
     """
-    spelled = {}
+    spelled: dict[str, str] = {}
     for row in rows:
         if row.label:
             spelled.setdefault(plain(row.label), row.label)
@@ -159,32 +163,33 @@ def choose_labels(rows, path):
     return sorted(spelled.values()), "sorted"
 
 
-def locate(rows, index):
+def locate(rows: Sequence[Row], index: VideoIndex) -> list[str]:
     """Path of each row's video, or "".
 
     A file named by the id alone stands for the one clip with this id; where several clips have it, for the one of
     the class in whose folder it lies.
     """
-    counts = Counter(row.id for row in rows) + Counter((row.id, plain(row.label)) for row in rows)
+    clips_of_id = Counter(row.id for row in rows)
+    clips_of_class = Counter((row.id, plain(row.label)) for row in rows)
     paths = []
     for row in rows:
         path = index.find(row.name, row.label, row.part)
         path = path or index.find(f"{row.id}_{row.start}_{row.end}", row.label, row.part)
-        if not path and counts[row.id] == 1:
+        if not path and clips_of_id[row.id] == 1:
             path = index.find(row.id, row.label, row.part)
-        elif not path and row.label and counts[row.id, plain(row.label)] == 1:
+        elif not path and row.label and clips_of_class[row.id, plain(row.label)] == 1:
             path = index.find(row.id, row.label, row.part, inside=True)
         paths.append(path)
     return paths
 
 
-def make_lists(entries, present):
-    """Dict from list name to its entries, for the lists that the data set has, empty ones too."""
+def make_lists(entries: Sequence[Entry], present: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """List name -> its entries, for the lists that the data set has, empty ones too."""
     asked = {(entry.part, entry.label >= 0) for entry in entries}
-    made = {}
+    by_list = {}
     for part in ("train", "val", "test"):
         if (part, True) in asked:
-            made[f"{part}.list"] = [entry for entry in present if entry.part == part and entry.label >= 0]
+            by_list[f"{part}.list"] = [entry for entry in present if entry.part == part and entry.label >= 0]
     if any(part == "test" for part, _ in asked):
-        made["infer.list"] = [entry for entry in present if entry.part == "test"]
-    return made
+        by_list["infer.list"] = [entry for entry in present if entry.part == "test"]
+    return by_list

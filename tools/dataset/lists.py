@@ -1,59 +1,65 @@
 """What the list-making commands share: flags, official split files, and writing lists, labels and the report."""
 
+from __future__ import annotations
+
 import argparse
 import glob
 import json
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from core.atomic import write_atomically, write_json
 from core.errors import UserError
 from core.schema import SCHEMA
 from engine.labels import load_labels
-from tools.dataset.videos import VideoIndex, plain, shown, sort_out
+from tools.dataset.videos import Entry, Findings, VideoIndex, plain, shown, sort_out
 
 LISTS = ("train.list", "val.list", "test.list", "infer.list")
 
 
-def add_parser(commands, name, description, run):
+def add_parser(
+    commands: argparse._SubParsersAction, name: str, description: str | None, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
     """A subparser with the flags that all list-making commands have; the first line of the description is its help."""
-    summary = description.splitlines()[0]
-    made = commands.add_parser(
+    summary = (description or "").splitlines()[0]
+    parser = commands.add_parser(
         name,
         help=summary[0].lower() + summary[1:].rstrip("."),
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--out", required=True, metavar="DIR", help="where lists, labels.json and lists_report.json go")
-    made.add_argument("--relative", action="store_true", help="write paths relative to the lists, not absolute")
-    made.add_argument("--probe", action="store_true", help="open every video with OpenCV and decode one frame")
-    made.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
-    made.set_defaults(run=run)
-    return made
+    parser.add_argument("--out", required=True, metavar="DIR", help="where lists, labels.json and lists_report.json go")
+    parser.add_argument("--relative", action="store_true", help="write paths relative to the lists, not absolute")
+    parser.add_argument("--probe", action="store_true", help="open every video with OpenCV and decode one frame")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
+    parser.set_defaults(run=run)
+    return parser
 
 
-def add_split_flags(made):
+def add_split_flags(parser: argparse.ArgumentParser) -> None:
     """--videos, --splits and --split, for data sets with official split files."""
-    made.add_argument("--videos", required=True, metavar="DIR", help="class folders of videos, or one flat folder")
-    made.add_argument("--splits", required=True, metavar="DIR", help="folder of the official split files")
-    made.add_argument("--split", type=int, choices=(1, 2, 3), required=True, help="which of the official splits")
+    parser.add_argument("--videos", required=True, metavar="DIR", help="class folders of videos, or one flat folder")
+    parser.add_argument("--splits", required=True, metavar="DIR", help="folder of the official split files")
+    parser.add_argument("--split", type=int, choices=(1, 2, 3), required=True, help="which of the official splits")
 
 
-def split_file(folder, pattern):
+def split_file(folder: str, pattern: str) -> str:
     """Path of the first file of this name (or glob pattern) in a folder or one folder below it.
 
     Raises:
         UserError: there is none.
     """
     for below in ("", "*"):
-        found = sorted(glob.glob(os.path.join(glob.escape(folder), below, pattern)))
-        if found:
-            return found[0]
+        paths = sorted(glob.glob(os.path.join(glob.escape(folder), below, pattern)))
+        if paths:
+            return paths[0]
     raise UserError(f"--splits {folder}: expected the official split files, found no {pattern}")
 
 
-def text_lines(path):
-    """Pairs ("FILE, line N", stripped line) of a text file's lines that are not blank. Raises UserError."""
+def text_lines(path: str) -> list[tuple[str, str]]:
+    """("FILE, line N", stripped line) of a text file's lines that are not blank. Raises UserError."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file]
@@ -62,12 +68,12 @@ def text_lines(path):
     return [(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1) if line]
 
 
-def write_split(args, wanted, labels):
+def write_split(args: argparse.Namespace, clips: Iterable[Entry], labels: Sequence[str]) -> None:
     """Find the clips of an official split and write all lists; the test split is the validation set, too.
 
     Args:
         args: the command's arguments: videos, probe, and those of write_data_set.
-        wanted: list of Entry without paths, named by their files, of the parts train and test.
+        clips: entries without paths, named by their files, of the parts train and test.
         labels: class names in the order of their numbers.
 
     Raises:
@@ -76,32 +82,40 @@ def write_split(args, wanted, labels):
     index = VideoIndex(args.videos)
     classes = set(map(plain, labels))
     entries = []
-    for entry in dict.fromkeys(wanted):
+    for entry in dict.fromkeys(clips):
         stem = os.path.splitext(os.path.basename(entry.name))[0]
         entries.append(entry._replace(path=index.find(stem, labels[entry.label], classes=classes)))
     findings = sort_out(entries, args.probe)
     train = [entry for entry in findings.present if entry.part == "train"]
     test = [entry for entry in findings.present if entry.part == "test"]
     lists = {"train.list": train, "val.list": test, "test.list": test, "infer.list": test}
-    write_data_set(args, findings, labels, lists, found=os.path.relpath(index.paths[0], args.videos), split=args.split)
+    example = os.path.relpath(index.paths[0], args.videos)
+    write_data_set(args, findings, labels, lists, example, split=args.split)
 
 
-def write_data_set(args, findings, labels, lists, found="", **facts):
+def write_data_set(
+    args: argparse.Namespace,
+    findings: Findings,
+    labels: Sequence[str],
+    lists: Mapping[str, Sequence[Entry]],
+    example: str = "",
+    **facts: Any,
+) -> None:
     """Write the lists, labels.json and lists_report.json, and print what was found.
 
     Args:
         args: the command's arguments: command, out, relative.
         findings: what sort_out returned.
         labels: class names in the order of their numbers; empty: unknown, no file is written.
-        lists: dict from one of LISTS to its entries; infer.list is written without labels.
-        found: a path to show as an example if no entry has a usable file.
+        lists: from one of LISTS to its entries; infer.list is written without labels.
+        example: a path to show if no entry has a usable file.
         facts: more plain data for the report.
 
     Raises:
         UserError: no entry has a usable file, the folder cannot be written, or it holds another data set's lists.
     """
     if not findings.present:
-        raise UserError(_nothing(findings, found))
+        raise UserError(_nothing(findings, example))
     labels = [shown(label) for label in labels]
     _refuse_mixture(args.out, lists, labels)
     if labels:
@@ -130,16 +144,16 @@ def write_data_set(args, findings, labels, lists, found="", **facts):
     )
 
 
-def _nothing(findings, found):
+def _nothing(findings: Findings, example: str) -> str:
     entry = (findings.missing or [findings.unreadable[0][0]])[0]
     text = f"no usable clip: {len(findings.missing)} missing, {len(findings.unreadable)} unreadable; expected for "
     text += f"example {shown(entry.name)}"
     if not findings.missing:
         return f"{text}, but {findings.unreadable[0][1]}"
-    return f"{text}, found for example {shown(found)}" if found else text
+    return f"{text}, found for example {shown(example)}" if example else text
 
 
-def _refuse_mixture(out, lists, labels):
+def _refuse_mixture(out: str, lists: Iterable[str], labels: list[str]) -> None:
     """Lists that stay from an earlier run must have the same class numbers."""
     stale = [name for name in LISTS if name not in lists and os.path.exists(os.path.join(out, name))]
     path = os.path.join(out, "labels.json")
@@ -150,7 +164,7 @@ def _refuse_mixture(out, lists, labels):
         )
 
 
-def read_labels(path):
+def read_labels(path: str) -> list[str]:
     """Class names of a labels JSON, however many.
 
     Raises:
@@ -164,25 +178,25 @@ def read_labels(path):
     return load_labels(path, count)
 
 
-def _write_list(path, entries, labelled, relative):
+def _write_list(path: str, entries: Iterable[Entry], labelled: bool, relative: bool) -> None:
     folder = os.path.dirname(os.path.abspath(path))
 
-    def line(entry):
+    def line(entry: Entry) -> str:
         name = os.path.abspath(entry.path)
         if relative:
             name = os.path.relpath(name, folder)
             name = os.path.join(os.curdir, name) if name[0].isspace() or name[0] == "#" else name
         return f"{name} {entry.label}\n" if labelled else f"{name}\n"
 
-    def write(temporary):
+    def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(line(entry) for entry in entries)
 
     write_atomically(path, write)
 
 
-def _count(findings):
-    """Dict from a part to its numbers of clips, in the order train, val, test."""
+def _count(findings: Findings) -> dict[str, dict[str, int]]:
+    """Part -> its numbers of clips, in the order train, val, test."""
     kinds = {
         "present": Counter(entry.part for entry in findings.present),
         "missing": Counter(entry.part for entry in findings.missing),
@@ -198,8 +212,8 @@ def _count(findings):
     }
 
 
-def _table(counts):
-    rows = [("", "clips", "present", "missing", "unreadable")]
+def _table(counts: dict[str, dict[str, int]]) -> str:
+    rows: list[tuple] = [("", "clips", "present", "missing", "unreadable")]
     rows += [(part, *numbers.values()) for part, numbers in counts.items()]
     widths = [max(len(str(row[i])) for row in rows) for i in range(5)]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) for row in rows)

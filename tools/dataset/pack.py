@@ -6,6 +6,9 @@ python -m tools.dataset unpack --list packed/train.pkl.list --out images
 A packed clip is the original's `(video id, label, [JPEG bytes, ...])`, in protocol 2 as Python 2 writes it.
 """
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -15,6 +18,10 @@ import os
 import pickle
 import shutil
 import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
 
 from core import cli
 from core.atomic import claimed, write_atomically
@@ -28,31 +35,33 @@ from tools.dataset.check import add_worker_flags, prepare_out
 from tools.dataset.findings import list_name
 from tools.dataset.workers import Lost, work_with_progress
 
+Task = TypeVar("Task")
 
-def add_parser(commands):
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommands pack and unpack."""
-    made = commands.add_parser("pack", help="videos to pickles of JPEG frames")
-    made.add_argument("--list", required=True, metavar="FILE", help="list of videos, PATH LABEL a line")
-    made.add_argument("--short_side", type=cli.positive_int, metavar="N", help="scale the short side to N pixels")
-    made.add_argument("--quality", type=_quality, default=95, metavar="Q", help="of the JPEGs, 1-100 (%(default)s)")
-    made.set_defaults(run=run)
+    pack = commands.add_parser("pack", help="videos to pickles of JPEG frames")
+    pack.add_argument("--list", required=True, metavar="FILE", help="list of videos, PATH LABEL a line")
+    pack.add_argument("--short_side", type=cli.positive_int, metavar="N", help="scale the short side to N pixels")
+    pack.add_argument("--quality", type=_quality, default=95, metavar="Q", help="of the JPEGs, 1-100 (%(default)s)")
+    pack.set_defaults(run=run)
     unpack = commands.add_parser("unpack", help="pickles of JPEG frames to folders of images")
     unpack.add_argument("--list", required=True, metavar="FILE", help="list of pickles, a path a line")
     unpack.set_defaults(run=run_unpack)
-    for command in (made, unpack):
+    for command in (pack, unpack):
         command.add_argument("--out", required=True, metavar="DIR", help="where the files go")
         add_worker_flags(command)
         command.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds a clip may take")
 
 
-def _quality(text):
+def _quality(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 100:
         raise ValueError
     return value
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Pack the videos of a list. Returns the exit code: 1 when one could not be packed, else 0."""
     clips = read_list(args.list, labelled=False)
     folder = os.path.dirname(os.path.abspath(args.list))
@@ -82,7 +91,7 @@ def run(args):
     return 1 if bad else 0
 
 
-def run_unpack(args):
+def run_unpack(args: argparse.Namespace) -> int:
     """Unpack the pickles of a list. Returns the exit code: 1 when one could not be unpacked, else 0."""
     clips = read_list(args.list, "pkl")
     folder = os.path.dirname(os.path.abspath(args.list))
@@ -99,19 +108,21 @@ def run_unpack(args):
     return 1 if bad else 0
 
 
-def _done(function, tasks, what, args):
+def _done(
+    function: Callable[[Task], int | str], tasks: Sequence[Task], what: str, args: argparse.Namespace
+) -> Iterator[tuple[Task, int | str]]:
     """(task, bytes or images written, or why it failed) of each task, as they come."""
     for task, result in work_with_progress(function, tasks, what, workers=args.workers, timeout=args.timeout):
         yield task, result.reason if isinstance(result, Lost) else result
 
 
-def _say(bad):
+def _say(bad: Mapping[str, str]) -> None:
     for source, reason in bad.items():
         print(f"bad: {source}: {reason}")
 
 
 @contextlib.contextmanager
-def _only_writer(out):
+def _only_writer(out: str) -> Iterator[None]:
     prepare_out(out)
     with contextlib.ExitStack() as stack:
         try:
@@ -121,7 +132,7 @@ def _only_writer(out):
         yield
 
 
-def choose_names(sources, owners, suffix):
+def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str) -> dict[str, str]:
     """Source -> file name: the source's own, with a mark of its path where several sources have the same.
 
     Args:
@@ -131,7 +142,7 @@ def choose_names(sources, owners, suffix):
     """
     sources = list(dict.fromkeys(sources))
     stems = {source: os.path.splitext(os.path.basename(source))[0] for source in sources}
-    seen = {}
+    seen: dict[str, int] = {}
     for stem in stems.values():
         seen[stem.lower()] = seen.get(stem.lower(), 0) + 1
     names = {}
@@ -143,7 +154,7 @@ def choose_names(sources, owners, suffix):
     return names
 
 
-def pack_clip(task, out, short_side, quality):
+def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, quality: int) -> int | str:
     """Pack one clip, in a worker.
 
     Args:
@@ -173,20 +184,20 @@ class Jpegs:
         short_side, quality: see pack_clip.
     """
 
-    def __init__(self, short_side, quality):
+    def __init__(self, short_side: int | None, quality: int) -> None:
         self.short_side, self.quality = short_side, quality
 
-    def begin(self, count):
+    def begin(self, count: int) -> Sequence[int]:
         """All frames are wanted."""
         self.jpegs = [b""] * count
         return range(count)
 
-    def put(self, row, frame):
+    def put(self, row: int, frame: np.ndarray) -> None:
         """Keep a frame."""
         self.jpegs[row] = _jpeg(frame, self.short_side, self.quality)
 
 
-def _jpeg(frame, short_side, quality):
+def _jpeg(frame: np.ndarray, short_side: int | None, quality: int) -> bytes:
     from PIL import Image
 
     from reader.transforms import resize
@@ -195,29 +206,32 @@ def _jpeg(frame, short_side, quality):
     if short_side and min(width, height) != short_side:
         scale = short_side / min(width, height)
         frame = resize(frame, (max(1, round(width * scale)), max(1, round(height * scale))))
-    made = io.BytesIO()
-    Image.fromarray(frame).save(made, "JPEG", quality=quality)
-    return made.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
 
 
-class _Python2Pickler(pickle._Pickler):
+_Pickler: Any = pickle._Pickler  # typeshed leaves out its write and memoize
+
+
+class _Python2Pickler(_Pickler):
     """Writes bytes as Python 2 writes its str. Python 3 would write them as text, half as long again."""
 
-    def save_bytes(self, value):
+    def save_bytes(self, value: bytes) -> None:
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
         self.memoize(value)
 
-    dispatch = {**pickle._Pickler.dispatch, bytes: save_bytes}
+    dispatch = {**_Pickler.dispatch, bytes: save_bytes}
 
 
-def pickle_clip(name, label, jpegs):
-    """The original's pickle of a clip, as bytes. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
-    made = io.BytesIO()
-    _Python2Pickler(made, protocol=2).dump((name, label, jpegs))
-    return made.getvalue()
+def pickle_clip(name: str, label: int, jpegs: list[bytes]) -> bytes:
+    """The original's pickle of a clip. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
+    buffer = io.BytesIO()
+    _Python2Pickler(buffer, protocol=2).dump((name, label, jpegs))
+    return buffer.getvalue()
 
 
-def unpack_clip(task, out):
+def unpack_clip(task: tuple[str, str], out: str) -> int | str:
     """Write a pickle's frames as 00000.jpg, 00001.jpg, ... into a folder that is whole or not there, in a worker.
 
     Args:
@@ -244,12 +258,12 @@ def unpack_clip(task, out):
     return len(jpegs)
 
 
-def _write_bytes(path, data):
+def _write_bytes(path: str, data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
 
 
-def _write_text(path, text):
+def _write_text(path: str, text: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
@@ -262,10 +276,10 @@ class Packed:
         settings: short side and quality; pickles made with others are made again.
     """
 
-    def __init__(self, out, settings):
+    def __init__(self, out: str, settings: list) -> None:
         self.out, self.settings = out, settings
         self.path = os.path.join(out, "packed.jsonl")
-        self.known = {}
+        self.known: dict[str, dict[str, Any]] = {}
         if os.path.exists(self.path):
             with open(self.path, encoding="utf-8", errors="replace") as file:
                 for line in file:
@@ -273,11 +287,11 @@ class Packed:
                         entry = json.loads(line)
                         self.known[entry["name"]] = entry
 
-    def owners(self):
+    def owners(self) -> dict[str, str]:
         """Name of each pickle -> the video it was made from."""
         return {name: entry["source"] for name, entry in self.known.items()}
 
-    def holds(self, source, label, name):
+    def holds(self, source: str, label: int, name: str) -> bool:
         """Whether the pickle `name` is there, whole, and what packing the video would give."""
         entry = self.known.get(name)
         try:
@@ -285,10 +299,10 @@ class Packed:
         except OSError:
             return False
 
-    def _size(self, name):
+    def _size(self, name: str) -> int:
         return os.path.getsize(os.path.join(self.out, name))
 
-    def _entry(self, source, label, name, size):
+    def _entry(self, source: str, label: int, name: str, size: int) -> dict[str, Any]:
         status = os.stat(source)
         return {
             "name": name,
@@ -299,17 +313,17 @@ class Packed:
             "bytes": size,
         }
 
-    def __enter__(self):
+    def __enter__(self) -> Packed:
         """Open the file for more entries."""
         self.lines = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in __exit__)
         if self.lines.tell():
             self.lines.write("\n")  # the last line may be half written
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.lines.close()
 
-    def add(self, source, label, name, size):
+    def add(self, source: str, label: int, name: str, size: int) -> None:
         """Note a pickle that was written."""
         self.lines.write(json.dumps(self._entry(source, label, name, size), ensure_ascii=False) + "\n")

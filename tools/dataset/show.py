@@ -3,15 +3,28 @@
 python -m tools.dataset show clip.mp4 --config configs/stnet.yaml --mode test --seed 0 --out sheet.png
 """
 
+from __future__ import annotations
+
+import argparse
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from core import cli
 from core.atomic import write_atomically
 from core.errors import UserError
-from reader.clip import clip_rng, read_clip
+from reader.clip import Clip, clip_rng, read_clip
 from reader.errors import ClipError
 from tools.dataset.check import add_config_flags, read_config
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    from PIL import Image, ImageDraw
+
+    from core.config import ReaderSection
 
 GAP = 4  # pixels between tiles
 STRIP = 14  # height of the text under a tile
@@ -23,23 +36,23 @@ class Block(NamedTuple):
     """One part of the sheet: the clip as one reading gives it."""
 
     title: str
-    segments: list  # seg_num lists of seglen frame numbers
-    frames: object  # uint8 [seg_num * seglen, H, W, 3]
-    seconds: list  # the time of each frame of the file; empty where it is not known
+    segments: list[list[int]]  # seg_num lists of seglen frame numbers
+    frames: np.ndarray  # uint8 [seg_num * seglen, H, W, 3]
+    seconds: list[float]  # the time of each frame of the file; empty where it is not known
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
-    made = commands.add_parser("show", help="a contact sheet of what the network sees of a clip")
-    made.add_argument("clip", metavar="CLIP", help="video, or pickle where MODEL.format is pkl")
-    add_config_flags(made, "test")
-    made.add_argument("--seed", type=int, default=0, help="of the augmentation (default: %(default)s)")
-    made.add_argument("--tile", type=cli.positive_int, default=128, metavar="N", help="pixels a frame (%(default)s)")
-    made.add_argument("--out", default="sheet.png", metavar="FILE", help="PNG to write (default: %(default)s)")
-    made.set_defaults(run=run)
+    parser = commands.add_parser("show", help="a contact sheet of what the network sees of a clip")
+    parser.add_argument("clip", metavar="CLIP", help="video, or pickle where MODEL.format is pkl")
+    add_config_flags(parser, "test")
+    parser.add_argument("--seed", type=int, default=0, help="of the augmentation (default: %(default)s)")
+    parser.add_argument("--tile", type=cli.positive_int, default=128, metavar="N", help="pixels a frame (%(default)s)")
+    parser.add_argument("--out", default="sheet.png", metavar="FILE", help="PNG to write (default: %(default)s)")
+    parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Draw the sheet. Returns the exit code."""
     config = read_config(args)
     mode, train, clip_format = config.section(args.mode), config.section("train"), config.MODEL.format
@@ -57,13 +70,13 @@ def run(args):
     return 0
 
 
-def read_block(path, section, format, title, rng=None):
+def read_block(path: str, section: ReaderSection, format: str, title: str, rng: random.Random | None = None) -> Block:
     """The Block of a clip as a section of the configuration says. Arguments and errors as reader.clip.read_clip."""
     clip = read_clip(path, section, format, rng)
     return Block(title, clip.segments, clip.frames, _seconds(clip))
 
 
-def _seconds(clip):
+def _seconds(clip: Clip) -> list[float]:
     """The time of each frame, from the first one on, by its stamp; empty where there are none."""
     index = clip.video and clip.video.index
     if not index or len(index.stamps) != clip.num_frames:
@@ -71,11 +84,11 @@ def _seconds(clip):
     return [float((stamp - index.stamps[0]) * index.time_base) for stamp in index.stamps]
 
 
-def draw_sheet(blocks, tile):
-    """One PIL image: blocks below each other, a row a segment, a column a frame.
+def draw_sheet(blocks: Sequence[Block], tile: int) -> Image.Image:
+    """One image: blocks below each other, a row a segment, a column a frame.
 
     Args:
-        blocks: list of Block.
+        blocks: from top to bottom.
         tile: pixels of a frame's side.
     """
     from PIL import Image, ImageDraw
@@ -91,13 +104,13 @@ def draw_sheet(blocks, tile):
     return sheet
 
 
-def block_size(block, tile):
+def block_size(block: Block, tile: int) -> tuple[int, int]:
     """(width, height) of a block in pixels."""
     rows, columns = len(block.segments), len(block.segments[0])
     return GAP + columns * (tile + GAP), TITLE + rows * (tile + STRIP + GAP)
 
 
-def _draw_tiles(sheet, pen, block, tile, top):
+def _draw_tiles(sheet: Image.Image, pen: ImageDraw.ImageDraw, block: Block, tile: int, top: int) -> None:
     from PIL import Image
 
     seglen = len(block.segments[0])

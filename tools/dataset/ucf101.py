@@ -6,6 +6,9 @@ Reads classInd.txt, trainlist0N.txt and testlist0N.txt. The test split is writte
 without labels as infer.list.
 """
 
+from __future__ import annotations
+
+import argparse
 import os
 
 from core.errors import UserError
@@ -13,27 +16,27 @@ from tools.dataset import lists
 from tools.dataset.videos import Entry, plain
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command's flags."""
     lists.add_split_flags(lists.add_parser(commands, "ucf101", __doc__, run))
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Make the lists. Returns the exit code; raises UserError, also when none of the clips is found."""
     labels = read_classes(lists.split_file(args.splits, "classInd.txt"))
-    wanted = read_split(lists.split_file(args.splits, f"trainlist0{args.split}.txt"), "train", labels)
-    wanted += read_split(lists.split_file(args.splits, f"testlist0{args.split}.txt"), "test", labels)
-    lists.write_split(args, wanted, labels)
+    entries = read_split(lists.split_file(args.splits, f"trainlist0{args.split}.txt"), "train", labels)
+    entries += read_split(lists.split_file(args.splits, f"testlist0{args.split}.txt"), "test", labels)
+    lists.write_split(args, entries, labels)
     return 0
 
 
-def read_classes(path):
+def read_classes(path: str) -> list[str]:
     """Class names of classInd.txt ("1 ApplyEyeMakeup"), in the order of their numbers.
 
     Raises:
         UserError: the file cannot be read, or the numbers are not 1, 2, 3, ...
     """
-    labels = []
+    labels: list[str] = []
     for where, line in lists.text_lines(path):
         number, _, name = line.partition(" ")
         if number != str(len(labels) + 1) or not name.strip():
@@ -42,11 +45,11 @@ def read_classes(path):
     return labels
 
 
-def read_split(path, part, labels):
+def read_split(path: str, part: str, labels: list[str]) -> list[Entry]:
     """Clips of a split file: "CLASS/NAME.avi", in training lists with the class's number from 1 behind it.
 
     Returns:
-        list of Entry without paths.
+        entries without paths.
 
     Raises:
         UserError: the file cannot be read, or a class or number is not that of classInd.txt.

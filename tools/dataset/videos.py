@@ -1,10 +1,13 @@
 """Videos of a data set: finding them below a folder, and seeing which can be used."""
 
+from __future__ import annotations
+
 import functools
 import logging
 import os
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -27,26 +30,26 @@ class Entry(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Entries by what became of their files. `unreadable` holds pairs (Entry, reason)."""
+    """Entries by what became of their files."""
 
-    present: list
-    missing: list
-    unreadable: list
+    present: list[Entry]
+    missing: list[Entry]
+    unreadable: list[tuple[Entry, str]]  # with the reason
 
 
 @functools.lru_cache(maxsize=10000)
-def plain(label):
+def plain(label: str) -> str:
     """A class name without what its spellings differ in: case, spaces, underscores and other punctuation."""
     text = unicodedata.normalize("NFKC", label).casefold()
     return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "P") or text
 
 
-def shown(text):
+def shown(text: str) -> str:
     """`text` with bytes that are not UTF-8 made visible, so that it can be printed and saved."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def find_videos(folder):
+def find_videos(folder: str) -> list[str]:
     """Absolute paths of all video files below a folder, sorted; links are followed, hidden names left out.
 
     Raises:
@@ -54,7 +57,8 @@ def find_videos(folder):
     """
     if not os.path.isdir(folder):
         raise UserError(f"--videos {folder}: no such folder")
-    found, seen = [], set()
+    videos: list[str] = []
+    seen = set()
     walk = os.walk(os.path.abspath(folder), followlinks=True, onerror=lambda error: logger.warning("%s", error))
     for here, folders, names in walk:
         real = os.path.realpath(here)
@@ -63,10 +67,10 @@ def find_videos(folder):
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [os.path.join(here, n) for n in names if n.lower().endswith(VIDEO_SUFFIXES) and n[0] != "."]
-    if not found:
+        videos += [os.path.join(here, n) for n in names if n.lower().endswith(VIDEO_SUFFIXES) and n[0] != "."]
+    if not videos:
         raise UserError(f"--videos {folder}: expected video files ({' '.join(VIDEO_SUFFIXES)}), found none")
-    return sorted(found)
+    return sorted(videos)
 
 
 class VideoIndex:
@@ -76,14 +80,16 @@ class VideoIndex:
         UserError: no such folder, or no video in it.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         self.root = os.path.abspath(folder)
         self.paths = find_videos(folder)
-        self.by_stem = defaultdict(list)
+        self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
         for path in self.paths:
             self.by_stem[unicodedata.normalize("NFC", _stem(path))].append(path)
 
-    def find(self, stem, label="", part="", classes=(), inside=False):
+    def find(
+        self, stem: str, label: str = "", part: str = "", classes: Collection[str] = (), inside: bool = False
+    ) -> str:
         """The file of a clip: if there are several, one in its class's folder, not empty, in its split's folder.
 
         Args:
@@ -106,28 +112,28 @@ class VideoIndex:
                 ranked.append((own not in folders, empty, not _starts(folders, part), path))
         return min(ranked)[-1] if ranked else ""
 
-    def folders(self, path):
+    def folders(self, path: str) -> list[str]:
         """plain() names of the folders between the root and a file, outermost first."""
         return [plain(name) for name in os.path.relpath(path, self.root).split(os.sep)[:-1]]
 
 
-def _stem(path):
+def _stem(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def _starts(folders, part):
+def _starts(folders: Iterable[str], part: str) -> bool:
     return any(name.startswith(part) for name in folders)
 
 
-def _is_empty(path):
+def _is_empty(path: str) -> bool:
     return not (os.path.exists(path) and os.path.getsize(path))
 
 
-def sort_out(entries, probe=False):
+def sort_out(entries: Sequence[Entry], probe: bool = False) -> Findings:
     """See which entries have a file that can be used.
 
     Args:
-        entries: list of Entry.
+        entries: the clips.
         probe: also open each file and decode one frame; otherwise only its size is looked at.
 
     Returns:
@@ -144,7 +150,7 @@ def sort_out(entries, probe=False):
     )
 
 
-def _counted(results, total):
+def _counted(results: Iterable[str], total: int) -> Iterator[str]:
     progress = Progress(total, "probe", total, max(100, total // 20))
     try:
         for result in results:
@@ -154,7 +160,7 @@ def _counted(results, total):
         progress.close()
 
 
-def _problem(path, probe):
+def _problem(path: str, probe: bool) -> str:
     """Why a file cannot be used, in a few words; empty if it can."""
     if "\n" in path or "\r" in path:
         return "a line break in its path, which a list cannot hold"
@@ -172,7 +178,7 @@ def _problem(path, probe):
     return _header_problem(path) if probe else ""
 
 
-def _header_problem(path):
+def _header_problem(path: str) -> str:
     import av  # late: --help is instant
 
     try:

@@ -1,5 +1,7 @@
 """Work over many files in processes that can be killed: a file that hangs or crashes a decoder costs that file only."""
 
+from __future__ import annotations
+
 import contextlib
 import multiprocessing
 import os
@@ -7,12 +9,21 @@ import signal
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from core.errors import UserError
 from core.processes import die_with_parent
 from core.progress import Progress
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkProcess
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Lost(NamedTuple):
@@ -22,12 +33,14 @@ class Lost(NamedTuple):
     reason: str
 
 
-def work(function, items, workers, timeout, chunk=1):
+def work(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, timeout: float, chunk: int = 1
+) -> Iterator[tuple[Item, Result | Lost]]:
     """Call `function(item)` for each item in forked worker processes.
 
     Args:
         function: runs in the workers; what it returns travels through a pipe, so keep it small.
-        items: list; each must be picklable.
+        items: each must be picklable.
         workers: processes. They live on from item to item; only one that had to be killed is forked anew.
         timeout: seconds that one item may take.
         chunk: items sent to a worker at a time. More than 1 pays where an item takes milliseconds.
@@ -42,10 +55,10 @@ def work(function, items, workers, timeout, chunk=1):
     queue = deque(items)
     crew = [_Worker(function, timeout) for _ in range(min(workers, len(queue)))]
     try:
-        while queue or any(worker.given for worker in crew):
+        while queue or any(worker.items for worker in crew):
             for worker in crew:
                 worker.top_up(queue, chunk)
-            busy = [worker for worker in crew if worker.given]
+            busy = [worker for worker in crew if worker.items]
             left = min(worker.deadline for worker in busy) - time.monotonic()
             wait([worker.pipe for worker in busy], max(0.0, left))
             for worker in busy:
@@ -55,7 +68,9 @@ def work(function, items, workers, timeout, chunk=1):
             worker.end()
 
 
-def work_with_progress(function, items, what, **settings):
+def work_with_progress(
+    function: Callable[[Item], Result], items: Sequence[Item], what: str, **settings: Any
+) -> Iterator[tuple[Item, Result | Lost]]:
     """`work`, with a bar or log lines that show rate and time left."""
     progress = Progress(len(items), what, len(items), min(1000, max(1, len(items) // 20)))
     try:
@@ -66,7 +81,7 @@ def work_with_progress(function, items, what, **settings):
         progress.close()
 
 
-def cores():
+def cores() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -74,46 +89,48 @@ def cores():
 class _Worker:
     """One forked process, forked when there is work, and the items it was given, the current one first."""
 
-    def __init__(self, function, timeout):
+    pipe: Connection  # set while there is a process
+
+    def __init__(self, function: Callable, timeout: float) -> None:
         self.function, self.timeout = function, timeout
-        self.process = None
-        self.given = deque()
+        self.process: ForkProcess | None = None
+        self.items: deque = deque()
         self.deadline = 0.0
 
-    def top_up(self, queue, chunk):
+    def top_up(self, queue: deque, chunk: int) -> None:
         """Give more items from the queue before the last ones are done."""
-        if not queue or len(self.given) > chunk // 2:
+        if not queue or len(self.items) > chunk // 2:
             return
         if self.process is None:
             self._start()
-        items = [queue.popleft() for _ in range(min(chunk, len(queue)))]
-        if not self.given:
+        more = [queue.popleft() for _ in range(min(chunk, len(queue)))]
+        if not self.items:
             self.deadline = time.monotonic() + self.timeout
-        self.given.extend(items)
+        self.items.extend(more)
         with contextlib.suppress(OSError):  # it crashed meanwhile, as `finished` will see
-            self.pipe.send(items)
+            self.pipe.send(more)
 
-    def finished(self, queue):
-        """List of (item, result) that are there; what a lost worker had yet to do goes back to the queue."""
-        done = []
+    def finished(self, queue: deque) -> list[tuple[Any, Any]]:
+        """(item, result) of those that are there; what a lost worker had yet to do goes back to the queue."""
+        results = []
         try:
-            while self.given and self.pipe.poll():
+            while self.items and self.pipe.poll():
                 answer = self.pipe.recv()
                 if isinstance(answer, Exception):
                     raise answer
-                done.append((self.given.popleft(), answer[0]))
+                results.append((self.items.popleft(), answer[0]))
                 self.deadline = time.monotonic() + self.timeout
         except (EOFError, ConnectionError):
-            done.append((self.given.popleft(), self._lost(timed_out=False)))
+            results.append((self.items.popleft(), self._lost(timed_out=False)))
         else:
-            if self.given and time.monotonic() > self.deadline:
-                done.append((self.given.popleft(), self._lost(timed_out=True)))
+            if self.items and time.monotonic() > self.deadline:
+                results.append((self.items.popleft(), self._lost(timed_out=True)))
         if self.process is None:
-            queue.extendleft(reversed(self.given))
-            self.given.clear()
-        return done
+            queue.extendleft(reversed(self.items))
+            self.items.clear()
+        return results
 
-    def end(self):
+    def end(self) -> None:
         """Kill and reap the process."""
         if self.process is not None:
             self.process.kill()
@@ -121,26 +138,29 @@ class _Worker:
             self.pipe.close()
             self.process = None
 
-    def _start(self):
+    def _start(self) -> None:
         context = multiprocessing.get_context("fork")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(self.function, theirs, os.getpid()), daemon=True)
         self.process.start()
         theirs.close()
 
-    def _lost(self, timed_out):
+    def _lost(self, timed_out: bool) -> Lost:
         process = self.process
+        assert process is not None  # it was given items
         if not timed_out:
             process.join()
         self.end()
         if timed_out:
             return Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
-        if process.exitcode < 0:
-            return Lost("crash", f"the decoder crashed ({signal.Signals(-process.exitcode).name})")
-        return Lost("crash", f"the decoder ended itself (exit code {process.exitcode})")
+        code = process.exitcode
+        assert code is not None  # it has ended
+        if code < 0:
+            return Lost("crash", f"the decoder crashed ({signal.Signals(-code).name})")
+        return Lost("crash", f"the decoder ended itself (exit code {code})")
 
 
-def _serve(function, pipe, parent):
+def _serve(function: Callable, pipe: Connection, parent: int) -> None:
     """A worker's whole life."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -150,7 +170,7 @@ def _serve(function, pipe, parent):
     while True:
         for item in pipe.recv():
             try:
-                answer = (function(item),)
+                answer: tuple | Exception = (function(item),)
             except UserError as error:
                 answer = error
             except Exception:  # a bug: the parent raises it, with this traceback
