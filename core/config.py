@@ -16,6 +16,7 @@ import yaml
 
 from core.errors import UserError
 
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # holds configs and labels, in a wheel too
 MODES = ("train", "valid", "test", "infer")
 
 # Keys of older files, the original's among them, that mean nothing any more: accepted and reported. A key that is
@@ -134,7 +135,7 @@ def load_config(path, model_section, overrides=(), model_name=None):
     """Read, override and check a configuration.
 
     Args:
-        path: YAML file.
+        path: YAML file, relative to the working directory or to the project.
         model_section: function from a model's name to the dataclass of its MODEL section.
         overrides: strings "SECTION.key=value", applied in order; values are YAML.
         model_name: if given, replaces MODEL.name.
@@ -145,6 +146,7 @@ def load_config(path, model_section, overrides=(), model_name=None):
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
+    path = find_file(path, PROJECT)
     data = _read_yaml(path)
     for text in overrides:
         _apply_override(data, text)
