@@ -16,7 +16,7 @@ NAMED = re.compile(
 
 
 class BelowStnet(build_py):
-    """Lays entries and rooms below `stnet` and lets their imports say so, so that no user's `models.py` is in the way."""
+    """Lays entries and rooms below `stnet` and lets their imports say so: a user's `models.py` is not in the way."""
 
     def run(self):
         """Copy, into an empty folder: what an earlier version left there would become part of the wheel."""

@@ -43,10 +43,12 @@ def main():
     if action not in ACTIONS:
         print(f"error: unknown action {action!r}; known: {', '.join(ACTIONS)}", file=sys.stderr)
         return 2
+    from core import cli
+
     module = entry(action)
-    module.__doc__ = module.__doc__.replace(f"python {ACTIONS[action]}", f"stnet {action}")
+    module.__doc__ = (module.__doc__ or "").replace(f"python {ACTIONS[action]}", f"stnet {action}")
     sys.argv[:2] = [f"stnet {action}"]  # what the usage line says
-    return module.cli.run(module.main)
+    return cli.run(module.main)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_help_shows_the_commands(tmp_path):
 
 def test_data_is_prepared_from_another_folder_that_has_tools_of_its_own(clip_set, tmp_path):
     (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "__init__.py").write_text("raise RuntimeError('the user\'s own')\n")
+    (tmp_path / "tools" / "__init__.py").write_text("raise RuntimeError('the user's own')\n")
     lists = ["--list", clip_set / "val.list", "--config", clip_set / "tiny.yaml", "--mode", "valid", "--workers", "1"]
     done = bash("data", "check", *lists, "--out", "checked", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -123,11 +123,13 @@ def test_help_of_the_command_and_of_every_action(installed, mine):
 
 def test_an_unknown_action_is_one_line_with_the_known_ones(installed, mine):
     _, command, variables = installed
-    done = subprocess.run([*map(str, command), "fit"], cwd=mine, env=variables, capture_output=True, text=True)
+    quiet = {"cwd": mine, "env": variables, "capture_output": True, "text": True}
+    done = subprocess.run([*map(str, command), "fit"], check=False, **quiet)
     assert done.returncode == 2
     assert done.stderr == "error: unknown action 'fit'; known: train, eval, predict, inference, data\n"
 
 
+@pytest.mark.parametrize("installed", ["wheel"], indirect=True)
 def test_predict_beside_the_users_own_modules(installed, mine, clip_set, trained):
     _, command, variables = installed
     flags = ["--config", clip_set / "tiny.yaml", "--engine=paddle", "--weights", trained / "STNET_final.pdparams"]
@@ -160,6 +162,14 @@ def test_the_public_names_work_in_a_users_program(installed, mine, clip_set, tra
     lines = [line.split("|") for line in checked(*words, cwd=mine, env=variables).splitlines() if "|" in line]
     assert [line[0] for line in lines] == clips
     assert [len(set(line[1:]) & set("abcd")) for line in lines] == [3, 3]
+
+
+@pytest.mark.parametrize("installed", ["wheel"], indirect=True)
+def test_a_users_program_keeps_its_own_modules(installed, mine):
+    python, _, variables = installed
+    (mine / "models.py").write_text("OWN = True\n", encoding="utf-8")
+    code = "import models; from stnet import MODELS, Predictor; print(models.OWN, MODELS.names())"
+    assert checked(python, "-c", code, cwd=mine, env=variables) == "True ['STNET']\n"
 
 
 def test_an_unknown_public_name_names_the_known():
