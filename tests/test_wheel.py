@@ -129,7 +129,6 @@ def test_an_unknown_action_is_one_line_with_the_known_ones(installed, mine):
     assert done.stderr == "error: unknown action 'fit'; known: train, eval, predict, inference, data\n"
 
 
-@pytest.mark.parametrize("installed", ["wheel"], indirect=True)
 def test_predict_beside_the_users_own_modules(installed, mine, clip_set, trained):
     _, command, variables = installed
     flags = ["--config", clip_set / "tiny.yaml", "--engine=paddle", "--weights", trained / "STNET_final.pdparams"]
