@@ -42,29 +42,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = cli.load_run_config(args, model_section, "INFER")
 
-    from backends.engines import make_engine
     from core import runtime
     from core.atomic import prepare_folder, write_json
     from core.schema import SCHEMA
-    from engine.labels import load_labels
-    from engine.loading import load_model
-    from engine.predictor import log_predictions, predict
+    from engine.predictor import Predictor, log_predictions
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)
     prepare_folder(args.save_dir)
-    labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
     video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
     loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)
     loader.start()  # clips are read while the model is made
-    model, weights = load_model(config, "infer", args.weights, labels)
-    engine = make_engine(args.engine or "auto", model, config.section("infer"), len(loader.dataset))
-    topk = args.infer_topk or config.MODEL.topk
-    results = predict(engine, loader, labels, topk, args.log_interval or 10)
+    predictor = Predictor(args.weights, config, args.engine or "auto", None, len(loader.dataset))
+    results = list(predictor.results(loader, args.infer_topk, args.log_interval or 10))
     log_predictions(results)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "predict_results.json")
-    facts = {"skipped": loader.bad.summary(), "weights": weights}
+    facts = {"skipped": loader.bad.summary(), "weights": predictor.weights}
     write_json(path, {"schema": SCHEMA, "results": results, **facts})
     logger.info("results are in %s", path)
 

@@ -5,6 +5,7 @@
 #   bash run.sh eval      STNET ./configs/stnet.yaml [flags]
 #   bash run.sh predict   STNET ./configs/stnet.yaml [flags], for example --video_path=a.mp4
 #   bash run.sh inference STNET ./configs/stnet.yaml [flags], for example --format=onnx
+#   bash run.sh data      make, check, pack and show data sets: data --help, data check --list my.list
 #   bash run.sh demo      set up, draw clips, train, evaluate, predict
 #   bash run.sh test      set up, run the test suite; with --all also what takes minutes
 #   bash run.sh setup     make .venv and install what is needed
@@ -209,6 +210,10 @@ main() {
             [ $# -ge 2 ] || die "expected: bash run.sh $action NAME CONFIG [flags]"
             case "$action" in inference) action=inference_model ;; esac
             entry "$action.py" "$@"
+            ;;
+        data)
+            export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+            exec "$(python_command)" -m stnet data "$@"
             ;;
         setup) setup "$@" ;;
         demo) demo "$@" ;;

@@ -17,6 +17,7 @@ import yaml
 
 from core.errors import UserError
 
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # holds configs and labels, in a wheel too
 MODES = ("train", "valid", "test", "infer")
 
 # Keys of older files, the original's among them, that mean nothing any more: accepted and reported. A key that is
@@ -153,7 +154,7 @@ def load_config(
     """Read, override and check a configuration.
 
     Args:
-        path: YAML file.
+        path: YAML file, relative to the working directory or to the project.
         model_section: from a model's name to the dataclass of its MODEL section.
         overrides: "SECTION.key=value", applied in order; values are YAML.
         model_name: if given, replaces MODEL.name.
@@ -161,6 +162,7 @@ def load_config(
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
+    path = find_file(path, PROJECT)
     data = _read_yaml(path)
     for text in overrides:
         _apply_override(data, text)

@@ -4,10 +4,9 @@ import json
 import logging
 import os
 
-from core.config import find_file
+from core.config import PROJECT, find_file
 from core.errors import UserError
 
-PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 logger = logging.getLogger("stnet")
 
 

@@ -2,36 +2,81 @@
 
 import contextlib
 import logging
+import os
 
 import numpy as np
 
+from core.config import Config, load_config
 from core.progress import Progress
+from engine.labels import load_labels
 
 logger = logging.getLogger("stnet")
 
 
-def predict(engine, loader, labels, topk, log_interval=10):
-    """The top classes of every readable clip.
+class Predictor:
+    """A model that answers with the classes of clips.
 
     Args:
-        engine, loader: as engine.evaluator.evaluate; the loader is in list order.
-        labels: class names.
-        topk: classes per clip; at most all.
+        weights: file or folder; empty: the released weights, downloaded if need be.
+        config: core.config.Config, or a YAML file, relative to the working directory or to the project.
+        engine: what computes, one of core.cli.ENGINES.
+        use_gpu: True, False, or "auto": the GPU if one works; None: the device that core.runtime.start has chosen.
+        clips: how many there will be in all, if that is known.
 
-    Returns:
-        list of {"path", "predictions": [{"class", "label", "probability"}]}, in list order.
+    Attributes:
+        weights: absolute path of the weights.
+
+    Raises:
+        UserError: no such configuration, labels, weights or engine, or they do not fit each other.
     """
-    results = []
-    progress = Progress(len(loader.dataset), "predict", len(loader), log_interval)
-    with contextlib.closing(loader.epoch()) as batches:
-        for batch in batches:
-            if not batch.indices:
-                continue
-            for index, row in zip(batch.indices, softmax(engine(batch.clips))):
-                results.append({"path": loader.dataset.clips[index].path, "predictions": top(row, labels, topk)})
-            progress.update(len(batch.indices))
-    progress.close()
-    return results
+
+    def __init__(self, weights="", config="configs/stnet.yaml", engine="auto", use_gpu="auto", clips=None):
+        from core import runtime
+
+        runtime.prepare()
+        from backends.engines import make_engine
+        from engine.loading import load_model
+        from models import model_section
+
+        if not isinstance(config, Config):
+            config = load_config(config, model_section)
+        self.config = config
+        self.labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
+        if use_gpu is not None:
+            runtime.start(use_gpu)
+        model, self.weights = load_model(config, "infer", weights, self.labels)
+        self.engine = make_engine(engine, model, config.section("infer"), clips)
+
+    def predict(self, paths, topk=None):
+        """The classes of clips, given by their paths; see `results`."""
+        from reader.loader import build_loader
+
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        if paths:
+            yield from self.results(build_loader(self.config, "infer", paths=paths), topk)
+
+    def results(self, loader, topk=None, log_interval=10):
+        """The top classes of every readable clip of a loader, in its order; the log names the others.
+
+        Args:
+            loader: reader.loader.Loader in list order.
+            topk: classes per clip, at most all; default: MODEL.topk of the configuration.
+
+        Yields:
+            {"path", "predictions": [{"class", "label", "probability"}]}, the most probable class first.
+
+        Raises:
+            UserError: no clip could be read.
+        """
+        topk = topk or self.config.MODEL.topk
+        progress = Progress(len(loader.dataset), "predict", len(loader), log_interval)
+        with contextlib.closing(progress), contextlib.closing(loader.epoch()) as batches:
+            for batch in batches:
+                if not batch.indices:
+                    continue
+                for index, row in zip(batch.indices, softmax(self.engine(batch.clips))):
+                    yield {"path": loader.dataset.clips[index].path, "predictions": top(row, self.labels, topk)}
+                progress.update(len(batch.indices))
 
 
 def softmax(logits):

@@ -15,7 +15,7 @@ from paddle.base import core
 from core.errors import UserError
 from core.processes import die_with_parent
 from reader.kinetics import READERS, list_folder
-from reader.lists import list_videos, read_list
+from reader.lists import Clip, list_videos, read_list
 
 logger = logging.getLogger("stnet")
 _EVAL_BATCH = 16
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     indices: list  # B positions in the list
 
 
-def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path="", quarantine=""):
+def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path="", quarantine="", paths=()):
     """The loader of a mode.
 
     Args:
@@ -41,6 +41,7 @@ def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path=
         filelist: replaces the section's.
         video_path: a video or a folder of videos, instead of a list ("infer").
         quarantine: file of clips that hung or crashed the decoder before; they are left out, and new ones added.
+        paths: clips of the format MODEL.format, instead of a list ("infer").
 
     Returns:
         Loader.
@@ -49,6 +50,8 @@ def build_loader(config, mode, rank=0, ranks=1, seed=0, filelist="", video_path=
     filelist = filelist or section.filelist
     if video_path:
         clips, folder, clip_format = list_videos(video_path), "", "mp4"
+    elif paths:
+        clips, folder, clip_format = [Clip(os.fspath(path), -1) for path in paths], "", model.format
     else:
         labelled = mode != "infer"
         clips = read_list(filelist, model.format, labelled, model.num_classes if labelled else None)

@@ -15,6 +15,7 @@ FLOORS = {
     "backends": 3,
     "engine": 4,
     "tools": 5,
+    "stnet": 6,
     "bench": 6,
 }
 FILES = sorted(path for room in FLOORS for path in (PROJECT / room).rglob("*.py"))

@@ -32,7 +32,7 @@ def test_both_languages_tell_the_same_walk():
 def checkout(tmp_path):
     """A copy of the project with a folder of videos, a class a folder: six clips, one of which is cut short, each."""
     folder = tmp_path / "my checkout"
-    code = ["backends", "configs", "core", "data", "engine", "metrics", "models", "reader", "tools", "weights"]
+    code = ["backends", "configs", "core", "data", "engine", "metrics", "models", "reader", "stnet", "tools", "weights"]
     for name in code:
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in [*PROJECT.glob("*.py"), PROJECT / "run.sh"]:

@@ -128,6 +128,15 @@ def test_help_shows_the_commands(tmp_path):
     assert "bash run.sh demo" in done.stdout
 
 
+def test_data_is_prepared_from_another_folder_that_has_tools_of_its_own(clip_set, tmp_path):
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("raise RuntimeError('the user's own')\n")
+    lists = ["--list", clip_set / "val.list", "--config", clip_set / "tiny.yaml", "--mode", "valid", "--workers", "1"]
+    done = bash("data", "check", *lists, "--out", "checked", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "checked" / "val.clean.list").read_text(encoding="utf-8").count("\n") == 6
+
+
 @pytest.mark.parametrize("entry", ["train", "eval", "predict", "inference_model"])
 def test_help_of_the_entries_needs_no_paddle(entry, tmp_path):
     code = "import sys; sys.modules['paddle'] = sys.modules['decord'] = sys.modules['cv2'] = None"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core import runtime  # noqa: E402
+from core import parallel, runtime  # noqa: E402
 
 runtime.prepare()
 
@@ -16,7 +16,6 @@ import paddle  # noqa: E402
 from backends.engines import Dygraph  # noqa: E402
 from backends.normalizer import Normalizer  # noqa: E402
 from core.config import load_config  # noqa: E402
-from engine import parallel  # noqa: E402
 from engine.evaluator import evaluate  # noqa: E402
 from engine.trainer import Trainer  # noqa: E402
 from models import get_model, model_section  # noqa: E402

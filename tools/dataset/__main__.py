@@ -18,9 +18,7 @@ COMMANDS = (kinetics, ucf101, hmdb51, folder, check, pack, show)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add_parser(commands)
@@ -29,4 +27,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "python -m tools.dataset"  # what the usage line says
     sys.exit(cli.run(main))

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from core.config import PROJECT
 from core.errors import UserError
-from engine.labels import PROJECT
 from tools.dataset import lists
 from tools.dataset.videos import Entry, VideoIndex, plain, sort_out
 

@@ -1,0 +1,30 @@
+"""StNet for PaddlePaddle: what `from stnet import ...` gives.
+
+    from stnet import Predictor
+
+    for result in Predictor("STNET_final.pdparams").predict(["clip.mp4"]):
+        print(result["path"], result["predictions"][0]["label"])
+
+In a wheel the other folders lie below this one; in a checkout, also one installed by `pip install -e`, beside it.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stnet.api import ENGINES, METRICS, MODELS, Config, Predictor, UserError, load_config
+
+__all__ = ["ENGINES", "METRICS", "MODELS", "Config", "Predictor", "UserError", "load_config"]
+
+_HERE = Path(__file__).parent
+if not (_HERE / "core").is_dir():
+    sys.path.insert(0, str(_HERE.parent))
+
+
+def __getattr__(name):
+    """A public name, imported when it is asked for: `stnet --help` is instant."""
+    if name in __all__:
+        return getattr(importlib.import_module("stnet.api"), name)
+    raise AttributeError(f"module 'stnet' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -1,0 +1,24 @@
+"""The public names. Nothing here imports Paddle before it is used."""
+
+from core import config as configuration
+from core.cli import ENGINES
+from core.config import Config
+from core.errors import UserError
+from engine.predictor import Predictor
+from metrics import METRICS
+from models import MODELS, model_section
+
+__all__ = ["ENGINES", "METRICS", "MODELS", "Config", "Predictor", "UserError", "load_config"]
+
+
+def load_config(path="configs/stnet.yaml", overrides=(), model_name=""):
+    """The checked configuration of a YAML file; configs/stnet.yaml is also found where StNet is installed.
+
+    Args:
+        overrides: strings "SECTION.key=value", as after -o on the command line.
+        model_name: takes the place of MODEL.name.
+
+    Raises:
+        UserError: naming the key at fault, and the nearest known one.
+    """
+    return configuration.load_config(path, model_section, overrides, model_name)

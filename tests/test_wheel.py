@@ -1,0 +1,179 @@
+"""One import name: the same command and the same public names in a checkout, under `pip install -e` and in a wheel."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from test_floors import FLOORS, rooms_imported
+
+PROJECT = Path(__file__).parents[1]
+ROOMS = sorted(set(FLOORS) - {"bench", "stnet"})
+ENTRIES = ["train", "eval", "predict", "inference_model"]
+# Names in the user's own folder that are those of rooms and entries.
+OWN = ["models.py", "train.py", "predict.py", "tools/__init__.py", "core/__init__.py"]
+
+
+def checked(*words, **options):
+    """Standard output of a program that must succeed."""
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what is packed."""
+    folder = tmp_path_factory.mktemp("copy") / "my checkout"
+    for name in ["stnet", "configs", "data", *ROOMS]:
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ["setup.py", "pyproject.toml", "README.md", "LICENSE", *(f"{name}.py" for name in ENTRIES)]:
+        shutil.copy(PROJECT / name, folder)
+    left_over = folder / "build" / "lib" / "core" / "errors.py"  # as building version 0.1.0 here would have left it
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+    return folder
+
+
+def build(kind, checkout, folder):
+    """What pip builds for `pip install .` (wheel) and for `pip install -e .` (editable)."""
+    code = f"from setuptools import build_meta; build_meta.build_{kind}({str(folder)!r})"
+    checked(sys.executable, "-c", code, cwd=checkout)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout, tmp_path_factory):
+    return build("wheel", checkout, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def editable(checkout, tmp_path_factory):
+    return build("editable", checkout, tmp_path_factory.mktemp("editable"))
+
+
+@pytest.fixture(scope="module", params=["checkout", "editable", "wheel"])
+def installed(request, checkout, tmp_path_factory):
+    """(Python that has StNet, words that run its command, variables): an environment that sees this one's packages."""
+    folder = tmp_path_factory.mktemp("environment")
+    checked(sys.executable, "-m", "venv", "--without-pip", folder)
+    python, variables = folder / "bin" / "python", {**os.environ}
+    variables.pop("PYTHONPATH", None)
+    if request.param == "checkout":
+        command, variables["PYTHONPATH"] = [python, "-m", "stnet"], str(checkout)
+    else:
+        path = request.getfixturevalue(request.param)
+        checked(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", path)
+        command = [folder / "bin" / "stnet"]
+    (packages,) = folder.glob("lib/python*/site-packages")
+    others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (packages / "others.pth").write_text("\n".join(others), encoding="utf-8")
+    return python, command, variables
+
+
+@pytest.fixture
+def mine(root):
+    """A user's folder, with names in it that are also ours."""
+    for name in OWN:
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("raise RuntimeError('this is the user\\'s own')\n", encoding="utf-8")
+    return root
+
+
+def test_a_wheel_has_one_top_level_name_and_no_tests_or_benchmarks(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (top_level,) = [archive.read(name).decode() for name in names if name.endswith("/top_level.txt")]
+    assert wheel.name.startswith("stnet_paddle-0.2.0-")
+    assert top_level.split() == ["stnet"]
+    assert {name.split("/")[0] for name in names} == {"stnet", "stnet_paddle-0.2.0.dist-info"}
+    assert {name.split("/")[1] for name in names if name.startswith("stnet/") and name.count("/") > 1} == {
+        *ROOMS,
+        "configs",
+        "data",
+    }
+    assert {"stnet/configs/stnet.yaml", "stnet/data/dataset/kinetics_labels.json", "stnet/train.py"} <= set(names)
+
+
+def test_every_import_in_a_wheel_says_stnet(wheel):
+    ours = {*FLOORS, *ENTRIES} - {"stnet"}
+    with zipfile.ZipFile(wheel) as archive:
+        sources = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")}
+    assert len(sources) > 80
+    assert {name: set(rooms_imported(text)) & ours for name, text in sources.items()} == dict.fromkeys(sources, set())
+    assert "from stnet.models.stnet.network import StNet" in sources["stnet/models/stnet/stnet.py"]  # a late one
+
+
+def test_help_of_the_command_and_of_every_action(installed, mine):
+    _, command, variables = installed
+    for words in ([], ["--help"]):
+        assert "stnet predict " in checked(*command, *words, cwd=mine, env=variables)
+    for action in ("train", "eval", "predict", "inference"):
+        text = checked(*command, action, "--help", cwd=mine, env=variables)
+        assert text.startswith(f"usage: stnet {action} [-h]")
+        assert f"\nstnet {action} --" in text
+    assert checked(*command, "data", "check", "--help", cwd=mine, env=variables).startswith("usage: stnet data check")
+
+
+def test_an_unknown_action_is_one_line_with_the_known_ones(installed, mine):
+    _, command, variables = installed
+    quiet = {"cwd": mine, "env": variables, "capture_output": True, "text": True}
+    done = subprocess.run([*map(str, command), "fit"], check=False, **quiet)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown action 'fit'; known: train, eval, predict, inference, data\n"
+
+
+def test_predict_beside_the_users_own_modules(installed, mine, clip_set, trained):
+    _, command, variables = installed
+    flags = ["--config", clip_set / "tiny.yaml", "--engine=paddle", "--weights", trained / "STNET_final.pdparams"]
+    checked(*command, "predict", *flags, cwd=mine, env=variables)
+    results = json.loads((mine / "results" / "predict_results.json").read_text(encoding="utf-8"))["results"]
+    assert [result["path"] for result in results] == ["val 0.mp4", "val 1.mp4"]
+
+
+PROGRAM = """
+import sys
+from stnet import ENGINES, METRICS, MODELS, Predictor, UserError, load_config
+config, weights, *clips = sys.argv[1:]
+assert load_config().MODEL.num_classes == 400
+assert (MODELS.names(), METRICS.names(), ENGINES[0]) == (["STNET"], ["TOPK"], "auto")
+try:
+    Predictor(weights, use_gpu=False)
+except UserError as error:  # configuration and labels were found; the checkpoint has 18 layers and 4 classes
+    assert "num_classes is 400 in the config and 4 in the weights" in str(error)
+predictor = Predictor(weights, load_config(config, ["MODEL.topk=3"]), engine="paddle", use_gpu=False)
+for result in predictor.predict(clips):
+    print(result["path"], *(row["label"] for row in result["predictions"]), sep="|")
+"""
+
+
+def test_the_public_names_work_in_a_users_program(installed, mine, clip_set, trained):
+    python, _, variables = installed
+    (mine / "program.py").write_text(PROGRAM, encoding="utf-8")
+    clips = [str(clip_set / name) for name in ("val 2.mp4", "val 0.mp4")]
+    words = [python, "program.py", clip_set / "tiny.yaml", trained / "STNET_final.pdparams", *clips]
+    lines = [line.split("|") for line in checked(*words, cwd=mine, env=variables).splitlines() if "|" in line]
+    assert [line[0] for line in lines] == clips
+    assert [len(set(line[1:]) & set("abcd")) for line in lines] == [3, 3]
+
+
+@pytest.mark.parametrize("installed", ["wheel"], indirect=True)
+def test_a_users_program_keeps_its_own_modules(installed, mine):
+    python, _, variables = installed
+    (mine / "models.py").write_text("OWN = True\n", encoding="utf-8")
+    code = "import models; from stnet import MODELS, Predictor; print(models.OWN, MODELS.names())"
+    assert checked(python, "-c", code, cwd=mine, env=variables) == "True ['STNET']\n"
+
+
+def test_an_unknown_public_name_names_the_known():
+    import stnet
+
+    assert stnet.Predictor is sys.modules["engine.predictor"].Predictor
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'; it has ENGINES, METRICS, MODELS"):
+        stnet.Trainer  # noqa: B018
