@@ -6,7 +6,7 @@
 #   bash run.sh predict   STNET ./configs/stnet.yaml [flags], for example --video_path=a.mp4
 #   bash run.sh inference STNET ./configs/stnet.yaml [flags], for example --format=onnx
 #   bash run.sh demo      set up, draw clips, train, evaluate, predict
-#   bash run.sh test      set up, run the test suite; with --all also what takes minutes
+#   bash run.sh test      set up, run the test suite; --fast: some of it, in two minutes; --all: also what takes minutes
 #   bash run.sh setup     make .venv and install what is needed
 #
 # Settings: edit them here, or set them in the environment (use_gpu=False bash run.sh ...). An empty one is left to
@@ -198,6 +198,11 @@ demo() {
     "$python" -m tools.demo_report "$folder" $((SECONDS - began))
 }
 
+# What `test --fast` runs: some of every room.
+fast=(
+    tests/core tests/metrics tests/models/test_stnet.py
+)
+
 main() {
     local action="${1:-}"
     [ $# -gt 0 ] && shift
@@ -212,7 +217,10 @@ main() {
         test)
             setup test
             cd "$here"
-            [ "${1:-}" = --all ] && set -- -m "" "${@:2}"
+            case "${1:-}" in
+                --all) set -- -m "" "${@:2}" ;;
+                --fast) set -- "${fast[@]}" "${@:2}" ;;
+            esac
             exec "$venv/bin/python" -m pytest "$@"
             ;;
         "" | help | -h | --help) usage ;;
