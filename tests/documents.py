@@ -19,7 +19,9 @@ PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((PROJECT / "docs"
 CHINESE = {page: "README_cn.md" if page == "README.md" else page.replace("docs/", "docs/zh/") for page in PAGES}
 BOTH_LANGUAGES = [f"data/dataset/{path.name}" for path in sorted((PROJECT / "data" / "dataset").glob("*.md"))]
 SETS_UP = re.compile(r"^bash run\.sh (demo|test)\b.*", re.M)  # left out: CI runs the tests, and another test the demo
-_FENCE = re.compile(r"(?:^ *<!-- needs: (?P<needs>.+?) -->\n)?^ *```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S)
+_FENCE = re.compile(
+    r"(?:^ *<!-- needs: (?P<needs>.+?) -->\n)?^ *```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S
+)
 
 
 class Block(NamedTuple):
@@ -64,7 +66,10 @@ def write_released_weights(folder):
 
     config = load_config(PROJECT / "configs" / "stnet.yaml", model_section)
     folder.mkdir(parents=True)
-    for name, network in (("STNET_final.pdparams", get_model("STNET", config).network), ("ResNet50_pretrained", resnet50())):
+    for name, network in (
+        ("STNET_final.pdparams", get_model("STNET", config).network),
+        ("ResNet50_pretrained", resnet50()),
+    ):
         paddle.save({key: value.numpy() for key, value in network.state_dict().items()}, str(folder / name))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from importlib.util import find_spec
 
 import pytest
