@@ -1,16 +1,18 @@
 """The commands that the documents tell users to type, and a checkout in which to type them."""
 
-import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from test_floors import FLOORS
 
 from tools.demo_clips import write_set
 
@@ -74,9 +76,11 @@ def write_released_weights(folder):
 
 
 def copy_project(folder):
-    """The files of the checkout, small configurations, and a .venv that stands for the environment of the tests."""
-    kept_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "tests", "checkpoints", "results", "demo")
-    shutil.copytree(PROJECT, folder, ignore=kept_out)
+    """The project's own files, small configurations, and a .venv that stands for the environment of the tests."""
+    for name in (*FLOORS, "configs"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*PROJECT.glob("*.py"), PROJECT / "run.sh", PROJECT / "data" / "dataset" / "kinetics_labels.json"):
+        _copy(path, folder / path.relative_to(PROJECT))
     for name in ("stnet.yaml", "stnet_ucf101.yaml"):
         _shrink(folder / "configs" / name)
     scripts = folder / ".venv" / "bin"
@@ -182,20 +186,20 @@ def type_block(block, checkout, home):
 
     Variables of run.sh say what a test needs: the CPU, the same run each time, and no export for eval and predict.
     """
-    failures = home / "failures"
-    failures.write_text("")
-    script = home / "typed"
-    if block.language == "python":
-        script.write_text(block.text, encoding="utf-8")
-        command = f'python "{script}"\n'
-    else:
-        command = SETS_UP.sub("", block.text)
     made = {name: value for name, value in os.environ.items() if not name.startswith("STNET_")}
     made |= {"HOME": str(home), "PATH": f"{checkout}/.venv/bin:{made['PATH']}", "STNET_WEIGHTS_URL": "none"}
     made |= {"use_gpu": "False", "engine": "paddle", "fix_random_seed": "True"}
-    traced = f"trap 'echo \"$BASH_COMMAND\" >&9' ERR\n{command}"
-    done = subprocess.run(
-        ["bash", "-c", f"exec 9>>{json.dumps(str(failures))}\n{traced}"],
-        cwd=checkout, env=made, capture_output=True, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    return Typed(failures.read_text().splitlines(), done.stdout + done.stderr)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        failures, script = Path(elsewhere, "failures"), Path(elsewhere, "script")
+        failures.touch()
+        if block.language == "python":
+            script.write_text(block.text, encoding="utf-8")
+            command = f"python - <{shlex.quote(str(script))}"
+        else:
+            command = SETS_UP.sub("", block.text)
+        noting = f"exec 9>>{shlex.quote(str(failures))}; trap 'echo \"$BASH_COMMAND\" >&9' ERR"
+        done = subprocess.run(
+            ["bash", "-c", f"{noting}\n{command}"],
+            cwd=checkout, env=made, capture_output=True, text=True, errors="replace", check=False,
+        )  # fmt: skip
+        return Typed(failures.read_text().splitlines(), done.stdout + done.stderr)
