@@ -131,7 +131,10 @@ entry() {
     for setting in "${settings[@]}"; do
         if [ -n "${!setting}" ]; then flags+=("--$setting=${!setting}"); fi
     done
-    local command=("$(python_command)") launch=() log="${save_dir:-checkpoints}/log"
+    local command=("$(python_command)") launch=() log="${save_dir:-checkpoints}/log" flag
+    for flag in "$@"; do
+        case "$flag" in --save_dir=?*) log="${flag#*=}/log" ;; esac
+    done
     if [ "$script" = train.py ]; then
         local cards="${CUDA_VISIBLE_DEVICES-}"
         if [[ "$cards" == *,* ]] && [ "$use_gpu" != False ]; then

@@ -85,7 +85,7 @@ def main(argv=None):
             if not args.dry_run:
                 run.enter_context(claimed(args.save_dir))
                 checkpoint.finish_all(args.save_dir, name)
-            return resume.choose(args.resume, args.overwrite, args.save_dir, name)
+            return resume.choose(args.resume, args.overwrite, args.save_dir, name, writes=not args.dry_run)
 
         start = parallel.on_main(take_folder)
         trainer = make_trainer(args, config)

@@ -88,7 +88,7 @@ def put_in_place(made, folder, names):
             raise OSError(errno.EBUSY, "it is the working directory")
         second = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}{_temporary()}", dir=os.path.dirname(folder))
         try:
-            replaced = shutil.ignore_patterns(*names, f"{_EXPORTING}*")
+            replaced = shutil.ignore_patterns(*names, *_model_files(folder), f"{_EXPORTING}*")
             shutil.copytree(folder, second, symlinks=True, ignore=replaced, copy_function=os.link, dirs_exist_ok=True)
             _move(made, second, names)
             exchange(folder, second)
@@ -101,6 +101,15 @@ def put_in_place(made, folder, names):
             f"the export in {folder} cannot be replaced as a whole ({reason}); "
             "it is as it was: delete it, or set --save_dir to another folder"
         ) from None
+
+
+def _model_files(folder):
+    """Names of the model's files in a folder, by its deploy.yaml: they go when another export takes its place."""
+    try:
+        with open(f"{folder}/{FILE}", encoding="utf-8") as file:
+            return [str(name) for name in yaml.safe_load(file)["model"]["files"]]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return []
 
 
 def _move(made, folder, names):

@@ -94,7 +94,10 @@ def write_onnx(layer, path, shape):
     try:
         import paddle2onnx
     except ImportError:
-        raise UserError("ONNX files need two packages: pip install 'paddle2onnx>=2.1' onnxruntime") from None
+        raise UserError(
+            "ONNX files need paddle2onnx and onnxruntime: bash run.sh setup onnx, "
+            "or pip install 'paddle2onnx>=2.1' onnxruntime"
+        ) from None
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         _save(layer, f"{folder}/model", shape)
         # Its optimisers would install packages by themselves; ONNX Runtime optimises on loading.

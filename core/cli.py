@@ -132,6 +132,7 @@ def run(main, argv=None):
     )
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     logger.setLevel(logging.INFO)  # importing Paddle 2.6 raises the root logger's level
     runtime.prepare()
     try:

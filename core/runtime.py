@@ -32,6 +32,7 @@ def prepare():
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
     warnings.filterwarnings("ignore", message="You are using GPU version Paddle")
+    warnings.filterwarnings("ignore", message="To copy construct from a tensor")  # Paddle's layers do so themselves
 
 
 def set_weights_source(home, url):

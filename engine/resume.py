@@ -13,13 +13,14 @@ logger = logging.getLogger("stnet")
 SUPERSEDED = "superseded"  # folder for checkpoints that lie beyond the one that a run goes on from
 
 
-def choose(resume, overwrite, folder, name):
+def choose(resume, overwrite, folder, name, writes=True):
     """What a run that writes into a folder goes on from.
 
     Args:
         resume: checkpoint or weights, "auto" for the newest checkpoint of the folder, or "".
         overwrite: whether another run's checkpoints and logs in the folder may go.
         folder, name: of the checkpoints, "checkpoints" and "STNET" for example.
+        writes: whether the run will write there; a dry run may look at another run's folder.
 
     Returns:
         path of a checkpoint or of weights, or "" to start anew.
@@ -39,7 +40,7 @@ def choose(resume, overwrite, folder, name):
         return path
     held = held_by(folder, name)
     only_logs = all(entry.startswith("train_log") for entry in held)  # of a run that ended before its first checkpoint
-    if held and not overwrite and not (resume == "auto" and only_logs):
+    if writes and held and not overwrite and not (resume == "auto" and only_logs):
         go_on = "--resume to one of these" if resume == "auto" else "--resume=auto"
         raise UserError(
             f"{folder} holds an earlier run: {_listed(held)}; set {go_on} to go on with it, --overwrite to remove its "

@@ -2,6 +2,8 @@
 
 _H264_IDR, _H264_SEI, _RECOVERY_POINT = 5, 6, 6
 _HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR and CRA pictures
+_H264_SETS, _HEVC_SETS = (7, 8), (32, 33, 34)  # parameter sets
+_HEVC_BREAKS = (16, 17, 18, 36, 37)  # BLA pictures, ends of a sequence or of the bitstream
 _LOOKED_AT = 4096  # bytes of a NAL unit that are looked at
 
 
@@ -29,6 +31,25 @@ def is_whole(packet, length_size):
     while place + length_size < len(data):
         place += length_size + int.from_bytes(data[place : place + length_size], "big")
     return place == len(data)
+
+
+def is_plain(codec, packet, length_size, extradata):
+    """Whether a packet holds nothing that makes frames depend on where decoding began, or keeps some from being shown.
+
+    That are parameter sets other than the stream's own, and in HEVC BLA pictures, ends of a sequence, and key frames
+    that discard what is not shown yet (ITU-T H.265, 7.4.2.2 and 7.4.7.1). Only H.264 and HEVC have them.
+    """
+    kinds = {"h264": (_H264_SETS, (), 0x1F, 0), "hevc": (_HEVC_SETS, _HEVC_BREAKS, 0x3F, 1)}.get(codec)
+    if kinds is None:
+        return True
+    sets, breaks, mask, shift = kinds
+    for unit in _nal_units(memoryview(packet), length_size):
+        kind = unit[0] >> shift & mask
+        if kind in breaks or (kind in sets and unit.rstrip(b"\0") not in extradata):
+            return False
+        if codec == "hevc" and kind in _HEVC_RANDOM_ACCESS and len(unit) > 2 and unit[2] & 0x40:
+            return False
+    return True
 
 
 def is_random_access(codec, packet, length_size):

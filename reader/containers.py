@@ -15,6 +15,7 @@ DEMUXERS = (
     "vvc,wtv,yuv4mpegpipe,"
     "aac,ac3,aiff,amr,flac,mp3,w64,wav"  # without video: they get a message of their own
 )
+MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 
 
@@ -32,7 +33,7 @@ def opened(path):
 
     check_file(path)
     try:
-        container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, metadata_errors="replace")
+        container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, **_odd_metadata(av))
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise ClipError(f"no frame can be decoded ({_reason(error)})") from None
     with container:
@@ -41,8 +42,16 @@ def opened(path):
             raise ClipError("no frame can be decoded (cannot find video stream)")
         if stream.codec_context is None:
             raise ClipError("no frame can be decoded (no decoder for its video)")
+        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+            size = f"{stream.codec_context.width} x {stream.codec_context.height}"
+            raise ClipError(f"no frame can be decoded (frames of {size} are larger than any that are decoded)")
         stream.codec_context.thread_count = 1  # the reader's processes are many
         yield container, stream
+
+
+def _odd_metadata(av):
+    """Arguments of av.open by which titles and comments need not be UTF-8: from PyAV 19 on it is so without any."""
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from reader.index import DAMAGED, Index, plan, read_index
 DECODERS = ("decord", "pyav", "opencv")
 _DECORD_CONTAINERS = ("mov", "matroska")  # told by their first bytes: older FFmpegs see the same in them
 _DECORD_BYTES = 128 << 20  # of all frames: decord can hold nearly as many at a time
+_SHORT = 1000  # packets: so few are decoded all, which no index can be wrong about
 _DECORD_PIXELS = ("yuv420p", "yuvj420p")
 
 
@@ -79,12 +80,10 @@ def _decoder_asked_for():
 def _by_index(path, index, sink, decoder):
     """Decode by stamp. Returns who did. Raises Damaged or Missed."""
     frames = sink.begin(len(index.stamps))
-    runs = plan(index, frames)
     unfit = _unfit_for_decord(index)
     if decoder == "decord" and unfit:
         raise Missed(unfit)
-    skips = len(runs) > 1 or runs[0].start > 0  # which decord, that must not seek, cannot
-    if decoder == "decord" or not (decoder or unfit or skips):
+    if decoder == "decord" or not (decoder or unfit):
         try:
             decoders.by_decord(path, index, frames, sink.put)
             return "decord"
@@ -92,7 +91,9 @@ def _by_index(path, index, sink, decoder):
             if decoder == "decord":
                 raise
             sink.begin(len(index.stamps))
-    decoders.by_stamp(path, index, runs, sink.put)
+    if len(index.packets) <= _SHORT:
+        raise Missed("so few frames that all are decoded")
+    decoders.by_stamp(path, index, plan(index, frames), sink.put)
     return "pyav"
 
 
@@ -128,7 +129,8 @@ def _in_order(path, index, sink, decoder, reason):
     }
     names = [decoder] if decoder else ["opencv"] if reason.startswith(DAMAGED) else ["pyav", "opencv"]
     failure = f" ({reason})" if reason.startswith(DAMAGED) else ""
-    if index.interlaced and "opencv" in names and decoders.opencv_blackens_interlaced():
+    blackens = "opencv" in names and decoders.opencv_blackens_interlaced()
+    if blackens and (index.interlaced or (reason.startswith(DAMAGED) and decoders.shows_interlaced(path))):
         names = [] if decoder else ["pyav"]
         failure = " (interlaced, which this OpenCV cannot convert)"
     for name in names:

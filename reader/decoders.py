@@ -7,18 +7,18 @@ for each attempt, and `put(row, frame)` takes the row-th of them, uint8 [H, W, 3
 import bisect
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
 from reader.containers import DEMUXERS, opened
 
 _BT601 = 5  # FFmpeg's number of the colour matrix
+_MATRICES = (0, 1, 4, 5, 6, 7, 9)  # RGB, BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020: swscale knows no others
 _UNSPECIFIED = 2
 _FULL_RANGE = 2
 _TURNS = {90: 0, 180: 1, 270: 2}  # degrees -> cv2.ROTATE_90_CLOCKWISE, ROTATE_180, ROTATE_90_COUNTERCLOCKWISE
 _FFMPEG_8 = 62  # the major version of its libavcodec
-_SKIPPING = ("h264", "hevc")  # decoders that can leave out what nothing refers to
 
 
 class Missed(Exception):
@@ -114,16 +114,16 @@ def _packets(container, stream, index, start):
 
 def _decode_run(packets, stream, index, rows, converter, put):
     context = stream.codec_context
-    skipping, last = index.codec in _SKIPPING, None
+    places = {stamp: place for place, stamp in enumerate(index.stamps)}
+    last = None
     for packet in packets:
-        if skipping and packet is not None:
-            context.skip_frame = "DEFAULT" if packet.pts in rows else "NONREF"
         for frame in context.decode(packet):
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
-            if last is not None and frame.pts <= last:
-                raise Missed("frames come in another order than their stamps")
-            last = frame.pts
+            place = places.get(frame.pts)
+            if last is not None and place != last + 1:
+                raise Missed("frames come in another order than their stamps, or not all")
+            last = place
             if frame.pts in rows:
                 put(rows.pop(frame.pts), converter.rgb(frame))
         if not rows:
@@ -178,6 +178,15 @@ def opencv_frames(path):
             yield lambda frame=frame: cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     finally:
         capture.release()
+
+
+def shows_interlaced(path):
+    """Whether a frame before the first damage is interlaced."""
+    import av
+
+    with opened(path) as (container, stream), suppress(av.error.FFmpegError):
+        return any(frame.interlaced_frame for frame in container.decode(stream))
+    return False
 
 
 def opencv_blackens_interlaced():
@@ -236,11 +245,12 @@ class Converter:
 
 def _colours(frame):
     """Arguments of reformat by which every PyAV heeds the frame's colour matrix; those before 17 do only if told."""
-    if frame.colorspace in (_UNSPECIFIED, _BT601):
+    if frame.colorspace == _UNSPECIFIED:
         return {}
+    matrix = int(frame.colorspace) if frame.colorspace in _MATRICES else _BT601
     full = int(frame.color_range) == _FULL_RANGE
     return {
-        "src_colorspace": int(frame.colorspace),
+        "src_colorspace": matrix,
         "dst_colorspace": _BT601,
         **({"src_color_range": _FULL_RANGE} if full else {}),
     }

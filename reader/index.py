@@ -7,7 +7,7 @@ is not sure, `doubt` says why, and the frames must be read in order.
 
 from typing import NamedTuple
 
-from reader.bitstream import is_random_access, is_shown, is_whole, nal_length_size
+from reader.bitstream import is_plain, is_random_access, is_shown, is_whole, nal_length_size
 from reader.errors import ClipError
 
 _SEEKABLE = ("mov", "matroska")  # containers with an index of their own, by which a seek is exact
@@ -71,7 +71,7 @@ def read_index(container, stream):
     """
     context = stream.codec_context
     codec, width, height = context.codec.canonical_name, context.width, context.height
-    packets, decode_stamps, first, damage = _read_packets(container, stream, codec)
+    packets, decode_stamps, first, damage, plain = _read_packets(container, stream, codec)
     if not packets:
         raise ClipError(f"no frame can be decoded ({damage or 'no packet of the video can be read'})")
     stamps = sorted(packet.stamp for packet in packets if packet.shown and packet.stamp is not None)
@@ -87,22 +87,30 @@ def read_index(container, stream):
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
         promised=stream.frames,
-        duration=(container.duration or 0) / 1e6,
+        duration=_duration(container, stream),
         packets=packets,
         stamps=stamps,
         doubt=damage
+        or ("" if plain else "parameters that change within the stream")
         or _doubt(container.format.name, codec, first)
         or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames),
         notes=_notes(packets, stamps, stream.frames),
     )
 
 
+def _duration(container, stream):
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6
+
+
 def _read_packets(container, stream, codec):
-    """(packets, their decoding stamps, the first frame that could be decoded or None, damage or "")."""
+    """(packets, their decoding stamps, the first frame that can be decoded or None, damage or "", whether all are plain)."""
     import av
 
     length_size = nal_length_size(codec, stream.codec_context.extradata)
-    packets, decode_stamps, first, damage = [], [], None, ""
+    packets, decode_stamps, first, damage, plain = [], [], None, "", True
+    extradata = stream.codec_context.extradata or b""
     try:
         for packet in container.demux(stream):
             if packet.size == 0 and packet.dts is None:
@@ -113,11 +121,12 @@ def _read_packets(container, stream, codec):
             decode_stamps.append(packet.dts)
             if not damage and (packet.is_corrupt or not is_whole(packet, length_size)):
                 damage = DAMAGED
+            plain = plain and is_plain(codec, packet, length_size, extradata)
             if first is None:
                 first = next(iter(packet.decode()), None)
     except av.error.FFmpegError as error:
         damage = f"{DAMAGED}: {error.strerror}"
-    return packets, decode_stamps, first, damage
+    return packets, decode_stamps, first, damage, plain
 
 
 def _doubt(container, codec, first):
@@ -157,6 +166,8 @@ def _doubt_of_order(codec, packets):
         return "it does not begin with a key frame"
     if any(stamp < packets[0].stamp for stamp in shown):
         return "frames before the first key frame"
+    if _has_leading_frames(packets):
+        return "open groups of pictures"
     if codec != "vp8" and shown and any(min(shown) < stamp < max(shown) for stamp in hidden):
         return "parts in the middle that are not shown"
     return ""

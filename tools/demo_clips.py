@@ -11,9 +11,12 @@ import argparse
 import json
 import os
 import random
+import sys
 
 import cv2
 import numpy as np
+
+from core import cli
 
 CLASSES = ("left", "right", "up", "down", "grow", "shrink")
 SIZE = 48  # pixels
@@ -112,17 +115,17 @@ def write_set(folder, train, val, seed):
         json.dump(CLASSES, file)
 
 
-def main():
+def main(argv=None):
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--train", type=int, default=240, help="training clips a class (default: %(default)s)")
     parser.add_argument("--val", type=int, default=20, help="held-out clips a class (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     write_set(args.folder, args.train, args.val, args.seed)
     print(f"drew {args.train + args.val} clips of each of {len(CLASSES)} classes in {args.folder}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main))

@@ -184,3 +184,17 @@ def test_a_folder_without_an_export_or_a_missing_video_is_a_user_error(clip_set,
     assert export(clip_set, trained, tmp_path) == 0
     with pytest.raises(UserError, match="x.mp4: no such file"):
         run_deployed.main([str(tmp_path), "x.mp4"])
+
+
+def test_an_export_of_another_format_leaves_no_model_of_the_one_before(tmp_path):
+    folder = tmp_path / "inference_model"
+    folder.mkdir()
+    for name in ("STNET.pdmodel", "STNET.pdiparams", "mine.txt"):
+        (folder / name).write_text("old")
+    (folder / deploy.FILE).write_text("model: {files: [STNET.pdmodel, STNET.pdiparams]}")
+    made = folder / ".made"
+    made.mkdir()
+    for name in ("STNET.onnx", deploy.FILE):
+        (made / name).write_text("new")
+    deploy.put_in_place(str(made), str(folder), ["STNET.onnx", deploy.FILE])
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["STNET.onnx", deploy.FILE, "mine.txt"]

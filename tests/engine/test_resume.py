@@ -285,3 +285,10 @@ def test_a_damaged_description_does_not_end_the_run(clip_set, used):
     with pytest.raises(UserError, match="STNET_final.json is damaged .*; delete it to use the weights without it"):
         trainer.resume(str(used / "STNET_final"))
     assert all((weights(trainer)[name] == value).all() for name, value in before.items())
+
+
+def test_a_dry_run_may_look_at_another_runs_folder(tmp_path):
+    (tmp_path / "train_log.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="holds an earlier run"):
+        resume.choose("", False, str(tmp_path), "STNET")
+    assert resume.choose("", False, str(tmp_path), "STNET", writes=False) == ""

@@ -113,6 +113,13 @@ def test_what_is_no_file_is_refused_at_once(folder, make, reason):
         read_clip("x.mp4", SECTION)
 
 
+def test_a_title_that_is_not_utf8_hinders_nothing(folder):
+    data = (folder / "inside.mp4").read_bytes()
+    place = data.index(b"Lavf")  # the name of the writing program, in the file's metadata
+    (folder / "x.mp4").write_bytes(data[:place] + b"caf\xe9" + data[place + 4 :])
+    assert read_clip("x.mp4", SECTION).num_frames == 12
+
+
 def test_what_was_in_opencvs_environment_is_there_again(folder, monkeypatch):
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp")
     read_clip("inside.mp4", SECTION, decoder="opencv")

@@ -293,3 +293,21 @@ def test_a_matroska_file_cut_in_the_middle_is_short_of_its_header(tmp_path):
     assert [(f["path"], f["problem"]) for f in report["findings"] if f["problem"] == "short_of_header"] == [
         ("cut.mkv", "short_of_header")
     ]
+
+
+def test_a_header_that_counts_four_times_as_many_frames_loses_none(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "x.avi"), "w") as file:
+        stream = file.add_stream("mjpeg", rate=100)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for i in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * i, np.uint8), format="rgb24")
+            frame.pts = 4 * i  # the header counts the places in between, too
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    (tmp_path / "train.list").write_text("x.avi 0\n")
+    write_config(tmp_path / "tiny.yaml", tiny_settings(tmp_path))
+    code, report = run_check(tmp_path)
+    assert (code, report["fine"]) == (0, 1)
+    assert report["notes"]["header_count"] == 1

@@ -95,6 +95,9 @@ def run(args):
     report = findings.write_results(out, args.list, entries, found, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
     print(f"decoded {looked_at} files in {report['seconds']:.1f} s; the results are in {out}")
+    if report["bad"]:
+        name = findings.list_name(args.list)
+        print(f"{name}.quarantine.list names the bad clips and says why; {name}.clean.list holds the others")
     return 1 if report["bad"] else 0
 
 
@@ -207,11 +210,14 @@ def examine(task, reading, decoder=""):
 def _short_of_header(video):
     """What is missing of a video by its container's header; "" if nothing is."""
     index, damaged = video.index, video.in_order.startswith(DAMAGED)
-    if index.promised > len(index.packets) or (damaged and video.frames < len(index.stamps)):
-        promised = max(index.promised, len(index.stamps))
+    promised = max(index.promised, len(index.stamps))
+    if damaged and video.frames < len(index.stamps):
         return f"{video.frames} frames can be decoded, the header says {promised}"
-    missing = 0 if index.promised or not index.stamps else index.duration - index.seconds
-    if missing > max(_SLACK * index.duration, 2 * index.seconds / len(index.stamps)):
+    # A header can count wrongly, and a duration can be another stream's: lost is what both miss, or a duration alone.
+    missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.stamps))
+    if index.promised > len(index.packets) and missing > step:
+        return f"{video.frames} frames can be decoded, the header says {promised}"
+    if not index.promised and index.stamps and missing > max(_SLACK * index.duration, 2 * step):
         return f"its frames end after {index.seconds:.1f} s, the header says {index.duration:.1f} s"
     return ""
 
