@@ -7,7 +7,7 @@
 #   bash run.sh inference STNET ./configs/stnet.yaml [flags], for example --format=onnx
 #   bash run.sh data      make, check, pack and show data sets: data --help, data check --list my.list
 #   bash run.sh demo      set up, draw clips, train, evaluate, predict
-#   bash run.sh test      set up, run the test suite; with --all also what takes minutes
+#   bash run.sh test      set up, run the test suite; --fast: some of it, in two minutes; --all: also what takes minutes
 #   bash run.sh setup     make .venv and install what is needed
 #
 # Settings: edit them here, or set them in the environment (use_gpu=False bash run.sh ...). An empty one is left to
@@ -202,6 +202,14 @@ demo() {
     "$python" -m tools.demo_report "$folder" $((SECONDS - began))
 }
 
+# What `test --fast` runs: some of every room.
+fast=(
+    tests/test_floors.py tests/test_demo.py tests/core tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
+    tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
+    tests/backends/test_engines.py tests/engine/test_loading.py tests/tools/test_dataset_lists.py
+    tests/bench/test_measure.py
+)
+
 main() {
     local action="${1:-}"
     [ $# -gt 0 ] && shift
@@ -220,7 +228,10 @@ main() {
         test)
             setup test
             cd "$here"
-            [ "${1:-}" = --all ] && set -- -m "" "${@:2}"
+            case "${1:-}" in
+                --all) set -- -m "" "${@:2}" ;;
+                --fast) set -- "${fast[@]}" "${@:2}" ;;
+            esac
             exec "$venv/bin/python" -m pytest "$@"
             ;;
         "" | help | -h | --help) usage ;;
