@@ -172,7 +172,7 @@ def test_the_fast_tests_are_some_of_every_room():
     (fast,) = re.findall(r"fast=\((.*?)\)", (PROJECT / "run.sh").read_text(encoding="utf-8"), re.S)
     paths = [path.split("::")[0] for path in fast.split()]
     assert [path for path in paths if not (PROJECT / path).exists()] == []
-    assert set(FLOORS) <= {path.split("/")[1] for path in paths}
+    assert set(FLOORS) - {"stnet"} <= {path.split("/")[1] for path in paths}  # the wheel takes a minute
 
 
 def heading_levels(page):
