@@ -4,6 +4,7 @@ _H264_IDR, _H264_SEI, _RECOVERY_POINT = 5, 6, 6
 _HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR and CRA pictures
 _H264_SETS, _HEVC_SETS = (7, 8), (32, 33, 34)  # parameter sets
 _HEVC_BREAKS = (16, 17, 18, 36, 37)  # BLA pictures, ends of a sequence or of the bitstream
+_H264_PICTURES, _HEVC_PICTURES = range(1, 6), range(32)  # slices
 _LOOKED_AT = 4096  # bytes of a NAL unit that are looked at
 
 
@@ -36,8 +37,9 @@ def is_whole(packet, length_size):
 def is_plain(codec, packet, length_size, extradata):
     """Whether a packet holds nothing that makes frames depend on where decoding began, or keeps some from being shown.
 
-    That are parameter sets other than the stream's own, and in HEVC BLA pictures, ends of a sequence, and key frames
-    that discard what is not shown yet (ITU-T H.265, 7.4.2.2 and 7.4.7.1). Only H.264 and HEVC have them.
+    That are parameter sets other than the stream's own, packets without a picture, and in HEVC BLA pictures, ends of a
+    sequence, and key frames that discard what is not shown yet (ITU-T H.265, 7.4.2.2 and 7.4.7.1). Only H.264 and HEVC
+    are looked at.
     """
     if hasattr(packet, "has_sidedata") and packet.has_sidedata("new_extradata"):  # PyAV from 15 on
         return False
@@ -45,13 +47,16 @@ def is_plain(codec, packet, length_size, extradata):
     if kinds is None:
         return True
     sets, breaks, mask, shift = kinds
+    pictures = _H264_PICTURES if codec == "h264" else _HEVC_PICTURES
+    shows = False
     for unit in _nal_units(memoryview(packet), length_size):
         kind = unit[0] >> shift & mask
+        shows = shows or kind in pictures
         if kind in breaks or (kind in sets and unit.rstrip(b"\0") not in extradata):
             return False
         if codec == "hevc" and kind in _HEVC_RANDOM_ACCESS and len(unit) > 2 and unit[2] & 0x40:
             return False
-    return True
+    return shows
 
 
 def is_random_access(codec, packet, length_size):
