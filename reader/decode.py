@@ -1,8 +1,8 @@
 """Frames out of video files: those that a decoder shows which begins at the start, whoever decodes.
 
-An index (reader.index) tells the frames apart by their time stamps. Where it is sound, decord decodes what needs no
-seek, and PyAV what does, or what decord is not sure to give rightly. Where it is not, PyAV reads in order; where data
-turns out to be damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
+An index (reader.index) tells the frames apart by their time stamps. Where it is sound, decord decodes from the start on
+what it can be trusted with, and PyAV seeks in long files. All else PyAV reads in order; where data turns out to be
+damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
 """
 
 import functools
