@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeVar, Union
 
 from core import runtime
+from core.advice import advised
 from core.config import Config, ModelSection, load_config
 from core.errors import UserError
 from core.signals import Stopped
@@ -49,6 +52,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--weights_url", default="", metavar="URL", help="mirror of the released weights; none: never download"
+    )
+    flags.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that registers a model, clip format, engine or metric of your own; repeatable",
     )
     flags.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
     return flags
@@ -109,6 +119,17 @@ def device_choice(text: str) -> Device:
     return "auto" if text.lower() == "auto" else boolean(text)
 
 
+def load_plugin(path: str) -> None:
+    """Run a Python file, which registers what it brings. Raises UserError if there is none."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not os.path.isfile(path):
+        raise UserError(f"plugin {path}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # what it defines can be pickled
+    spec.loader.exec_module(module)
+
+
 def load_run_config(
     args: argparse.Namespace,
     model_section: Callable[[str], type[ModelSection]],
@@ -121,6 +142,8 @@ def load_run_config(
         model_section: see core.config.load_config.
         batch_section: where --batch_size goes.
     """
+    for path in args.plugin:
+        load_plugin(path)
     runtime.set_weights_source(args.weights_home, args.weights_url)
     overrides = list(extra_overrides)
     if args.batch_size is not None:
@@ -154,7 +177,7 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     except UserError as error:
         if "--debug" in (sys.argv[1:] if argv is None else argv):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {advised(error)}", file=sys.stderr, flush=True)
         return 1
     except Stopped as error:
         with contextlib.suppress(OSError):  # the terminal may be gone

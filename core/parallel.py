@@ -54,15 +54,15 @@ def gather(value: Value) -> list[Value]:
 
 def on_main(decide: Callable[[], Value]) -> Value:
     """What `decide()` returns on rank 0, where alone it is called, for every rank; a UserError is every rank's, too."""
-    outcome: tuple[Any, str] = None, ""
+    outcome: tuple[Any, tuple[str, str] | None] = None, None
     if rank() == 0:
         try:
-            outcome = decide(), ""
+            outcome = decide(), None
         except UserError as error:
-            outcome = None, str(error)
+            outcome = None, (str(error), error.topic)
     decision, problem = gather(outcome)[0]
     if problem:
-        raise UserError(problem)
+        raise UserError(*problem)
     return decision
 
 
@@ -86,12 +86,12 @@ def together() -> Iterator[None]:
         yield
     except UserError as error:
         failure = error
-    reasons = gather(str(failure or ""))
+    reasons = gather((str(failure), failure.topic) if failure else None)
     if failure:
         raise failure
     for number, reason in enumerate(reasons):
         if reason:
-            raise UserError(f"rank {number} cannot start: {reason}")
+            raise UserError(f"rank {number} cannot start: {reason[0]}", reason[1])
 
 
 def require_same(facts: Mapping[str, float | str]) -> None:
