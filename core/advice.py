@@ -5,7 +5,10 @@ from __future__ import annotations
 from core.errors import UserError
 
 # Topic of a UserError -> advice. A topic names what is wrong, not where it is raised.
-ADVICE: dict[str, str] = {}
+ADVICE: dict[str, str] = {
+    "output": "set --resume to go on with it, --overwrite to replace it, or --output to another file",
+    "output_of_others": "set --overwrite to replace it, or --output to another file",
+}
 
 
 def advised(error: UserError) -> str:

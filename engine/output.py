@@ -1,0 +1,171 @@
+"""Predictions as a table that grows row by row: results.jsonl or results.csv, whole after a kill, gone on with later.
+
+Beside it lies NAME.run.json, which says what made it: weights and configuration must be the same to go on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from core.atomic import write_json, writing
+from core.errors import UserError
+from core.schema import SCHEMA, refuse_newer
+
+if TYPE_CHECKING:
+    from engine.result import Result
+
+SUFFIXES = (".jsonl", ".csv")
+_NAMES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+
+
+def columns(topk: int) -> list[str]:
+    """Of the CSV file: a row a video."""
+    tops = [f"{name}_{rank}" for rank in range(1, topk + 1) for name in ("class_id", "label_name", "score")]
+    return ["input_path", "label", "error", *tops]
+
+
+def csv_rows(results: Iterable[Result], topk: int, header: bool = True) -> str:
+    """CSV text of results."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    if header:
+        table.writerow(columns(topk))
+    for result in results:
+        tops = [value for row in zip(result.class_ids, result.label_names, result.scores) for value in row]
+        label = "" if result.label is None else result.label
+        table.writerow([result.input_path or "", label, result.error, *tops, *[""] * (3 * topk - len(tops))])
+    return text.getvalue()
+
+
+class Output:
+    """An open table of predictions.
+
+    Args:
+        path: .jsonl or .csv.
+        inputs: paths of all videos, in order.
+        facts: plain data that must be the same for a run that goes on: weights, their digest, configuration.
+        topk: classes a row.
+        resume: go on with an existing file; one that is not there is begun.
+        overwrite: replace an existing file.
+
+    Attributes:
+        done: how many of the inputs the file holds already.
+        failed: how many of these could not be read.
+
+    Raises:
+        UserError: the file exists and neither is set; it was made by something else; it cannot be written.
+    """
+
+    def __init__(
+        self, path: str, inputs: Sequence[str], facts: dict[str, Any], topk: int, resume: bool, overwrite: bool
+    ) -> None:
+        check_path(path)
+        self.path, self.topk = path, topk
+        self.done = self.failed = 0
+        facts = json.loads(json.dumps({**facts, "topk": topk}))
+        if os.path.exists(path) and resume:
+            self._read(inputs, facts)
+        elif os.path.exists(path) and not overwrite:
+            raise UserError(f"{path} exists", "output")
+        with writing(path):
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+            if not self.done:
+                with open(path, "w", **_NAMES):
+                    pass
+                write_json(facts_path(path), {"schema": SCHEMA, **facts})
+            self.file = open(path, "a", **_NAMES)
+        if path.endswith(".csv") and not os.path.getsize(path):
+            self._append(csv_rows([], topk))
+
+    def add(self, result: Result) -> None:
+        """Append a row, and give it to the system at once: a kill loses none."""
+        if self.path.endswith(".csv"):
+            self._append(csv_rows([result], self.topk, header=False))
+        else:
+            self._append(json.dumps(result.json) + "\n")
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        with writing(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+
+    def _append(self, text: str) -> None:
+        with writing(self.path):
+            self.file.write(text)
+            self.file.flush()
+
+    def _read(self, inputs: Sequence[str], facts: dict[str, Any]) -> None:
+        """Count the whole rows, cut off a half one, and compare what made them."""
+        then = _read_facts(self.path)
+        other = sorted(key for key in {*then, *facts} if then.get(key) != facts.get(key))
+        if other:
+            raise UserError(f"{self.path} was made with other {', '.join(other)}", "output_of_others")
+        paths, errors, size = _whole_rows(self.path, self.topk)
+        for number, (row, given) in enumerate(zip(paths, inputs), start=1):
+            if row != given:
+                raise UserError(f"{self.path} has {row!r} as video {number}, and not {given!r}", "output_of_others")
+        if len(paths) > len(inputs):
+            raise UserError(f"{self.path} has {len(paths)} videos, and {len(inputs)} are given", "output_of_others")
+        self.done, self.failed = len(paths), sum(map(bool, errors))
+        with writing(self.path):
+            os.truncate(self.path, size)
+
+
+def check_path(path: str) -> None:
+    """Raise UserError unless the suffix is one of SUFFIXES."""
+    if not path.endswith(SUFFIXES):
+        raise UserError(f"output {path}: expected a name that ends with {' or '.join(SUFFIXES)}")
+
+
+def facts_path(path: str) -> str:
+    """The file beside a table that says what made it."""
+    return f"{path}.run.json"
+
+
+def _read_facts(path: str) -> dict[str, Any]:
+    try:
+        with open(facts_path(path), encoding="utf-8") as file:
+            facts = json.load(file)
+        refuse_newer(facts, facts_path(path))
+        del facts["schema"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{facts_path(path)}, which says what made {path}, cannot be read", "output_of_others") from None
+    return facts
+
+
+def _whole_rows(path: str, topk: int) -> tuple[list[str], list[str], int]:
+    """(paths, errors, bytes) of the rows that are whole."""
+    with writing(path), open(path, "rb") as file:
+        content = file.read()
+    content = content[: content.rfind(b"\n") + 1]
+    try:
+        if path.endswith(".csv"):
+            return _whole_csv_rows(content, topk)
+        rows = [json.loads(line) for line in content.splitlines()]
+        return [row["input_path"] for row in rows], [row.get("error", "") for row in rows], len(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
+        raise UserError(f"{path} is not a table of predictions", "output_of_others") from None
+
+
+def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[str], list[str], int]:
+    text = content.decode("utf-8", "surrogateescape")
+    lines = io.StringIO(text, newline="").readlines()
+    rows, ends, table = [], [0], csv.reader(lines, strict=True)
+    try:
+        for row in table:
+            rows.append(row)
+            ends.append(table.line_num)
+    except csv.Error:  # a name with a line end in it, cut at that
+        if not rows:
+            raise
+    if rows and rows[0] != columns(topk):
+        raise ValueError("another header")
+    size = len("".join(lines[: ends[len(rows)]]).encode("utf-8", "surrogateescape"))
+    return [row[0] for row in rows[1:]], [row[2] for row in rows[1:]], size

@@ -1,0 +1,142 @@
+"""Tables of predictions: written row by row, refused, gone on with, replaced."""
+
+import csv
+import json
+import os
+
+import pytest
+
+from core.errors import UserError
+from engine.output import Output, facts_path
+from engine.result import Result
+
+INPUTS = ["a.mp4", 'with, "quotes"\nand a line end.mp4', "ü\udcff.mp4", "line\u2028separator.mp4", "last.mp4"]
+FACTS = {"weights": "STNET_final.pdparams", "sha256": "ab", "config": {"MODEL": {"name": "STNET"}}}
+
+
+def result(path):
+    if path.startswith("a"):
+        return Result(path, error="no frame can be decoded", label=1)
+    return Result(path, [2, 0], [0.75, 0.25], ["dancing, slow", "跳舞"])
+
+
+def output(path, inputs=INPUTS, facts=FACTS, topk=2, resume=False, overwrite=False):
+    return Output(str(path), inputs, facts, topk, resume, overwrite)
+
+
+def write(path, rows, **options):
+    table = output(path, **options)
+    for name in rows:
+        table.add(result(name))
+    table.close()
+    return path
+
+
+@pytest.fixture(params=["results.jsonl", "results.csv"])
+def path(request, tmp_path):
+    return tmp_path / "new folder" / request.param
+
+
+def test_rows_of_json(tmp_path):
+    rows = [json.loads(line) for line in write(tmp_path / "r.jsonl", INPUTS).read_text().split("\n")[:-1]]
+    assert [row["input_path"] for row in rows] == INPUTS
+    assert rows[0] == {
+        "input_path": "a.mp4", "class_ids": [], "scores": [], "label_names": [], "label": 1,
+        "error": "no frame can be decoded",
+    }  # fmt: skip
+    assert rows[1]["label_names"] == ["dancing, slow", "跳舞"]
+    assert rows[1]["scores"] == [0.75, 0.25]
+
+
+def test_rows_of_csv(tmp_path):
+    path = write(tmp_path / "r.csv", INPUTS)
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["input_path"] for row in rows] == INPUTS
+    assert [row["error"] for row in rows] == ["no frame can be decoded", "", "", "", ""]
+    assert (rows[0]["label"], rows[0]["class_id_1"]) == ("1", "")
+    assert (rows[4]["class_id_1"], rows[4]["label_name_2"], rows[4]["score_1"]) == ("2", "跳舞", "0.75")
+
+
+def test_a_run_cut_at_any_byte_goes_on_to_the_same_file(path):
+    whole = write(path, INPUTS).read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        table = output(path, resume=True)
+        assert table.failed == (1 if table.done else 0)
+        for name in INPUTS[table.done :]:
+            table.add(result(name))
+        table.close()
+        assert path.read_bytes() == whole, size
+
+
+def test_what_is_written_is_in_the_file_at_once(path):
+    table = output(path)
+    for number, name in enumerate(INPUTS, start=1):
+        table.add(result(name))
+        assert output(path, resume=True).done == number
+    table.close()
+
+
+def test_an_existing_file_is_refused_and_left_alone(path):
+    before = write(path, INPUTS).read_bytes()
+    with pytest.raises(UserError, match="results.* exists"):
+        output(path)
+    assert path.read_bytes() == before
+
+
+def test_an_existing_file_can_be_replaced(path):
+    write(path, INPUTS)
+    write(path, INPUTS[1:2], inputs=INPUTS[1:2], overwrite=True)
+    assert output(path, inputs=INPUTS[1:2], resume=True).done == 1
+
+
+def test_resume_without_a_file_begins_one(path):
+    assert output(path, resume=True).done == 0
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"facts": {**FACTS, "sha256": "cd"}}, "made with other sha256"),
+        ({"facts": {**FACTS, "config": {}}, "topk": 1}, "made with other config, topk"),
+        ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has 'a.mp4' as video 1, and not 'b.mp4'"),
+        ({"inputs": INPUTS[:1]}, "has 3 videos, and 1 are given"),
+    ],
+)
+def test_a_file_of_another_run_is_not_gone_on_with(path, options, message):
+    before = write(path, INPUTS[:3]).read_bytes()
+    with pytest.raises(UserError, match=message):
+        output(path, **options, resume=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"[" * 100000 + b"\n", b"1\n", b"a,b\n", b"\xff\xfe\n", b'{"input_path": 1}x\n'])
+def test_a_strangers_file_is_not_gone_on_with(path, content):
+    write(path, INPUTS)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is not a table of predictions"):
+        output(path, resume=True)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', "[" * 100000])
+def test_a_damaged_description_is_said(path, content):
+    write(path, INPUTS)
+    with open(facts_path(str(path)), "w") as file:
+        file.write(content)
+    with pytest.raises(UserError, match="cannot be read|update the program"):
+        output(path, resume=True)
+
+
+def test_another_suffix_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"expected a name that ends with .jsonl or .csv"):
+        output(tmp_path / "results.txt")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot write"):
+        output(tmp_path / "results.csv")
