@@ -1,99 +1,67 @@
-"""Class probabilities of clips."""
+"""Videos in, classes out: what `predict`, a notebook and a server call."""
+
+from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from core.config import Config, load_config
+from core.files import StrPath
 from core.progress import Progress
+from engine.inputs import Input, Source, sources
 from engine.labels import load_labels
+from engine.result import Result
+
+if TYPE_CHECKING:
+    from backends.engines import Engine
+    from engine.explain import Explanation
+    from models.model import Model
+    from reader.clip import Clip
+    from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
 
 
 class Predictor:
-    """A model that answers with the classes of clips.
+    """A model that answers with the classes of videos.
 
     Args:
-        weights: file or folder; empty: the released weights, downloaded if need be.
-        config: core.config.Config, or a YAML file, relative to the working directory or to the project.
-        engine: what computes, one of core.cli.ENGINES.
-        use_gpu: True, False, or "auto": the GPU if one works; None: the device that core.runtime.start has chosen.
-        clips: how many there will be in all, if that is known.
+        weights: a .pdparams file; a folder that `inference` wrote; empty: the released weights, downloaded if need be.
+        config: a Config, or a YAML file, relative to the working directory or to the project; default: what the
+            description beside the weights says, or else configs/stnet.yaml, which the released weights fit.
+        engine: what computes, one of backends.engines.ENGINES.
+        device: "cpu", "gpu", or "auto": the GPU if one works.
+        topk: classes in a result, at most all.
 
     Attributes:
+        config, labels: what the weights were found to be made for.
         weights: absolute path of the weights.
+        sha256: of the weights.
 
     Raises:
         UserError: no such configuration, labels, weights or engine, or they do not fit each other.
     """
 
-    def __init__(self, weights="", config="configs/stnet.yaml", engine="auto", use_gpu="auto", clips=None):
+    def __init__(
+        self,
+        weights: StrPath = "",
+        config: Config | StrPath | None = None,
+        engine: str = "auto",
+        device: str = "auto",
+        topk: int = 5,
+        mode: str = "infer",
+        clips: int | None = None,
+    ) -> None:
         from core import runtime
 
         runtime.prepare()
-        from backends.engines import make_engine
-        from engine.loading import load_model
-        from models import model_section
-
-        if not isinstance(config, Config):
-            config = load_config(config, model_section)
-        self.config = config
-        self.labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
-        if use_gpu is not None:
-            runtime.start(use_gpu)
-        model, self.weights = load_model(config, "infer", weights, self.labels)
-        self.engine = make_engine(engine, model, config.section("infer"), clips)
-
-    def predict(self, paths, topk=None):
-        """The classes of clips, given by their paths; see `results`."""
-        from reader.loader import build_loader
-
-        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        if paths:
-            yield from self.results(build_loader(self.config, "infer", paths=paths), topk)
-
-    def results(self, loader, topk=None, log_interval=10):
-        """The top classes of every readable clip of a loader, in its order; the log names the others.
-
-        Args:
-            loader: reader.loader.Loader in list order.
-            topk: classes per clip, at most all; default: MODEL.topk of the configuration.
-
-        Yields:
-            {"path", "predictions": [{"class", "label", "probability"}]}, the most probable class first.
-
-        Raises:
-            UserError: no clip could be read.
-        """
-        topk = topk or self.config.MODEL.topk
-        progress = Progress(len(loader.dataset), "predict", len(loader), log_interval)
-        with contextlib.closing(progress), contextlib.closing(loader.epoch()) as batches:
-            for batch in batches:
-                if not batch.indices:
-                    continue
-                for index, row in zip(batch.indices, softmax(self.engine(batch.clips))):
-                    yield {"path": loader.dataset.clips[index].path, "predictions": top(row, self.labels, topk)}
-                progress.update(len(batch.indices))
-
-
-def softmax(logits):
-    """Probabilities [B, num_classes] of logits."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def top(probabilities, labels, topk):
-    """The `topk` most probable classes of one clip, most probable first."""
-    order = np.argsort(-probabilities, kind="stable")[:topk]
-    return [{"class": int(i), "label": labels[i], "probability": float(probabilities[i])} for i in order]
-
-
-def log_predictions(results):
-    """One block per clip: path, then `class, probability` lines."""
-    for result in results:
-        logger.info("%s", result["path"])
-        for row in result["predictions"]:
-            logger.info("    %s, %.6f", row["label"], row["probability"])
+        runtime.start(device)
+        self.mode, self.topk = mode, topk
+        ...

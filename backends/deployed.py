@@ -1,0 +1,107 @@
+"""The folder that `inference` wrote, as an engine: its deploy.yaml says all that is needed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from backends.deploy import FILE
+from backends.engines import Clips, Run, load_inference, load_onnxruntime
+from core.config import Config, InferSection, ModelSection, ReaderSection, TrainSection
+from core.errors import UserError
+from core.files import StrPath, read_regular, sha256_of
+from core.schema import refuse_newer
+
+_YAML_BYTES = 1 << 24
+
+
+class Deployed(NamedTuple):
+    """An exported model, ready to use."""
+
+    engine: DeployedEngine
+    config: Config
+    labels: list[str]
+    sha256: str  # of the model's largest file, which holds the weights
+
+
+class DeployedEngine:
+    """An exported model; called as every engine is, see backends.engines.
+
+    Args:
+        run: from normalised float32 clips to probabilities.
+        mean, std: of R, G, B.
+        name: for the log.
+    """
+
+    def __init__(self, run: Run, mean: list[float], std: list[float], name: str) -> None:
+        self.run, self.name = run, name
+        self.mean, self.std = np.float32(mean), np.float32(std)
+
+    def __call__(self, clips: Clips) -> np.ndarray:
+        """uint8 clips [B, T, 3 * seglen, H, W] -> the probabilities' logarithms [B, num_classes]: logits, but for a sum."""
+        clips = np.asarray(clips)
+        mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
+        tiny = np.finfo(np.float32).tiny
+        return np.log(np.maximum(self.run((clips / np.float32(255) - mean) / std), tiny))
+
+
+def is_deployed(path: StrPath) -> bool:
+    """Whether a path is a folder that holds an export."""
+    return os.path.isfile(os.path.join(path, FILE))
+
+
+def load_deployed(folder: StrPath) -> Deployed:
+    """The model in a folder.
+
+    Raises:
+        UserError: deploy.yaml or the model is damaged, or its runtime is not installed.
+    """
+    path = os.path.join(folder, FILE)
+    facts = _read_facts(path)
+    try:
+        files = [os.path.join(folder, os.path.basename(name)) for name in facts["model"]["files"]]
+        config, labels = _config(facts), [str(name) for name in facts["labels"]]
+        if len(labels) != config.MODEL.num_classes:
+            raise ValueError(f"{len(labels)} labels for {config.MODEL.num_classes} classes")
+        prefix, suffix = os.path.splitext(next(file for file in files if not file.endswith(".pdiparams")))
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); inference writes it anew") from None
+    missing = [file for file in files if not os.path.isfile(file)]
+    if missing:
+        raise UserError(f"{path} names {os.path.basename(missing[0])}, which is not there")
+    try:
+        run, _, name = load_onnxruntime(prefix) if suffix == ".onnx" else load_inference(prefix)
+    except RuntimeError as error:  # both runtimes' own
+        raise UserError(f"the model in {folder} cannot be loaded: {str(error).strip().splitlines()[-1]}") from None
+    engine = DeployedEngine(run, config.MODEL.image_mean, config.MODEL.image_std, name)
+    return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)))
+
+
+def _read_facts(path: str) -> dict[str, Any]:
+    try:
+        facts = yaml.safe_load(read_regular(path, _YAML_BYTES))
+        refuse_newer(facts, path)
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError):
+        raise UserError(f"{path} is damaged; inference writes it anew") from None
+    return facts
+
+
+def _config(facts: dict[str, Any]) -> Config:
+    """A configuration with what deploy.yaml says; the rest has its defaults, and no one asks for it."""
+    model, sampling, transform = facts["model"], facts["sampling"], facts["transform"]
+    sizes = {"seg_num": sampling["seg_num"], "seglen": sampling["seglen"]}
+    settings = ModelSection(
+        name=model["name"], format=sampling["format"], num_classes=model["num_classes"], **sizes,
+        image_mean=transform["mean"], image_std=transform["std"], labels="",
+    )  # fmt: skip
+    infer = InferSection(short_size=transform["short_size"], target_size=transform["target_size"])
+    for value in (*sizes.values(), infer.short_size, infer.target_size, settings.num_classes):
+        if type(value) is not int or value < 1:
+            raise ValueError(f"expected a whole number of at least 1, found {value!r:.20}")
+    for row in (settings.image_mean, settings.image_std):
+        if len(row) != 3 or not all(isinstance(value, (int, float)) for value in row):
+            raise ValueError(f"expected three numbers, found {row!r:.40}")
+    return Config(settings, TrainSection(), ReaderSection(), ReaderSection(), infer)
