@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = cli.load_run_config(args, model_section, "TEST")
 
-    from backends.engines import make_engine
+    from backends.engines import ENGINES, make_engine
     from core import runtime
     from core.atomic import prepare_folder, write_json
     from core.progress import format_scores
@@ -42,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from engine.loading import load_model
     from reader.loader import build_loader
 
+    engine_name = args.engine or "auto"
+    ENGINES.get(engine_name)  # an unknown name is refused before anything is read
     runtime.start(args.use_gpu)
     prepare_folder(args.save_dir)
     loader = build_loader(config, "test")
     loader.start()  # clips are read while the model is made
-    model, weights = load_model(config, "test", args.weights)
-    engine = make_engine(args.engine or "auto", model, config.section("test"), len(loader.dataset))
+    model, weights, digest = load_model(config, "test", args.weights)
+    engine = make_engine(engine_name, model, config.section("test"), len(loader.dataset), digest)
     scores = evaluate(engine, loader, "eval", args.log_interval or 10)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "eval_results.json")

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     runtime.start(args.use_gpu)
     labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
-    model, _ = load_model(config, "infer", args.weights, labels)
+    model = load_model(config, "infer", args.weights, labels).model
     deviation, files = deploy(model, config.section("infer"), labels, args.save_dir, args.format)
     logger.info("%s: %s; largest deviation from the network: %.2g", args.save_dir, ", ".join(files), deviation)
 

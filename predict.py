@@ -42,18 +42,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = cli.load_run_config(args, model_section, "INFER")
 
+    from backends.engines import ENGINES
     from core import runtime
     from core.atomic import prepare_folder, write_json
     from core.schema import SCHEMA
     from engine.predictor import Predictor, log_predictions
     from reader.loader import build_loader
 
+    engine_name = args.engine or "auto"
+    ENGINES.get(engine_name)  # an unknown name is refused before anything is read
     runtime.start(args.use_gpu)
     prepare_folder(args.save_dir)
     video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
     loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)
     loader.start()  # clips are read while the model is made
-    predictor = Predictor(args.weights, config, args.engine or "auto", None, len(loader.dataset))
+    predictor = Predictor(args.weights, config, engine_name, None, len(loader.dataset))
     results = list(predictor.results(loader, args.infer_topk, args.log_interval or 10))
     log_predictions(results)
     loader.bad.log_total()

@@ -5,7 +5,17 @@ from __future__ import annotations
 from core.errors import UserError
 
 # Topic of a UserError -> advice. A topic names what is wrong, not where it is raised.
-ADVICE: dict[str, str] = {}
+ADVICE: dict[str, str] = {
+    "damaged description": "delete it to use the weights without it",
+    "engine": "--engine=paddle always works",
+    "export folder": "delete it, or set --save_dir to another folder",
+    "mixed checkpoint": "use another checkpoint",
+    "onnx": "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime",
+    "other weights": "delete the .json if you replaced them yourself",
+    "sizes": "set the sizes in MODEL, such as the depth, to those that the weights were made for",
+    "start": "set --pretrain to a file, or --pretrain=none to start from random values",
+    "weights": "set --weights to a file",
+}
 
 
 def advised(error: UserError) -> str:

@@ -22,7 +22,6 @@ Value = TypeVar("Value")
 Device = Union[bool, Literal["auto"]]
 
 logger = logging.getLogger("stnet")
-ENGINES = ("auto", "paddle", "inference", "onnxruntime")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -81,10 +80,10 @@ def add_engine_flag(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--engine",
         type=optional(str),
-        choices=(None, *ENGINES),
         default="auto",
-        metavar="|".join(ENGINES),
-        help="what computes the logits; auto: the fastest that works here; paddle: the network as it is",
+        metavar="auto|paddle|inference|onnxruntime",
+        help="what computes the logits; auto: the fastest that works here; paddle: the network as it is; "
+        "or one that a plugin registers",
     )
 
 

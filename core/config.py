@@ -24,6 +24,7 @@ MODES = ("train", "valid", "test", "infer")
 # dropped gets a line here: "SECTION.key", or "key" for all sections.
 OBSOLETE = {
     "num_gpus": "the number of cards is what the launcher starts",
+    "MODEL.channels_last": "the network computes in one layout, whatever the device",
     "buf_size": "the loader keeps two batches per worker ready",
 }
 # Keys that have another name or place now. Where both are given, the new one counts.

@@ -5,6 +5,8 @@ between two moves leaves the new weights and, in .NAME.next, what belongs to the
 moves it. So there is the old checkpoint or the new one at any moment, under the same three names.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -14,6 +16,7 @@ import pickle
 import platform
 import re
 import tempfile
+from typing import Any
 
 import numpy as np
 import paddle
@@ -24,6 +27,8 @@ from core.errors import UserError
 from core.files import read_regular
 from core.pickles import load_plain
 from core.schema import SCHEMA, refuse_newer
+from models.model import Model
+from weights.formats import read_weights
 from weights.load import load_for_finetuning, load_weights
 
 logger = logging.getLogger("stnet")
@@ -84,12 +89,16 @@ def finish_all(folder, name):
             finish(os.path.join(folder, entry[1 : -len(".next")]))
 
 
-def paths(base):
-    """Where each file of a checkpoint is, {suffix: path}: beside each other, but for a kill while they were moved."""
+def paths(base, digest=""):
+    """Where each file of a checkpoint is, {suffix: path}: beside each other, but for a kill while they were moved.
+
+    Args:
+        digest: SHA-256 of BASE.pdparams, if it is known.
+    """
     found = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
     waiting = {suffix: f"{_next(base)}/{os.path.basename(base)}.{suffix}" for suffix in SUFFIXES}
     with contextlib.suppress(OSError, ValueError):
-        if _read_json(waiting["json"])["sha256"].get("pdparams") == _sha256(found["pdparams"]):
+        if _read_json(waiting["json"])["sha256"].get("pdparams") == (digest or _sha256(found["pdparams"])):
             found.update({suffix: path for suffix, path in waiting.items() if os.path.exists(path)})
     return found
 
@@ -196,38 +205,40 @@ def describe(config, progress, labels, digests):
     }
 
 
-def read_description(weights):
+def read_description(weights: str, digest: str = "") -> dict[str, Any] | None:
     """The description beside a .pdparams file, or None.
+
+    Args:
+        digest: SHA-256 of the file, if it is known.
 
     Raises:
         UserError: it is damaged, or belongs to other weights.
     """
     base, suffix = os.path.splitext(weights)
     try:
-        path = paths(base)["json"]
+        path = paths(base, digest)["json"]
         if suffix != ".pdparams" or not os.path.exists(path):
             return None
-        about = _read_json(path)
-        refuse_newer(about, path)
-        digest, model = about["sha256"]["pdparams"], about["model"]
+        description = _read_json(path)
+        refuse_newer(description, path)
+        expected, model = description["sha256"]["pdparams"], description["model"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{base}.json is damaged ({error}); delete it to use the weights without it") from None
+        raise UserError(f"{base}.json is damaged ({error})", topic="damaged description") from None
     if not os.path.exists(weights) or not isinstance(model, dict):
         return None
-    if _sha256(weights) != digest:
+    if (digest or _sha256(weights)) != expected:
         raise UserError(
-            f"weights {weights} are not those that {base}.json describes: damaged, or replaced; "
-            "delete the .json if you replaced them yourself"
+            f"weights {weights} are not those that {base}.json describes: damaged, or replaced", topic="other weights"
         )
-    return about
+    return description
 
 
-def load(path, model):
+def load(path: str, model: Model) -> dict[str, Any] | None:
     """Load a checkpoint, or bare weights to fine-tune; the log says which.
 
     Args:
         path: "DIR/NAME" or "DIR/NAME.pdparams" of this project, or a file or folder of weights in any format.
-        model: models.model.Model; its network gets the weights.
+        model: its network gets the weights.
 
     Returns:
         the `state` that was saved, or None when there is nothing but weights.
@@ -236,20 +247,22 @@ def load(path, model):
         UserError: damaged, or for another model; nothing is changed then.
     """
     base = _base(path)
-    weights = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
-    about = read_description(weights)
-    if not has_state(path):
-        load_for_finetuning(model.network, weights, model.original_names())
-        logger.info("%s holds weights alone: fine-tuning from them, from epoch 0", weights)
+    file = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
+    weights = read_weights(file, model.original_names(), read_description)
+    where = paths(base, weights.digest)
+    if not os.path.exists(where["pdopt"]):
+        load_for_finetuning(model.network, weights, model.head)
+        logger.info("%s holds weights alone: fine-tuning from them, from epoch 0", file)
         return None
-    state = _read_state(paths(base)["pdopt"])
-    if about is not None and about.get("progress") != state["progress"]:
-        raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps; use another checkpoint")
-    load_weights(model.network, weights, model.original_names())
+    state = _read_state(where["pdopt"])
+    description = weights.description
+    if description is not None and description.get("progress") != state["progress"]:
+        raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps", topic="mixed checkpoint")
+    load_weights(model.network, weights)
     with contextlib.suppress(KeyError, TypeError):  # an older version's description may lack it
-        state["batch_size"] = about["config"]["TRAIN"]["batch_size"]
+        state["batch_size"] = (description or {})["config"]["TRAIN"]["batch_size"]
     progress = state["progress"]
-    logger.info("resumed from %s: %d epochs and %d steps done", weights, progress["epoch"], progress["step"])
+    logger.info("resumed from %s: %d epochs and %d steps done", file, progress["epoch"], progress["step"])
     return state
 
 

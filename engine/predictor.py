@@ -19,7 +19,7 @@ class Predictor:
     Args:
         weights: file or folder; empty: the released weights, downloaded if need be.
         config: core.config.Config, or a YAML file, relative to the working directory or to the project.
-        engine: what computes, one of core.cli.ENGINES.
+        engine: what computes, the name of one of backends.engines.ENGINES.
         use_gpu: True, False, or "auto": the GPU if one works; None: the device that core.runtime.start has chosen.
         clips: how many there will be in all, if that is known.
 
@@ -34,18 +34,19 @@ class Predictor:
         from core import runtime
 
         runtime.prepare()
-        from backends.engines import make_engine
+        from backends.engines import ENGINES, make_engine
         from engine.loading import load_model
         from models import model_section
 
+        ENGINES.get(engine)  # an unknown name is refused first
         if not isinstance(config, Config):
             config = load_config(config, model_section)
         self.config = config
         self.labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
         if use_gpu is not None:
             runtime.start(use_gpu)
-        model, self.weights = load_model(config, "infer", weights, self.labels)
-        self.engine = make_engine(engine, model, config.section("infer"), clips)
+        model, self.weights, digest = load_model(config, "infer", weights, self.labels)
+        self.engine = make_engine(engine, model, config.section("infer"), clips, digest)
 
     def predict(self, paths, topk=None):
         """The classes of clips, given by their paths; see `results`."""

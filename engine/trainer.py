@@ -8,7 +8,7 @@ import os
 import numpy as np
 import paddle
 
-from backends.engines import Dygraph
+from backends.network import Dygraph
 from core import parallel, runtime
 from core.errors import UserError
 from core.progress import Clock, format_scores, hours

@@ -1,14 +1,30 @@
 """The public names. Nothing here imports Paddle before it is used."""
 
+from backends.engines import ENGINES, Engine, ExportEngine, Task
 from core import config as configuration
-from core.cli import ENGINES
-from core.config import Config
+from core.config import Config, ModelSection, key
 from core.errors import UserError
 from engine.predictor import Predictor
 from metrics import METRICS
 from models import MODELS, model_section
+from models.model import Backbone, Model
 
-__all__ = ["ENGINES", "METRICS", "MODELS", "Config", "Predictor", "UserError", "load_config"]
+__all__ = [
+    "ENGINES",
+    "METRICS",
+    "MODELS",
+    "Backbone",
+    "Config",
+    "Engine",
+    "ExportEngine",
+    "Model",
+    "ModelSection",
+    "Predictor",
+    "Task",
+    "UserError",
+    "key",
+    "load_config",
+]
 
 
 def load_config(path="configs/stnet.yaml", overrides=(), model_name=""):

@@ -13,7 +13,7 @@ runtime.prepare()
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
-from backends.engines import Dygraph  # noqa: E402
+from backends.network import Dygraph  # noqa: E402
 from backends.normalizer import Normalizer  # noqa: E402
 from core.config import load_config  # noqa: E402
 from engine.evaluator import evaluate  # noqa: E402
