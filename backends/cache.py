@@ -108,9 +108,15 @@ def _name(network: paddle.nn.Layer, dependencies: list, digest: str) -> str:
 
 def code_of(*classes: type) -> list[str]:
     """Names of classes, with the SHA-256 of the files that they stand in: what an export is made by, and of."""
-    own = {cls for cls in classes if not cls.__module__.startswith("paddle.")}
-    files = {cls: inspect.getsourcefile(cls) for cls in own}
-    return sorted(f"{cls.__qualname__} {sha256_of(file) if file else ''}" for cls, file in files.items())
+    return sorted({_code(cls) for cls in classes if not cls.__module__.startswith("paddle.")})
+
+
+@functools.cache
+def _code(cls: type) -> str:
+    try:
+        return f"{cls.__qualname__} {sha256_of(inspect.getfile(cls))}"
+    except (OSError, TypeError):  # typed into a console
+        return cls.__qualname__
 
 
 def _make(folder: str, write: Callable[[str], None]) -> None:

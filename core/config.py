@@ -242,6 +242,9 @@ def _move(data: dict[str, Any]) -> list[str]:
 
 def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes: list[str]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for spec in fields.values():
+        spec.type = hints[spec.name]  # text until here, where a module postpones its annotations
     values = {}
     for field_name, value in data.items():
         reason = OBSOLETE.get(f"{name}.{field_name}") or OBSOLETE.get(field_name)

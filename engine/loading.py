@@ -81,7 +81,7 @@ def start_training_from(model: Model, path: str) -> None:
         logger.info("starting from the %s in %s", model.config.MODEL.name.upper(), weights.path)
     else:
         set_tensors(model.network, backbone)
-        logger.info("starting from %s: %d tensors of the backbone; all else is new", weights.path, len(backbone))
+        logger.info("starting from the backbone in %s: %d tensors; all else is new", weights.path, len(backbone))
 
 
 def _weights_to_start_from(model: Model, path: str) -> Weights | None:

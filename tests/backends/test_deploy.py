@@ -11,6 +11,7 @@ import yaml
 from entries import inference_model, predict, run
 
 from backends import deploy
+from backends.engines import ENGINES
 from backends.export import program_files
 from core.errors import UserError
 from core.schema import SCHEMA
@@ -151,21 +152,21 @@ def test_what_cannot_be_replaced_as_a_whole_is_left_as_it_was(tmp_path, monkeypa
     write_export(tmp_path / "out", "old")
     write_export(tmp_path / "out" / ".exporting-x", "new")
     monkeypatch.chdir(tmp_path / "out")
-    message = "cannot be replaced as a whole .it is the working directory.; it is as it was: delete it, or set --"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="cannot be replaced as a whole .it is the working directory.: it is as it was"):
         deploy.put_in_place(str(tmp_path / "out" / ".exporting-x"), str(tmp_path / "out"), NAMES)
     assert {(tmp_path / "out" / name).read_text() for name in NAMES} == {"old"}
 
 
 def test_a_model_cut_short_by_a_full_disk_is_one_line(clip_set, trained, tmp_path, monkeypatch, capsys):
-    write = deploy.write_program
+    engine = ENGINES.get("inference")
+    write = engine.write
 
-    def cut_short(layer, prefix, shape):
-        write(layer, prefix, shape)
+    def cut_short(self, layer, prefix, shape):
+        write(self, layer, prefix, shape)
         with open(f"{prefix}.pdiparams", "rb+") as file:
             file.truncate(1000)
 
-    monkeypatch.setattr(deploy, "write_program", cut_short)
+    monkeypatch.setattr(engine, "write", cut_short)
     assert export(clip_set, trained, tmp_path / "out") == 1
     assert "error: the exported model cannot be loaded, perhaps the disk is full" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
