@@ -12,22 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core.errors import UserError
 from core.registry import Registry
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from backends.export import Exportable, Shape
     from backends.network import Clips
     from core.config import ReaderSection
     from models.model import Model
 
     Compute = Callable[[Clips], np.ndarray]  # clips in, logits out
-    Run = Callable[[np.ndarray], np.ndarray]  # clips in, logits or probabilities out
-    Loaded = tuple[Run, tuple[str, str], str]  # the function, the names of its input and output, words for the log
 
 logger = logging.getLogger("stnet")
+Run = Callable[[np.ndarray], np.ndarray]  # clips in, logits or probabilities out
+Loaded = tuple[Run, tuple[str, str], str]  # the function, the names of its input and output, words for the log
 ENGINES: Registry[type[Engine]] = Registry("engine")
 
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.cache import cached_export, code_of
-from backends.engines import ExportEngine, Network, Task
+from backends.engines import ExportEngine, Network, Run, Task
 from backends.export import Scorer, clip_sizes
 from core import runtime
 from core.errors import UserError
 
 if TYPE_CHECKING:
-    from backends.engines import Run
     from backends.network import Clips
     from core.config import ReaderSection
 
