@@ -42,7 +42,7 @@ def main(path, folder):
         value.set_value(paddle.uniform(value.shape, min=0.01, max=0.05, dtype="float64"))
     scores = evaluate(Dygraph(untrained.network, normalize), build_loader(config, "valid", rank, ranks))
     if rank == 0:
-        np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.network.state_dict().items()})
+        np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.model.network.state_dict().items()})
         Path(f"{folder}/scores.json").write_text(json.dumps(scores), encoding="utf-8")
 
 

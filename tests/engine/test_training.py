@@ -39,7 +39,7 @@ def test_accumulation_takes_fewer_steps_and_the_rest_of_the_epoch_too(clip_set, 
     trainer = make_trainer(clip_set, tmp_path, "TRAIN.epoch=1", "TRAIN.accumulate_steps=2")
     tmp_path.mkdir(exist_ok=True)
     trainer.fit()  # 10 clips, batches of 4: three batches, two steps
-    assert trainer.step == 2
+    assert trainer.progress.step == 2
     assert len(train_losses(tmp_path)) == 2
 
 
@@ -48,7 +48,7 @@ def test_batches_without_a_readable_clip_change_nothing_and_do_not_stop_training
     trainer = make_trainer(clip_set, tmp_path, "TRAIN.epoch=2", "TRAIN.batch_size=1", "TRAIN.max_bad_ratio=1",
                            f"TRAIN.filelist={tmp_path}/x.list", "TRAIN.save_interval=1")  # fmt: skip
     trainer.fit()
-    assert trainer.step == 6
+    assert trainer.progress.step == 6
     assert len(train_losses(tmp_path)) == 2
     assert sorted(trainer.loader.bad.reasons) == [1, 2]
 
@@ -58,10 +58,10 @@ def test_warm_up_and_clipping(clip_set, tmp_path):
                            "TRAIN.l2_weight_decay=0")  # fmt: skip
     rates, moved = [], []
     for batch in trainer.loader.epoch(0):
-        rates.append(trainer.optimizer.get_lr())
-        before = {n: p.numpy().copy() for n, p in trainer.network.named_parameters() if not p.stop_gradient}
+        rates.append(trainer.stepper.optimizer.get_lr())
+        before = {n: p.numpy().copy() for n, p in trainer.model.network.named_parameters() if not p.stop_gradient}
         trainer.train_step([batch])
-        after = {n: p.numpy() for n, p in trainer.network.named_parameters() if not p.stop_gradient}
+        after = {n: p.numpy() for n, p in trainer.model.network.named_parameters() if not p.stop_gradient}
         moved.append(np.sqrt(sum(((after[n] - before[n]).astype("float64") ** 2).sum() for n in before)))
     assert rates == pytest.approx([0, 0.0025, 0.005])
     assert moved[0] == 0
@@ -157,10 +157,10 @@ def test_resuming_within_an_epoch_with_ema_takes_the_same_steps(clip_set, tmp_pa
     for start in ("step2", "step4", "epoch0"):
         again = make_trainer(clip_set, tmp_path, *options)
         again.resume(str(tmp_path / f"STNET_{start}.pdparams"))
-        done = again.step
+        done = again.progress.step
         again.fit()
         assert train_losses(tmp_path) == expected
-        assert again.step == 6 > done
+        assert again.progress.step == 6 > done
         assert difference(weights(whole), weights(again)) == 0
         averages = {n: abs(v.numpy() - whole.ema.averages[n].numpy()).max() for n, v in again.ema.averages.items()}
         assert max(averages.values()) == 0
@@ -184,7 +184,7 @@ def damage(path):
 
 def test_auto_takes_the_newest_checkpoint_that_is_whole(clip_set, tmp_path):
     trainer = make_trainer(clip_set, tmp_path, "TRAIN.epoch=3")
-    assert resume.newest(str(tmp_path), "STNET") is None
+    assert resume.newest(str(tmp_path), "STNET") == ""
     trainer.fit()
     assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch2")
     damage(tmp_path / "STNET_epoch2.pdopt")
@@ -193,7 +193,7 @@ def test_auto_takes_the_newest_checkpoint_that_is_whole(clip_set, tmp_path):
     assert resume.newest(str(tmp_path), "STNET").endswith("STNET_epoch0")
     again = make_trainer(clip_set, tmp_path, "TRAIN.epoch=3")
     again.resume(resume.newest(str(tmp_path), "STNET"))
-    assert (again.epoch, again.step) == (1, 3)
+    assert (again.progress.epoch, again.progress.step) == (1, 3)
     about = tmp_path / "STNET_epoch0.json"
     about.write_text(about.read_text()[:-9])
     with pytest.raises(UserError, match="no checkpoint in .* is whole .*STNET_epoch0: its .json is damaged"):
@@ -226,7 +226,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_usable(clip_set, tmp_path, m
         return fsync(handle)
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    trainer.step += 1
+    trainer.progress.step += 1
     with pytest.raises(UserError, match="cannot write .*STNET_step4.*No space left on device"):
         trainer.save("step4")
     monkeypatch.undo()
