@@ -109,27 +109,6 @@ def test_mixed_precision_on_a_gpu_stays_near_full_precision(clip_set, tmp_path, 
         paddle.set_device("cpu")
 
 
-@pytest.mark.parametrize("option", ["TRAIN.to_static=True", "TRAIN.fused_optimizer=True"])
-def test_faster_ways_to_compute_take_the_same_steps_and_resume(clip_set, tmp_path, option):
-    for name in ("plain", "faster"):
-        (tmp_path / name).mkdir()
-    plain = make_trainer(clip_set, tmp_path / "plain", "TRAIN.epoch=2", validate=True)
-    plain.fit()
-    faster = make_trainer(clip_set, tmp_path / "faster", "TRAIN.epoch=2", option, validate=True)
-    faster.fit()
-    assert train_losses(tmp_path / "faster") == pytest.approx(train_losses(tmp_path / "plain"), rel=1e-3)
-    assert weights(faster).keys() == weights(plain).keys()
-    valid = [[row["loss"] for row in read_journal(tmp_path / name / "train_log.jsonl") if row["kind"] == "valid"]
-             for name in ("plain", "faster")]  # fmt: skip
-    assert len(valid[0]) == 2
-    assert valid[1] == pytest.approx(valid[0], rel=1e-2)
-    again = make_trainer(clip_set, tmp_path / "faster", "TRAIN.epoch=2", option)
-    again.resume(str(tmp_path / "faster" / "STNET_epoch0.pdparams"))
-    expected = train_losses(tmp_path / "faster")
-    again.fit()
-    assert train_losses(tmp_path / "faster") == expected
-
-
 # Checkpoints ------------------------------------------------------------------------------------------------------
 
 
