@@ -8,7 +8,6 @@ moves it. So there is the old checkpoint or the new one at any moment, under the
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -26,7 +25,7 @@ from core import atomic
 from core.atomic import TEMPORARY, sync_folder, write_atomically, write_json, writing
 from core.config import Config
 from core.errors import UserError
-from core.files import read_regular
+from core.files import read_regular, sha256_of
 from core.pickles import load_plain
 from core.schema import SCHEMA, refuse_newer
 from models.model import Model
@@ -61,7 +60,7 @@ def save(
         part = os.path.join(hidden, name)
         write_atomically(f"{part}.pdparams", lambda path: paddle.save(network.state_dict(), path))
         write_atomically(f"{part}.pdopt", lambda path: _write_pickle(path, state))
-        digests = {suffix: _sha256(f"{part}.{suffix}") for suffix in ("pdparams", "pdopt")}
+        digests = {suffix: sha256_of(f"{part}.{suffix}") for suffix in ("pdparams", "pdopt")}
         write_json(f"{part}.json", describe(config, state["progress"], labels, digests))
         with writing(base):
             os.rename(hidden, _next(base))
@@ -88,7 +87,7 @@ def finish_all(folder: str, name: str) -> None:
     """`finish` every checkpoint of a folder whose names begin with `name`."""
     for entry in os.listdir(folder):
         if re.fullmatch(rf"\.{re.escape(name)}_\w+\.next", entry):
-            finish(os.path.join(folder, entry[1 : -len(".next")]))
+            finish(os.path.join(folder, entry[1:].removesuffix(".next")))
 
 
 def paths(base: str) -> dict[str, str]:
@@ -96,7 +95,7 @@ def paths(base: str) -> dict[str, str]:
     places = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
     waiting = {suffix: f"{_next(base)}/{os.path.basename(base)}.{suffix}" for suffix in SUFFIXES}
     with contextlib.suppress(OSError, ValueError):
-        if _read_json(waiting["json"])["sha256"].get("pdparams") == _sha256(places["pdparams"]):
+        if _read_json(waiting["json"])["sha256"].get("pdparams") == sha256_of(places["pdparams"]):
             places.update({suffix: path for suffix, path in waiting.items() if os.path.exists(path)})
     return places
 
@@ -185,7 +184,7 @@ def fault(base: str) -> str:
         description = _read_json(where["json"])
         progress = _checked_progress(description.get("progress"), base)
         for suffix in ("pdparams", "pdopt"):
-            if _sha256(where[suffix]) != description["sha256"][suffix]:
+            if sha256_of(where[suffix]) != description["sha256"][suffix]:
                 return f"its .{suffix} is not the one that its .json describes"
         if _read_state(where["pdopt"])["progress"] != progress:
             return "its .json and its .pdopt are of different steps"
@@ -239,7 +238,7 @@ def read_description(weights: str) -> dict[str, Any] | None:
         raise UserError(f"{base}.json is damaged ({error})", topic="damaged description") from None
     if not os.path.exists(weights) or not isinstance(model, dict):
         return None
-    if _sha256(weights) != digest:
+    if sha256_of(weights) != digest:
         raise UserError(
             f"weights {weights} are not those that {base}.json describes: damaged, or replaced", topic="other weights"
         )
@@ -278,7 +277,7 @@ def load(path: str, model: Model) -> State | None:
 
 
 def _base(path: str) -> str:
-    return path[: -len(".pdparams")] if path.endswith(".pdparams") else path
+    return path.removesuffix(".pdparams")
 
 
 def exists(path: str) -> bool:
@@ -306,11 +305,3 @@ def _read_state(path: str) -> State:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}", topic="damaged state") from None
     return state
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

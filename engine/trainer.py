@@ -146,9 +146,10 @@ class Trainer:
             with StopRequest(parallel.launchers()) as self.stop:
                 while self.progress.epoch < self.options.epoch:
                     self.train_epoch()
-                    if self.is_time_to_validate():
+                    loader = self.loader_to_validate()
+                    if loader is not None:
                         self.save(f"step{self.progress.step}")  # validation can take long; nothing of the epoch is lost
-                        scores = self.validate()
+                        scores = self.validate(loader)
                     self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
                     self.save(f"epoch{self.progress.epoch - 1}")
             self.save("final")
@@ -198,18 +199,18 @@ class Trainer:
                 parallel.gather(None)  # no rank leaves, and so ends the others, before the checkpoint is written
                 raise Stopped(number)
 
-    def is_time_to_validate(self) -> bool:
-        """Whether the epoch that ends is one of those after which validation runs."""
+    def loader_to_validate(self) -> Loader | None:
+        """That of the validation clips, if the epoch that ends is one of those after which validation runs."""
         epochs = self.progress.epoch + 1
-        return self.valid_loader is not None and self.valid_interval > 0 and epochs % self.valid_interval == 0
+        return self.valid_loader if self.valid_interval > 0 and epochs % self.valid_interval == 0 else None
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, loader: Loader) -> dict[str, float]:
         """Scores after an epoch; the best so far is saved as NAME_best."""
         at, network = self.progress, self.model.network
         parallel.share_statistics(network)
         with self.ema.applied():
             engine = Dygraph(network, self.stepper.normalize)
-            scores = evaluate(engine, self.valid_loader, "valid", self.log_interval, after_batch=self.stop_now)
+            scores = evaluate(engine, loader, "valid", self.log_interval, after_batch=self.stop_now)
             if at.best is None or scores["TOP1_ACC"] > at.best:
                 at.best = scores["TOP1_ACC"]
                 self.save("best")

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -12,10 +15,12 @@ from core import atomic
 from core.config import load_config
 from core.errors import UserError
 from engine import checkpoint, resume
-from engine.ema import Ema
+from engine.ema import Ema, make_average
 from engine.journal import Journal, read_journal
 from models import model_section
 from reader.loader import build_loader
+
+PROJECT = Path(__file__).parents[2]
 
 # Options ----------------------------------------------------------------------------------------------------------
 
@@ -82,6 +87,39 @@ def test_ema_by_hand():
     with ema.applied():
         assert network.weight.item() == pytest.approx(by_hand)
     assert network.weight.item() == 4.0
+
+
+def test_an_average_of_decay_0_is_none():
+    network = paddle.nn.Linear(1, 1)
+    before = network.weight.item()
+    none = make_average(network, 0)
+    none.start()
+    none.update()
+    none.load({"updates": 1, "averages": {}})
+    with none.applied():
+        assert network.weight.item() == before
+    assert none.state() is None
+
+
+def test_a_run_may_begin_or_give_up_averages_where_it_goes_on(clip_set, tmp_path):
+    with_averages = make_trainer(clip_set, tmp_path, "TRAIN.ema_decay=0.9")
+    with_averages.train_step(list(with_averages.loader.epoch(0))[:1])
+    with_averages.save("step1")
+    without = make_trainer(clip_set, tmp_path)
+    without.resume(str(tmp_path / "STNET_step1"))
+    without.save("step1")
+    again = make_trainer(clip_set, tmp_path, "TRAIN.ema_decay=0.9")
+    again.resume(str(tmp_path / "STNET_step1"))
+    again.ema.start()
+    trained = dict(again.model.network.named_parameters())
+    assert all((value == trained[name]).all() for name, value in again.ema.averages.items())
+    assert (again.progress.step, again.ema.updates) == (1, 0)
+
+
+def test_matplotlib_is_imported_where_something_is_drawn():
+    code = "import sys, engine.dry_run, tools.dataset.__main__, tools.demo_report; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
 
 
 def test_amp_off_is_the_default_and_yaml_off_is_understood(clip_set):
@@ -217,7 +255,7 @@ def test_a_rank_without_a_batch_to_validate_joins_the_others(clip_set, tmp_path)
     trainer = make_trainer(clip_set, tmp_path, "VALID.batch_size=16")
     trainer.valid_loader = build_loader(trainer.model.config, "valid", rank=1, ranks=2)
     assert len(trainer.valid_loader) == 0  # the one batch is rank 0's
-    assert trainer.is_time_to_validate()
+    assert trainer.loader_to_validate() is trainer.valid_loader
 
 
 def test_the_journal_drops_what_a_killed_run_wrote_too_much(tmp_path):
