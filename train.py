@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from core.progress import format_scores
     from engine import checkpoint, resume
     from engine.dry_run import dry_run
+    from engine.loading import start_training_from
 
     runtime.start(args.use_gpu)
     rank, ranks = parallel.start()
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if start:
                 trainer.resume(start, may_be_done=args.resume == "auto")
             else:
-                trainer.load_pretrained(args.pretrain or config.TRAIN.pretrain)
+                start_training_from(trainer.model, args.pretrain or config.TRAIN.pretrain)
         if ranks > 1:
             parallel.require_same(trainer.start_facts())
         if args.dry_run:
@@ -110,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         parallel.gather(None)  # until every rank has read what it starts from
         if rank == 0:
-            resume.clear(args.save_dir, name, trainer.step, args.overwrite)
+            resume.clear(args.save_dir, name, trainer.progress.step, args.overwrite)
         scores = trainer.fit()
     trainer.loader.bad.log_total()
     if scores:

@@ -1,6 +1,6 @@
 """One step of training, from the clips to the updated weights: ours against PyTorch with the same weights.
 
-Ours is engine.trainer's step on uint8 clips; PyTorch gets them normalised.
+Ours is engine.stepper's on uint8 clips; PyTorch gets them normalised.
 """
 
 import os
@@ -48,26 +48,24 @@ def measure(settings):
 
 
 def ours(weights, layers, batch, seg_num, size):
-    """Factory: engine.trainer.Trainer's step; facts are the loss."""
+    """Factory: engine.stepper.Stepper's step; facts are the loss."""
     networks.start()
     import paddle
 
     from backends.normalizer import Normalizer
-    from engine.trainer import Trainer
+    from engine.stepper import Stepper
     from reader.loader import Batch
 
     model = networks.load_model(layers, seg_num, size, weights, "train", batch=batch, rate=_RATE)
     normalize = Normalizer(model.config.MODEL.image_mean, model.config.MODEL.image_std)
-    trainer = Trainer(model, normalize, None, None, (10**6, 2 * 10**6), "", seed=0)
-    trainer.network.train()
+    stepper = Stepper(model, normalize, (10**6, 2 * 10**6), ())
+    model.network.train()
     clips = paddle.to_tensor(networks.clips(batch, seg_num, size))
     made = Batch(clips, paddle.arange(batch, dtype="int64"), list(range(batch)))
 
     def run(_):
-        trainer.train_step([made])
-        loss = float(trainer.pending[-1][1])  # as the log lines do; waits for it
-        trainer.pending.clear()
-        return loss
+        (outcome,) = stepper.step([made])
+        return float(outcome.loss)  # as the log lines do; waits for it
 
     return Work(run, lambda loss: loss)
 

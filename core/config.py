@@ -26,6 +26,12 @@ OBSOLETE = {
     "num_gpus": "the number of cards is what the launcher starts",
     "MODEL.channels_last": "the network computes in one layout, whatever the device",
     "buf_size": "the loader keeps two batches per worker ready",
+    "TRAIN.to_static": "the compiled network was not faster",
+    "TRAIN.fused_optimizer": "one update for all tensors was not faster",
+    "TRAIN.seglen": "it is MODEL.seglen",
+    "VALID.seglen": "it is MODEL.seglen",
+    "TEST.seglen": "it is MODEL.seglen",
+    "INFER.seglen": "it is MODEL.seglen",
 }
 # Keys that have another name or place now. Where both are given, the new one counts.
 MOVED = {
@@ -40,6 +46,16 @@ def key(default: Any, least: Optional[float] = None, choices: Optional[tuple[str
     if isinstance(default, list):
         return field(metadata=metadata, default_factory=lambda: copy.copy(default))
     return field(metadata=metadata, default=default)
+
+
+def filled_in(default: Any) -> Any:
+    """A dataclass field that is no key: Config.section sets it."""
+    return field(metadata={"filled_in": True}, default=default)
+
+
+def keys_of(section: Any) -> dict[str, dataclasses.Field[Any]]:
+    """The keys of a section, or of its class."""
+    return {f.name: f for f in dataclasses.fields(section) if not f.metadata.get("filled_in")}
 
 
 @dataclass
@@ -59,7 +75,7 @@ class ModelSection:
 
 @dataclass
 class ReaderSection:
-    """Keys of every section that reads clips. seg_num and seglen default to those of MODEL."""
+    """Keys of every section that reads clips. seg_num defaults to that of MODEL, seglen is always MODEL's."""
 
     filelist: str = ""
     batch_size: int = key(1, least=1)
@@ -69,7 +85,7 @@ class ReaderSection:
     max_bad_ratio: float = key(0.1, least=0.0)
     decode_timeout: float = key(60.0, least=0.1)
     seg_num: Optional[int] = key(None, least=1)
-    seglen: Optional[int] = key(None, least=1)
+    seglen: int = filled_in(0)
 
 
 @dataclass
@@ -94,8 +110,6 @@ class TrainSection(ReaderSection):
     amp: str = key("off", choices=("off", "O1", "O2"))
     amp_dtype: str = key("float16", choices=("float16", "bfloat16"))
     sync_bn: bool = False
-    to_static: bool = False
-    fused_optimizer: bool = False
 
 
 @dataclass
@@ -135,15 +149,15 @@ class Config:
         if mode not in MODES:
             raise UserError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
         section: ReaderSection = getattr(self, mode.upper())
-        return dataclasses.replace(
-            section,
-            seg_num=section.seg_num or self.MODEL.seg_num,
-            seglen=section.seglen or self.MODEL.seglen,
-        )
+        return dataclasses.replace(section, seg_num=section.seg_num or self.MODEL.seg_num, seglen=self.MODEL.seglen)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The whole configuration as plain data, for logs and result files."""
-        return {name: dataclasses.asdict(getattr(self, name)) for name in ("MODEL", *SECTIONS)}
+        sections = {name: getattr(self, name) for name in ("MODEL", *SECTIONS)}
+        return {
+            name: {key_name: copy.copy(getattr(section, key_name)) for key_name in keys_of(section)}
+            for name, section in sections.items()
+        }
 
 
 def load_config(
@@ -185,6 +199,7 @@ def load_config(
     }
     config = Config(**sections, notes=notes)
     _check_together(config, path)
+    _refuse_other_seglen(config, data, path)
     return config
 
 
@@ -241,8 +256,7 @@ def _move(data: dict[str, Any]) -> list[str]:
 
 
 def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes: list[str]) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    fields, hints = keys_of(cls), typing.get_type_hints(cls)
     for spec in fields.values():
         spec.type = hints[spec.name]  # text until here, where a module postpones its annotations
     values = {}
@@ -306,6 +320,17 @@ def _check_together(config: Config, path: str) -> None:
             raise UserError(
                 f"{path}: {name}.target_size {section.target_size} is larger than {name}.short_size "
                 f"{section.short_size}: the crop must fit into the scaled frame"
+            )
+
+
+def _refuse_other_seglen(config: Config, data: dict[str, Any], path: str) -> None:
+    """Older files may give each section its own seglen, which must not change without a word."""
+    for name in SECTIONS:
+        seglen = data[name].get("seglen")
+        if seglen not in (None, config.MODEL.seglen):
+            raise UserError(
+                f"{path}: {name}.seglen is {seglen!r} and MODEL.seglen {config.MODEL.seglen}: "
+                "expected MODEL.seglen alone, which counts in every section"
             )
 
 

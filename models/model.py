@@ -124,7 +124,6 @@ class Model:
             parameters=self.network.parameters(),
             weight_decay=paddle.regularizer.L2Decay(train.l2_weight_decay),
             grad_clip=paddle.nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None,
-            use_multi_tensor=train.fused_optimizer,
         )
         return optimizer, scheduler
 

@@ -49,7 +49,7 @@ def test_every_key_is_read_somewhere():
         for path in (PROJECT / folder).glob("*.py")
     )
     classes = [model_section("STNET"), *SECTIONS.values()]
-    keys = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    keys = {name for cls in classes for name in config_module.keys_of(cls)}
     unread = [key for key in sorted(keys) if not re.search(rf"\.{key}\b", sources)]
     assert unread == []
 
@@ -60,6 +60,16 @@ def test_a_section_takes_seg_num_from_model_unless_it_has_its_own(tmp_path):
     assert config.section("test").seg_num == 3
 
 
+def test_seglen_is_models_in_every_section_and_another_one_is_refused(tmp_path):
+    path = write_config(tmp_path / "c.yaml", tiny_settings(tmp_path))
+    config = load(path, "MODEL.seglen=3", "TEST.seglen=3", "INFER.seglen=null")
+    assert [config.section(mode).seglen for mode in config_module.MODES] == [3, 3, 3, 3]
+    assert sorted(note.split()[0] for note in config.notes) == ["INFER.seglen", "TEST.seglen"]
+    assert "seglen" not in config.as_dict()["TEST"]
+    with pytest.raises(UserError, match="TEST.seglen is 4 and MODEL.seglen 2: expected MODEL.seglen alone"):
+        load(path, "TEST.seglen=4")
+
+
 def test_overrides_win_and_keep_their_type(tmp_path):
     path = write_config(tmp_path / "c.yaml", tiny_settings(tmp_path))
     config = load(path, "TRAIN.learning_rate=1e-3", "MODEL.seg_num=5", "TRAIN.filelist=a b=c.list", model_name="stnet")
@@ -67,8 +77,9 @@ def test_overrides_win_and_keep_their_type(tmp_path):
 
 
 def test_obsolete_keys_are_noted(tmp_path):
-    config = load(changed(tmp_path, lambda s: s["TRAIN"].update(num_gpus=8, buf_size=1024)))
-    assert sorted(note.split()[0] for note in config.notes) == ["TRAIN.buf_size", "TRAIN.num_gpus"]
+    options = {"num_gpus": 8, "buf_size": 1024, "to_static": True, "fused_optimizer": True}
+    config = load(changed(tmp_path, lambda s: s["TRAIN"].update(options)))
+    assert sorted(note.split()[0] for note in config.notes) == sorted(f"TRAIN.{key}" for key in options)
 
 
 def original_settings(data):
@@ -130,7 +141,7 @@ def test_a_key_under_its_new_name_counts_before_its_old_one(tmp_path):
 @pytest.mark.parametrize("name", ["MODEL", *SECTIONS])
 def test_a_line_in_obsolete_is_all_that_dropping_a_key_takes(name, monkeypatch):
     cls = {"MODEL": model_section("STNET"), **SECTIONS}[name]
-    fields = [f for f in dataclasses.fields(cls) if f.name != "name"]
+    fields = [f for name, f in config_module.keys_of(cls).items() if name != "name"]
     values = {f.name: getattr(cls(**({"name": "STNET"} if name == "MODEL" else {})), f.name) for f in fields}
     for dropped in fields:
         left = dataclasses.make_dataclass("Left", [(f.name, f.type, f) for f in fields if f is not dropped])

@@ -126,7 +126,7 @@ def test_other_sampling_looks_at_everything_again(tmp_path):
     folder = clean_folder(tmp_path)
     assert run_check(folder)[1]["looked_at"] == 3
     assert run_check(folder, "--mode", "test")[1]["looked_at"] == 3
-    assert run_check(folder, "-o", "TRAIN.seglen=3")[1]["looked_at"] == 3
+    assert run_check(folder, "-o", "MODEL.seglen=3")[1]["looked_at"] == 3
     assert run_check(folder)[1]["looked_at"] == 0
 
 
