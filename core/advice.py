@@ -5,7 +5,14 @@ from __future__ import annotations
 from core.errors import UserError
 
 # Topic of a UserError -> advice. A topic names what is wrong, not where it is raised.
-ADVICE: dict[str, str] = {}
+ADVICE: dict[str, str] = {
+    "newer file": "update the program",
+    "no deployed model": "bash run.sh inference writes it",
+    "no gpu": "set use_gpu to False to run on the CPU",
+    "ranks differ": "every machine must see the same lists, weights and save_dir",
+    "save_dir": "set --save_dir",
+    "save_dir in use": "set --save_dir to a folder of its own",
+}
 
 
 def advised(error: UserError) -> str:

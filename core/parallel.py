@@ -100,10 +100,8 @@ def require_same(facts: Mapping[str, float | str]) -> None:
     for number, other in enumerate(others, start=1):
         differing = [f"{name} {other[name]} and not {value}" for name, value in first.items() if other[name] != value]
         if differing:
-            raise UserError(
-                f"rank {number} would start otherwise than rank 0: {', '.join(differing)}; "
-                "every machine must see the same lists, weights and save_dir"
-            )
+            fact = f"rank {number} would start otherwise than rank 0: {', '.join(differing)}"
+            raise UserError(fact, "ranks differ")
 
 
 def share_statistics(network: paddle.nn.Layer) -> None:
