@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import yaml
 
-from core import flags, runtime
+from core import flags, runtime, signals
 from core.advice import advised
 from core.atomic import write_text
 from core.config import Config, ModelSection, load_config, parse_override
@@ -39,10 +39,13 @@ def load_plugin(path: str) -> None:
 def load_run_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
     """The configuration with the flags applied, of which -o counts most; --debug shows it.
 
+    From here until core.runtime.start, while Paddle is imported, Ctrl-C ends the process at once.
+
     Args:
         args: of core.flags.parse.
         model_section: see core.config.load_config.
     """
+    signals.exit_on_interrupt()
     for path in args.plugin:
         load_plugin(path)
     runtime.set_weights_source(args.weights_home, args.weights_url)
@@ -97,6 +100,8 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130
+    finally:
+        signals.interrupt_normally()
 
 
 def _start_logging() -> None:

@@ -24,6 +24,7 @@ def start() -> tuple[int, int]:
         above = [os.getppid(), os.environ.get("STNET_RUN_SH")]
         _launchers[:] = [Process(number) for number in above if number]
     if ranks() > 1 and not paddle.distributed.is_initialized():
+        paddle.distributed.parallel._print_modified_flags = lambda flags: None  # which Paddle itself has modified
         paddle.distributed.init_parallel_env()
     return rank(), ranks()
 

@@ -12,6 +12,7 @@ import warnings
 from types import ModuleType
 from typing import Literal
 
+from core import signals
 from core.errors import UserError
 
 logger = logging.getLogger("stnet")
@@ -69,6 +70,7 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
     """
     import paddle
 
+    signals.interrupt_normally()
     _keep_freed_memory()
     paddle.base.core.set_num_threads(threads())
     problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
