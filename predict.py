@@ -54,7 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def show(result: dict[str, Any]) -> None:
     """Print a clip's path and its classes, a line each, to standard output."""
-    print(result["path"], *(f"    {row['label']}, {row['probability']:.6f}" for row in result["predictions"]), sep="\n")
+    print(
+        result["path"],
+        *(f"    {row['label']}, {row['probability']:.6f}" for row in result["predictions"]),
+        sep="\n",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
