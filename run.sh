@@ -193,7 +193,7 @@ demo() {
     echo "== 1/4 drawing clips"
     rm -rf "$folder"
     "$python" -m tools.demo_clips "$folder" --seed "$seed"
-    local common=(--config=configs/stnet_demo.yaml --use_gpu="$use_gpu")
+    local common=(--model_name=STNET --config=configs/stnet_demo.yaml --use_gpu="$use_gpu")
     echo "== 2/4 training"
     "$python" train.py "${common[@]}" --save_dir="$folder/checkpoints" --pretrain=none --valid_interval=0 \
         --fix_random_seed=True "$@"

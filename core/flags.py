@@ -12,7 +12,7 @@ import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from core import runtime
 
@@ -97,8 +97,8 @@ FLAGS = (
     Flag("config", "YAML file (default: %(default)s)", default="configs/stnet.yaml", metavar="FILE"),
     Flag("o", "override one value of the config; repeatable", metavar="SECTION.key=value", kind="list"),
     Flag(
-        "use_gpu", "True, False, auto: the GPU if one works", parse=device_choice, metavar="True|False|auto",
-        key="TRAIN.use_gpu", setting="auto",
+        "use_gpu", "auto: the GPU if one works; default: TRAIN.use_gpu of the config", parse=device_choice,
+        metavar="True|False|auto", key="TRAIN.use_gpu", setting="auto", note="True, False, auto: the GPU if one works",
     ),
     Flag(
         "batch_size", "clips a step, over all cards", parse=positive_int, metavar="N", key="*.batch_size", setting="",
@@ -118,10 +118,14 @@ FLAGS = (
         "log_interval", "steps between log lines (default: %(default)s)", LOOPS, 10, positive_int, "N",
         setting="10", note="steps between log lines",
     ),
-    Flag("weights", "default: the released ones", USING, metavar="FILE", setting=""),
     Flag(
-        "engine", "what computes the logits; auto: the fastest that works here; paddle: the network as it is", SCORING,
-        "auto", metavar="NAME", setting="", note="auto, paddle, inference, onnxruntime",
+        "weights", "weights; default: the released ones", USING, metavar="FILE", setting="",
+        note="default: the released ones",
+    ),
+    Flag(
+        "engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "
+        "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",
+        note="auto, paddle, inference, onnxruntime",
     ),
     Flag(
         "pretrain", "weights to start from: a file of an ImageNet ResNet or of a StNet; released: the released StNet; "
@@ -153,7 +157,10 @@ FLAGS = (
     Flag("dry_run", "check config, lists, files, weights and one step; stop", TRAIN, kind="switch"),
     Flag("video_path", "a video or a folder of videos", PREDICT, metavar="PATH", key="INFER.video_path", setting=""),
     Flag("filelist", "list of videos, labels optional", PREDICT, metavar="FILE", key="INFER.filelist", setting=""),
-    Flag("infer_topk", "classes per clip", PREDICT, parse=positive_int, metavar="K", key="MODEL.topk", setting=""),
+    Flag(
+        "infer_topk", "classes per clip; default: MODEL.topk of the config", PREDICT, parse=positive_int, metavar="K",
+        key="MODEL.topk", setting="", note="classes per clip",
+    ),
     Flag(
         "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others (default: %(default)s)", INFERENCE,
         "paddle", export_format, "paddle|onnx",
@@ -217,7 +224,7 @@ class _Once(argparse.Action):
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
         values: Any,
-        option_string: Union[str, None] = None,
+        option_string: str | None = None,
     ) -> None:
         if values == "":
             return
@@ -233,7 +240,7 @@ class _Append(argparse.Action):
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
         values: Any,
-        option_string: Union[str, None] = None,
+        option_string: str | None = None,
     ) -> None:
         if values:
             setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])

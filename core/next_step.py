@@ -12,23 +12,18 @@ from core import flags, runtime
 from core.config import PROJECT
 
 logger = logging.getLogger("stnet")
-_CARRIED = ("use_gpu", "plugin", "engine", "weights_home", "weights_url")  # flags that the next command needs, too
+_CARRIED = ("use_gpu", "engine", "weights_home", "weights_url")  # flags that the next command needs, too
 _SCRIPTS = {"train": "train.py", "eval": "eval.py", "predict": "predict.py", "inference": "inference_model.py"}
 
 
 def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
     """Log the command of the next action on the same model: `words`, and what was typed now and holds there, too."""
-    names = [flag.name for flag in flags.flags_of(action)]
-    carried = [
-        f"--{name}={value}"
-        for name in _CARRIED
-        if name in names
-        for value in (args.plugin if name == "plugin" else [args.given.get(name, "")])
-        if value != ""
-    ]
+    names = {flag.name for flag in flags.flags_of(action)} & set(args.given)
+    carried = [f"--{name}={args.given[name]}" for name in _CARRIED if name in names]
+    carried += [f"--plugin={path}" for path in args.plugin]
     sections = ("MODEL.", f"{flags.SECTIONS[action]}.")
     overrides = [word for text in args.o if text.startswith(sections) for word in ("-o", text)]
-    say([*_start(args, action), *words, *carried, *overrides])
+    logger.info("next: %s", shlex.join([*_start(args, action), *words, *carried, *overrides]))
 
 
 def suggest_deployed(args: argparse.Namespace) -> None:
@@ -37,12 +32,8 @@ def suggest_deployed(args: argparse.Namespace) -> None:
     by_name = not runtime.typed() and sys.argv[0].endswith(".py")  # the user has typed a `python`
     words = ["python" if by_name else _short(sys.executable), "-m", module, args.save_dir, "a.mp4"]
     elsewhere = module.startswith("tools") and os.path.realpath(os.getcwd()) != os.path.realpath(PROJECT)
-    say([f"PYTHONPATH={PROJECT}", *words] if elsewhere else words)
-
-
-def say(words: list[str]) -> None:
-    """Log a command as the next one."""
-    logger.info("next: %s", shlex.join(words))
+    path = f"PYTHONPATH={shlex.quote(PROJECT)} " if elsewhere else ""
+    logger.info("next: %s%s", path, shlex.join(words))
 
 
 def _start(args: argparse.Namespace, action: str) -> list[str]:
