@@ -14,6 +14,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from core.errors import UserError
+from core.quiet import stdout_held_back
 
 if TYPE_CHECKING:
     from core.config import ReaderSection
@@ -103,7 +104,8 @@ def write_onnx(layer: Exportable, path: str, shape: Shape) -> None:
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         _save(layer, f"{folder}/model", shape)
         # Its optimisers would install packages by themselves; ONNX Runtime optimises on loading.
-        paddle2onnx.export(*program_files(f"{folder}/model"), path, opset_version=OPSET, optimize_tool="None")
+        with stdout_held_back():
+            paddle2onnx.export(*program_files(f"{folder}/model"), path, opset_version=OPSET, optimize_tool="None")
     if not os.path.exists(path):
         raise UserError(f"paddle2onnx has not written {path}")
 

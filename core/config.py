@@ -9,9 +9,10 @@ import dataclasses
 import difflib
 import os
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional
+from types import MappingProxyType
+from typing import Any, Literal, Optional, Union
 
 import yaml
 
@@ -92,7 +93,7 @@ class ReaderSection:
 class TrainSection(ReaderSection):
     """TRAIN: reading, optimisation and schedule."""
 
-    use_gpu: bool = True
+    use_gpu: Union[bool, Literal["auto"]] = True
     epoch: int = key(60, least=1)
     learning_rate: float = key(0.01, least=0.0)
     learning_rate_decay: float = key(0.1, least=0.0)
@@ -164,7 +165,7 @@ def load_config(
     path: str,
     model_section: Callable[[str], type[ModelSection]],
     overrides: Iterable[str] = (),
-    model_name: Optional[str] = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Read, override and check a configuration.
 
@@ -172,15 +173,15 @@ def load_config(
         path: YAML file, relative to the working directory or to the project.
         model_section: from a model's name to the dataclass of its MODEL section.
         overrides: "SECTION.key=value", applied in order; values are YAML.
-        model_name: if given, replaces MODEL.name.
+        values: SECTION.key to a value that replaces the file's, before the overrides.
 
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
     path = find_file(path, PROJECT)
     data = _read_yaml(path)
-    for text in overrides:
-        _apply_override(data, text)
+    for name, value in [*values.items(), *map(parse_override, overrides)]:
+        _set(data, name, value)
     missing = [name for name in ("MODEL", *SECTIONS) if data.get(name) is None]
     if missing:
         raise UserError(f"{path}: missing section {', '.join(missing)}")
@@ -189,8 +190,6 @@ def load_config(
         if not isinstance(section, dict):
             raise UserError(f"{path}: section {name}: expected keys and values, found {section!r:.60}")
     notes = _move(data)
-    if model_name:
-        data["MODEL"]["name"] = model_name
     if "name" not in data["MODEL"]:
         raise UserError(f"{path}: missing key MODEL.name")
     classes: dict[str, type] = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
@@ -218,20 +217,24 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return data
 
 
-def _apply_override(data: dict[str, Any], text: str) -> None:
-    target, equals, written = text.partition("=")
-    section, dot, name = target.strip().partition(".")
-    if not (equals and dot and section and name):
-        raise UserError(f"-o {text}: expected SECTION.key=value, for example -o TRAIN.epoch=10")
-    _refuse_unknown([section], ("MODEL", *SECTIONS), f"-o {text}: section")
+def parse_override(text: str) -> tuple[str, Any]:
+    """(SECTION.key, value) of "SECTION.key=value", the value being YAML. Raises UserError."""
+    name, equals, written = text.partition("=")
+    section, dot, key_name = name.strip().partition(".")
+    if not (equals and dot and section and key_name):
+        raise UserError(f"override {text!r}: expected SECTION.key=value, for example TRAIN.epoch=10")
+    _refuse_unknown([section], ("MODEL", *SECTIONS), f"override {text!r}: section")
     try:
-        value = yaml.safe_load(written)
+        return name.strip(), yaml.safe_load(written)
     except yaml.YAMLError:
-        raise UserError(f"-o {text}: the value is not valid YAML") from None
-    data.setdefault(section, {})
-    if not isinstance(data[section], dict):
+        raise UserError(f"override {text!r}: the value is not valid YAML") from None
+
+
+def _set(data: dict[str, Any], name: str, value: Any) -> None:
+    section, _, key_name = name.partition(".")
+    if not isinstance(data.get(section), dict):
         data[section] = {}
-    data[section][name] = value
+    data[section][key_name] = value
 
 
 def _refuse_unknown(names: Iterable[str], known: tuple[str, ...], where: str) -> None:
@@ -272,12 +275,11 @@ def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes:
 
 def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     """`value` as the type that `spec` asks for, within its bounds."""
-    expected: Any = spec.type
-    optional = typing.get_origin(expected) is typing.Union
-    if optional:
-        if value is None:
-            return None
-        expected = typing.get_args(expected)[0]
+    kinds = typing.get_args(spec.type) if typing.get_origin(spec.type) is typing.Union else (spec.type,)
+    words = [word for kind in kinds for word in typing.get_args(kind)]
+    if (value is None and type(None) in kinds) or value in words:
+        return value
+    expected: Any = kinds[0]
     if expected is str and value is None:
         value = ""
     if expected is str and value is False and "off" in (spec.metadata.get("choices") or ()):
@@ -285,7 +287,7 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if expected is float:
         value = _as_float(value)
     if type(value) is not expected:
-        raise UserError(f"{where}: expected {_TYPE_NAMES[expected]}, found {value!r}")
+        raise UserError(f"{where}: expected {' or '.join([_TYPE_NAMES[expected], *words])}, found {value!r}")
     least, choices = spec.metadata.get("least"), spec.metadata.get("choices")
     if least is not None and not value >= least:
         raise UserError(f"{where}: expected at least {least}, found {value!r}")
@@ -308,6 +310,7 @@ def _as_float(value: Any) -> Any:
 
 
 def _check_together(config: Config, path: str) -> None:
+    config.MODEL.topk = min(config.MODEL.topk, config.MODEL.num_classes)
     for name in ("image_mean", "image_std"):
         value = getattr(config.MODEL, name)
         if len(value) != 3 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):

@@ -107,11 +107,3 @@ def top(probabilities: np.ndarray, labels: Sequence[str], topk: int) -> list[dic
     """The `topk` most probable classes of one clip, most probable first."""
     order = np.argsort(-probabilities, kind="stable")[:topk]
     return [{"class": int(i), "label": labels[i], "probability": float(probabilities[i])} for i in order]
-
-
-def log_predictions(results: Iterable[Result]) -> None:
-    """One block per clip: path, then `class, probability` lines."""
-    for result in results:
-        logger.info("%s", result["path"])
-        for row in result["predictions"]:
-            logger.info("    %s, %.6f", row["label"], row["probability"])

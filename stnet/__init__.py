@@ -8,10 +8,12 @@
 In a wheel the other folders lie below this one; in a checkout, also one installed by `pip install -e`, beside it.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stnet.api import (
@@ -53,7 +55,7 @@ if not (_HERE / "core").is_dir():
     sys.path.insert(0, str(_HERE.parent))
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """A public name, imported when it is asked for: `stnet --help` is instant."""
     if name in __all__:
         return getattr(importlib.import_module("stnet.api"), name)

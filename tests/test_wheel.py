@@ -40,7 +40,12 @@ def test_a_wheel_has_one_top_level_name_and_no_tests_or_benchmarks(wheel):
         "configs",
         "data",
     }
-    assert {"stnet/configs/stnet.yaml", "stnet/data/dataset/kinetics_labels.json", "stnet/train.py"} <= set(names)
+    assert {
+        "stnet/py.typed",
+        "stnet/configs/stnet.yaml",
+        "stnet/data/dataset/kinetics_labels.json",
+        "stnet/train.py",
+    } <= set(names)
 
 
 def test_every_import_in_a_wheel_says_stnet(wheel):

@@ -15,8 +15,8 @@ from models import model_section
 PROJECT = Path(__file__).parents[2]
 
 
-def load(path, *overrides, model_name=None):
-    return load_config(path, model_section, overrides, model_name)
+def load(path, *overrides, **values):
+    return load_config(path, model_section, overrides, values)
 
 
 def changed(tmp_path, change):
@@ -72,7 +72,8 @@ def test_seglen_is_models_in_every_section_and_another_one_is_refused(tmp_path):
 
 def test_overrides_win_and_keep_their_type(tmp_path):
     path = write_config(tmp_path / "c.yaml", tiny_settings(tmp_path))
-    config = load(path, "TRAIN.learning_rate=1e-3", "MODEL.seg_num=5", "TRAIN.filelist=a b=c.list", model_name="stnet")
+    overrides = ["TRAIN.learning_rate=1e-3", "MODEL.seg_num=5", "TRAIN.filelist=a b=c.list"]
+    config = load(path, *overrides, **{"MODEL.name": "stnet", "TRAIN.use_gpu": "auto", "MODEL.seg_num": 4})
     assert (config.TRAIN.learning_rate, config.MODEL.seg_num, config.TRAIN.filelist) == (0.001, 5, "a b=c.list")
 
 
