@@ -40,15 +40,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     from core.schema import SCHEMA
     from engine.evaluator import evaluate
     from engine.loading import load_model
+    from metrics import metric_classes
     from reader.loader import build_loader
 
     runtime.start(args.use_gpu)
     prepare_folder(args.save_dir)
+    metrics = metric_classes(config.MODEL.metrics)
     loader = build_loader(config, "test")
     loader.start()  # clips are read while the model is made
     model, weights = load_model(config, "test", args.weights)
     engine = make_engine(args.engine or "auto", model, config.section("test"), len(loader.dataset))
-    scores = evaluate(engine, loader, "eval", args.log_interval or 10)
+    scores = evaluate(engine, loader, "eval", args.log_interval or 10, metrics=metrics)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "eval_results.json")
     skipped = loader.bad.summary()

@@ -21,6 +21,7 @@ from core.atomic import exchange, prepare_folder, sync_folder, writing
 from core.errors import UserError, last_line
 from core.schema import SCHEMA
 from core.signals import Process
+from reader.formats import FORMATS
 
 if TYPE_CHECKING:
     from core.config import ReaderSection
@@ -196,9 +197,9 @@ def description(
             "seg_num": seg_num,
             "seglen": seglen,
             "format": settings.format,
-            "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + (average - 1) // 2 "
-            "(mp4) or i * average + (average - seglen) // 2 (pkl), at i * average if average < seglen, at i if "
-            "average is 0; seglen consecutive frames, modulo n",
+            "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + "
+            f"{FORMATS.get(settings.format).centre_formula}, at i * average if average < seglen, at i if average is 0; "
+            "seglen consecutive frames, modulo n",
         },
         "transform": {
             "colours": "RGB",

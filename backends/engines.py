@@ -28,7 +28,7 @@ from backends.export import (
 )
 from backends.normalizer import Normalizer
 from core import runtime
-from core.errors import UserError, last_line
+from core.errors import UserError
 
 if TYPE_CHECKING:
     from core.config import ReaderSection
@@ -65,7 +65,8 @@ def make_engine(name: str, model: Model, section: ReaderSection, clips: int | No
         try:
             engine = _exported(candidate, model, dygraph, section, clips)
         except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
-            problem = f"engine {candidate} does not work here: {last_line(error)}"
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            problem = f"engine {candidate} does not work here: {reason}"
             if name != "auto":
                 raise UserError(f"{problem}; --engine=paddle always does") from error
             logger.warning("%s; taking the next best", problem)

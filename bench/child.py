@@ -15,7 +15,6 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Callable, NamedTuple, Optional
 
-from core.errors import first_line
 from core.processes import die_with_parent
 
 
@@ -59,7 +58,8 @@ def _answer(pipe, act, keep=False):
         result = act()
     except Exception as error:
         traceback.print_exc()
-        pipe.send(("raised", f"{type(error).__name__}: {first_line(error)}"))
+        lines = str(error).strip().splitlines()
+        pipe.send(("raised", f"{type(error).__name__}: {lines[0] if lines else 'no message'}"))
         return None
     pipe.send(("done", None if keep else result))
     return result

@@ -6,6 +6,7 @@ import os
 from core.errors import UserError
 from engine.checkpoint import read_description
 from models import get_model
+from reader.formats import FORMATS
 from weights.download import DownloadError, released, weights_home
 from weights.load import load_pretrained, load_weights
 
@@ -27,6 +28,7 @@ def load_model(config, mode, weights, labels=None):
     Raises:
         UserError: no weights, damaged weights, or weights for another configuration.
     """
+    FORMATS.get(config.MODEL.format)  # whether there is such a clip format, before any work
     model = get_model(config.MODEL.name, config, mode)
 
     def load(path):

@@ -18,7 +18,7 @@ from engine.ema import Ema
 from engine.evaluator import evaluate
 from engine.journal import Journal, plot
 from engine.loading import start_training_from
-from metrics import METRICS
+from metrics import TopK, metric_classes
 
 logger = logging.getLogger("stnet")
 _STOP_CHECK = 10  # steps between the ranks' asking each other whether to stop
@@ -76,6 +76,7 @@ class Trainer:
         self.best = None  # best validation top-1 so far
         self.pending = []  # (step, loss, logits, labels) since the last log line, still on the device
         self.journal = None
+        self.metrics = metric_classes(model.config.MODEL.metrics)
         self.last_batch = None
         self.data = resume.data_record(loader) if loader else {}
 
@@ -229,15 +230,18 @@ class Trainer:
         parallel.share_statistics(self.network)
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             engine = Dygraph(self.network, self.normalize)
-            scores = evaluate(engine, self.valid_loader, "valid", self.log_interval, after_batch=self.stop_now)
+            scores = evaluate(
+                engine, self.valid_loader, "valid", self.log_interval, after_batch=self.stop_now, metrics=self.metrics
+            )
             better = self.best is None or scores["TOP1_ACC"] > self.best
             self.best = scores["TOP1_ACC"] if better else self.best
             if better:
                 self.save("best")
         logger.info("valid epoch %d: %s", self.epoch, format_scores(scores))
         if self.journal:
-            self.journal.write("valid", self.step, epoch=self.epoch, loss=scores["loss"], top1=scores["TOP1_ACC"],
-                               top5=scores["TOP5_ACC"])  # fmt: skip
+            names = {"TOP1_ACC": "top1", "TOP5_ACC": "top5"}
+            row = {names.get(name, name): score for name, score in scores.items() if name != "count"}
+            self.journal.write("valid", self.step, epoch=self.epoch, **row)
         return scores
 
     def stop_now(self):
@@ -261,7 +265,7 @@ class Trainer:
     def log(self):
         """One line for the steps since the last, over all ranks."""
         losses = self.check_finite()
-        scores = METRICS.get("TOPK")()
+        scores = TopK()
         for _, _, logits, labels in self.pending:
             scores.update(logits.astype("float32").numpy(), labels.numpy())
         self.pending = []

@@ -14,9 +14,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stnet.api import ENGINES, METRICS, MODELS, Config, Predictor, UserError, load_config
+    from stnet.api import (
+        ENGINES,
+        FORMATS,
+        METRICS,
+        MODELS,
+        ClipSink,
+        Config,
+        Format,
+        Metric,
+        Predictor,
+        UserError,
+        load_config,
+    )
 
-__all__ = ["ENGINES", "METRICS", "MODELS", "Config", "Predictor", "UserError", "load_config"]
+__all__ = [
+    "ENGINES",
+    "FORMATS",
+    "METRICS",
+    "MODELS",
+    "ClipSink",
+    "Config",
+    "Format",
+    "Metric",
+    "Predictor",
+    "UserError",
+    "load_config",
+]
 
 _HERE = Path(__file__).parent
 if not (_HERE / "core").is_dir():

@@ -5,10 +5,24 @@ from core.cli import ENGINES
 from core.config import Config
 from core.errors import UserError
 from engine.predictor import Predictor
-from metrics import METRICS
+from metrics import METRICS, Metric
 from models import MODELS, model_section
+from reader.decode import ClipSink
+from reader.formats import FORMATS, Format
 
-__all__ = ["ENGINES", "METRICS", "MODELS", "Config", "Predictor", "UserError", "load_config"]
+__all__ = [
+    "ENGINES",
+    "FORMATS",
+    "METRICS",
+    "MODELS",
+    "ClipSink",
+    "Config",
+    "Format",
+    "Metric",
+    "Predictor",
+    "UserError",
+    "load_config",
+]
 
 
 def load_config(path="configs/stnet.yaml", overrides=(), model_name=""):
