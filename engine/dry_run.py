@@ -8,7 +8,7 @@ from core import runtime
 from core.errors import UserError
 from core.progress import hours
 from models.macs import count_macs
-from reader.loader import allowed_bad
+from reader.bad_clips import allowed_bad
 
 logger = logging.getLogger("stnet")
 _SAMPLE = 32  # clips that are decoded

@@ -63,7 +63,8 @@ def check_the_toys(commands, folder, **options):
     assert valid["CLASS_MEAN_ACC"] == pytest.approx(valid["top1"])
     weights = "--weights=out/STNET_final.pdparams"
     said = act("eval", "--save_dir=results", weights, "--engine=paddle")
-    assert "skipped torn.npy: cannot reshape array" in said
+    assert "skipped torn.npy: " in said  # what NumPy's ValueError says
+    assert "clips that could not be read: 1 of 5" in said
     scores = json.loads((folder / "results" / "eval_results.json").read_text())
     assert (scores["count"], scores["CLASS_MEAN_ACC"]) == (4, pytest.approx(scores["TOP1_ACC"]))
     act("predict", "--save_dir=results", weights, "--engine=paddle", f"--filelist={folder / 'infer.list'}")

@@ -63,11 +63,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def add_config_flags(made: argparse.ArgumentParser, mode: str) -> None:
-    """--config, --mode and -o: how the reader is set."""
+    """--config, --mode, -o and --plugin: how the reader is set."""
     made.add_argument("--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)")
     made.add_argument("--mode", default=mode, choices=MODES, help="section that reads (default: %(default)s)")
     made.add_argument(
         "-o", dest="override", action="append", default=[], metavar="SECTION.key=value", help="override one value"
+    )
+    made.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a clip format"
     )
 
 
@@ -77,9 +80,11 @@ def add_worker_flags(made: argparse.ArgumentParser) -> None:
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The configuration that --config and -o ask for."""
+    """The configuration that --config and -o ask for, after the plugins."""
     from models import model_section
 
+    for path in args.plugin:
+        cli.load_plugin(path)
     return load_config(args.config, model_section, args.override)
 
 
