@@ -30,17 +30,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     from core.schema import SCHEMA
     from engine.evaluator import evaluate
     from engine.loading import load_model
+    from metrics import metric_classes
     from reader.loader import build_loader
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     runtime.start(config.TRAIN.use_gpu)
     prepare_folder(args.save_dir)
     cli.save_config(args, config)
+    metrics = metric_classes(config.MODEL.metrics)
     loader = build_loader(config, "test")
     loader.start()  # clips are read while the model is made
     model, weights, digest = load_model(config, "test", args.weights)
     engine = make_engine(args.engine, model, config.section("test"), len(loader.dataset), digest)
-    scores = evaluate(engine, loader, "eval", args.log_interval)
+    scores = evaluate(engine, loader, "eval", args.log_interval, metrics=metrics)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "eval_results.json")
     skipped = loader.bad.summary()

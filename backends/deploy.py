@@ -18,9 +18,10 @@ import yaml
 from backends.engines import exporter
 from backends.export import Classifier, Shape, clip_sizes
 from core.atomic import exchange, prepare_folder, sync_folder, writing
-from core.errors import UserError
+from core.errors import UserError, last_line
 from core.schema import SCHEMA
 from core.signals import Process
+from reader.formats import FORMATS
 
 if TYPE_CHECKING:
     from backends.engines import Run
@@ -71,8 +72,9 @@ def deploy(
             try:
                 run, names, _ = engine.load(f"{elsewhere}/{name}")
             except RuntimeError as error:  # Paddle does not notice, while it writes, that a disk is full
-                reason = str(error).strip().splitlines()[-1]
-                raise UserError(f"the exported model cannot be loaded, perhaps the disk is full: {reason}") from error
+                raise UserError(
+                    f"the exported model cannot be loaded, perhaps the disk is full: {last_line(error)}"
+                ) from error
             deviation = largest_deviation(run, layer, section, model.any_seg_num)
         if not deviation <= TOLERANCE:
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
@@ -192,9 +194,9 @@ def description(
             "seg_num": seg_num,
             "seglen": seglen,
             "format": settings.format,
-            "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + (average - 1) // 2 "
-            "(mp4) or i * average + (average - seglen) // 2 (pkl), at i * average if average < seglen, at i if "
-            "average is 0; seglen consecutive frames, modulo n",
+            "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + "
+            f"{FORMATS.get(settings.format).centre_formula}, at i * average if average < seglen, at i if average is 0; "
+            "seglen consecutive frames, modulo n",
         },
         "transform": {
             "colours": "RGB",

@@ -64,7 +64,8 @@ class ModelSection:
     """MODEL keys that every model has."""
 
     name: str
-    format: str = key("mp4", choices=("mp4", "pkl"))
+    format: str = "mp4"  # one of reader.formats.FORMATS
+    metrics: list = key([])  # names of metrics.METRICS, besides top-k accuracy and loss
     num_classes: int = key(400, least=1)
     seg_num: int = key(7, least=1)
     seglen: int = key(5, least=1)

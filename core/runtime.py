@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Literal
 
 from core import signals
-from core.errors import UserError
+from core.errors import UserError, last_line
 
 logger = logging.getLogger("stnet")
 _MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, which only AMD processors obey
@@ -115,7 +115,7 @@ def _gpu_problem(paddle: ModuleType) -> str | None:
     try:
         count = paddle.device.cuda.device_count()
     except Exception as error:  # whatever a broken driver raises
-        return f"the GPU driver answers: {_last_line(error)}"
+        return f"the GPU driver answers: {last_line(error)}"
     if count == 0:
         return "no GPU is visible"
     return _gpu_arithmetic_problem(paddle)
@@ -138,14 +138,9 @@ def _gpu_arithmetic_problem(paddle: ModuleType) -> str | None:
             return None
         problem = "a small convolution on it gives wrong numbers"
     except Exception as error:  # paddle raises many types here
-        problem = f"a small convolution on it fails: {_last_line(error)}"
+        problem = f"a small convolution on it fails: {last_line(error)}"
     cuda = paddle.version.cuda()
     return f"this Paddle ({paddle.__version__}, CUDA {cuda}) does not work on {card}: {problem}"
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
 
 
 def processor() -> str:

@@ -11,7 +11,8 @@ from core.errors import UserError
 from core.progress import hours
 from engine.trainer import Trainer
 from models.macs import count_macs
-from reader.loader import Loader, allowed_bad
+from reader.bad_clips import allowed_bad
+from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
 _SAMPLE = 32  # clips that are decoded

@@ -13,6 +13,7 @@ from core.errors import UserError
 from engine.checkpoint import read_description
 from models import get_model
 from models.model import Model
+from reader.formats import FORMATS
 from weights.download import DownloadError, released, weights_home
 from weights.formats import Weights, read_weights
 from weights.load import fit, fit_for_finetuning, load_for_finetuning, load_weights, set_tensors, shapes_of
@@ -41,6 +42,7 @@ def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | 
     Raises:
         UserError: no weights, damaged weights, or weights for another configuration.
     """
+    FORMATS.get(config.MODEL.format)  # whether there is such a clip format, before any work
     model = get_model(config.MODEL.name, config, mode)
     names, shapes = model.original_names(), shapes_of(model.network)
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from core.progress import Progress
 from engine.labels import load_labels
 
 if TYPE_CHECKING:
-    from core.cli import Device
     from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
@@ -45,7 +44,7 @@ class Predictor:
         weights: StrPath = "",
         config: Config | StrPath = "configs/stnet.yaml",
         engine: str = "auto",
-        use_gpu: Device | None = "auto",
+        use_gpu: bool | Literal["auto"] | None = "auto",
         clips: int | None = None,
     ) -> None:
         from core import runtime

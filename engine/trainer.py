@@ -24,7 +24,7 @@ from engine.ema import make_average
 from engine.evaluator import evaluate
 from engine.journal import Journal, plot
 from engine.stepper import Outcome, State, Stepper
-from metrics import METRICS
+from metrics import TopK, metric_classes
 from models.model import Model
 from reader.loader import Batch, Loader
 
@@ -79,6 +79,7 @@ class Trainer:
         self.log_interval, self.valid_interval, self.labels = log_interval, valid_interval, labels
         self.stepper = Stepper(model, normalize, steps, loader.dataset.clip_shape)
         self.ema = make_average(model.network, self.options.ema_decay)
+        self.metrics = metric_classes(model.config.MODEL.metrics)
         self.progress = Progress()
         self.pending: list[tuple[int, Outcome]] = []  # (step, what it gave) since the last log line
         self.journal: Journal | None = None  # of rank 0
@@ -210,14 +211,14 @@ class Trainer:
         parallel.share_statistics(network)
         with self.ema.applied():
             engine = Dygraph(network, self.stepper.normalize)
-            scores = evaluate(engine, loader, "valid", self.log_interval, after_batch=self.stop_now)
+            scores = evaluate(engine, loader, "valid", self.log_interval, self.stop_now, self.metrics)
             if at.best is None or scores["TOP1_ACC"] > at.best:
                 at.best = scores["TOP1_ACC"]
                 self.save("best")
         logger.info("valid epoch %d: %s", at.epoch, format_scores(scores))
         if self.journal:
-            names = {"loss": "loss", "top1": "TOP1_ACC", "top5": "TOP5_ACC"}
-            row = {name: scores[key] for name, key in names.items()}
+            names = {"TOP1_ACC": "top1", "TOP5_ACC": "top5"}
+            row = {names.get(name, name): score for name, score in scores.items() if name != "count"}
             self.journal.write("valid", at.step, epoch=at.epoch, **row)
         return scores
 
@@ -239,7 +240,7 @@ class Trainer:
 
     def log(self) -> None:
         """One line for the steps since the last, over all ranks."""
-        own_losses, scores = self.check_finite(), METRICS.get("TOPK")()
+        own_losses, scores = self.check_finite(), TopK()
         for _, outcome in self.pending:
             scores.update(outcome.logits.astype("float32").numpy(), outcome.labels.numpy())
         self.pending = []

@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stnet.api import (
         ENGINES,
+        FORMATS,
         METRICS,
         MODELS,
         Backbone,
+        ClipSink,
         Config,
         Engine,
         ExportEngine,
+        Format,
+        Metric,
         Model,
         ModelSection,
         Predictor,
@@ -35,12 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINES",
+    "FORMATS",
     "METRICS",
     "MODELS",
     "Backbone",
+    "ClipSink",
     "Config",
     "Engine",
     "ExportEngine",
+    "Format",
+    "Metric",
     "Model",
     "ModelSection",
     "Predictor",

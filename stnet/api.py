@@ -9,18 +9,24 @@ from core import config as configuration
 from core.config import Config, ModelSection, key
 from core.errors import UserError
 from engine.predictor import Predictor
-from metrics import METRICS
+from metrics import METRICS, Metric
 from models import MODELS, model_section
 from models.model import Backbone, Model
+from reader.decode import ClipSink
+from reader.formats import FORMATS, Format
 
 __all__ = [
     "ENGINES",
+    "FORMATS",
     "METRICS",
     "MODELS",
     "Backbone",
+    "ClipSink",
     "Config",
     "Engine",
     "ExportEngine",
+    "Format",
+    "Metric",
     "Model",
     "ModelSection",
     "Predictor",

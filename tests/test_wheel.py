@@ -86,10 +86,11 @@ def test_predict_beside_the_users_own_modules(installed, mine, clip_set, trained
 
 PROGRAM = """
 import sys
-from stnet import ENGINES, METRICS, MODELS, Predictor, UserError, load_config
+from stnet import ENGINES, FORMATS, METRICS, MODELS, Predictor, UserError, load_config
 config, weights, *clips = sys.argv[1:]
 assert load_config().MODEL.num_classes == 400
 assert (MODELS.names(), METRICS.names(), ENGINES.names()[0]) == (["STNET"], ["TOPK"], "auto")
+assert FORMATS.names() == ["mp4", "pkl"]
 try:
     Predictor(weights, use_gpu=False)
 except UserError as error:  # configuration and labels were found; the checkpoint has 18 layers and 4 classes
@@ -122,5 +123,5 @@ def test_an_unknown_public_name_names_the_known():
     import stnet
 
     assert stnet.Predictor is sys.modules["engine.predictor"].Predictor
-    with pytest.raises(AttributeError, match="no attribute 'Trainer'; it has ENGINES, METRICS, MODELS"):
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'; it has ENGINES, FORMATS, METRICS, MODELS"):
         stnet.Trainer  # noqa: B018
