@@ -96,6 +96,7 @@ def _start(parent: int, folder: str, log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.chdir(folder)
+    multiprocessing.set_start_method(None, force=True)  # the system's own again, for its data workers
 
 
 def _prepare(prepare: Prepare) -> None:
