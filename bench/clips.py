@@ -34,18 +34,6 @@ def draw_kinds(folder: str, size: tuple[int, int], frames: int) -> dict[str, str
     return paths
 
 
-def describe(path: str) -> str:
-    """A line on codec, key frames and size of a clip."""
-    import av
-
-    with av.open(path) as file:
-        stream = file.streams.video[0]
-        keys = [packet.is_keyframe for packet in file.demux(stream) if packet.size]
-        every, size = (keys[1:] + [True]).index(True) + 1, os.path.getsize(path) / 1000
-        about = f"{stream.width} x {stream.height}: {len(keys)} frames, codec {stream.codec.name}"
-    return f"{about}, a key frame every {every}, about {size:.0f} kB a clip"
-
-
 def write_list(path: str, clips: list[str], count: int) -> str:
     """Write a list of `count` clips, each as often as it takes. Returns the path."""
     with open(path, "w", encoding="utf-8") as file:

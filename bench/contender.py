@@ -116,11 +116,6 @@ def _cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def itself(run: Run) -> Run:
-    """Contender: a function that needs no preparation."""
-    return run
-
-
 def program(*arguments: str, **variables: str) -> subprocess.Popen[bytes]:
     """Start Python in a contender's process, with changes to the environment; it ends with that process."""
     follow = functools.partial(die_with_parent, os.getpid())

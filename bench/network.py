@@ -42,15 +42,20 @@ def forward(part: Part) -> None:
         contenders: dict[str, Prepare] = {"ours": partial(ours, spec, "auto")}
         contenders.update({f"ours, --engine={name}": partial(ours, spec, name) for name in ("inference", "paddle")})
         contenders.update({name: partial(contender, spec, part.threads) for name, contender in peers.items()})
-        for name in filter(installed, ("numpy", "paddle", "torch")):
-            contenders[f"matrix product by {name}"] = partial(product, name, side, part.threads)
+        libraries = [name for name in ("numpy", "paddle", "torch") if installed(name)]
+        contenders.update(
+            {f"matrix product by {name}": partial(product, name, side, part.threads) for name in libraries}
+        )
         timed = part.time(contenders, times=times)
         products = {name: timed.pop(name).per(PRODUCTS) for name in contenders if name in timed and "product" in name}
         part.add(spec.text, timed, base="ours")
         part.add(f"{spec.text}: 2 x {side}^3 operations", products)
         if "ours" in timed:
             _compare(part, spec.text, timed)
-            _compare_rate(part, spec.text, timed["ours"], products, flops, 2 * side**3)
+            best = min(products, key=lambda name: median(products[name].seconds))
+            rate = 2 * side**3 / median(products[best].seconds)
+            text = f"{spec.text}: ours / {flops / 1e9:.1f} G operations at {rate / 1e9:.0f} G a second ({best})"
+            part.aim(text, timed["ours"].ratio(products[best]) * 2 * side**3 / flops, 1.25)
 
 
 def _compare(part: Part, group: str, timed: Mapping[str, Timed]) -> None:
@@ -64,14 +69,6 @@ def _compare(part: Part, group: str, timed: Mapping[str, Timed]) -> None:
     peers = [name for name in PEERS if name in timed]
     for best in sorted(peers, key=lambda name: median(timed[name].seconds))[:1]:
         part.aim_ratio(timed, ("ours", best), group, 1.0)
-
-
-def _compare_rate(part: Part, group: str, one: Timed, products: Mapping[str, Timed], flops: int, each: int) -> None:
-    """Ours against its own operations at the rate of the fastest product, of `each` operations."""
-    for best in sorted(products, key=lambda name: median(products[name].seconds))[:1]:
-        rate = each / median(products[best].seconds) / 1e9
-        text = f"{group}: ours / {flops / 1e9:.1f} G operations at {rate:.0f} G a second ({best})"
-        part.aim(text, one.ratio(products[best]) * each / flops, 1.25)
 
 
 def ours(spec: Spec, engine: str) -> Run:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, Callable, NamedTuple
 
 from bench import clips
-from bench.contender import Contender, Failed, Prepare, Step, itself
+from bench.contender import Contender, Failed, Prepare, Step
 
 
 class Timed(NamedTuple):
@@ -59,8 +59,7 @@ class Part:
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function returns that is called in a process of its own. Raises Failed."""
-        run = functools.partial(function, *args)
-        with contextlib.closing(self.contender(functools.partial(itself, run))) as contender:
+        with contextlib.closing(self.contender(functools.partial(functools.partial, function, *args))) as contender:
             contender.ready()
             return contender.step().result
 
@@ -105,10 +104,10 @@ class Part:
             self.failures.append(f"{what}: {error}")
 
     def draw_clips(self, count: int, size: tuple[int, int], frames: int) -> list[str]:
-        """Paths of different clips of (width, height); a note describes them."""
+        """Paths of different clips of (width, height), which a note describes."""
         name = f"{self.folder}/{size[0]}x{size[1]}x{frames}"
         paths = [clips.draw_clip(f"{name}_{number:03d}.mp4", size, frames, seed=number) for number in range(count)]
-        self.notes.append(clips.describe(paths[0]))
+        self.notes.append(f"clips of {size[0]} x {size[1]}, {frames} frames, H.264 with libx264's own settings")
         return paths
 
     def add(self, group: str, timed: Mapping[str, Timed], base: str = "") -> None:

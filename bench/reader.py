@@ -9,7 +9,7 @@ import random
 import tempfile
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
@@ -49,7 +49,12 @@ def reader(part: Part) -> None:
 
 def _compare(part: Part, size: str, paths: Sequence[str], mode: str, decord_aim: float) -> None:
     group = f"{size}, {_setting(mode, part.quick)}"
-    ways = {OURS: ours, "ours, normalised by NumPy": ours_normalised, DECORD: decord, ORIGINAL: original}
+    ways: dict[str, Callable[..., Run]] = {
+        OURS: ours,
+        "ours, normalised by NumPy": partial(ours, normalised=True),
+        DECORD: decord,
+        ORIGINAL: original,
+    }
     timed = part.time({name: partial(way, paths, mode, part.quick) for name, way in ways.items()}, per=len(paths))
     part.add(group, timed, base=OURS)
     part.aim_ratio(timed, (OURS, DECORD), group, decord_aim)
@@ -85,29 +90,20 @@ def digests(clips: Sequence[np.ndarray]) -> list[str]:
     return [hashlib.sha256(clip.tobytes()).hexdigest() for clip in clips]
 
 
-def read_clips(paths: Sequence[str], mode: str, quick: bool) -> list[np.ndarray]:
-    """The reader's whole way to uint8 clips."""
+def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False) -> Run:
+    """Contender: uint8 clips, or float32, normalised, as usually the network's side does; gives digests of these."""
     from reader.clip import read_clip
     from reader.transforms import to_super_images
 
     want = section(mode, quick)
-    clips = (read_clip(path, want, rng=_rng(mode, index)) for index, path in enumerate(paths))
-    return [to_super_images(clip.frames, want.seg_num) for clip in clips]
-
-
-def ours(paths: Sequence[str], mode: str, quick: bool) -> Run:
-    """Contender: uint8 clips; gives digests of the normalised ones."""
 
     def run() -> Run:
-        clips = read_clips(paths, mode, quick)
-        return lambda: digests([normalise(clip) for clip in clips])
+        read = (read_clip(path, want, rng=_rng(mode, index)).frames for index, path in enumerate(paths))
+        clips = [to_super_images(frames, want.seg_num) for frames in read]
+        clips = [normalise(clip) for clip in clips] if normalised else clips
+        return lambda: digests(clips if normalised else [normalise(clip) for clip in clips])
 
     return run
-
-
-def ours_normalised(paths: Sequence[str], mode: str, quick: bool) -> Run:
-    """Contender: float32 clips, normalised, which usually the network's side does."""
-    return lambda: [normalise(clip) for clip in read_clips(paths, mode, quick)] and None
 
 
 def decord(paths: Sequence[str], mode: str, quick: bool) -> Run:
