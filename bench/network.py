@@ -50,7 +50,7 @@ def forward(part: Part) -> None:
         products = {name: timed.pop(name).per(PRODUCTS) for name in contenders if name in timed and "product" in name}
         part.add(spec.text, timed, base="ours")
         part.add(f"{spec.text}: 2 x {side}^3 operations", products)
-        if "ours" in timed:
+        if "ours" in timed and products:
             _compare(part, spec.text, timed)
             best = min(products, key=lambda name: median(products[name].seconds))
             rate = 2 * side**3 / median(products[best].seconds)

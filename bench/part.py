@@ -113,11 +113,9 @@ class Part:
     def add(self, group: str, timed: Mapping[str, Timed], base: str = "") -> None:
         """Rows of one group."""
         for name, one in timed.items():
-            row = {"group": group, "name": name, "median": median(one.seconds), "seconds": one.seconds}
-            against = (
-                {"ratio": one.ratio(timed[base]), "base": base} if base in timed else {"ratio": None, "base": None}
-            )
-            self.rows.append({**row, "cpu": median(one.cpu), **against})
+            ratio = one.ratio(timed[base]) if base in timed else None
+            row = {"group": group, "name": name, "median": median(one.seconds), "cpu": median(one.cpu)}
+            self.rows.append({**row, "seconds": one.seconds, "base": base, "ratio": ratio})
 
     def aim(
         self, text: str, value: float, limit: float, least: bool = False, unit: str = "", must: bool = False
@@ -143,7 +141,7 @@ class Part:
             if row["group"] != group:
                 group = row["group"]
                 yield f"\n   {group:<56}{'median':>10}{'cpu':>10}   ratio"
-            against = f"{row['ratio']:8.2f} x {row['base']}" if row["base"] not in (None, row["name"]) else ""
+            against = f"{row['ratio']:8.2f} x {row['base']}" if row["ratio"] and row["base"] != row["name"] else ""
             yield f"     {row['name']:<54}{_seconds(row['median'])}{_seconds(row['cpu'])}{against}"
         yield ""
         for aim in self.aims:
