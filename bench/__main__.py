@@ -6,9 +6,9 @@ python -m bench scaling                            # on request: more and more p
 python -m bench check                              # on request: how fast `tools.dataset check` looks at many clips
 
 Ours and its peers take turns, each in a process of its own with the same number of threads; see bench/contender.py.
-Peers are no dependencies: what is not installed is left out. For all of them:
+Peers are no dependencies: what is not installed is left out. For all of them, and ffmpeg, which draws the clips:
 
-pip install onnxruntime openvino paddle2onnx torch torchvision
+pip install imageio-ffmpeg onnxruntime openvino paddle2onnx torch torchvision
 
 It ends with 0 if nobody failed and all results agree, whether or not the aims are met.
 """
