@@ -210,7 +210,7 @@ fast=(
     tests/test_floors.py tests/test_demo.py tests/core tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
     tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
     tests/backends/test_engines.py tests/engine/test_loading.py tests/tools/test_dataset_lists.py
-    tests/bench/test_measure.py
+    tests/bench/test_part.py
 )
 
 main() {

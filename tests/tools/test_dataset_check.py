@@ -253,13 +253,6 @@ def test_an_empty_or_missing_list_is_a_readable_error(tmp_path):
         run_check(tmp_path)
 
 
-def test_the_benchmark_runs_and_prints_a_ratio(capsys):
-    from bench import check_rate
-
-    check_rate.main(["--clips", "4", "--rounds", "1", "--size", "64", "--frames", "40", "--workers", "1"])
-    assert "check / (workers x decord alone) = " in capsys.readouterr().out
-
-
 def test_a_clip_that_only_opencv_survives_is_fine_and_noted(tmp_path, monkeypatch):
     folder = clean_folder(tmp_path)
     real = check.read_clip
