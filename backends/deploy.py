@@ -18,7 +18,7 @@ import yaml
 from backends.engines import exporter
 from backends.export import Classifier, Shape, clip_sizes
 from core.atomic import exchange, prepare_folder, sync_folder, writing
-from core.errors import UserError
+from core.errors import UserError, last_line
 from core.schema import SCHEMA
 from core.signals import Process
 
@@ -71,8 +71,9 @@ def deploy(
             try:
                 run, names, _ = engine.load(f"{elsewhere}/{name}")
             except RuntimeError as error:  # Paddle does not notice, while it writes, that a disk is full
-                reason = str(error).strip().splitlines()[-1]
-                raise UserError(f"the exported model cannot be loaded, perhaps the disk is full: {reason}") from error
+                raise UserError(
+                    f"the exported model cannot be loaded, perhaps the disk is full: {last_line(error)}"
+                ) from error
             deviation = largest_deviation(run, layer, section, model.any_seg_num)
         if not deviation <= TOLERANCE:
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
