@@ -68,7 +68,7 @@ def _root() -> str:
         return root
     logger.warning(
         "others may write into %s (owner %d, mode %o): not used, the export ends with this process; "
-        "chmod it to 700 if it is yours and you trust what it holds, or set --weights_home",
+        "chmod it to 700 if it is yours and you trust what it holds, or set STNET_WEIGHTS_HOME",
         root, status.st_uid, stat.S_IMODE(status.st_mode),
     )  # fmt: skip
     return _folder_of_this_process()

@@ -10,11 +10,11 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from core.errors import UserError
+from core.errors import UserError, last_line
 from core.registry import Registry
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stnet")
 Run = Callable[[np.ndarray], np.ndarray]  # clips in, logits or probabilities out
 Loaded = tuple[Run, tuple[str, str], str]  # the function, the names of its input and output, words for the log
+Made = TypeVar("Made")
 ENGINES: Registry[type[Engine]] = Registry("engine")
 
 
@@ -82,16 +83,11 @@ class ExportEngine(Engine):
 
 @ENGINES.register("auto")
 class Auto(Engine):
-    """The fastest that works here, as measured (docs/performance.md); should all fail, the network as it is."""
+    """The fastest that works here, as measured (docs/performance.md); the last is the network as it is."""
 
     def make(self, task: Task) -> Compute:
         """The first that can be made."""
-        for name, engine in _fastest_first():
-            try:
-                return engine.make(task)
-            except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
-                logger.warning("engine %s does not work here: %s; taking the next best", name, _reason(error))
-        return Network().make(task)
+        return make_by("auto", lambda engine: engine.make(task))
 
 
 @ENGINES.register("paddle")
@@ -167,14 +163,38 @@ def make_engine(name: str, model: Model, section: ReaderSection, clips: int | No
     Raises:
         UserError: the name is unknown, which lists the known, or the engine does not work here.
     """
-    engine = ENGINES.get(name)()
-    try:
-        compute = engine.make(Task(model, section, clips, digest))
-    except Exception as error:  # as above
-        topic = error.topic if isinstance(error, UserError) and error.topic else "engine"
-        raise UserError(f"engine {name} does not work here: {_reason(error)}", topic) from error
+    task = Task(model, section, clips, digest)
+    compute = make_by(name, lambda engine: engine.make(task))
     logger.info("engine: %s", getattr(compute, "name", name))
     return compute
+
+
+def make_by(name: str, make: Callable[[Engine], Made]) -> Made:
+    """What `make` gives for the engine called `name`; for "auto", for the fastest for which it gives something.
+
+    Raises:
+        UserError: as make_engine.
+    """
+    engine = ENGINES.get(name)()
+    if isinstance(engine, Auto):
+        return _first_that_works(make)
+    try:
+        return make(engine)
+    except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
+        topic = error.topic if isinstance(error, UserError) and error.topic else "engine"
+        raise UserError(f"engine {name} does not work here: {last_line(error)}", topic) from error
+
+
+def _first_that_works(make: Callable[[Engine], Made]) -> Made:
+    engines = {name: ENGINES.get(name)() for name in ENGINES.names()}
+    usable = [name for name, engine in engines.items() if engine.speed() and engine.is_available()]
+    *others, last = sorted(usable, key=lambda name: -engines[name].speed())
+    for name in others:
+        try:
+            return make(engines[name])
+        except Exception as error:  # as above
+            logger.warning("engine %s does not work here: %s; taking the next best", name, last_line(error))
+    return make(engines[last])
 
 
 def exporter(file_format: str) -> ExportEngine:
@@ -186,18 +206,7 @@ def exporter(file_format: str) -> ExportEngine:
     return formats[file_format]
 
 
-def _fastest_first() -> list[tuple[str, Engine]]:
-    engines = [(name, ENGINES.get(name)()) for name in ENGINES.names()]
-    usable = [(name, engine) for name, engine in engines if engine.speed() and engine.is_available()]
-    return sorted(usable, key=lambda pair: -pair[1].speed())
-
-
 def _on_gpu() -> bool:
     import paddle
 
     return paddle.get_device().startswith("gpu")
-
-
-def _reason(error: Exception) -> str:
-    """The last line, where Paddle says it."""
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

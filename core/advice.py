@@ -19,8 +19,10 @@ ADVICE: dict[str, str] = {
     "no deployed model": "bash run.sh inference writes it",
     "no gpu": "set use_gpu to False to run on the CPU",
     "no list": "set filelist in the config, for example -o TRAIN.filelist=train.list",
+    "no record": "delete it, or mend it",
     "no whole checkpoint": "set --resume to another, --overwrite without --resume to start anew, or --save_dir to "
     "another folder",
+    "not recorded": "delete one of the two",
     "onnx": "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime",
     "other batch size": "set --batch_size to that of the run, or resume from the end of an epoch (NAME_epochN)",
     "other list": "set TRAIN.filelist to the list of that run, or resume from the end of an epoch (NAME_epochN)",
@@ -28,6 +30,7 @@ ADVICE: dict[str, str] = {
     "out": "set --out",
     "out in use": "wait for it, or set --out to another folder",
     "ranks differ": "every machine must see the same lists, weights and save_dir",
+    "recorded otherwise": "delete both to fetch them again, or the record alone if you changed the file yourself",
     "resume and overwrite": "--resume goes on with a run, --overwrite removes it: set one of them",
     "save_dir": "set --save_dir",
     "save_dir in use": "set --save_dir to a folder of its own",

@@ -186,7 +186,7 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
             raise UserError(f"weights {file}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
         tensors[name] = array
         if recorded is not None and name not in recorded:
-            raise UserError(f"weights {file}: {path}.sha256 does not record it; delete one of the two")
+            raise UserError(f"weights {file}: {path}.sha256 does not record it", topic="not recorded")
     if not tensors:
         raise UserError(f"weights {path}: the folder holds no Paddle tensors")
     return tensors
@@ -243,10 +243,7 @@ def verify(path: str, digests: Mapping[str, str]) -> set[str] | None:
         name = "" if whole else recorded_name
         if digests.get(name) != digest.lower():
             at = path if whole else os.path.join(path, name)
-            raise UserError(
-                f"weights {at}: the content is not what {record} records; delete both to fetch them again, "
-                "or the record alone if you changed the file yourself"
-            )
+            raise UserError(f"weights {at}: the content is not what {record} records", topic="recorded otherwise")
     return {name for _, name in lines}
 
 
@@ -261,7 +258,7 @@ def _read_record(record: str) -> list[tuple[str, str]] | None:
     lines = [line for line in text.splitlines() if line.strip()]
     matches = [match for line in lines if (match := re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line))]
     if not matches or len(matches) < len(lines):
-        raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it; delete it, or mend it")
+        raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it", topic="no record")
     return [(match[1], match[2] or "") for match in matches]
 
 

@@ -11,10 +11,11 @@ import yaml
 from entries import inference_model, predict, run
 
 from backends import deploy
-from backends.engines import ENGINES
+from backends.engines import ENGINES, exporter
 from backends.export import program_files
 from core.errors import UserError
 from core.schema import SCHEMA
+from models.stnet import STNET
 from tools import run_deployed
 
 
@@ -74,6 +75,20 @@ def test_the_exported_model_takes_any_number_of_clips_and_segments(clip_set, tra
     assert together.sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
     assert np.abs(together[1:2] - classify(clips[1:2])).max() < 1e-5
     assert np.abs(together - classify(clips[:, :2])).max() > 1e-6
+
+
+def test_the_export_of_a_network_for_a_number_of_segments_takes_that_number(clip_set, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(STNET, "any_seg_num", False)
+    assert export(clip_set, trained, tmp_path) == 0
+    about = yaml.safe_load((tmp_path / "deploy.yaml").read_text(encoding="utf-8"))
+    assert about["input"]["shape"] == ["batch", 2, 6, 32, 32]
+    assert about["input"]["meaning"].endswith("batch may be any number")
+    assert run_deployed.load(str(tmp_path), about)(np.zeros((3, 2, 6, 32, 32), "float32")).shape == (3, 4)
+
+
+def test_an_unknown_format_is_refused_with_the_known():
+    with pytest.raises(UserError, match="unknown format 'trt'; known: onnx, paddle"):
+        exporter("trt")
 
 
 def test_a_wrong_export_is_not_put_in_place(clip_set, trained, tmp_path, monkeypatch, capsys):

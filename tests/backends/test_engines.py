@@ -6,15 +6,19 @@ import sys
 import numpy as np
 import paddle
 import pytest
+from entries import failing
 
-from backends.engines import ENGINES, make_engine
+from backends import cache
+from backends.engines import ENGINES, Auto, Engine, make_engine
 from backends.exported import clips_at_once
 from backends.network import Dygraph
 from core.advice import advised
 from core.config import load_config
 from core.errors import UserError
 from core.runtime import threads
+from engine.predictor import Predictor
 from models import get_model, model_section
+from reader import loader
 
 
 @pytest.fixture
@@ -108,6 +112,49 @@ def test_an_export_is_made_once(clip_set, home, caplog):
     make_engine("inference", *tiny(clip_set, "TEST.target_size=24"))
     make_engine("inference", *tiny(clip_set, "MODEL.image_mean=[0.5, 0.5, 0.5]"))
     assert len(names(home)) == 4
+
+
+def test_an_unknown_engine_is_refused_with_the_known_before_anything_is_read(clip_set, capsys, monkeypatch):
+    with pytest.raises(UserError, match="unknown engine 'tensorrt'; known: auto, inference, onnxruntime, paddle"):
+        make_engine("tensorrt", *tiny(clip_set))
+    monkeypatch.setattr(loader.Loader, "start", lambda _: pytest.fail("clips are read"))
+    for entry in ("eval", "predict"):
+        failing(entry, "unknown engine 'x'; known: auto", capsys, "--config", clip_set / "tiny.yaml", "--engine=x")
+    with pytest.raises(UserError, match="unknown engine 'x'; known: auto"):
+        Predictor("no such file", str(clip_set / "tiny.yaml"), engine="x")
+
+
+def test_auto_goes_by_the_table(clip_set, home, monkeypatch):
+    class Fast(Engine):
+        available = True
+
+        def is_available(self):
+            return self.available
+
+        def speed(self):
+            return 9
+
+        def make(self, task):
+            return lambda clips: np.zeros((len(clips), task.model.config.MODEL.num_classes), np.float32)
+
+    monkeypatch.setattr(ENGINES, "_entries", {"FAST": ("fast", Fast), "PADDLE": ("paddle", ENGINES.get("paddle"))})
+    monkeypatch.setitem(ENGINES._entries, "AUTO", ("auto", Auto))
+    model, section = tiny(clip_set)
+    assert make_engine("auto", model, section)(random_clips(2, section)).sum() == 0
+    Fast.available = False
+    assert isinstance(make_engine("auto", model, section), Dygraph)
+
+
+def test_an_edited_network_is_exported_anew(clip_set, home, tmp_path, monkeypatch):
+    model, section = tiny(clip_set)
+    for text in ("class Layer: pass", "class Layer: pass", "class Layer: other = True"):
+        (tmp_path / "layer.py").write_text(text)
+        monkeypatch.setattr(cache.inspect, "getfile", lambda _: str(tmp_path / "layer.py"))
+        cache._code.cache_clear()
+        make_engine("inference", model, section)
+    monkeypatch.undo()
+    cache._code.cache_clear()
+    assert len(names(home)) == 2
 
 
 def broken(*_):

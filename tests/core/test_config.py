@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 from conftest import tiny_settings, write_config
 
 from core import config as config_module
+from core.cli import load_plugin
 from core.config import OBSOLETE, SECTIONS, load_config
 from core.errors import UserError
 from engine.labels import load_labels
@@ -78,9 +80,27 @@ def test_overrides_win_and_keep_their_type(tmp_path):
 
 
 def test_obsolete_keys_are_noted(tmp_path):
-    options = {"num_gpus": 8, "buf_size": 1024, "to_static": True, "fused_optimizer": True}
-    config = load(changed(tmp_path, lambda s: s["TRAIN"].update(options)))
-    assert sorted(note.split()[0] for note in config.notes) == sorted(f"TRAIN.{key}" for key in options)
+    def change(settings):
+        settings["TRAIN"].update(num_gpus=8, buf_size=1024, to_static=True, fused_optimizer=True)
+        settings["MODEL"].update(channels_last=True)
+
+    config = load(changed(tmp_path, change))
+    noted = {note.split()[0] for note in config.notes}
+    assert noted == {
+        "MODEL.channels_last", "TRAIN.buf_size", "TRAIN.num_gpus", "TRAIN.to_static", "TRAIN.fused_optimizer"
+    }  # fmt: skip
+    assert len(config.notes) == 5
+
+
+def test_a_section_in_a_module_that_postpones_its_annotations_is_checked(tmp_path):
+    code = "from __future__ import annotations\nimport dataclasses\nfrom core.config import ModelSection\n"
+    (tmp_path / "postponed.py").write_text(
+        f"{code}@dataclasses.dataclass\nclass Section(ModelSection):\n    num_layers: int = 5\n"
+    )
+    load_plugin(str(tmp_path / "postponed.py"))
+    path = changed(tmp_path, lambda settings: settings["MODEL"].update(num_layers="many"))
+    with pytest.raises(UserError, match="MODEL.num_layers: expected a whole number, found 'many'"):
+        load_config(path, lambda _: sys.modules["postponed"].Section)
 
 
 def original_settings(data):

@@ -261,7 +261,7 @@ def test_a_cached_file_that_changed_is_refused_at_every_later_use(server):
     data = bytearray(WEIGHTS)
     data[500] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="the content is not what .*w.pdparams.sha256 records; delete both"):
+    with pytest.raises(UserError, match="the content is not what .*w.pdparams.sha256 records"):
         read_weights(path)
     folder = Path(released("ResNet50_pretrained"))
     (folder / "a").write_bytes(tensor_bytes(np.zeros((3, 4), "float32")))
