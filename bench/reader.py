@@ -96,10 +96,12 @@ def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False)
     from reader.transforms import to_super_images
 
     want = section(mode, quick)
+    seg_num = want.seg_num
+    assert seg_num is not None  # `section` has set it
 
     def run() -> Run:
         read = (read_clip(path, want, rng=_rng(mode, index)).frames for index, path in enumerate(paths))
-        clips = [to_super_images(frames, want.seg_num) for frames in read]
+        clips = [to_super_images(frames, seg_num) for frames in read]
         clips = [normalise(clip) for clip in clips] if normalised else clips
         return lambda: digests(clips if normalised else [normalise(clip) for clip in clips])
 
