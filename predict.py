@@ -1,66 +1,140 @@
 #!/usr/bin/env python
-"""Classify videos: one file, a folder, or a list (section INFER of the config).
+"""Classify videos: files, folders, globs and lists.
 
-python predict.py --model_name=STNET --config=configs/stnet.yaml --weights=checkpoints/STNET_final.pdparams \
-    --video_path=clip.mp4
+python predict.py a.mp4 'clips/*.mp4' --weights=checkpoints/STNET_final.pdparams
+python predict.py --model_name=STNET --config=configs/stnet.yaml --video_path=clips --output=results.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from core import cli
+from core import cli, flags
+
+if TYPE_CHECKING:
+    from core.config import Config
+    from engine.inputs import Source
+    from engine.predictor import Predictor
+    from engine.result import Result
+    from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
+NONE_READ, SOME_UNREAD = 1, 3  # exit codes
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags, with the original's names and meanings."""
-    parser = cli.parser(__doc__)
-    cli.add_run_flags(parser, save_dir="results")
-    cli.add_engine_flag(parser)
-    parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
-    parser.add_argument("--video_path", default="", metavar="PATH", help="a video, or a folder of videos")
-    parser.add_argument("--filelist", default="", metavar="FILE", help="list of videos, labels optional")
-    parser.add_argument(
-        "--infer_topk",
-        type=cli.optional(cli.positive_int),
-        metavar="K",
-        help="classes per clip; default: MODEL.topk of the config",
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Configuration, device, data, model, loop, results."""
-    args = parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Configuration, device, videos, model, loop, results."""
+    args = flags.parse("predict", __doc__, argv)
+    from engine.described import config_beside
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section, "INFER")
+    beside = None if args.given.get("config") else config_beside(args.weights)
+    config = cli.load_run_config(args, model_section, beside)
 
+    from backends.deployed import is_deployed
+    from backends.engines import ENGINES
     from core import runtime
-    from core.atomic import prepare_folder, write_json
-    from core.schema import SCHEMA
-    from engine.predictor import Predictor, log_predictions
-    from reader.loader import build_loader
+    from core.atomic import prepare_folder
+    from engine.output import check_path
+    from engine.predictor import Predictor, loader_of
 
-    runtime.start(args.use_gpu)
+    ENGINES.get(args.engine)  # an unknown name is refused before anything is read
+    if args.output:
+        check_path(args.output, args.resume or args.overwrite)
     prepare_folder(args.save_dir)
-    video_path = args.video_path or ("" if args.filelist else config.INFER.video_path)
-    loader = build_loader(config, "infer", filelist=args.filelist, video_path=video_path)
-    loader.start()  # clips are read while the model is made
-    predictor = Predictor(args.weights, config, args.engine or "auto", None, len(loader.dataset))
-    results = list(predictor.results(loader, args.infer_topk, args.log_interval or 10))
-    log_predictions(results)
+    loader = None
+    if is_deployed(args.weights):
+        runtime.start(config.TRAIN.use_gpu)
+        predictor = Predictor(args.weights, engine=args.engine, device=None, topk=args.infer_topk or config.MODEL.topk)
+        videos = asked_for(args, predictor.config)
+    else:
+        if args.infer_topk and args.infer_topk > config.MODEL.num_classes:
+            logger.warning("--infer_topk %d: there are %d classes", args.infer_topk, config.MODEL.num_classes)
+        videos = asked_for(args, config)
+        cli.save_config(args, config)
+        runtime.start(config.TRAIN.use_gpu)
+        if not args.resume:
+            loader = loader_of(config, videos)
+            loader.start()  # videos are read while the model is made
+        predictor = Predictor(args.weights, config, args.engine, None, config.MODEL.topk, clips=len(videos))
+    if args.output:
+        return predict_into_table(args, predictor, videos, loader)
+    return predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
+
+
+def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
+    """The videos that the flags name, or else the configuration."""
+    from engine.inputs import listed, sources
+
+    paths = [*args.videos, *args.video_path]
+    if not paths and not args.filelist and config.INFER.video_path:
+        paths = [config.INFER.video_path]
+    videos = sources(paths, config.MODEL.format, scratch="")
+    if args.filelist or not paths:
+        videos += listed(args.filelist or config.INFER.filelist, config.MODEL.format)
+    return videos
+
+
+def predict_into_json(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
+    """Print each result; at the end, write predict_results.json. Returns the exit code."""
+    from core.atomic import write_json
+    from core.schema import SCHEMA
+
+    results = []
+    for result in predictor.results(videos, loader, args.log_interval):
+        results.append(result)
+        result.print()
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "predict_results.json")
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights}
-    write_json(path, {"schema": SCHEMA, "results": results, **facts})
+    rows = [as_before(result) for result in results if not result.error]
+    write_json(path, {"schema": SCHEMA, "results": rows, **facts})
     logger.info("results are in %s", path)
+    return exit_code(len(videos), len(loader.bad.reasons))
+
+
+def predict_into_table(
+    args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader | None
+) -> int:
+    """Print each result and append it to --output. Returns the exit code."""
+    from engine.output import Output
+
+    facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
+    paths = [video.path or "" for video in videos]
+    with contextlib.closing(Output(args.output, paths, facts, predictor.topk, args.resume, args.overwrite)) as output:
+        if output.done:
+            logger.info("%s holds %d of the %d videos: going on", args.output, output.done, len(videos))
+        unread, rest = output.failed, videos[output.done :]
+        if rest:
+            loader = loader or predictor.loader(rest)
+            for result in predictor.results(rest, loader, args.log_interval):
+                output.add(result)
+                result.print()
+            loader.bad.log_total()
+            unread += len(loader.bad.reasons)
+    logger.info("results are in %s", args.output)
+    return exit_code(len(videos), unread)
+
+
+def exit_code(videos: int, unread: int) -> int:
+    """0: all videos were read; SOME_UNREAD, or NONE_READ."""
+    if unread:
+        logger.warning("%d of %d videos could not be read", unread, videos)
+    return 0 if not unread else NONE_READ if unread == videos else SOME_UNREAD
+
+
+def as_before(result: Result) -> dict[str, object]:
+    """A result in the form of predict_results.json."""
+    rows = zip(result.class_ids, result.label_names, result.scores)
+    predictions = [{"class": number, "label": name, "probability": score} for number, name, score in rows]
+    label = {} if result.label is None else {"label": result.label}
+    return {"path": result.input_path, **label, "predictions": predictions}
 
 
 if __name__ == "__main__":

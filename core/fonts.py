@@ -38,7 +38,6 @@ def font(text: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_file(text), size)
 
 
-
 @functools.lru_cache(maxsize=16)
 def _characters(path: str) -> set[int]:
     from matplotlib.ft2font import FT2Font

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple, Union
 
 import numpy as np
 
+from core.config import find_file
 from core.errors import UserError
 from core.files import StrPath
-from reader.lists import Clip, list_videos, read_list
+from reader.formats import FRAMES, VIDEO, Clip
+from reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list
 
+Bytes = (bytes, bytearray, memoryview)
 Input = Union[StrPath, bytes, bytearray, memoryview, np.ndarray]
 LIST_SUFFIXES = (".list", ".txt")
 
@@ -20,10 +23,10 @@ LIST_SUFFIXES = (".list", ".txt")
 class Source(NamedTuple):
     """One video that was asked for."""
 
-    path: str | None  # None: bytes or frames
+    path: str | None  # as given or listed; None: bytes or frames
     label: int | None  # what the list says
     clip: Clip  # what the reader opens
-    folder: str  # that relative paths may be relative to
+    content: Any = None  # the bytes or frames, which the reader finds in a file of their own
 
 
 def sources(inputs: Input | Iterable[Input], clip_format: str, scratch: str) -> list[Source]:
@@ -32,55 +35,58 @@ def sources(inputs: Input | Iterable[Input], clip_format: str, scratch: str) -> 
     Args:
         inputs: one or several of: a path; a folder, whose videos come sorted; a glob; a list file (.list, .txt), whose
             relative paths are also looked up beside it; the bytes of a file; frames, uint8 [T, H, W, 3] RGB.
-        clip_format: MODEL.format, of lists.
-        scratch: an empty folder for bytes and frames.
+        clip_format: MODEL.format.
+        scratch: a folder for bytes and frames.
 
     Raises:
         UserError: a folder or glob without videos, a list that cannot be read, or something else than the above.
     """
-    one = isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview))
-    if one or (isinstance(inputs, np.ndarray) and inputs.ndim == 4):
-        inputs = [inputs]  # type: ignore[list-item]
-    return [source for item in inputs for source in _sources_of(item, clip_format, scratch)]  # type: ignore[union-attr]
+    is_one = isinstance(inputs, (str, os.PathLike, *Bytes)) or (isinstance(inputs, np.ndarray) and inputs.ndim == 4)
+    items: Any = [inputs] if is_one else inputs
+    return [source for number, item in enumerate(items) for source in _sources_of(item, clip_format, scratch, number)]
 
 
-def _sources_of(item: Any, clip_format: str, scratch: str) -> Sequence[Source]:
-    if isinstance(item, (bytes, bytearray, memoryview)):
-        path = _scratch_file(scratch)
+def _sources_of(item: Any, clip_format: str, scratch: str, number: int) -> Sequence[Source]:
+    path = os.path.join(scratch, f"input {number}")
+    if isinstance(item, Bytes):
         with open(path, "wb") as file:
             file.write(item)
-        return [Source(None, None, Clip(path, -1), "")]
+        return [Source(None, None, Clip(path, -1), item)]
     if isinstance(item, np.ndarray):
-        check_frames(item)
-        path = f"{_scratch_file(scratch)}.npy"
-        np.save(path, item)
-        return [Source(None, None, Clip(path, -1), "")]
+        if item.dtype != np.uint8 or item.ndim != 4 or item.shape[-1] != 3 or 0 in item.shape:
+            shape = f"{item.dtype} {list(item.shape)}"
+            raise UserError(f"input {number}: expected frames, uint8 [T, H, W, 3] RGB, found {shape}")
+        with open(path, "wb") as file:
+            np.save(file, item)
+        return [Source(None, None, Clip(path, -1, FRAMES), item)]
     if not isinstance(item, (str, os.PathLike)):
-        raise UserError(f"cannot predict a {type(item).__name__}: expected a path, bytes, or frames [T, H, W, 3]")
+        kind = type(item).__name__
+        raise UserError(f"input {number}: expected a path, bytes, or frames (uint8 [T, H, W, 3]), found {kind}")
     return _sources_at(os.fspath(item), clip_format)
 
 
 def _sources_at(path: str, clip_format: str) -> Sequence[Source]:
-    if path.lower().endswith(LIST_SUFFIXES) and os.path.isfile(path):
-        clips, folder = read_list(path, clip_format, labelled=False), os.path.dirname(os.path.abspath(path))
-        return [Source(clip.path, None if clip.label < 0 else clip.label, clip, folder) for clip in clips]
+    if path.lower().endswith(LIST_SUFFIXES):
+        return listed(path, clip_format)
     if os.path.isdir(path):
-        return [Source(clip.path, None, clip, "") for clip in list_videos(path)]
+        return [Source(clip.path, None, clip._replace(format=VIDEO)) for clip in list_videos(path)]
     if os.path.exists(path) or not glob.has_magic(path):
-        return [Source(path, None, Clip(path, -1), "")]
-    names = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
-    if not names:
-        raise UserError(f"{path}: no file matches")
-    return [Source(name, None, Clip(name, -1), "") for name in names]
+        paths = [path]
+    else:
+        paths = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+        if not paths:
+            raise UserError(f"{path}: no file matches")
+    return [Source(name, None, Clip(name, -1, _format(name))) for name in paths]
 
 
-def check_frames(frames: np.ndarray) -> None:
-    """Raise UserError unless an array holds frames."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise UserError(
-            f"frames: expected uint8 [T, H, W, 3] (RGB), found {frames.dtype} {list(frames.shape)}"
-        )
+def _format(path: str) -> str:
+    return VIDEO if path.lower().endswith(VIDEO_SUFFIXES) else ""
 
 
-def _scratch_file(folder: str) -> str:
-    return os.path.join(folder, f"input{len(os.listdir(folder))}")
+def listed(path: str, clip_format: str) -> list[Source]:
+    """The clips of a list file, with the labels that are there. Raises UserError."""
+    clips, folder = read_list(path, clip_format, labelled=False), list_folder(path)
+    return [
+        Source(clip.path, None if clip.label < 0 else clip.label, clip._replace(path=find_file(clip.path, folder)))
+        for clip in clips
+    ]

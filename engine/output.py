@@ -64,14 +64,12 @@ class Output:
     def __init__(
         self, path: str, inputs: Sequence[str], facts: dict[str, Any], topk: int, resume: bool, overwrite: bool
     ) -> None:
-        check_path(path)
+        check_path(path, resume or overwrite)
         self.path, self.topk = path, topk
         self.done = self.failed = 0
         facts = json.loads(json.dumps({**facts, "topk": topk}))
         if os.path.exists(path) and resume:
             self._read(inputs, facts)
-        elif os.path.exists(path) and not overwrite:
-            raise UserError(f"{path} exists", "output")
         with writing(path):
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             if not self.done:
@@ -106,22 +104,24 @@ class Output:
         then = _read_facts(self.path)
         other = sorted(key for key in {*then, *facts} if then.get(key) != facts.get(key))
         if other:
-            raise UserError(f"{self.path} was made with other {', '.join(other)}", "output_of_others")
+            raise UserError(f"{self.path} was made with other {', '.join(other)}", "output of others")
         paths, errors, size = _whole_rows(self.path, self.topk)
         for number, (row, given) in enumerate(zip(paths, inputs), start=1):
             if row != given:
-                raise UserError(f"{self.path} has {row!r} as video {number}, and not {given!r}", "output_of_others")
+                raise UserError(f"{self.path} has {row!r} as video {number}, and not {given!r}", "output of others")
         if len(paths) > len(inputs):
-            raise UserError(f"{self.path} has {len(paths)} videos, and {len(inputs)} are given", "output_of_others")
+            raise UserError(f"{self.path} has {len(paths)} videos, and {len(inputs)} are given", "output of others")
         self.done, self.failed = len(paths), sum(map(bool, errors))
         with writing(self.path):
             os.truncate(self.path, size)
 
 
-def check_path(path: str) -> None:
-    """Raise UserError unless the suffix is one of SUFFIXES."""
+def check_path(path: str, may_exist: bool) -> None:
+    """Raise UserError where the suffix is none of SUFFIXES, or a file is there that must not be."""
     if not path.endswith(SUFFIXES):
         raise UserError(f"output {path}: expected a name that ends with {' or '.join(SUFFIXES)}")
+    if os.path.exists(path) and not may_exist:
+        raise UserError(f"{path} exists", "output")
 
 
 def facts_path(path: str) -> str:
@@ -136,7 +136,9 @@ def _read_facts(path: str) -> dict[str, Any]:
         refuse_newer(facts, facts_path(path))
         del facts["schema"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{facts_path(path)}, which says what made {path}, cannot be read", "output_of_others") from None
+        raise UserError(
+            f"{facts_path(path)}, which says what made {path}, cannot be read", "output of others"
+        ) from None
     return facts
 
 
@@ -151,7 +153,7 @@ def _whole_rows(path: str, topk: int) -> tuple[list[str], list[str], int]:
         rows = [json.loads(line) for line in content.splitlines()]
         return [row["input_path"] for row in rows], [row.get("error", "") for row in rows], len(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
-        raise UserError(f"{path} is not a table of predictions", "output_of_others") from None
+        raise UserError(f"{path} is not a table of predictions", "output of others") from None
 
 
 def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[str], list[str], int]:

@@ -1,49 +1,50 @@
-"""Videos in, classes out: what `predict`, a notebook and a server call."""
+"""Videos in, classes out: what predict, eval and a notebook call."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from core.config import Config, load_config
+from core.errors import UserError
 from core.files import StrPath
-from core.progress import Progress
+from engine.described import config_beside, labels_beside
 from engine.inputs import Input, Source, sources
 from engine.labels import load_labels
 from engine.result import Result
 
 if TYPE_CHECKING:
-    from backends.engines import Engine
-    from engine.explain import Explanation
-    from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
 
-logger = logging.getLogger("stnet")
+RELEASED_CONFIG = "configs/stnet.yaml"  # which the released weights fit
+DEVICES: dict[str, bool | Literal["auto"]] = {"auto": "auto", "cpu": False, "gpu": True}
 
 
 class Predictor:
     """A model that answers with the classes of videos.
 
     Args:
-        weights: a .pdparams file; a folder that `inference` wrote; empty: the released weights, downloaded if need be.
-        config: a Config, or a YAML file, relative to the working directory or to the project; default: what the
-            description beside the weights says, or else configs/stnet.yaml, which the released weights fit.
-        engine: what computes, one of backends.engines.ENGINES.
-        device: "cpu", "gpu", or "auto": the GPU if one works.
+        weights: a .pdparams file, or weights in another known format; a folder that `inference` wrote; empty: the
+            released StNet, downloaded if need be.
+        config: a configuration, or a YAML file, relative to the working directory or to the project; default: what
+            stands beside the weights, or else configs/stnet.yaml.
+        engine: what computes, the name of one of backends.engines.ENGINES; of a folder: what it was written for.
+        device: "cpu", "gpu", or "auto": the GPU if one works; None: what core.runtime.start has chosen.
         topk: classes in a result, at most all.
+        mode: whose section of the configuration says how clips are taken: "infer" or "test".
+        clips: how many there will be in all, if that is known.
 
     Attributes:
-        config, labels: what the weights were found to be made for.
+        config, labels: of the weights.
         weights: absolute path of the weights.
-        sha256: of the weights.
+        digest: SHA-256 of the weights.
 
     Raises:
         UserError: no such configuration, labels, weights or engine, or they do not fit each other.
@@ -54,14 +55,128 @@ class Predictor:
         weights: StrPath = "",
         config: Config | StrPath | None = None,
         engine: str = "auto",
-        device: str = "auto",
+        device: str | None = "auto",
         topk: int = 5,
+        *,
         mode: str = "infer",
         clips: int | None = None,
     ) -> None:
         from core import runtime
 
+        if device not in (*DEVICES, None):
+            raise UserError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
+        if type(topk) is not int or topk < 1:
+            raise UserError(f"topk: expected a whole number of at least 1, found {topk!r:.40}")
         runtime.prepare()
-        runtime.start(device)
-        self.mode, self.topk = mode, topk
-        ...
+        if device is not None:
+            runtime.start(DEVICES[device])
+        from backends.deployed import is_deployed
+
+        if is_deployed(weights):
+            self._use_export(os.fspath(weights), engine)
+        else:
+            self._use_weights(os.fspath(weights), config, engine, mode, clips)
+        self.mode, self.topk = mode, min(topk, self.config.MODEL.num_classes)
+
+    def _use_export(self, folder: str, engine: str) -> None:
+        from backends.deployed import load_deployed
+
+        if engine != "auto":
+            raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
+        self.model = None
+        self.engine, self.config, self.labels, self.digest = load_deployed(folder)
+        self.weights = os.path.abspath(folder)
+
+    def _use_weights(
+        self, weights: str, config: Config | StrPath | None, engine: str, mode: str, clips: int | None
+    ) -> None:
+        from backends.engines import ENGINES, make_engine
+        from engine.loading import load_model
+        from models import model_section
+
+        ENGINES.get(engine)  # an unknown name is refused first
+        labels = None
+        if config is None:
+            labels = labels_beside(weights)
+            config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
+        elif not isinstance(config, Config):
+            config = load_config(os.fspath(config), model_section)
+        self.config = config
+        self.labels = labels or load_labels(config.MODEL.labels, config.MODEL.num_classes)
+        self.model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
+        self.engine = make_engine(engine, self.model, config.section(mode), clips, self.digest)
+
+    def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:
+        """The results of videos, in order, each as soon as it is there; workers read ahead.
+
+        Args:
+            inputs: one or several of: the path of a video; a folder of videos; a glob; a list file (.list, .txt); the
+                bytes of a file; frames, uint8 [T, H, W, 3] RGB.
+
+        Raises:
+            UserError: an empty folder, a glob without a match, a list that cannot be read, or something else than these.
+                A video that cannot be read does not raise: its result says why.
+        """
+        with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
+            videos = sources(inputs, self.config.MODEL.format, scratch)
+            if videos:
+                yield from self.results(videos, self.loader(videos))
+
+    def loader(self, videos: Sequence[Source]) -> Loader:
+        """What reads videos for `results`."""
+        return loader_of(self.config, videos)
+
+    def results(
+        self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
+    ) -> Generator[Result, None, None]:
+        """As `predict`, for what `engine.inputs.sources` gives and the loader of these."""
+        from engine.evaluator import scored
+
+        order = loader.order.batches(0)
+        with contextlib.closing(scored(self.engine, loader, "predict", log_interval)) as batches:
+            for places, (batch, logits) in zip(order, batches):
+                rows = dict(zip(batch.indices, softmax(logits)))
+                for _, index in places:
+                    yield self._result(videos[index], rows.get(index), loader.bad.reasons.get(index, ""))
+
+    def _result(self, video: Source, probabilities: np.ndarray | None, reason: str) -> Result:
+        if probabilities is None:
+            return Result(video.path, label=video.label, error=reason)
+        return Result.of(
+            probabilities,
+            self.labels,
+            self.topk,
+            input_path=video.path,
+            label=video.label,
+            _read=functools.partial(self._read, video),
+        )
+
+    def _read(self, video: Source) -> Clip:
+        """A video's clip once more: results do not keep it. Raises UserError."""
+        from reader.clip import read_clip
+        from reader.errors import ClipError
+
+        with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
+            clip = video.clip
+            if video.content is not None:
+                (again,) = sources([video.content], self.config.MODEL.format, scratch)
+                clip = again.clip
+            try:
+                return read_clip(clip.path, self.config.section(self.mode), clip.format or self.config.MODEL.format)
+            except ClipError as error:
+                raise UserError(f"{video.path}: {error}") from None
+
+
+def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
+    """What reads videos, in order; any number of them may be bad."""
+    from reader.loader import build_loader
+
+    return build_loader(config, "infer", clips=[video.clip for video in videos])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities [B, num_classes] of logits."""
+    if not len(logits):
+        return logits
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

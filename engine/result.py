@@ -66,7 +66,7 @@ class Result:
 
     def __str__(self) -> str:
         """The path, then a line a class, or the error."""
-        rows = [f"    {score:.6f}  {name}" for score, name in zip(self.scores, self.label_names)]
+        rows = [f"    {name}, {score:.6f}" for score, name in zip(self.scores, self.label_names)]
         return "\n".join([self.input_path or "(no file)", *(rows or [f"    {self.error}"])])
 
     def print(self) -> None:

@@ -35,7 +35,7 @@ def test_the_top_classes_come_first_and_of_equal_ones_the_smaller_number():
 
 def test_print_and_str(capsys):
     result().print()
-    assert capsys.readouterr().out == "clips/a.b.mp4\n    0.500000  right\n    0.250000  left\n"
+    assert capsys.readouterr().out == "clips/a.b.mp4\n    right, 0.500000\n    left, 0.250000\n"
     assert str(BAD) == "clips/bad.mp4\n    no frame can be decoded"
     assert str(result(input_path=None)).startswith("(no file)\n")
 
