@@ -108,16 +108,18 @@ def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False)
 
 def decord(paths: Sequence[str], mode: str, quick: bool) -> Run:
     """Contender: decord on the frames that the reader wants, each once, and nothing else."""
-    from reader.clip import read_clip
+    from reader.sampling import sample_frames
 
-    segments = [read_clip(path, section(mode, quick), rng=_rng(mode, i)).segments for i, path in enumerate(paths)]
-    frames = [np.unique(clip) for clip in segments]
+    want = section(mode, quick)
+    assert want.seg_num and want.seglen
 
     def run() -> None:
         import decord
 
-        for path, numbers in zip(paths, frames):
-            decord.VideoReader(path, num_threads=1).get_batch(numbers).asnumpy()
+        for index, path in enumerate(paths):
+            video = decord.VideoReader(path, num_threads=1)
+            segments = sample_frames(len(video), want.seg_num, want.seglen, "mp4", _rng(mode, index))
+            video.get_batch(np.unique(segments)).asnumpy()
 
     return run
 
