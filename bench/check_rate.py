@@ -131,6 +131,7 @@ def check_all(folder, workers):
             config="configs/stnet.yaml",
             mode="train",
             override=[],
+            plugin=[],
             out=out,
             workers=workers,
             timeout=60.0,
