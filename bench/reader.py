@@ -115,14 +115,15 @@ def decord(paths: Sequence[str], mode: str, quick: bool) -> Run:
     from reader.sampling import sample_frames
 
     want = section(mode, quick)
-    assert want.seg_num and want.seglen
+    seg_num, seglen = want.seg_num, want.seglen
+    assert seg_num and seglen
 
     def run() -> None:
         import decord
 
         for index, path in enumerate(paths):
             video = decord.VideoReader(path, num_threads=1)
-            segments = sample_frames(len(video), want.seg_num, want.seglen, "mp4", _rng(mode, index))
+            segments = sample_frames(len(video), seg_num, seglen, "mp4", _rng(mode, index))
             video.get_batch(np.unique(segments)).asnumpy()
 
     return run
