@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from engine.described import config_beside
     from models import model_section  # late: --help is instant
 
-    beside = None if args.given.get("config") else config_beside(args.weights)
+    beside = None if "config" in dict(args.typed) else config_beside(args.weights)
     config = cli.load_run_config(args, model_section, beside)
 
     from backends.deployed import is_deployed

@@ -9,9 +9,10 @@ import numpy as np
 import yaml
 
 from backends.deploy import FILE
-from backends.engines import Clips, Run, load_inference, load_onnxruntime
+from backends.engines import Run, exporter
+from backends.network import Clips
 from core.config import Config, InferSection, ModelSection, ReaderSection, TrainSection
-from core.errors import UserError
+from core.errors import UserError, last_line
 from core.files import StrPath, read_regular, sha256_of
 from core.schema import refuse_newer
 
@@ -41,7 +42,7 @@ class DeployedEngine:
         self.mean, self.std = np.float32(mean), np.float32(std)
 
     def __call__(self, clips: Clips) -> np.ndarray:
-        """uint8 clips [B, T, 3 * seglen, H, W] -> the probabilities' logarithms [B, num_classes]: logits, but for a sum."""
+        """uint8 clips [B, T, 3 * seglen, H, W] -> logits [B, num_classes], up to a constant for each clip: logarithms."""
         clips = np.asarray(clips)
         mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
         tiny = np.finfo(np.float32).tiny
@@ -73,9 +74,9 @@ def load_deployed(folder: StrPath) -> Deployed:
     if missing:
         raise UserError(f"{path} names {os.path.basename(missing[0])}, which is not there")
     try:
-        run, _, name = load_onnxruntime(prefix) if suffix == ".onnx" else load_inference(prefix)
+        run, _, name = exporter("onnx" if suffix == ".onnx" else "paddle").load(prefix)
     except RuntimeError as error:  # both runtimes' own
-        raise UserError(f"the model in {folder} cannot be loaded: {str(error).strip().splitlines()[-1]}") from None
+        raise UserError(f"the model in {folder} cannot be loaded: {last_line(error)}") from None
     engine = DeployedEngine(run, config.MODEL.image_mean, config.MODEL.image_std, name)
     return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)))
 

@@ -70,7 +70,7 @@ def start() -> None:
 
     os.environ["STNET_WEIGHTS_HOME"] = os.getcwd()  # where exports are kept
     runtime.prepare()
-    runtime.start(use_gpu=False)
+    runtime.start(device="cpu")
 
 
 def load_config(overrides: list[str]) -> Config:
@@ -100,7 +100,7 @@ def load_engine(spec: Spec, name: str = "auto") -> Any:
     config = load_config(spec.overrides())
     from engine.predictor import Predictor
 
-    return Predictor(WEIGHTS, config, engine=name, use_gpu=False).engine
+    return Predictor(WEIGHTS, config, engine=name, device="cpu").engine
 
 
 def write_weights(spec: Spec) -> int:

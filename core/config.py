@@ -169,7 +169,7 @@ class Config:
 
 
 def load_config(
-    path: str | Mapping[str, Any],
+    source: Union[str, Mapping[str, Any]],
     model_section: Callable[[str], type[ModelSection]],
     overrides: Iterable[str] = (),
     values: Mapping[str, Any] = MappingProxyType({}),
@@ -177,7 +177,7 @@ def load_config(
     """Read, override and check a configuration.
 
     Args:
-        path: YAML file, relative to the working directory or to the project; or what a checkpoint's description holds.
+        source: YAML file, relative to the working directory or to the project; or what a checkpoint's description holds.
         model_section: from a model's name to the dataclass of its MODEL section.
         overrides: "SECTION.key=value", applied in order; values are YAML.
         values: SECTION.key to a value that replaces the file's, before the overrides.
@@ -185,11 +185,11 @@ def load_config(
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
-    if isinstance(path, Mapping):
-        path, data = "the configuration beside the weights", copy.deepcopy(dict(path))
-    else:
-        path = find_file(path, PROJECT)
+    if isinstance(source, str):
+        path = find_file(source, PROJECT)
         data = _read_yaml(path)
+    else:
+        path, data = "the configuration beside the weights", copy.deepcopy(dict(source))
     for name, value in [*values.items(), *map(parse_override, overrides)]:
         _set(data, name, value)
     missing = [name for name in ("MODEL", *SECTIONS) if data.get(name) is None]

@@ -76,7 +76,7 @@ class Output:
                 with open(path, "w", **_NAMES):
                     pass
                 write_json(facts_path(path), {"schema": SCHEMA, **facts})
-            self.file = open(path, "a", **_NAMES)
+            self.file = open(path, "a", **_NAMES)  # noqa: SIM115
         if path.endswith(".csv") and not os.path.getsize(path):
             self._append(csv_rows([], topk))
 

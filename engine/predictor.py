@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ from engine.labels import load_labels
 from engine.result import Result
 
 if TYPE_CHECKING:
+    from backends.network import Clips
+    from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
 
@@ -78,12 +80,14 @@ class Predictor:
             self._use_weights(os.fspath(weights), config, engine, mode, clips)
         self.mode, self.topk = mode, min(topk, self.config.MODEL.num_classes)
 
+    model: Model | None = None  # an export has none
+    engine: Callable[[Clips], np.ndarray]  # from uint8 clips to logits
+
     def _use_export(self, folder: str, engine: str) -> None:
         from backends.deployed import load_deployed
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
-        self.model = None
         self.engine, self.config, self.labels, self.digest = load_deployed(folder)
         self.weights = os.path.abspath(folder)
 
@@ -103,8 +107,9 @@ class Predictor:
             config = load_config(os.fspath(config), model_section)
         self.config = config
         self.labels = labels or load_labels(config.MODEL.labels, config.MODEL.num_classes)
-        self.model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
-        self.engine = make_engine(engine, self.model, config.section(mode), clips, self.digest)
+        model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
+        self.model = model
+        self.engine = make_engine(engine, model, config.section(mode), clips, self.digest)
 
     def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:
         """The results of videos, in order, each as soon as it is there; workers read ahead.
@@ -114,8 +119,8 @@ class Predictor:
                 bytes of a file; frames, uint8 [T, H, W, 3] RGB.
 
         Raises:
-            UserError: an empty folder, a glob without a match, a list that cannot be read, or something else than these.
-                A video that cannot be read does not raise: its result says why.
+            UserError: an empty folder, a glob without a match, a list that cannot be read, or none of the above. A video
+                that cannot be read does not raise: its result says why.
         """
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
             videos = sources(inputs, self.config.MODEL.format, scratch)

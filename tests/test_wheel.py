@@ -92,10 +92,10 @@ assert load_config().MODEL.num_classes == 400
 assert (MODELS.names(), METRICS.names(), ENGINES.names()[0]) == (["STNET"], ["TOPK"], "auto")
 assert FORMATS.names() == ["mp4", "pkl"]
 try:
-    Predictor(weights, use_gpu=False)
+    Predictor(weights, device="cpu")
 except UserError as error:  # configuration and labels were found; the checkpoint has 18 layers and 4 classes
     assert "num_classes is 400 in the config and 4 in the weights" in str(error)
-predictor = Predictor(weights, load_config(config, ["MODEL.topk=3"]), engine="paddle", use_gpu=False)
+predictor = Predictor(weights, load_config(config, ["MODEL.topk=3"]), engine="paddle", device="cpu")
 for result in predictor.predict(clips):
     print(result["path"], *(row["label"] for row in result["predictions"]), sep="|")
 """

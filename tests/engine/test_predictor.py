@@ -7,7 +7,7 @@ from engine.predictor import Predictor
 
 @pytest.fixture(scope="module")
 def predictor(trained, clip_set):
-    return Predictor(trained / "STNET_final.pdparams", clip_set / "tiny.yaml", engine="paddle", use_gpu=False)
+    return Predictor(trained / "STNET_final.pdparams", clip_set / "tiny.yaml", engine="paddle", device="cpu")
 
 
 def test_results_come_in_the_order_of_the_paths_and_an_unreadable_clip_is_left_out(predictor, clip_set, tmp_path):
