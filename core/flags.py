@@ -46,13 +46,6 @@ def device_choice(text: str) -> bool | Literal["auto"]:
     return "auto" if text.lower() == "auto" else boolean(text)
 
 
-def export_format(text: str) -> str:
-    """What inference writes."""
-    if text not in ("paddle", "onnx"):
-        raise argparse.ArgumentTypeError(f"expected paddle or onnx, found {text!r}")
-    return text
-
-
 @dataclass(frozen=True)
 class Flag:
     """A flag of some actions.
@@ -175,7 +168,7 @@ FLAGS = (
     ),
     Flag(
         "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others (default: %(default)s)", INFERENCE,
-        "paddle", export_format, "paddle|onnx",
+        "paddle", metavar="paddle|onnx",
     ),
 )  # fmt: skip
 
