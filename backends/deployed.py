@@ -42,7 +42,7 @@ class DeployedEngine:
         self.mean, self.std = np.float32(mean), np.float32(std)
 
     def __call__(self, clips: Clips) -> np.ndarray:
-        """uint8 clips [B, T, 3 * seglen, H, W] -> logits [B, num_classes], up to a constant for each clip: logarithms."""
+        """uint8 clips -> logits [B, num_classes], but for a constant a clip: the logarithms of the probabilities."""
         clips = np.asarray(clips)
         mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
         tiny = np.finfo(np.float32).tiny

@@ -70,7 +70,7 @@ def start() -> None:
 
     os.environ["STNET_WEIGHTS_HOME"] = os.getcwd()  # where exports are kept
     runtime.prepare()
-    runtime.start(device="cpu")
+    runtime.start(use_gpu=False)
 
 
 def load_config(overrides: list[str]) -> Config:

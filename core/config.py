@@ -177,7 +177,7 @@ def load_config(
     """Read, override and check a configuration.
 
     Args:
-        source: YAML file, relative to the working directory or to the project; or what a checkpoint's description holds.
+        source: YAML file, relative to the working directory or to the project; or what stands beside weights.
         model_section: from a model's name to the dataclass of its MODEL section.
         overrides: "SECTION.key=value", applied in order; values are YAML.
         values: SECTION.key to a value that replaces the file's, before the overrides.

@@ -119,7 +119,7 @@ class Predictor:
                 bytes of a file; frames, uint8 [T, H, W, 3] RGB.
 
         Raises:
-            UserError: an empty folder, a glob without a match, a list that cannot be read, or none of the above. A video
+            UserError: an empty folder, a glob without a match, a list that cannot be read, or something else. A video
                 that cannot be read does not raise: its result says why.
         """
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
