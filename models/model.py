@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from core.config import Config, ModelSection
 from core.errors import UserError
 from core.registry import Registry
+from models.streaming import Streaming
 
 if TYPE_CHECKING:
     import paddle
@@ -40,6 +41,10 @@ class Model:
     def build_network(self) -> paddle.nn.Layer:
         """The network for `self.config`."""
         raise NotImplementedError
+
+    def streaming(self, network: paddle.nn.Layer) -> Streaming | None:
+        """How `network`, one of this model's, scores overlapping windows; None: it has no segments, and no timeline."""
+        return None
 
     def original_names(self) -> dict[str, str]:
         """Original name -> structured name of every tensor of the network; empty where there is no original."""

@@ -8,8 +8,11 @@ from core.errors import UserError
 from models.model import MODELS, Model
 from models.stnet.depths import DEPTHS
 from models.stnet.names import original_to_structured
+from models.streaming import Streaming
 
 if TYPE_CHECKING:
+    import paddle
+
     from models.stnet.network import StNet
 
 
@@ -50,6 +53,13 @@ class STNET(Model):
             seglen=cast(int, self.config.section(self.mode).seglen),  # filled in from MODEL
             channels_last=section.channels_last,
         )
+
+    def streaming(self, network: "paddle.nn.Layer") -> Streaming:
+        """Any number of layers and segments."""
+        from models.stnet.network import StNet
+        from models.stnet.streaming import StNetStreaming
+
+        return StNetStreaming(cast(StNet, network))
 
     def original_names(self) -> dict[str, str]:
         """Original name -> structured name of every tensor of the network."""
