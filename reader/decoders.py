@@ -156,12 +156,17 @@ def in_order(frames_of, expected, sink):
 
 def pyav_frames(path, index):
     """Iterator for `in_order`, by PyAV. Raises Damaged."""
+    return (rgb for _, rgb in stamped_frames(path, index))
+
+
+def stamped_frames(path, index):
+    """Iterator over (presentation stamp or None, function that gives the frame), by PyAV, in order. Raises Damaged."""
     with opened(path) as (container, stream), _decoding_errors():
         converter = Converter(stream, index)
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
-            yield lambda frame=frame: converter.rgb(frame)
+            yield frame.pts, lambda frame=frame: converter.rgb(frame)
 
 
 def opencv_frames(path):
