@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from backends.parts import Parts
     from core.config import ReaderSection
 
-logger = logging.getLogger("stnet")
+_SHORTER = 1.0  # seconds by which a video may be shorter than its header says, before that is worth a word
 
 
 class Window(NamedTuple):
@@ -70,7 +69,7 @@ def plan_windows(window: float, stride: float, rate: float, seg_num: int, seglen
     Raises:
         UserError: window or stride are not above 0.
     """
-    if not (window > 0 and stride > 0):
+    if not (0 < window < float("inf") and 0 < stride < float("inf")):
         raise UserError(f"window and stride: expected more than 0 seconds, found {window:g} and {stride:g}")
     segment = max(1, round(window * rate / seg_num))
     return Plan(rate, seg_num, seglen, segment, max(1, round(stride * rate / segment)))
@@ -157,11 +156,13 @@ class Timeline:
 
     def _note_end(self, frames: int, windows: int) -> None:
         """Notes of what could not be read, and of what no window holds."""
+        end, promised = self.seconds[-1] if self.seconds else 0.0, self.stream.index.duration
         if self.stream.damage:
-            at = self.seconds[-1] if self.seconds else 0
-            self.notes.append(f"it cannot be read beyond {at:.2f} s ({self.stream.damage}): what comes after is left out")
+            self.notes.append(f"it cannot be read beyond {end:.2f} s ({self.stream.damage}): what comes after is left out")
+        elif promised > end + _SHORTER:
+            self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
         if not windows:
             self.notes.append("it is shorter than a window: taken as one clip")
         elif frames > self._end(windows - 1):
-            left = self.seconds[-1] - self.seconds[self._end(windows - 1)]
+            left = end - self.seconds[self._end(windows - 1)]
             self.notes.append(f"its last {left:.2f} s are too short for another window: in none")
