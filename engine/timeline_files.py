@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -93,7 +94,8 @@ def write_picture(
 
     shown = _classes_that_matter(probabilities, found)
     names = [" ".join(labels[class_id].split()) for class_id in shown]
-    with rc_context({"font.family": matplotlib_families("".join([title, *names]))}):
+    with rc_context({"font.family": matplotlib_families("".join([title, *names]))}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a character that no font has; engine.fonts says so
         figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
         curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.6 + 0.3 * len(shown)])
         centres = [(window.start + window.end) / 2 for window in windows]
