@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +54,7 @@ class Parts:
             for segment, pixels in enumerate(clip):
                 windows.feed((number, segment), pixels)
         windows.flush()
-        return np.stack([features for _, features in sorted(windows.done(), key=lambda window: window[0])])
+        return np.stack([features for _, features in sorted(windows.done(), key=itemgetter(0))])
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """uint8 clips [B, T, 3 * seglen, H, W] -> logits [B, num_classes]."""
@@ -112,9 +113,7 @@ def _noting(run: Run, shapes: list[Shape], number: int) -> Run:
     return noting
 
 
-def _exported(
-    name: str, model: Model, network: nn.Layer, streaming: Streaming, section: ReaderSection
-) -> Parts:
+def _exported(name: str, model: Model, network: nn.Layer, streaming: Streaming, section: ReaderSection) -> Parts:
     """All parts as one export, compared with the whole network on a clip."""
     settings = model.config.MODEL
     seg_num, seglen, size = clip_sizes(section)

@@ -55,7 +55,7 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
         utf8_name(source) as name,
         opened(name) as (container, stream),
         av.open(temporary, "w", format="mp4", options={"movflags": "+faststart"}) as copy,
-        closing(iter(video)) as frames,
+        closing(video.frames()) as frames,
     ):
         sound = Sound(container, copy, video.start)
         picture, seconds = None, 0.0

@@ -10,7 +10,6 @@ import numpy as np
 from backends.export import clip_sizes
 from core.errors import UserError
 from reader.clip import read_clip
-from reader.errors import ClipError
 from reader.sampling import sample_frames
 from reader.stream import Segment, SegmentCutter, Shown, VideoStream
 from reader.transforms import to_super_images
@@ -53,7 +52,8 @@ class Plan(NamedTuple):
         cut = sample_frames(self.frames, self.seg_num, self.seglen)
         return [tuple(first + frame for frame in segment) for segment in cut]
 
-    def __str__(self) -> str:
+    def description(self) -> str:
+        """What came of the seconds that were asked for."""
         window, stride = self.frames / self.rate, self.stride * self.segment / self.rate
         return (
             f"windows of {window:.2f} s ({self.seg_num} segments of {self.segment} frames), one every {stride:.2f} s "
@@ -76,7 +76,7 @@ def plan_windows(window: float, stride: float, rate: float, seg_num: int, seglen
 
 
 class Timeline:
-    """The windows of a video, in order; iterate once. The video is read once, and little more than a window is held.
+    """The windows of a video. It is read once, and little more than a window is held.
 
     Args:
         parts: of the model.
@@ -98,33 +98,38 @@ class Timeline:
         seg_num, seglen, _ = clip_sizes(section)
         self.plan = plan_windows(window, stride, self.stream.rate, seg_num, seglen)
         self.seconds: list[float] = []  # of the frames
-        self.notes: list[str] = [str(self.plan)]
+        self.notes: list[str] = [self.plan.description()]
 
-    def __iter__(self) -> Iterator[Window]:
-        windows, cutter = self.parts.windows(), SegmentCutter(self.section.short_size, self.section.target_size)
+    def windows(self) -> Iterator[Window]:
+        """Read the video, and give each window as soon as it is computed.
+
+        Raises:
+            ClipError: not a frame can be read, or none that fits.
+        """
+        scorer, cutter = self.parts.windows(), SegmentCutter(self.section.short_size, self.section.target_size)
         features: dict[int, np.ndarray] = {}  # of windows that are computed
         announced = given = 0
 
         def given_in_order() -> Iterator[Window]:
             nonlocal given
-            features.update(windows.done())
+            features.update(scorer.done())
             while given in features and len(self.seconds) > self._end(given):
                 yield self._window(given, features.pop(given))
                 given += 1
 
-        for frame in self.stream:
+        for frame in self.stream.frames():
             self.seconds.append(frame.seconds)
             while self._begins(announced, frame):
                 segments = self.plan.segments(announced)
-                windows.add(announced, segments)
+                scorer.add(announced, segments)
                 cutter.want(segments)
                 announced += 1
             for segment, pixels in cutter.put(frame):
-                windows.feed(segment, pixels)
+                scorer.feed(segment, pixels)
             yield from given_in_order()
         for segment, pixels in cutter.flush():
-            windows.feed(segment, pixels)
-        windows.flush()
+            scorer.feed(segment, pixels)
+        scorer.flush()
         frames = len(self.seconds)
         if frames:
             self.seconds.append(self.seconds[-1] + 1 / self.plan.rate)
@@ -134,7 +139,7 @@ class Timeline:
         self._note_end(frames, given)
 
     def _begins(self, window: int, frame: Shown) -> bool:
-        """Whether a window begins with this frame, or has begun, and does not end beyond the video, if that is known."""
+        """Whether a window has begun, and does not end beyond the video, as far as its end is known."""
         first = window * self.plan.stride * self.plan.segment
         return first <= frame.number and (self.stream.count is None or self._end(window) <= self.stream.count)
 
@@ -158,7 +163,9 @@ class Timeline:
         """Notes of what could not be read, and of what no window holds."""
         end, promised = self.seconds[-1] if self.seconds else 0.0, self.stream.index.duration
         if self.stream.damage:
-            self.notes.append(f"it cannot be read beyond {end:.2f} s ({self.stream.damage}): what comes after is left out")
+            self.notes.append(
+                f"it cannot be read beyond {end:.2f} s ({self.stream.damage}): what comes after is left out"
+            )
         elif promised > end + _SHORTER:
             self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
         if not windows:

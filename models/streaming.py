@@ -16,7 +16,7 @@ Run = Callable[[np.ndarray], np.ndarray]  # a part of a network, as some engine 
 class Windows(Protocol):
     """Windows that are being computed, each made of segments which other windows may have, too."""
 
-    def add(self, window: Hashable, segments: Sequence[Hashable]) -> None:
+    def add(self, window: int, segments: Sequence[Hashable]) -> None:
         """Announce a window and the names of its segments, before any of those that are new is fed."""
 
     def feed(self, segment: Hashable, pixels: np.ndarray) -> None:
@@ -25,7 +25,7 @@ class Windows(Protocol):
     def flush(self) -> None:
         """Compute what waits for a batch to fill."""
 
-    def done(self) -> Iterator[tuple[Hashable, np.ndarray]]:
+    def done(self) -> Iterator[tuple[int, np.ndarray]]:
         """The windows computed since the last call, with their features [T, C]."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,8 @@ class VideoStream:
         self.rate = declared
         self.count = None if self.index.doubt else len(self.index.stamps)
 
-    def __iter__(self) -> Iterator[Shown]:
+    def frames(self) -> Generator[Shown, None, None]:
+        """Decode from the start to the end, or to where the data is damaged."""
         seconds, unit = -1 / self.rate, self.index.time_base
         with utf8_name(self.path) as name:
             try:
@@ -90,7 +91,7 @@ class SegmentCutter:
             for place, frame in enumerate(segment):
                 self.places.setdefault(frame, []).append((segment, place))
 
-    def put(self, frame: Shown) -> Iterator[tuple[Hashable, np.ndarray]]:
+    def put(self, frame: Shown) -> Iterator[tuple[Segment, np.ndarray]]:
         """Take the next frame. Yields the segments that are whole now, uint8 [3 * seglen, H, W].
 
         Raises:
@@ -105,7 +106,7 @@ class SegmentCutter:
             if len(self.numbers) == CHUNK:
                 yield from self.flush()
 
-    def flush(self) -> Iterator[tuple[Hashable, np.ndarray]]:
+    def flush(self) -> Iterator[tuple[Segment, np.ndarray]]:
         """The segments that are whole now."""
         numbers, builder = self.numbers, self.builder
         if not numbers:

@@ -172,7 +172,7 @@ class StNet(nn.Layer):
         return self.fc(x.max(axis=[2, 3]))  # [B, C/2] -> [B, num_classes]
 
     def stem(self, x: paddle.Tensor) -> paddle.Tensor:
-        """All before the first temporal block, [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8] (or the same in "NHWC")."""
+        """All before the first temporal block, [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8] in the layout."""
         if self.layout == "NHWC":
             x = x.transpose([0, 2, 3, 1])
         x = F.relu(self.bn1(self.conv1(x)))
@@ -180,7 +180,7 @@ class StNet(nn.Layer):
         return self.layer2(self.layer1(x))
 
     def pool(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Mean over the pixels, [N, C, h, w] (or the same in "NHWC") -> [N, C]."""
+        """Mean over the pixels, [N, C, h, w] in the layout -> [N, C]."""
         return F.adaptive_avg_pool2d(x, 1, data_format=self.layout).flatten(1)
 
     def _check_input(self, clips: paddle.Tensor) -> None:

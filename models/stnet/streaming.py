@@ -17,15 +17,15 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from models.streaming import Run
 from models.stnet.network import StNet, TemporalBlock
+from models.streaming import Run
 
 BEFORE, ITSELF, AFTER, INPUT = range(4)  # along axis 1 of what Segments and Middle give
 
@@ -95,9 +95,9 @@ def terms(block: TemporalBlock, x: paddle.Tensor) -> paddle.Tensor:
     BEFORE: to that of the segment after it; ITSELF: to its own, the bias included; AFTER: to that of the segment before
     it. INPUT: x.
     """
+    weight, biases = block.conv.weight, (None, block.conv.bias, None)
     products = [
-        F.conv2d(x, block.conv.weight[:, :, place], block.conv.bias if place == ITSELF else None, data_format=block.layout)
-        for place in (BEFORE, ITSELF, AFTER)
+        F.conv2d(x, weight[:, :, place], biases[place], data_format=block.layout) for place in (BEFORE, ITSELF, AFTER)
     ]
     return paddle.stack([*products, x], axis=1)
 
@@ -115,15 +115,15 @@ class Value:
         inputs: what it is made of, None beyond an end of the window; given up as soon as it is computed.
         missing: how many of them are not computed yet.
         users: values that wait for this one.
-        window: name of the window that ends here.
+        window: number of the window whose features it is; else -1.
     """
 
-    def __init__(self, stage: int, number: int, inputs: Sequence[Optional[Value]], window: Hashable = None) -> None:
+    def __init__(self, stage: int, number: int, inputs: Sequence[Optional[Value]], window: int = -1) -> None:
         self.stage, self.number, self.window = stage, number, window
-        self.inputs = inputs
+        self.inputs: Sequence[Any] = inputs
         self.missing = 0
         self.users: list[Value] = []
-        self.result: Optional[np.ndarray] = None
+        self.result: Any = None  # an array, as soon as it is computed
         for value in inputs:
             if value is not None and value.result is None:
                 self.missing += 1
@@ -140,9 +140,9 @@ class StNetWindows:
         self.ready: list[list[Value]] = [[] for _ in runs]
         self.pixels: dict[int, np.ndarray] = {}  # number of a value -> what it is made of
         self.windows: set[Value] = set()
-        self.finished: list[tuple[Hashable, np.ndarray]] = []
+        self.finished: list[tuple[int, np.ndarray]] = []
 
-    def add(self, window: Hashable, segments: Sequence[Hashable]) -> None:
+    def add(self, window: int, segments: Sequence[Hashable]) -> None:
         """See models.streaming.Windows."""
         row: list[Value] = [self._value(0, segment, ()) for segment in segments]
         for stage in (1, 2):
@@ -162,7 +162,7 @@ class StNetWindows:
         """See models.streaming.Windows."""
         self._compute(whole_batches=False)
 
-    def done(self) -> Iterator[tuple[Hashable, np.ndarray]]:
+    def done(self) -> Iterator[tuple[int, np.ndarray]]:
         """See models.streaming.Windows."""
         while self.finished:
             yield self.finished.pop(0)
@@ -230,7 +230,7 @@ class StNetStreaming:
 
     def __init__(self, network: StNet) -> None:
         self.network = network
-        self.parts = [part(network) for part in (Segments, Middle, Last, Head)]
+        self.parts: Sequence[nn.Layer] = [part(network) for part in (Segments, Middle, Last, Head)]
 
     def windows(self, runs: Sequence[Run], at_once: Sequence[int]) -> StNetWindows:
         """See models.streaming.Streaming."""

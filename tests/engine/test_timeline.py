@@ -21,7 +21,7 @@ from reader.transforms import to_super_images
 
 
 def write_video(path, frames, rate=25, stamps=None, codec="ffv1", pixels="bgr0"):
-    """frames, uint8 [N, H, W, 3] RGB, unless told otherwise as FFV1, which decodes to the very same. `stamps`: milliseconds."""
+    """frames, uint8 [N, H, W, 3] RGB, as FFV1 if nothing else is said, which decodes to the very same."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames.shape[1:3]
@@ -66,7 +66,7 @@ def logits_of_file(engine, path, section):
 
 def assert_windows_are_predicts(timeline, engine, path, section, folder):
     """Compares every window with a file that is this window and nothing else. Returns the windows."""
-    windows = list(timeline)
+    windows = list(timeline.windows())
     frames, _ = read_video(str(path), lambda count: list(range(count)))
     for window in windows:
         cut = write_video(folder / "cut.mkv", frames[window.first_frame : window.first_frame + window.frames])
@@ -113,7 +113,7 @@ def test_stamps_of_a_variable_rate_are_the_windows_times(tiny, tmp_path):
     model, section = tiny("INFER.seg_num=4")
     stamps = np.cumsum([0] + [20, 60, 100] * 40).tolist()[:100]
     path = write_video(tmp_path / "variable.mkv", noise(100), 25, stamps)
-    windows = list(Timeline(make_parts("paddle", model, section), str(path), section, window=2, stride=1))
+    windows = list(Timeline(make_parts("paddle", model, section), str(path), section, window=2, stride=1).windows())
     assert len(windows) > 3
     for window in windows:
         assert window.start == pytest.approx(stamps[window.first_frame] / 1000)
@@ -125,7 +125,7 @@ def test_a_video_shorter_than_a_window_is_what_predict_makes_of_it(tiny, videos)
     model, section = tiny("INFER.seg_num=4")
     path = videos / "twenty_frames.mp4"
     timeline = Timeline(make_parts("paddle", model, section), str(path), section, window=10, stride=2)
-    (window,) = timeline
+    (window,) = timeline.windows()
     assert (window.first_frame, window.frames, window.start) == (0, 20, 0)
     expected = logits_of_file(make_engine("paddle", model, section), path, section)
     np.testing.assert_allclose(window.logits, expected, rtol=0, atol=1e-4)
@@ -136,12 +136,12 @@ def test_of_a_video_that_breaks_off_what_was_read_counts_and_it_is_said(tiny, tm
     model, section = tiny("INFER.seg_num=4")
     parts = make_parts("paddle", model, section)
     path = write_video(tmp_path / "whole.mkv", noise(100), 10)
-    whole = list(Timeline(parts, str(path), section, window=2, stride=1))
+    whole = list(Timeline(parts, str(path), section, window=2, stride=1).windows())
     broken = tmp_path / "broken.mkv"
     content = path.read_bytes()
     broken.write_bytes(content[: len(content) * 6 // 10])
     timeline = Timeline(parts, str(broken), section, window=2, stride=1)
-    windows = list(timeline)
+    windows = list(timeline.windows())
     assert 3 < len(windows) < len(whole)
     for one, other in zip(windows, whole):
         np.testing.assert_array_equal(one.logits, other.logits)
@@ -156,7 +156,7 @@ def test_damage_in_the_middle_ends_the_timeline_and_it_is_said(tiny, tmp_path):
     content[middle : middle + 500] = b"\xff" * 500
     path.write_bytes(content)
     timeline = Timeline(make_parts("paddle", model, section), str(path), section, window=2, stride=1)
-    assert 1 < len(list(timeline)) < 9
+    assert 1 < len(list(timeline.windows())) < 9
     assert any("cannot be read beyond" in note for note in timeline.notes), timeline.notes
 
 
@@ -164,7 +164,7 @@ def test_what_no_window_holds_is_said(tiny, tmp_path):
     model, section = tiny("INFER.seg_num=4")
     path = write_video(tmp_path / "long.mkv", noise(57), 10)
     timeline = Timeline(make_parts("paddle", model, section), str(path), section, window=2, stride=1)
-    assert len(list(timeline)) == 4
+    assert len(list(timeline.windows())) == 4
     assert timeline.notes == [
         "windows of 2.00 s (4 segments of 5 frames), one every 1.00 s (2 segments), at 10.00 frames a second",
         "its last 0.70 s are too short for another window: in none",
