@@ -6,49 +6,43 @@ python eval.py --model_name=STNET --config=configs/stnet.yaml --weights=checkpoi
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from core import cli
+from core import cli, flags
 
 logger = logging.getLogger("stnet")
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags, with the original's names and meanings."""
-    parser = cli.parser(__doc__)
-    cli.add_run_flags(parser, save_dir="results")
-    cli.add_engine_flag(parser)
-    parser.add_argument("--weights", default="", metavar="FILE", help="weights; default: the released ones")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, data, model, loop, results."""
-    args = parse_args(argv)
+    args = flags.parse("eval", __doc__, argv)
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section, "TEST")
+    config = cli.load_run_config(args, model_section)
 
-    from backends.engines import make_engine
-    from core import runtime
+    from backends.engines import ENGINES, make_engine
+    from core import next_step, runtime
     from core.atomic import prepare_folder, write_json
     from core.progress import format_scores
     from core.schema import SCHEMA
     from engine.evaluator import evaluate
     from engine.loading import load_model
+    from metrics import metric_classes
     from reader.loader import build_loader
 
-    runtime.start(args.use_gpu)
+    ENGINES.get(args.engine)  # an unknown name is refused before anything is read
+    runtime.start(config.TRAIN.use_gpu)
     prepare_folder(args.save_dir)
+    cli.save_config(args, config)
+    metrics = metric_classes(config.MODEL.metrics)
     loader = build_loader(config, "test")
     loader.start()  # clips are read while the model is made
-    model, weights = load_model(config, "test", args.weights)
-    engine = make_engine(args.engine or "auto", model, config.section("test"), len(loader.dataset))
-    scores = evaluate(engine, loader, "eval", args.log_interval or 10)
+    model, weights, digest = load_model(config, "test", args.weights)
+    engine = make_engine(args.engine, model, config.section("test"), len(loader.dataset), digest)
+    scores = evaluate(engine, loader, "eval", args.log_interval, metrics=metrics)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "eval_results.json")
     skipped = loader.bad.summary()
@@ -56,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(path, {"schema": SCHEMA, **scores, **facts})
     logger.info("results are in %s", path)
     print(format_scores(scores), flush=True)
+    next_step.suggest(args, "predict", *([f"--weights={args.weights}"] if args.weights else []), "--video_path=a.mp4")
 
 
 if __name__ == "__main__":

@@ -11,30 +11,32 @@
 #   bash run.sh setup     make .venv and install what is needed
 #
 # Settings: edit them here, or set them in the environment (use_gpu=False bash run.sh ...). An empty one is left to
-# the config. Flags after the config win over both.
+# the config. Flags after the config win over both. core/flags.py declares them.
 use_gpu="${use_gpu-auto}"             # True, False, auto: the GPU if one works
 batch_size="${batch_size-}"           # clips a step, over all cards
-log_interval="${log_interval-10}"     # steps between log lines
 save_dir="${save_dir-}"               # default: checkpoints (train), results (eval, predict), inference_model
+# train, eval, predict
+log_interval="${log_interval-10}"     # steps between log lines
+# eval, predict, inference
+weights="${weights-}"                 # default: the released ones
+# eval, predict
+engine="${engine-}"                   # auto, paddle, inference, onnxruntime
 # train
 pretrain="${pretrain-}"               # weights to start from: a file, released, none
 resume="${resume-}"                   # checkpoint to go on from; auto: the newest in save_dir
-epoch="${epoch-}"
-learning_rate="${learning_rate-}"
-valid_interval="${valid_interval-1}"  # epochs between validations
-fix_random_seed="${fix_random_seed-False}"
+epoch="${epoch-}"                     # epochs
+learning_rate="${learning_rate-}"     # initial learning rate
+valid_interval="${valid_interval-1}"  # epochs between validations; 0: none
+fix_random_seed="${fix_random_seed-False}" # same seed, same machine: the same losses
+# predict
+video_path="${video_path-}"           # a video or a folder of videos
+filelist="${filelist-}"               # list of videos, labels optional
+infer_topk="${infer_topk-}"           # classes per clip
+# train: processes
 nproc="${nproc-}"                     # processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES
 nnodes="${nnodes-}"                   # machines; run the same command on each of them, but for node_rank
 node_rank="${node_rank-}"             # number of this machine: 0, 1, ...
 master="${master-}"                   # IP:PORT, the address of machine 0 and a free port on it
-# eval, predict, inference
-weights="${weights-}"
-# eval, predict
-engine="${engine-}"                   # auto, paddle, inference, onnxruntime
-# predict
-video_path="${video_path-}"           # a video or a folder
-filelist="${filelist-}"
-infer_topk="${infer_topk-}"
 # setup
 PYTHON="${PYTHON-}"                   # interpreter that .venv is made with; default: python3
 PADDLE_PACKAGE="${PADDLE_PACKAGE-}"   # pip requirement for Paddle; default: chosen by what nvidia-smi says
@@ -117,21 +119,20 @@ setup() {
     touch "$stamp"
 }
 
+# Every setting above in the environment, for core/flags.py, which knows what takes it: STNET_SET_epoch and so on.
+export_settings() {
+    local setting
+    for setting in $(sed -n 's/^\([a-z_]*\)="\${.*/\1/p' "$here/run.sh"); do
+        export "STNET_SET_$setting=${!setting}"
+    done
+}
+
 # entry SCRIPT NAME CONFIG [flags]: run it with the settings above, as far as they are set.
 entry() {
     local script="$1" name="$2" config="$3"
     shift 3
-    local settings=(use_gpu batch_size save_dir)
-    case "$script" in
-        train.py) settings+=(log_interval pretrain resume epoch learning_rate valid_interval fix_random_seed) ;;
-        eval.py) settings+=(log_interval weights engine) ;;
-        predict.py) settings+=(log_interval weights engine video_path filelist infer_topk) ;;
-        inference_model.py) settings+=(weights) ;;
-    esac
-    local flags=() setting
-    for setting in "${settings[@]}"; do
-        if [ -n "${!setting}" ]; then flags+=("--$setting=${!setting}"); fi
-    done
+    export_settings
+    export STNET_TYPED="bash $0"
     local command=("$(python_command)") launch=() log="${save_dir:-checkpoints}/log" flag
     for flag in "$@"; do
         case "$flag" in --save_dir=?*) log="${flag#*=}/log" ;; esac
@@ -150,9 +151,10 @@ entry() {
             log="$log/node$node_rank"
         fi
     fi
-    set -- "$here/$script" "--model_name=$name" "--config=$config" ${flags[@]+"${flags[@]}"} "$@"
+    set -- "$here/$script" "--model_name=$name" "--config=$config" "$@"
     [ ${#launch[@]} -gt 0 ] || exec "${command[@]}" "$@"
-    launched "${command[@]}" -m paddle.distributed.launch "${launch[@]}" --log_dir "$log" "$@"
+    command+=(-W "ignore:No ccache found" -m paddle.distributed.launch --log_level WARNING)
+    launched "${command[@]}" "${launch[@]}" --log_dir "$log" "$@" >&2 # it mixes the log of rank 0 with its own
 }
 
 check_nodes() {
@@ -186,11 +188,12 @@ demo() {
     setup
     local python="$venv/bin/python" began=$SECONDS folder="$here/demo"
     local seed="${DEMO_SEED:-0}"
+    export STNET_TYPED="bash run.sh"
     cd "$here"
     echo "== 1/4 drawing clips"
     rm -rf "$folder"
     "$python" -m tools.demo_clips "$folder" --seed "$seed"
-    local common=(--config=configs/stnet_demo.yaml --use_gpu="$use_gpu")
+    local common=(--model_name=STNET --config=configs/stnet_demo.yaml --use_gpu="$use_gpu")
     echo "== 2/4 training"
     "$python" train.py "${common[@]}" --save_dir="$folder/checkpoints" --pretrain=none --valid_interval=0 \
         --fix_random_seed=True "$@"
@@ -207,7 +210,7 @@ fast=(
     tests/test_floors.py tests/test_demo.py tests/core tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
     tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
     tests/backends/test_engines.py tests/engine/test_loading.py tests/tools/test_dataset_lists.py
-    tests/bench/test_measure.py
+    tests/bench/test_part.py
 )
 
 main() {

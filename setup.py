@@ -50,7 +50,7 @@ setup(
         "stnet.data.dataset",
     ],
     package_dir={f"stnet.{name}": name for name in (*ROOMS, "configs", "data")},
-    package_data={"stnet.configs": ["*.yaml"], "stnet.data.dataset": ["*.json"]},
+    package_data={"stnet": ["py.typed"], "stnet.configs": ["*.yaml"], "stnet.data.dataset": ["*.json"]},
     cmdclass={"build_py": BelowStnet},
     entry_points={"console_scripts": ["stnet = stnet.__main__:main"]},
     python_requires=">=3.9",

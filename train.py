@@ -15,76 +15,29 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core import cli
+from core import cli, flags
 
 if TYPE_CHECKING:
     from core.config import Config
     from engine.trainer import Trainer
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags, with the original's names and meanings."""
-    parser = cli.parser(__doc__)
-    cli.add_run_flags(parser, save_dir="checkpoints")
-    parser.add_argument("--learning_rate", type=cli.optional(float), metavar="RATE", help="initial learning rate")
-    parser.add_argument("--epoch", type=cli.optional(cli.positive_int), metavar="N", help="epochs")
-    parser.add_argument(
-        "--pretrain",
-        default="",
-        metavar="FILE",
-        help="an ImageNet ResNet or a StNet to start from; released: the released StNet; none: random values; "
-        "default: TRAIN.pretrain of the config, or else the released ResNet-50",
-    )
-    parser.add_argument(
-        "--resume",
-        default="",
-        metavar="FILE",
-        help="checkpoint to go on from, weights to fine-tune, or auto: the newest checkpoint in save_dir",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="start anew in a save_dir that holds another run: its checkpoints and logs are removed",
-    )
-    parser.add_argument(
-        "--valid_interval",
-        type=cli.optional(int),
-        default=1,
-        metavar="N",
-        help="epochs between validations; 0: none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--fix_random_seed",
-        type=cli.optional(cli.boolean),
-        default=False,
-        metavar="True|False",
-        help="same seed, same machine: the same losses",
-    )
-    parser.add_argument("--no_memory_optimize", action="store_true", help="accepted for old scripts; has no effect")
-    parser.add_argument("--dry_run", action="store_true", help="check config, lists, files, weights and one step; stop")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, folder, data and model, loop, in that order."""
-    args = parse_args(argv)
-    overrides = []
-    if args.learning_rate is not None:
-        overrides.append(f"TRAIN.learning_rate={args.learning_rate}")
-    if args.epoch is not None:
-        overrides.append(f"TRAIN.epoch={args.epoch}")
+    args = flags.parse("train", __doc__, argv)
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section, "TRAIN", overrides)
+    config = cli.load_run_config(args, model_section)
     name = config.MODEL.name.upper()
 
-    from core import parallel, runtime
+    from core import next_step, parallel, runtime
     from core.atomic import claimed, prepare_folder
     from core.progress import format_scores
     from engine import checkpoint, resume
     from engine.dry_run import dry_run
+    from engine.loading import start_training_from
 
-    runtime.start(args.use_gpu)
+    runtime.start(config.TRAIN.use_gpu)
     rank, ranks = parallel.start()
     with parallel.together():
         prepare_folder(args.save_dir)
@@ -102,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if start:
                 trainer.resume(start, may_be_done=args.resume == "auto")
             else:
-                trainer.load_pretrained(args.pretrain or config.TRAIN.pretrain)
+                start_training_from(trainer.model, config.TRAIN.pretrain)
         if ranks > 1:
             parallel.require_same(trainer.start_facts())
         if args.dry_run:
@@ -110,11 +63,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         parallel.gather(None)  # until every rank has read what it starts from
         if rank == 0:
-            resume.clear(args.save_dir, name, trainer.step, args.overwrite)
+            resume.clear(args.save_dir, name, trainer.progress.step, args.overwrite)
+            cli.save_config(args, config)
         scores = trainer.fit()
     trainer.loader.bad.log_total()
     if scores:
         print(f"last validation: {format_scores(scores)}", flush=True)
+    if rank == 0:
+        next_step.suggest(args, "eval", f"--weights={os.path.join(args.save_dir, name)}_final.pdparams")
 
 
 def make_trainer(args: argparse.Namespace, config: Config) -> Trainer:
@@ -128,12 +84,13 @@ def make_trainer(args: argparse.Namespace, config: Config) -> Trainer:
     from reader.loader import build_loader
 
     rank, ranks = parallel.rank(), parallel.ranks()
-    valid_interval = args.valid_interval or 0
     seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]
     quarantine = os.path.join(args.save_dir, "quarantine.list")
     with parallel.together():
         loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
-        valid_loader = build_loader(config, "valid", rank, ranks, quarantine=quarantine) if valid_interval > 0 else None
+        valid_loader = (
+            build_loader(config, "valid", rank, ranks, quarantine=quarantine) if args.valid_interval > 0 else None
+        )
         model = get_model(config.MODEL.name, config, "train")
     train = config.TRAIN
     return Trainer(
@@ -146,8 +103,8 @@ def make_trainer(args: argparse.Namespace, config: Config) -> Trainer:
         ),
         save_dir=args.save_dir,
         seed=seed,
-        log_interval=args.log_interval or 10,
-        valid_interval=valid_interval,
+        log_interval=args.log_interval,
+        valid_interval=args.valid_interval,
         labels=labels_for_training(config.MODEL.labels, config.MODEL.num_classes),
     )
 

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -26,11 +27,11 @@ from weights.download import weights_home
 
 logger = logging.getLogger("stnet")
 _KEPT = 4  # exports; one of 50 layers takes 130 to 150 MB
-_FORMAT = 3  # raised when the same network is exported in another way
+_FORMAT = 4  # raised when the same network is exported in another way
 _RECORD = "sha256.json"  # in each export; written last: what has none is not whole
 
 
-def cached_export(network: paddle.nn.Layer, dependencies: list, write: Callable[[str], None]) -> str:
+def cached_export(network: paddle.nn.Layer, dependencies: list, write: Callable[[str], None], digest: str = "") -> str:
     """The folder of an export, made by `write(folder)` if there is none yet, or if a file of it has changed since.
 
     It lies in `exports` of the weights' cache (~/.paddle/weights), under a name made of the weights, of
@@ -42,9 +43,10 @@ def cached_export(network: paddle.nn.Layer, dependencies: list, write: Callable[
         network: whose weights the export holds.
         dependencies: plain data, whatever else the export depends on.
         write: writes the files into a folder; what it raises is passed on, and nothing is kept.
+        digest: SHA-256 of the file from which the weights were read, if they are still the same.
     """
     root = _root()
-    folder = os.path.join(root, _name(network, dependencies))
+    folder = os.path.join(root, _name(network, dependencies, digest))
     with _alone_in(root):
         if os.path.exists(folder) and not _is_whole(folder):
             logger.warning("the export in %s is damaged, or half made; making it again", folder)
@@ -66,7 +68,7 @@ def _root() -> str:
         return root
     logger.warning(
         "others may write into %s (owner %d, mode %o): not used, the export ends with this process; "
-        "chmod it to 700 if it is yours and you trust what it holds, or set --weights_home",
+        "chmod it to 700 if it is yours and you trust what it holds, or set STNET_WEIGHTS_HOME",
         root, status.st_uid, stat.S_IMODE(status.st_mode),
     )  # fmt: skip
     return _folder_of_this_process()
@@ -94,14 +96,27 @@ def _alone_in(root: str) -> Iterator[None]:
         lock.release()
 
 
-def _name(network: paddle.nn.Layer, dependencies: list) -> str:
+def _name(network: paddle.nn.Layer, dependencies: list, digest: str) -> str:
     platform = [_FORMAT, paddle.__version__, runtime.processor()]
-    digest = hashlib.sha256(json.dumps([dependencies, platform]).encode())
-    for name, value in sorted(network.state_dict().items()):
-        array = np.ascontiguousarray(value.numpy())
-        digest.update(f"{name}{array.shape}{array.dtype}".encode())
-        digest.update(array)
-    return digest.hexdigest()[:32]
+    name = hashlib.sha256(json.dumps([dependencies, platform, digest]).encode())
+    for key, value in sorted(network.state_dict().items()):
+        name.update(f"{key}{value.shape}{value.dtype}".encode())
+        if not digest:
+            name.update(np.ascontiguousarray(value.numpy()))
+    return name.hexdigest()[:32]
+
+
+def code_of(*classes: type) -> list[str]:
+    """Names of classes, with the SHA-256 of the files that they stand in: what an export is made by, and of."""
+    return sorted({_code(cls) for cls in classes if not cls.__module__.startswith("paddle.")})
+
+
+@functools.cache
+def _code(cls: type) -> str:
+    try:
+        return f"{cls.__qualname__} {sha256_of(inspect.getfile(cls))}"
+    except (OSError, TypeError):  # typed into a console
+        return cls.__qualname__
 
 
 def _make(folder: str, write: Callable[[str], None]) -> None:

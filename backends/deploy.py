@@ -15,14 +15,16 @@ import numpy as np
 import paddle
 import yaml
 
-from backends.engines import Run, load_inference, load_onnxruntime
-from backends.export import Classifier, Shape, clip_sizes, exportable_network, write_onnx, write_program
+from backends.engines import exporter
+from backends.export import Classifier, Shape, clip_sizes
 from core.atomic import exchange, prepare_folder, sync_folder, writing
-from core.errors import UserError
+from core.errors import UserError, last_line
 from core.schema import SCHEMA
 from core.signals import Process
+from reader.formats import FORMATS
 
 if TYPE_CHECKING:
+    from backends.engines import Run
     from core.config import ReaderSection
     from models.model import Model
 
@@ -37,16 +39,16 @@ def deploy(
 ) -> tuple[float, list[str]]:
     """Write NAME.pdmodel and NAME.pdiparams, or NAME.onnx, and deploy.yaml into a folder.
 
-    The model takes any number of clips and of segments. It is compared with the network, at two shapes, before
-    anything is put in place. An older export in the folder is replaced as a whole: at any moment all of it is there, or
-    all of the new one. Other files in the folder stay.
+    The model takes any number of clips, and of segments if the network does. It is compared with the network, at two
+    shapes, before anything is put in place. An older export in the folder is replaced as a whole: at any moment all of
+    it is there, or all of the new one. Other files in the folder stay.
 
     Args:
         model: in evaluation mode.
         section: its sampling and sizes go into deploy.yaml.
         labels: class names.
         folder: made if missing.
-        file_format: "paddle" or "onnx".
+        file_format: "paddle", "onnx", or that of another ExportEngine of the table.
 
     Returns:
         (largest deviation of the probabilities, names of the files).
@@ -54,29 +56,26 @@ def deploy(
     Raises:
         UserError: the folder cannot be written, a package is missing, or the export computes something else.
     """
-    name = model.config.MODEL.name.upper()
+    name, engine = model.config.MODEL.name.upper(), exporter(file_format)
     folder = os.path.realpath(folder)
     prepare_folder(folder)
     _remove_leftovers(folder)
     with tempfile.TemporaryDirectory(prefix=_temporary(), dir=folder) as unfinished:
-        layer = Classifier(exportable_network(model))
-        _, seglen, size = clip_sizes(section)
-        shape: Shape = [None, None, 3 * seglen, size, size]
-        if file_format == "onnx":
-            write_onnx(layer, f"{unfinished}/{name}.onnx", shape)
-        else:
-            write_program(layer, f"{unfinished}/{name}", shape)
+        layer = Classifier(model.network)
+        seg_num, seglen, size = clip_sizes(section)
+        shape: Shape = [None, None if model.any_seg_num else seg_num, 3 * seglen, size, size]
+        engine.write(layer, f"{unfinished}/{name}", shape)
         files = sorted(file for file in os.listdir(unfinished) if not file.endswith(".info"))
         with tempfile.TemporaryDirectory() as elsewhere:
             for file in files:  # what an engine compiles beside the files is not to be shipped
                 os.symlink(os.path.join(unfinished, file), os.path.join(elsewhere, file))
-            load = load_onnxruntime if file_format == "onnx" else load_inference
             try:
-                run, names, _ = load(f"{elsewhere}/{name}")
+                run, names, _ = engine.load(f"{elsewhere}/{name}")
             except RuntimeError as error:  # Paddle does not notice, while it writes, that a disk is full
-                reason = str(error).strip().splitlines()[-1]
-                raise UserError(f"the exported model cannot be loaded, perhaps the disk is full: {reason}") from error
-            deviation = largest_deviation(run, layer, section)
+                raise UserError(
+                    f"the exported model cannot be loaded, perhaps the disk is full: {last_line(error)}"
+                ) from error
+            deviation = largest_deviation(run, layer, section, model.any_seg_num)
         if not deviation <= TOLERANCE:
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
         facts = description(model, section, labels, files, names)
@@ -110,8 +109,7 @@ def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
     except (OSError, shutil.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"the export in {folder} cannot be replaced as a whole ({reason}); "
-            "it is as it was: delete it, or set --save_dir to another folder"
+            f"the export in {folder} cannot be replaced as a whole ({reason}): it is as it was", topic="export folder"
         ) from None
 
 
@@ -147,12 +145,12 @@ def _remove_leftovers(folder: str) -> None:
                 shutil.rmtree(os.path.join(place, match[0]), ignore_errors=True)
 
 
-def largest_deviation(run: Run, layer: Classifier, section: ReaderSection) -> float:
+def largest_deviation(run: Run, layer: Classifier, section: ReaderSection, any_seg_num: bool) -> float:
     """Between the probabilities of an export and of the network, on random clips of two shapes."""
     deviation = 0.0
-    section_seg_num, seglen, size = clip_sizes(section)
+    own_seg_num, seglen, size = clip_sizes(section)
     random = np.random.RandomState(0)
-    for batch, seg_num in ((1, section_seg_num), (2, 3)):
+    for batch, seg_num in ((1, own_seg_num), (2, 3 if any_seg_num else own_seg_num)):
         clips = random.standard_normal((batch, seg_num, 3 * seglen, size, size)).astype("float32")
         with paddle.no_grad():
             expected = layer(paddle.to_tensor(clips)).numpy()
@@ -167,13 +165,14 @@ def description(
     model: Model, section: ReaderSection, labels: Sequence[str], files: list[str], names: tuple[str, str]
 ) -> dict[str, Any]:
     """deploy.yaml as plain data. `names`: those of the model's input and output."""
-    settings: Any = model.config.MODEL  # num_layers is a key of StNet's own section
+    settings = model.config.MODEL
     seg_num, seglen, size = clip_sizes(section)
+    free = "batch and seg_num" if model.any_seg_num else "batch"
     return {
         "schema": SCHEMA,
         "model": {
             "name": settings.name.upper(),
-            "num_layers": settings.num_layers,
+            **model.own_settings(),
             "num_classes": settings.num_classes,
             "files": files,
             "paddle_version": paddle.__version__,
@@ -181,9 +180,9 @@ def description(
         "input": {
             "name": names[0],
             "dtype": "float32",
-            "shape": ["batch", "seg_num", 3 * seglen, size, size],
+            "shape": ["batch", "seg_num" if model.any_seg_num else seg_num, 3 * seglen, size, size],
             "meaning": "segments of seglen RGB frames stacked on the channel axis (R, G, B of the first frame, "
-            "R, G, B of the second, ...); batch and seg_num may be any number",
+            f"R, G, B of the second, ...); {free} may be any number",
         },
         "output": {
             "name": names[1],
@@ -195,9 +194,9 @@ def description(
             "seg_num": seg_num,
             "seglen": seglen,
             "format": settings.format,
-            "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + (average - 1) // 2 "
-            "(mp4) or i * average + (average - seglen) // 2 (pkl), at i * average if average < seglen, at i if "
-            "average is 0; seglen consecutive frames, modulo n",
+            "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + "
+            f"{FORMATS.get(settings.format).centre_formula}, at i * average if average < seglen, at i if average is 0; "
+            "seglen consecutive frames, modulo n",
         },
         "transform": {
             "colours": "RGB",

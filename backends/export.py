@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 import paddle
@@ -15,10 +14,10 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from core.errors import UserError
+from core.quiet import stdout_held_back
 
 if TYPE_CHECKING:
     from core.config import ReaderSection
-    from models.model import Model
 
 OPSET = 16  # of ONNX files
 Shape = Sequence[Optional[int]]  # of clips; None where any size may come
@@ -71,18 +70,6 @@ def clip_sizes(section: ReaderSection) -> tuple[int, int, int]:
     return section.seg_num, section.seglen, section.target_size
 
 
-def exportable_network(model: Model) -> nn.Layer:
-    """The network of a model, in the channels-first layout that every backend takes."""
-    if not getattr(model.config.MODEL, "channels_last", False):
-        return model.network
-    config = copy.deepcopy(model.config)
-    settings: Any = config.MODEL  # channels_last is a key of StNet's own section
-    settings.channels_last = False
-    plain = type(model)(config, model.mode).network
-    plain.set_state_dict(model.network.state_dict())
-    return plain
-
-
 def write_program(layer: Exportable, prefix: str, shape: Shape) -> None:
     """Write PREFIX.pdmodel and PREFIX.pdiparams (or PREFIX.json, should Paddle no longer write the former).
 
@@ -113,14 +100,12 @@ def write_onnx(layer: Exportable, path: str, shape: Shape) -> None:
     try:
         import paddle2onnx
     except ImportError:
-        raise UserError(
-            "ONNX files need paddle2onnx and onnxruntime: bash run.sh setup onnx, "
-            "or pip install 'paddle2onnx>=2.1' onnxruntime"
-        ) from None
+        raise UserError("ONNX files need two packages, paddle2onnx and onnxruntime", topic="onnx") from None
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         _save(layer, f"{folder}/model", shape)
         # Its optimisers would install packages by themselves; ONNX Runtime optimises on loading.
-        paddle2onnx.export(*program_files(f"{folder}/model"), path, opset_version=OPSET, optimize_tool="None")
+        with stdout_held_back():
+            paddle2onnx.export(*program_files(f"{folder}/model"), path, opset_version=OPSET, optimize_tool="None")
     if not os.path.exists(path):
         raise UserError(f"paddle2onnx has not written {path}")
 

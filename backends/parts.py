@@ -10,9 +10,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from backends.cache import cached_export
-from backends.engines import Dygraph, _fastest_first, check, load_inference, load_onnxruntime
-from backends.export import Scorer, Shape, clip_sizes, exportable_network, write_onnx, write_program
+from backends.cache import cached_export, code_of
+from backends.engines import Engine, ExportEngine, Network, Task, make_by
+from backends.export import Scorer, Shape, clip_sizes
+from backends.exported import check
+from backends.network import Dygraph
 from backends.normalizer import Normalizer
 from core import runtime
 from core.errors import UserError
@@ -61,40 +63,36 @@ class Parts:
         return np.stack([self.streaming.logits(features) for features in self.features(np.asarray(clips))])
 
 
-def make_parts(name: str, model: Model, section: ReaderSection) -> Parts:
-    """The network of a model in parts, computed by the engine called `name`; see backends.engines.make_engine.
+def make_parts(name: str, model: Model, section: ReaderSection, digest: str = "") -> Parts:
+    """The network of a model in parts, by the engine called `name`; see backends.engines.make_engine.
 
     Raises:
-        UserError: the model cannot be cut so, or an engine that was asked for by name does not work here.
+        UserError: the model cannot be cut so, or the engine does not work here, or not on parts.
     """
-    network = exportable_network(model)
-    streaming = model.streaming(network)
+    streaming = model.streaming()
     if streaming is None:
         raise UserError(f"{model.config.MODEL.name} has no segments: it has no timeline, and no shares of segments")
-    for candidate in _fastest_first() if name == "auto" else [name]:
-        if candidate == "paddle":
-            break
-        try:
-            parts = _exported(candidate, model, network, streaming, section)
-        except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            problem = f"engine {candidate} does not work here: {reason}"
-            if name != "auto":
-                raise UserError(f"{problem}; --engine=paddle always does") from error
-            logger.warning("%s; taking the next best", problem)
-        else:
-            logger.info("engine: %s, in parts", parts.name)
-            return parts
-    return Parts(streaming, _dygraph(streaming, model), section.target_size, "paddle, in parts")
+    task = Task(model, section, digest=digest)
+    parts = make_by(name, lambda engine: _parts(engine, task, streaming))
+    logger.info("engine: %s, in parts", parts.name)
+    return parts
+
+
+def _parts(engine: Engine, task: Task, streaming: Streaming) -> Parts:
+    if isinstance(engine, ExportEngine):
+        return _exported(engine, task, streaming)
+    if isinstance(engine, Network):
+        return Parts(streaming, _dygraph(streaming, task.model), task.section.target_size, Dygraph.name)
+    raise UserError("it computes whole networks, not their parts")
 
 
 def _dygraph(streaming: Streaming, model: Model) -> list[Run]:
     settings = model.config.MODEL
     first, *others = streaming.parts
-    return [Dygraph(first, Normalizer(settings.image_mean, settings.image_std)), *map(_layer_run, others)]
+    return [Dygraph(first, Normalizer(settings.image_mean, settings.image_std)), *map(_run_of, others)]
 
 
-def _layer_run(layer: nn.Layer) -> Run:
+def _run_of(layer: nn.Layer) -> Run:
     def run(values: np.ndarray) -> np.ndarray:
         layer.eval()
         with paddle.no_grad():
@@ -103,45 +101,46 @@ def _layer_run(layer: nn.Layer) -> Run:
     return run
 
 
-def _noting(run: Run, shapes: list[Shape], number: int) -> Run:
-    """The same, noting of which shape its input is, but for the number of things."""
-
-    def noting(values: np.ndarray) -> np.ndarray:
-        shapes[number] = [None, *values.shape[1:]]
-        return run(values)
-
-    return noting
-
-
-def _exported(name: str, model: Model, network: nn.Layer, streaming: Streaming, section: ReaderSection) -> Parts:
+def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> Parts:
     """All parts as one export, compared with the whole network on a clip."""
-    settings = model.config.MODEL
-    seg_num, seglen, size = clip_sizes(section)
-    write, load = {
-        "inference": (write_program, load_inference),
-        "onnxruntime": (lambda layer, prefix, shape: write_onnx(layer, f"{prefix}.onnx", shape), load_onnxruntime),
-    }[name]
-    made: list[Parts] = []  # one at most: Paddle keeps the memory of those that are given up
+    model, settings = task.model, task.model.config.MODEL
+    seg_num, seglen, size = clip_sizes(task.section)
+    programs: list[Parts] = []  # one at most: Paddle keeps the memory of those that are given up
 
-    def parts(folder: str) -> Parts:
-        if not made:
-            loaded = [load(f"{folder}/part{number}") for number in range(len(streaming.parts))]
-            made.append(Parts(streaming, [run for run, _, _ in loaded], size, loaded[0][2]))
-        return made[0]
+    def program(folder: str) -> Parts:
+        if not programs:
+            loaded = [engine.load(f"{folder}/part{number}") for number in range(len(streaming.parts))]
+            programs.append(Parts(streaming, [run for run, _, _ in loaded], size, loaded[0][2]))
+        return programs[0]
 
     def export(folder: str) -> None:
-        normalize = Normalizer(settings.image_mean, settings.image_std)
-        clip = np.random.RandomState(0).randint(0, 256, (1, seg_num, 3 * seglen, size, size)).astype(np.uint8)
-        expected = Dygraph(network, normalize)(clip)
+        clips = np.random.RandomState(0).randint(0, 256, (1, seg_num, 3 * seglen, size, size)).astype(np.uint8)
+        expected = Network().make(task)(clips)
         layers = [Scorer(streaming.parts[0], settings.image_mean, settings.image_std, seglen), *streaming.parts[1:]]
-        shapes: list[Shape] = [()] * len(layers)
-        runs = [_noting(run, shapes, number) for number, run in enumerate(_dygraph(streaming, model))]
-        Parts(streaming, runs, size, "")(clip)
-        for number, layer in enumerate(layers):
-            write(layer, f"{folder}/part{number}", shapes[number])
-            runtime.release_memory()
-        check(parts(folder)(clip), expected)
+        for number, (layer, shape) in enumerate(zip(layers, _input_shapes(streaming, model, clips))):
+            engine.write(layer, f"{folder}/part{number}", shape)
+            runtime.release_memory()  # what one step needs is not held through the next
+        check(program(folder)(clips), expected)
         runtime.release_memory()
 
-    dependencies = [name, "parts", seg_num, seglen, size, settings.image_mean, settings.image_std]
-    return parts(cached_export(network, dependencies, export))
+    layers = [type(layer) for part in streaming.parts for layer in part.sublayers(include_self=True)]
+    code = code_of(type(engine), type(model), type(streaming), *layers)
+    own = {**model.own_settings(), "seglen": model.seglen, "seg_num": settings.seg_num}
+    dependencies = ["parts", code, own, [seg_num, seglen, size], settings.image_mean, settings.image_std]
+    return program(cached_export(model.network, dependencies, export, task.digest))
+
+
+def _input_shapes(streaming: Streaming, model: Model, clips: np.ndarray) -> list[Shape]:
+    """Of which shape what each part is given for the clips is, for any number of things."""
+    shapes: dict[int, Shape] = {}
+
+    def noting(number: int, run: Run) -> Run:
+        def noted(values: np.ndarray) -> np.ndarray:
+            shapes[number] = [None, *values.shape[1:]]
+            return run(values)
+
+        return noted
+
+    runs = [noting(number, run) for number, run in enumerate(_dygraph(streaming, model))]
+    Parts(streaming, runs, clips.shape[-1], "")(clips)
+    return [shapes[number] for number in range(len(runs))]

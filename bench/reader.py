@@ -1,188 +1,192 @@
-"""Reading clips in one process: against decoding alone, and against the way of the original.
+"""Parts reader and check: from a file to its uint8 clip, against decord on the very frames that the clip needs."""
 
-The reader's way goes from the file to the uint8 clip; decoding alone is decord on the very frames that the clip needs.
-"""
+from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import random
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Callable
 
-from bench.child import Work
-from bench.measure import Failed, interleave
-from bench.results import Part
+import numpy as np
 
+from bench.clips import draw_kinds, write_list
+from bench.contender import Prepare, Run
+from bench.part import Part
+from bench.spec import CONFIG, normalise
+
+if TYPE_CHECKING:
+    from core.config import ReaderSection
+
+OURS, DECORD, ORIGINAL = "ours", "decord alone", "original's way"
 SIZES = {"no resize": ((340, 256), 1.05), "resize": ((320, 240), 1.5)}  # and ours / decord at most
-ORIGINAL = {"train": 1.8, "test": 6.0}  # original / ours at least
-GROWTH_MB = 50
-_OURS, _NORMALISED, _DECORD, _ORIGINAL = "ours", "ours, normalised by NumPy", "decord alone", "original's way"
+MODES = {"train": 1.8, "test": 6.0}  # and original's way / ours at least
 
 
-def measure(settings):
-    """The Part of this module.
+def reader(part: Part) -> None:
+    """One process: clips of two sizes, also by the original's way, files of three kinds, and the growth of memory."""
+    part.about = "one process, file to clip; seconds a clip"
+    count, frames = (2, 60) if part.quick else (4, 300)
+    for size, (pixels, aim) in SIZES.items():
+        paths = part.draw_clips(count, pixels, frames)
+        for mode in MODES:
+            _compare(part, size, paths, mode, aim)
+    for kind, path in draw_kinds(part.folder, (340, 256), frames).items():
+        for mode in MODES:
+            contenders = {
+                name: partial(way, [path], mode, part.quick) for name, way in ((OURS, ours), (DECORD, decord))
+            }
+            part.add(f"{kind}, {_setting(mode, part.quick)}", part.time(contenders), base=OURS)
+    clips, warm = (30, 10) if part.quick else (2000, 100)
+    paths = part.draw_clips(8, (320, 240), 60)
+    with part.going_on("memory growth"):
+        growth = part.call(memory_growth, paths, clips, warm, part.quick)
+        part.aim(f"memory growth from clip {warm} to {clips}", growth, 50, unit=" MB")
 
-    Args:
-        settings: bench.measure.Settings.
-    """
-    part = Part("reader", "one process, file to clip; seconds a clip")
-    count, frames = (2, 60) if settings.quick else (4, 300)
-    quick = {"quick": settings.quick}
-    factories = {
-        _OURS: ("bench.reader:ours", quick),
-        _NORMALISED: ("bench.reader:ours_normalised", quick),
-        _DECORD: ("bench.reader:bare_decord", quick),
-        _ORIGINAL: ("bench.reader:original", quick),
+
+def _compare(part: Part, size: str, paths: Sequence[str], mode: str, decord_aim: float) -> None:
+    group = f"{size}, {_setting(mode, part.quick)}"
+    ways: dict[str, Callable[..., Run]] = {
+        OURS: ours,
+        "ours, normalised by NumPy": partial(ours, normalised=True),
+        DECORD: decord,
+        ORIGINAL: original,
     }
-    with settings.crew(factories) as contenders:
-        for kind, (size, aim) in SIZES.items():
-            paths, about = settings.call(
-                "bench.clips:draw_clips", folder=settings.folder, count=count, size=size, frames=frames
-            )
-            part.notes.append(about)
-            for mode in ("train", "test"):
-                timed = interleave(contenders, settings.rounds, {"paths": paths, "mode": mode}, failures=part.failures)
-                _note(part, f"{kind}, {_about(mode, settings.quick)}", timed, len(paths), aim, ORIGINAL[mode])
-        _measure_kinds(part, settings, contenders)
-    _measure_growth(part, settings)
-    return part
+    timed = part.time({name: partial(way, paths, mode, part.quick) for name, way in ways.items()}, per=len(paths))
+    part.add(group, timed, base=OURS)
+    part.aim_ratio(timed, (OURS, DECORD), group, decord_aim)
+    part.aim_ratio(timed, (ORIGINAL, OURS), group, MODES[mode], least=True)
+    if OURS in timed and ORIGINAL in timed:
+        unequal = sum(a != b for a, b in zip(timed[OURS].result, timed[ORIGINAL].result))
+        part.aim(f"{group}: normalised clips of both that have other bits", unequal, 0, must=True)
 
 
-def _measure_kinds(part, settings, contenders):
-    """Rows of files that decord's random access reads wrongly, or by a seek."""
-    frames = 30 if settings.quick else 300
-    paths = settings.call("bench.clips:draw_kinds", folder=settings.folder, size=(340, 256), frames=frames)
-    two = [contender for contender in contenders if contender.name in (_OURS, _DECORD)]
-    for kind, path in paths.items():
-        for mode in ("train", "test"):
-            timed = interleave(two, settings.rounds, {"paths": [path], "mode": mode}, failures=part.failures)
-            part.add(f"{kind}, {_about(mode, settings.quick)}", timed, base=_OURS)
-
-
-def _note(part, group, timed, clips, decord_aim, original_aim):
-    """Rows, aims and checks of one group."""
-    facts = {name: one.facts for name, one in timed.items()}
-    timed = {name: one.shared_by(clips) for name, one in timed.items()}
-    part.add(group, timed, base=_OURS)
-    if _OURS in timed and _DECORD in timed:
-        part.aim_ratio(f"{group}: ours / decord alone", timed[_OURS], timed[_DECORD], decord_aim)
-    if _OURS in timed and _ORIGINAL in timed:
-        text = f"{group}: original's way / ours"
-        part.aim_ratio(text, timed[_ORIGINAL], timed[_OURS], original_aim, least=True)
-        unequal = sum(a != b for a, b in zip(facts[_OURS], facts[_ORIGINAL]))
-        part.check(f"{group}: normalised clips of both that have other bits", unequal, 0)
-
-
-def _measure_growth(part, settings):
-    clips, warm = (30, 10) if settings.quick else (2000, 100)
-    try:
-        paths, about = settings.call(
-            "bench.clips:draw_clips", folder=settings.folder, count=8, size=(320, 240), frames=60
-        )
-        found = settings.call("bench.reader:growth", paths=paths, clips=clips, warm=warm, quick=settings.quick)
-    except Failed as error:
-        part.failures.append(f"memory growth: {error}")
-        return
-    part.notes.append(f"memory is watched on {about}")
-    part.aim(f"memory growth from clip {warm} to {clips}", found, GROWTH_MB, unit=" MB")
-
-
-def section(mode, quick):
-    """The ReaderSection of a mode ("train" or "test"), with the values of configs/stnet.yaml."""
+def section(mode: str, quick: bool) -> ReaderSection:
+    """The settings of a mode ("train" or "test"), with the values of configs/stnet.yaml."""
     from core.config import ReaderSection, TrainSection
 
+    kind, seg_num, size = (TrainSection, 7, 224) if mode == "train" else (ReaderSection, 25, 256)
     if quick:
-        sizes = {"seg_num": 3 if mode == "train" else 5, "short_size": 48, "target_size": 40}
-    else:
-        sizes = {"seg_num": 7, "target_size": 224} if mode == "train" else {"seg_num": 25, "target_size": 256}
-    return (TrainSection if mode == "train" else ReaderSection)(seglen=5, **sizes)
+        return kind(seglen=5, seg_num=3, short_size=48, target_size=40)
+    return kind(seglen=5, seg_num=seg_num, target_size=size)
 
 
-def _about(mode, quick):
+def _setting(mode: str, quick: bool) -> str:
     want = section(mode, quick)
     return f"{mode} setting ({want.seg_num} x {want.seglen} frames, {want.target_size} pixels)"
 
 
-def _rng(mode, index):
-    """The random numbers of a clip, as KineticsDataset draws them with seed 0 in epoch 0."""
-    return random.Random(f"0/0/{index}") if mode == "train" else None
+def _rng(mode: str, index: int, epoch: int = 0) -> random.Random | None:
+    from reader.clip import clip_rng
+
+    return clip_rng(0, epoch, index) if mode == "train" else None
 
 
-def ours(quick):
-    """Factory: the reader's whole way to uint8 clips; facts are digests of the normalised clips."""
-    from reader.kinetics import KineticsDataset
-    from reader.lists import Clip
-
-    def run(case):
-        clips = [Clip(path, 0) for path in case["paths"]]
-        dataset = KineticsDataset(clips, section(case["mode"], quick), "mp4", augment=case["mode"] == "train")
-        return [dataset.read(index)[0] for index in range(len(clips))]
-
-    return Work(run, lambda clips: [digest(normalise(clip)) for clip in clips])
+def digests(clips: Sequence[np.ndarray]) -> list[str]:
+    """SHA-256 of each clip's bytes."""
+    return [hashlib.sha256(clip.tobytes()).hexdigest() for clip in clips]
 
 
-def ours_normalised(quick):
-    """Factory: as `ours`, and normalised to float32, which usually the network's side does."""
-    read = ours(quick).run
-    return Work(lambda case: [normalise(clip) for clip in read(case)])
+def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False) -> Run:
+    """Contender: uint8 clips, or float32, normalised, as usually the network's side does; gives digests of these."""
+    from reader.clip import read_clip
+    from reader.transforms import to_super_images
+
+    want = section(mode, quick)
+    seg_num = want.seg_num
+    assert seg_num is not None  # `section` has set it
+
+    def run() -> Run:
+        read = (read_clip(path, want, rng=_rng(mode, index)).frames for index, path in enumerate(paths))
+        clips = [to_super_images(frames, seg_num) for frames in read]
+        clips = [normalise(clip) for clip in clips] if normalised else clips
+        return lambda: digests(clips if normalised else [normalise(clip) for clip in clips])
+
+    return run
 
 
-def bare_decord(quick):
-    """Factory: decord on the frames that the reader wants, each once, and nothing else."""
-    import decord
-    import numpy as np
+def decord(paths: Sequence[str], mode: str, quick: bool) -> Run:
+    """Contender: decord on the frames that the reader wants, each once, and nothing else."""
+    from reader.clip import read_clip
 
-    from reader.sampling import sample_frames
+    segments = [read_clip(path, section(mode, quick), rng=_rng(mode, i)).segments for i, path in enumerate(paths)]
+    frames = [np.unique(clip) for clip in segments]
 
-    def run(case):
-        want = section(case["mode"], quick)
-        for index, path in enumerate(case["paths"]):
-            video = decord.VideoReader(path, num_threads=1)
-            segments = sample_frames(len(video), want.seg_num, want.seglen, "mp4", _rng(case["mode"], index))
-            video.get_batch(np.unique(segments)).asnumpy()
+    def run() -> None:
+        import decord
 
-    return Work(run)
+        for path, numbers in zip(paths, frames):
+            decord.VideoReader(path, num_threads=1).get_batch(numbers).asnumpy()
+
+    return run
 
 
-def original(quick):
-    """Factory: bench.peers.original_reader; facts are digests of its clips."""
+def original(paths: Sequence[str], mode: str, quick: bool) -> Run:
+    """Contender: bench.peers.original_reader; gives digests of its clips."""
     from bench.peers.original_reader import read_clip
 
-    def run(case):
-        want = section(case["mode"], quick)
-        return [read_clip(path, want, _rng(case["mode"], index)) for index, path in enumerate(case["paths"])]
+    def run() -> Run:
+        clips = [read_clip(path, section(mode, quick), _rng(mode, index)) for index, path in enumerate(paths)]
+        return lambda: digests(clips)
 
-    return Work(run, lambda clips: [digest(clip) for clip in clips])
-
-
-def normalise(clip):
-    """uint8 [T, 3 * seglen, H, W] -> float32, by NumPy, in the order of the original's arithmetic."""
-    import numpy as np
-
-    mean = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1)
-    std = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1)
-    count, channels, height, width = clip.shape
-    frames = clip.reshape(count, channels // 3, 3, height, width).astype(np.float32) / np.float32(255)
-    return ((frames - mean) / std).reshape(clip.shape)
+    return run
 
 
-def digest(array):
-    """SHA-256 of an array's bytes."""
-    return hashlib.sha256(array.tobytes()).hexdigest()
-
-
-def growth(paths, clips, warm, quick):
+def memory_growth(paths: Sequence[str], clips: int, warm: int, quick: bool) -> int:
     """MB by which this process grows from the clip number `warm` to the last of `clips`."""
-    import os
+    from core.runtime import memory_mb
+    from reader.clip import read_clip
 
-    from reader.kinetics import KineticsDataset
-    from reader.lists import Clip
-
-    def resident():
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    listed = [Clip(path, 0) for path in paths]
-    dataset = KineticsDataset(listed, section("train", quick), "mp4", augment=True)
+    after = []
     for number in range(clips):
-        if number == warm:
-            before = resident()
-        dataset.read(number % len(paths), number // len(paths))
-    return resident() - before
+        epoch, index = divmod(number, len(paths))
+        read_clip(paths[index], section("train", quick), rng=_rng("train", index, epoch))
+        after.append(memory_mb())
+    return after[-1] - after[warm - 1]
+
+
+def check(part: Part) -> None:
+    """How fast `tools.dataset check` looks at many short clips, against decord alone on all cores and on one."""
+    count = 8 if part.quick else 2000
+    part.about = f"{count} clips, {part.threads} processes; seconds a clip"
+    drawn = part.draw_clips(min(50, count), (128, 128), 60)
+    paths = [os.path.join(part.folder, f"clip{number:05d}.mp4") for number in range(count)]
+    for number, path in enumerate(paths):
+        os.link(drawn[number % len(drawn)], path)
+    filelist = write_list(os.path.join(part.folder, "train.list"), paths, count)
+    contenders: dict[str, Prepare] = {"check": partial(checking, filelist, part.threads)}
+    contenders["decord alone, all cores"] = partial(decoding, paths, part.threads)
+    contenders["decord alone, one process"] = partial(decoding, paths, 1)
+    timed = part.time(contenders, per=count, warm=0)
+    part.add("one clip", timed, base="check")
+    part.aim_ratio(timed, ("decord alone, all cores", "check"), "one clip", 0.8, least=True)
+
+
+def checking(filelist: str, workers: int) -> Run:
+    """Contender: a whole check, from reading the list to the report, nothing remembered."""
+    from tools.dataset.__main__ import main
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            command = ["check", f"--list={filelist}", f"--config={CONFIG}", f"--out={out}", f"--workers={workers}"]
+            if main(command):
+                raise RuntimeError("check found something wrong")
+
+    return run
+
+
+def decoding(paths: Sequence[str], processes: int) -> Run:
+    """Contender: decord alone at the training setting, in processes that share the clips."""
+    shares = [decord(paths[i::processes], "train", quick=False) for i in range(processes)]
+
+    def run() -> None:
+        crew = [multiprocessing.get_context("fork").Process(target=share) for share in shares]
+        for process in crew:
+            process.start()
+        for process in crew:
+            process.join()
+
+    return run

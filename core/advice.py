@@ -5,7 +5,43 @@ from __future__ import annotations
 from core.errors import UserError
 
 # Topic of a UserError -> advice. A topic names what is wrong, not where it is raised.
-ADVICE: dict[str, str] = {}
+ADVICE: dict[str, str] = {
+    "damaged description": "delete it to use the weights without it",
+    "damaged state": "delete it to go on from the weights alone",
+    "engine": "--engine=paddle always works",
+    "epochs done": "raise --epoch to train on",
+    "export folder": "delete it, or set --save_dir to another folder",
+    "label count": "set MODEL.labels to the names of your classes, or MODEL.num_classes",
+    "labels": "set MODEL.labels",
+    "loss not finite": "a lower learning rate may help (--learning_rate)",
+    "mixed checkpoint": "use another checkpoint",
+    "newer file": "update the program",
+    "no deployed model": "bash run.sh inference writes it",
+    "no gpu": "set use_gpu to False to run on the CPU",
+    "no list": "set filelist in the config, for example -o TRAIN.filelist=train.list",
+    "no record": "delete it, or mend it",
+    "no whole checkpoint": "set --resume to another, --overwrite without --resume to start anew, or --save_dir to "
+    "another folder",
+    "not recorded": "delete one of the two",
+    "onnx": "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime",
+    "other batch size": "set --batch_size to that of the run, or resume from the end of an epoch (NAME_epochN)",
+    "other list": "set TRAIN.filelist to the list of that run, or resume from the end of an epoch (NAME_epochN)",
+    "other weights": "delete the .json if you replaced them yourself",
+    "out": "set --out",
+    "out in use": "wait for it, or set --out to another folder",
+    "ranks differ": "every machine must see the same lists, weights and save_dir",
+    "recorded otherwise": "delete both to fetch them again, or the record alone if you changed the file yourself",
+    "resume and overwrite": "--resume goes on with a run, --overwrite removes it: set one of them",
+    "save_dir": "set --save_dir",
+    "save_dir in use": "set --save_dir to a folder of its own",
+    "sizes": "set the sizes in MODEL, such as the depth, to those that the weights were made for",
+    "start": "set --pretrain to a file, or --pretrain=none to start from random values",
+    "used folder": "set --resume=auto to go on with it, --overwrite to remove its checkpoints and logs, or --save_dir "
+    "to another folder",
+    "used folder without a newest": "set --resume to one of these to go on with it, --overwrite to remove its "
+    "checkpoints and logs, or --save_dir to another folder",
+    "weights": "set --weights to a file",
+}
 
 
 def advised(error: UserError) -> str:

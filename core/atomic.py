@@ -27,7 +27,7 @@ def prepare_folder(path: StrPath) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f"cannot write into {path}: {error.strerror or error}; set --save_dir") from None
+        raise UserError(f"cannot write into {path}: {error.strerror or error}", "save_dir") from None
 
 
 @contextlib.contextmanager
@@ -67,15 +67,19 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
             os.remove(temporary)
 
 
-def write_json(path: StrPath, value: object) -> None:
-    """Write plain data as JSON, atomically. A file name that is not UTF-8 is written as JSON escapes its bytes."""
+def write_text(path: StrPath, text: str) -> None:
+    """Write text as UTF-8, atomically. What is not UTF-8 in a file name is written with its bytes escaped."""
 
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+            file.write(text)
 
     write_atomically(path, write)
+
+
+def write_json(path: StrPath, value: object) -> None:
+    """Write plain data as JSON, atomically. A file name that is not UTF-8 is written as JSON escapes its bytes."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -90,7 +94,7 @@ def claimed(folder: StrPath) -> Iterator[None]:
     try:
         lock.acquire(timeout=3)  # workers of a run just killed may hold it for a moment
     except Timeout:
-        raise UserError(f"another run is training into {folder}; set --save_dir to a folder of its own") from None
+        raise UserError(f"another run is training into {folder}", "save_dir in use") from None
     try:
         _remove_leftovers(folder)
         yield

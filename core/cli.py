@@ -1,4 +1,4 @@
-"""What the entries share: their common flags, and how errors end a program."""
+"""What the entries share: the configuration of their flags, and how errors end a program."""
 
 from __future__ import annotations
 
@@ -9,114 +9,19 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeVar, Union
+from collections.abc import Callable, Sequence
 
-from core import runtime
+import yaml
+
+from core import flags, runtime, signals
 from core.advice import advised
-from core.config import Config, ModelSection, load_config
+from core.atomic import write_text
+from core.config import Config, ModelSection, load_config, parse_override
 from core.errors import UserError
+from core.flags import positive_int as positive_int  # for the parsers of tools and bench
 from core.signals import Stopped
 
-Value = TypeVar("Value")
-Device = Union[bool, Literal["auto"]]
-
 logger = logging.getLogger("stnet")
-ENGINES = ("auto", "paddle", "inference", "onnxruntime")
-
-
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """ArgumentParser with the flags that every entry has."""
-    flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--model_name", default="", metavar="NAME", help="model; default: MODEL.name of the config")
-    flags.add_argument(
-        "--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)"
-    )
-    flags.add_argument(
-        "-o",
-        dest="override",
-        action="append",
-        default=[],
-        metavar="SECTION.key=value",
-        help="override one value of the config; repeatable",
-    )
-    flags.add_argument("--batch_size", type=optional(positive_int), metavar="N", help="clips a step, over all cards")
-    flags.add_argument(
-        "--use_gpu",
-        type=optional(device_choice),
-        metavar="True|False|auto",
-        help="auto: the GPU if one works; default: TRAIN.use_gpu of the config",
-    )
-    flags.add_argument(
-        "--weights_home", default="", metavar="DIR", help="cache of released weights (default: ~/.paddle/weights)"
-    )
-    flags.add_argument(
-        "--weights_url", default="", metavar="URL", help="mirror of the released weights; none: never download"
-    )
-    flags.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="Python file that registers a model, clip format, engine or metric of your own; repeatable",
-    )
-    flags.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
-    return flags
-
-
-def add_run_flags(flags: argparse.ArgumentParser, save_dir: str) -> None:
-    """--save_dir and --log_interval."""
-    flags.add_argument("--save_dir", default=save_dir, metavar="DIR", help="where files go (default: %(default)s)")
-    flags.add_argument(
-        "--log_interval",
-        type=optional(positive_int),
-        default=10,
-        metavar="N",
-        help="steps between log lines (default: %(default)s)",
-    )
-
-
-def add_engine_flag(flags: argparse.ArgumentParser) -> None:
-    """--engine."""
-    flags.add_argument(
-        "--engine",
-        type=optional(str),
-        choices=(None, *ENGINES),
-        default="auto",
-        metavar="|".join(ENGINES),
-        help="what computes the logits; auto: the fastest that works here; paddle: the network as it is",
-    )
-
-
-def optional(convert: Callable[[str], Value]) -> Callable[[str], Value | None]:
-    """An argparse type that takes an empty value as not given, as an empty variable in run.sh means."""
-
-    def converted(text: str) -> Value | None:
-        return None if text == "" else convert(text)
-
-    converted.__name__ = getattr(convert, "__name__", "value").replace("_", " ")
-    return converted
-
-
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
-    return value
-
-
-def boolean(text: str) -> bool:
-    """True or False, in any case."""
-    try:
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}") from None
-
-
-def device_choice(text: str) -> Device:
-    """True, False or auto."""
-    return "auto" if text.lower() == "auto" else boolean(text)
 
 
 def load_plugin(path: str) -> None:
@@ -130,49 +35,57 @@ def load_plugin(path: str) -> None:
     spec.loader.exec_module(module)
 
 
-def load_run_config(
-    args: argparse.Namespace,
-    model_section: Callable[[str], type[ModelSection]],
-    batch_section: str,
-    extra_overrides: Iterable[str] = (),
-) -> Config:
-    """The configuration with the flags applied; logs what it resolves to.
+def load_run_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
+    """The configuration with the flags applied, of which -o counts most; --debug shows it.
+
+    From here until core.runtime.start, while Paddle is imported, Ctrl-C ends the process at once.
 
     Args:
+        args: of core.flags.parse.
         model_section: see core.config.load_config.
-        batch_section: where --batch_size goes.
     """
+    signals.exit_on_interrupt()
     for path in args.plugin:
         load_plugin(path)
     runtime.set_weights_source(args.weights_home, args.weights_url)
-    overrides = list(extra_overrides)
-    if args.batch_size is not None:
-        overrides.append(f"{batch_section}.batch_size={args.batch_size}")
-    config = load_config(args.config, model_section, [*overrides, *args.override], args.model_name)
+    config = load_config(args.config, model_section, values=_values(args))
     for note in config.notes:
         logger.warning("config: %s", note)
-    if args.use_gpu is None:
-        args.use_gpu = config.TRAIN.use_gpu
-    for name, section in config.as_dict().items():
-        logger.info("config %s: %s", name, ", ".join(f"{k}={v}" for k, v in section.items()))
+    if args.debug:
+        logger.info("configuration:\n%s", _as_yaml(config))
     return config
 
 
+def _values(args: argparse.Namespace) -> dict[str, object]:
+    """SECTION.key -> value of flags and -o; what is given twice is said."""
+    values = flags.config_values(args)
+    given = {flag.key_of(args.action) for flag in flags.flags_of(args.action) if flag.name in args.given}
+    for key, value in map(parse_override, args.o):
+        if key in given and values[key] != value:
+            logger.warning("%s is given twice: %s of -o counts, not %s", key, value, values[key])
+        values[key] = value
+        given.add(key)
+    return values
+
+
+def save_config(args: argparse.Namespace, config: Config) -> None:
+    """Write what the configuration resolves to into save_dir: ACTION_config.yaml, which --config takes."""
+    write_text(os.path.join(args.save_dir, f"{args.action}_config.yaml"), _as_yaml(config))
+
+
+def _as_yaml(config: Config) -> str:
+    return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
+
+
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run an entry's main(argv) and turn errors into messages and exit codes.
+    """Run an entry's main(argv) and turn errors into messages and exit codes. The log goes to standard error.
 
     Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129
     after SIGTERM, Ctrl-C or SIGHUP. Bugs pass through, with their traceback.
     """
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stdout, format="[%(levelname)s %(asctime)s] %(message)s", datefmt="%H:%M:%S"
-    )
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    logger.setLevel(logging.INFO)  # importing Paddle 2.6 raises the root logger's level
-    runtime.prepare()
     try:
+        _start_logging()
+        runtime.prepare()
         return main(argv) or 0
     except UserError as error:
         if "--debug" in (sys.argv[1:] if argv is None else argv):
@@ -183,12 +96,17 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         with contextlib.suppress(OSError):  # the terminal may be gone
             print(error, file=sys.stderr, flush=True)
         return error.code
-    except (RuntimeError, SystemError) as error:
-        if "DataLoader process" not in str(error):
-            raise
-        reason = str(error).strip().splitlines()[-1]
-        print(f"error: a reading process was killed, perhaps for lack of memory: {reason}", file=sys.stderr, flush=True)
-        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130
+    finally:
+        signals.interrupt_normally()
+
+
+def _start_logging() -> None:
+    form = "[%(levelname)s %(asctime)s] %(message)s"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, datefmt="%H:%M:%S")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it builds its font cache
+    logger.setLevel(logging.INFO)  # importing Paddle 2.6 raises the root logger's level

@@ -9,9 +9,10 @@ import dataclasses
 import difflib
 import os
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional
+from types import MappingProxyType
+from typing import Any, Literal, Optional, Union
 
 import yaml
 
@@ -24,7 +25,14 @@ MODES = ("train", "valid", "test", "infer")
 # dropped gets a line here: "SECTION.key", or "key" for all sections.
 OBSOLETE = {
     "num_gpus": "the number of cards is what the launcher starts",
+    "MODEL.channels_last": "the network computes in one layout, whatever the device",
     "buf_size": "the loader keeps two batches per worker ready",
+    "TRAIN.to_static": "the compiled network was not faster",
+    "TRAIN.fused_optimizer": "one update for all tensors was not faster",
+    "TRAIN.seglen": "it is MODEL.seglen",
+    "VALID.seglen": "it is MODEL.seglen",
+    "TEST.seglen": "it is MODEL.seglen",
+    "INFER.seglen": "it is MODEL.seglen",
 }
 # Keys that have another name or place now. Where both are given, the new one counts.
 MOVED = {
@@ -41,12 +49,23 @@ def key(default: Any, least: Optional[float] = None, choices: Optional[tuple[str
     return field(metadata=metadata, default=default)
 
 
+def filled_in(default: Any) -> Any:
+    """A dataclass field that is no key: Config.section sets it."""
+    return field(metadata={"filled_in": True}, default=default)
+
+
+def keys_of(section: Any) -> dict[str, dataclasses.Field[Any]]:
+    """The keys of a section, or of its class."""
+    return {f.name: f for f in dataclasses.fields(section) if not f.metadata.get("filled_in")}
+
+
 @dataclass
 class ModelSection:
     """MODEL keys that every model has."""
 
     name: str
-    format: str = key("mp4", choices=("mp4", "pkl"))
+    format: str = "mp4"  # one of reader.formats.FORMATS
+    metrics: list = key([])  # names of metrics.METRICS, besides top-k accuracy and loss
     num_classes: int = key(400, least=1)
     seg_num: int = key(7, least=1)
     seglen: int = key(5, least=1)
@@ -58,7 +77,7 @@ class ModelSection:
 
 @dataclass
 class ReaderSection:
-    """Keys of every section that reads clips. seg_num and seglen default to those of MODEL."""
+    """Keys of every section that reads clips. seg_num defaults to that of MODEL, seglen is always MODEL's."""
 
     filelist: str = ""
     batch_size: int = key(1, least=1)
@@ -68,14 +87,14 @@ class ReaderSection:
     max_bad_ratio: float = key(0.1, least=0.0)
     decode_timeout: float = key(60.0, least=0.1)
     seg_num: Optional[int] = key(None, least=1)
-    seglen: Optional[int] = key(None, least=1)
+    seglen: int = filled_in(0)
 
 
 @dataclass
 class TrainSection(ReaderSection):
     """TRAIN: reading, optimisation and schedule."""
 
-    use_gpu: bool = True
+    use_gpu: Union[bool, Literal["auto"]] = True
     epoch: int = key(60, least=1)
     learning_rate: float = key(0.01, least=0.0)
     learning_rate_decay: float = key(0.1, least=0.0)
@@ -93,8 +112,6 @@ class TrainSection(ReaderSection):
     amp: str = key("off", choices=("off", "O1", "O2"))
     amp_dtype: str = key("float16", choices=("float16", "bfloat16"))
     sync_bn: bool = False
-    to_static: bool = False
-    fused_optimizer: bool = False
 
 
 @dataclass
@@ -134,22 +151,22 @@ class Config:
         if mode not in MODES:
             raise UserError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
         section: ReaderSection = getattr(self, mode.upper())
-        return dataclasses.replace(
-            section,
-            seg_num=section.seg_num or self.MODEL.seg_num,
-            seglen=section.seglen or self.MODEL.seglen,
-        )
+        return dataclasses.replace(section, seg_num=section.seg_num or self.MODEL.seg_num, seglen=self.MODEL.seglen)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The whole configuration as plain data, for logs and result files."""
-        return {name: dataclasses.asdict(getattr(self, name)) for name in ("MODEL", *SECTIONS)}
+        sections = {name: getattr(self, name) for name in ("MODEL", *SECTIONS)}
+        return {
+            name: {key_name: copy.copy(getattr(section, key_name)) for key_name in keys_of(section)}
+            for name, section in sections.items()
+        }
 
 
 def load_config(
     path: str,
     model_section: Callable[[str], type[ModelSection]],
     overrides: Iterable[str] = (),
-    model_name: Optional[str] = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Read, override and check a configuration.
 
@@ -157,15 +174,15 @@ def load_config(
         path: YAML file, relative to the working directory or to the project.
         model_section: from a model's name to the dataclass of its MODEL section.
         overrides: "SECTION.key=value", applied in order; values are YAML.
-        model_name: if given, replaces MODEL.name.
+        values: SECTION.key to a value that replaces the file's, before the overrides.
 
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
     path = find_file(path, PROJECT)
     data = _read_yaml(path)
-    for text in overrides:
-        _apply_override(data, text)
+    for name, value in [*values.items(), *map(parse_override, overrides)]:
+        _set(data, name, value)
     missing = [name for name in ("MODEL", *SECTIONS) if data.get(name) is None]
     if missing:
         raise UserError(f"{path}: missing section {', '.join(missing)}")
@@ -174,8 +191,6 @@ def load_config(
         if not isinstance(section, dict):
             raise UserError(f"{path}: section {name}: expected keys and values, found {section!r:.60}")
     notes = _move(data)
-    if model_name:
-        data["MODEL"]["name"] = model_name
     if "name" not in data["MODEL"]:
         raise UserError(f"{path}: missing key MODEL.name")
     classes: dict[str, type] = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
@@ -184,6 +199,7 @@ def load_config(
     }
     config = Config(**sections, notes=notes)
     _check_together(config, path)
+    _refuse_other_seglen(config, data, path)
     return config
 
 
@@ -202,20 +218,24 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return data
 
 
-def _apply_override(data: dict[str, Any], text: str) -> None:
-    target, equals, written = text.partition("=")
-    section, dot, name = target.strip().partition(".")
-    if not (equals and dot and section and name):
-        raise UserError(f"-o {text}: expected SECTION.key=value, for example -o TRAIN.epoch=10")
-    _refuse_unknown([section], ("MODEL", *SECTIONS), f"-o {text}: section")
+def parse_override(text: str) -> tuple[str, Any]:
+    """(SECTION.key, value) of "SECTION.key=value", the value being YAML. Raises UserError."""
+    name, equals, written = text.partition("=")
+    section, dot, key_name = name.strip().partition(".")
+    if not (equals and dot and section and key_name):
+        raise UserError(f"override {text!r}: expected SECTION.key=value, for example TRAIN.epoch=10")
+    _refuse_unknown([section], ("MODEL", *SECTIONS), f"override {text!r}: section")
     try:
-        value = yaml.safe_load(written)
+        return name.strip(), yaml.safe_load(written)
     except yaml.YAMLError:
-        raise UserError(f"-o {text}: the value is not valid YAML") from None
-    data.setdefault(section, {})
-    if not isinstance(data[section], dict):
+        raise UserError(f"override {text!r}: the value is not valid YAML") from None
+
+
+def _set(data: dict[str, Any], name: str, value: Any) -> None:
+    section, _, key_name = name.partition(".")
+    if not isinstance(data.get(section), dict):
         data[section] = {}
-    data[section][name] = value
+    data[section][key_name] = value
 
 
 def _refuse_unknown(names: Iterable[str], known: tuple[str, ...], where: str) -> None:
@@ -240,7 +260,9 @@ def _move(data: dict[str, Any]) -> list[str]:
 
 
 def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes: list[str]) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields, hints = keys_of(cls), typing.get_type_hints(cls)
+    for spec in fields.values():
+        spec.type = hints[spec.name]  # text until here, where a module postpones its annotations
     values = {}
     for field_name, value in data.items():
         reason = OBSOLETE.get(f"{name}.{field_name}") or OBSOLETE.get(field_name)
@@ -254,12 +276,11 @@ def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes:
 
 def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     """`value` as the type that `spec` asks for, within its bounds."""
-    expected: Any = spec.type
-    optional = typing.get_origin(expected) is typing.Union
-    if optional:
-        if value is None:
-            return None
-        expected = typing.get_args(expected)[0]
+    kinds = typing.get_args(spec.type) if typing.get_origin(spec.type) is typing.Union else (spec.type,)
+    words = [word for kind in kinds for word in typing.get_args(kind)]
+    if (value is None and type(None) in kinds) or value in words:
+        return value
+    expected: Any = kinds[0]
     if expected is str and value is None:
         value = ""
     if expected is str and value is False and "off" in (spec.metadata.get("choices") or ()):
@@ -267,7 +288,7 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if expected is float:
         value = _as_float(value)
     if type(value) is not expected:
-        raise UserError(f"{where}: expected {_TYPE_NAMES[expected]}, found {value!r}")
+        raise UserError(f"{where}: expected {' or '.join([_TYPE_NAMES[expected], *words])}, found {value!r}")
     least, choices = spec.metadata.get("least"), spec.metadata.get("choices")
     if least is not None and not value >= least:
         raise UserError(f"{where}: expected at least {least}, found {value!r}")
@@ -290,6 +311,7 @@ def _as_float(value: Any) -> Any:
 
 
 def _check_together(config: Config, path: str) -> None:
+    config.MODEL.topk = min(config.MODEL.topk, config.MODEL.num_classes)
     for name in ("image_mean", "image_std"):
         value = getattr(config.MODEL, name)
         if len(value) != 3 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
@@ -302,6 +324,17 @@ def _check_together(config: Config, path: str) -> None:
             raise UserError(
                 f"{path}: {name}.target_size {section.target_size} is larger than {name}.short_size "
                 f"{section.short_size}: the crop must fit into the scaled frame"
+            )
+
+
+def _refuse_other_seglen(config: Config, data: dict[str, Any], path: str) -> None:
+    """Older files may give each section its own seglen, which must not change without a word."""
+    for name in SECTIONS:
+        seglen = data[name].get("seglen")
+        if seglen not in (None, config.MODEL.seglen):
+            raise UserError(
+                f"{path}: {name}.seglen is {seglen!r} and MODEL.seglen {config.MODEL.seglen}: "
+                "expected MODEL.seglen alone, which counts in every section"
             )
 
 

@@ -24,6 +24,7 @@ def start() -> tuple[int, int]:
         above = [os.getppid(), os.environ.get("STNET_RUN_SH")]
         _launchers[:] = [Process(number) for number in above if number]
     if ranks() > 1 and not paddle.distributed.is_initialized():
+        paddle.distributed.parallel._print_modified_flags = lambda flags: None  # which Paddle itself has modified
         paddle.distributed.init_parallel_env()
     return rank(), ranks()
 
@@ -100,10 +101,8 @@ def require_same(facts: Mapping[str, float | str]) -> None:
     for number, other in enumerate(others, start=1):
         differing = [f"{name} {other[name]} and not {value}" for name, value in first.items() if other[name] != value]
         if differing:
-            raise UserError(
-                f"rank {number} would start otherwise than rank 0: {', '.join(differing)}; "
-                "every machine must see the same lists, weights and save_dir"
-            )
+            fact = f"rank {number} would start otherwise than rank 0: {', '.join(differing)}"
+            raise UserError(fact, "ranks differ")
 
 
 def share_statistics(network: paddle.nn.Layer) -> None:

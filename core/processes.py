@@ -1,13 +1,20 @@
-"""Child processes that end with their parent."""
+"""Child processes that end with their parent, and one that can be killed while it works."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable, Iterable
+from multiprocessing import Pipe, util
+from multiprocessing.connection import Connection
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
@@ -16,3 +23,93 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
             os.kill(os.getpid(), number)
+
+
+class Child:
+    """A forked process that calls a function with each item it is sent, and can be killed meanwhile.
+
+    What it writes to stderr is dropped: decoders write there about damaged files.
+
+    Args:
+        function: of one item; items, and what it returns, travel through a pipe: keep them small.
+
+    Attributes:
+        pid: its number.
+        pipe: for multiprocessing.connection.wait: something has come from it, or it has ended.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.pipe, theirs = Pipe()
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.pipe.close()
+            _serve(function, theirs, parent)
+        theirs.close()
+        self._at_exit = util.Finalize(None, self.kill, exitpriority=10)  # a worker of a loader takes its child along
+
+    def send(self, items: Iterable[Any]) -> None:
+        """Hand over items; `receive` gives an answer for each, and says so if the child has died."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(list(items))
+
+    def receive(self, timeout: float) -> Any:
+        """What the function returned for the next item, or raised.
+
+        Raises:
+            TimeoutError: nothing has come within so many seconds.
+            EOFError: the child has died.
+        """
+        if not self.pipe.poll(max(0.0, timeout)):
+            raise TimeoutError
+        try:
+            value, error = self.pipe.recv()
+        except OSError:
+            raise EOFError from None
+        if error is not None:
+            raise error
+        return value
+
+    def kill(self) -> None:
+        """End it and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.how_it_ended()
+
+    def how_it_ended(self) -> str:
+        """Wait until it is gone; "crashed (SIGSEGV)" for example."""
+        self._at_exit.cancel()
+        self.pipe.close()
+        _, status = os.waitpid(self.pid, 0)
+        if os.WIFSIGNALED(status):
+            return f"crashed ({signal.Signals(os.WTERMSIG(status)).name})"
+        return f"ended itself (exit code {os.WEXITSTATUS(status)})"
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
+    """A child's whole life."""
+    code = 1
+    try:
+        die_with_parent(parent)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _CRASHES:
+            signal.signal(number, signal.SIG_DFL)  # Paddle's handlers would print a report of the decoder's crash
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        while True:
+            for item in pipe.recv():
+                pipe.send(_call(function, item))
+    except (EOFError, OSError):  # the parent is gone
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
+    """(what the function returns, None), or (None, what it raises); the traceback of a bug stands in the message."""
+    try:
+        return function(item), None
+    except Exception as error:
+        if getattr(error, "expected", False):
+            return None, error
+        return None, RuntimeError(f"at {item!r:.300}:\n{traceback.format_exc()}")

@@ -94,8 +94,6 @@ class Clock:
 
 
 def format_scores(scores: Mapping[str, float]) -> str:
-    """Scores as one readable line."""
-    return (
-        f"TOP1_ACC {scores['TOP1_ACC']:.4f}, TOP5_ACC {scores['TOP5_ACC']:.4f}, "
-        f"loss {scores['loss']:.4f}, {scores['count']} clips"
-    )
+    """Scores as one readable line, the number of clips at its end."""
+    shown = [f"{name} {score:.4f}" for name, score in scores.items() if name != "count"]
+    return ", ".join([*shown, f"{scores['count']} clips"])

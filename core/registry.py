@@ -19,7 +19,7 @@ class Registry(Generic[Entry]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, tuple[str, Entry]] = {}  # by the name in capitals
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Decorator that registers what it decorates; a name taken twice is a bug and raises ValueError."""
@@ -27,7 +27,7 @@ class Registry(Generic[Entry]):
         def add(entry: Entry) -> Entry:
             if name.upper() in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name.upper()] = entry
+            self._entries[name.upper()] = name, entry
             return entry
 
         return add
@@ -35,10 +35,10 @@ class Registry(Generic[Entry]):
     def get(self, name: str) -> Entry:
         """The entry called `name`, in any case. Raises UserError that lists the known names."""
         try:
-            return self._entries[str(name).upper()]
+            return self._entries[str(name).upper()][1]
         except KeyError:
             raise UserError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}") from None
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
-        return sorted(self._entries)
+        """All names as they were registered, sorted."""
+        return sorted(name for name, _ in self._entries.values())

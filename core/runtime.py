@@ -12,11 +12,13 @@ import warnings
 from types import ModuleType
 from typing import Literal
 
-from core.errors import UserError
+from core import signals
+from core.errors import UserError, last_line
 
 logger = logging.getLogger("stnet")
 _MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, which only AMD processors obey
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # what the second needs
+_SETTING = "STNET_SET_"  # before the names of run.sh's settings
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -39,6 +41,16 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message="To copy construct from a tensor")  # Paddle's layers do so themselves
 
 
+def settings() -> dict[str, str]:
+    """What run.sh's variables hold, by their names; {} where run.sh is not used."""
+    return {name[len(_SETTING) :]: value for name, value in os.environ.items() if name.startswith(_SETTING)}
+
+
+def typed() -> str:
+    """How the user started run.sh, such as "bash run.sh"; "" where run.sh is not used."""
+    return os.environ.get("STNET_TYPED", "")
+
+
 def set_weights_source(home: str, url: str) -> None:
     """What --weights_home and --weights_url say, for weights.download and the processes started from here."""
     if home:
@@ -58,11 +70,12 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
     """
     import paddle
 
+    signals.interrupt_normally()
     _keep_freed_memory()
     paddle.base.core.set_num_threads(threads())
     problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
     if use_gpu is True and problem:
-        raise UserError(f"use_gpu is True, but {problem}; set use_gpu to False to run on the CPU")
+        raise UserError(f"use_gpu is True, but {problem}", "no gpu")
     paddle.set_device("cpu" if problem else "gpu")
     if use_gpu:
         logger.info("running on the %s", f"CPU ({problem})" if problem else "GPU")
@@ -102,7 +115,7 @@ def _gpu_problem(paddle: ModuleType) -> str | None:
     try:
         count = paddle.device.cuda.device_count()
     except Exception as error:  # whatever a broken driver raises
-        return f"the GPU driver answers: {_last_line(error)}"
+        return f"the GPU driver answers: {last_line(error)}"
     if count == 0:
         return "no GPU is visible"
     return _gpu_arithmetic_problem(paddle)
@@ -125,14 +138,9 @@ def _gpu_arithmetic_problem(paddle: ModuleType) -> str | None:
             return None
         problem = "a small convolution on it gives wrong numbers"
     except Exception as error:  # paddle raises many types here
-        problem = f"a small convolution on it fails: {_last_line(error)}"
+        problem = f"a small convolution on it fails: {last_line(error)}"
     cuda = paddle.version.cuda()
     return f"this Paddle ({paddle.__version__}, CUDA {cuda}) does not work on {card}: {problem}"
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
 
 
 def processor() -> str:

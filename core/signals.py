@@ -102,6 +102,26 @@ class Process:
         return "" if state in "ZX" else fields[18]
 
 
+def exit_on_interrupt() -> None:
+    """Have Ctrl-C end this process at once, until `interrupt_normally`: there must be nothing to tidy up.
+
+    For imports: native modules turn a KeyboardInterrupt into an ImportError.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _exit_now)
+
+
+def interrupt_normally() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt again, after `exit_on_interrupt`."""
+    if signal.getsignal(signal.SIGINT) is _exit_now:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _exit_now(*_: object) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(128 + signal.SIGINT)
+
+
 class Stopped(Exception):
     """Training was stopped in order; `code` is the exit code, 128 + signal."""
 

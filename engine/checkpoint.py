@@ -5,8 +5,9 @@ between two moves leaves the new weights and, in .NAME.next, what belongs to the
 moves it. So there is the old checkpoint or the new one at any moment, under the same three names.
 """
 
+from __future__ import annotations
+
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -14,32 +15,38 @@ import pickle
 import platform
 import re
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import paddle
 
 from core import atomic
 from core.atomic import TEMPORARY, sync_folder, write_atomically, write_json, writing
+from core.config import Config
 from core.errors import UserError
-from core.files import read_regular
+from core.files import read_regular, sha256_of
 from core.pickles import load_plain
 from core.schema import SCHEMA, refuse_newer
+from models.model import Model
+from weights.formats import read_weights
 from weights.load import load_for_finetuning, load_weights
 
 logger = logging.getLogger("stnet")
 _JSON_BYTES = 1 << 26
 SUFFIXES = ("pdparams", "pdopt", "json")
+State = dict[str, Any]  # plain data: dicts, lists, numbers, NumPy arrays
 
 
-def save(folder, name, network, state, config, labels=None):
+def save(
+    folder: str, name: str, network: paddle.nn.Layer, state: State, config: Config, labels: Sequence[str] | None = None
+) -> None:
     """Write a checkpoint; at any moment the older one of this name, or the new one, is whole.
 
     Args:
         folder, name: where; "STNET_epoch3" for example.
         network: its weights go to NAME.pdparams.
-        state: plain data (dicts, lists, numbers, NumPy arrays) for NAME.pdopt; "progress" in it has the finished
-            epochs ("epoch") and steps ("step") at least.
-        config: core.config.Config, saved with it.
+        state: for NAME.pdopt; "progress" in it has the finished epochs ("epoch") and steps ("step") at least.
         labels: class names, or None.
 
     Raises:
@@ -49,22 +56,22 @@ def save(folder, name, network, state, config, labels=None):
     finish(base)
     with writing(base):
         os.makedirs(folder, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=f".{name}{TEMPORARY}", dir=folder)
+        hidden = tempfile.mkdtemp(prefix=f".{name}{TEMPORARY}", dir=folder)
     try:
-        part = os.path.join(made, name)
+        part = os.path.join(hidden, name)
         write_atomically(f"{part}.pdparams", lambda path: paddle.save(network.state_dict(), path))
         write_atomically(f"{part}.pdopt", lambda path: _write_pickle(path, state))
-        digests = {suffix: _sha256(f"{part}.{suffix}") for suffix in ("pdparams", "pdopt")}
+        digests = {suffix: sha256_of(f"{part}.{suffix}") for suffix in ("pdparams", "pdopt")}
         write_json(f"{part}.json", describe(config, state["progress"], labels, digests))
         with writing(base):
-            os.rename(made, _next(base))
+            os.rename(hidden, _next(base))
     finally:
-        if os.path.isdir(made):
-            atomic.remove(made)
+        if os.path.isdir(hidden):
+            atomic.remove(hidden)
     finish(base)
 
 
-def finish(base):
+def finish(base: str) -> None:
     """Move the files of a checkpoint to their places from the hidden folder in which they are whole."""
     folder, name = os.path.split(base)
     if not os.path.isdir(_next(base)):
@@ -77,36 +84,40 @@ def finish(base):
         atomic.remove(_next(base))
 
 
-def finish_all(folder, name):
+def finish_all(folder: str, name: str) -> None:
     """`finish` every checkpoint of a folder whose names begin with `name`."""
     for entry in os.listdir(folder):
         if re.fullmatch(rf"\.{re.escape(name)}_\w+\.next", entry):
-            finish(os.path.join(folder, entry[1 : -len(".next")]))
+            finish(os.path.join(folder, entry[1:].removesuffix(".next")))
 
 
-def paths(base):
-    """Where each file of a checkpoint is, {suffix: path}: beside each other, but for a kill while they were moved."""
-    found = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
+def paths(base: str, digest: str = "") -> dict[str, str]:
+    """Where each file of a checkpoint is, {suffix: path}: beside each other, but for a kill while they were moved.
+
+    Args:
+        digest: SHA-256 of BASE.pdparams, if it is known.
+    """
+    places = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
     waiting = {suffix: f"{_next(base)}/{os.path.basename(base)}.{suffix}" for suffix in SUFFIXES}
     with contextlib.suppress(OSError, ValueError):
-        if _read_json(waiting["json"])["sha256"].get("pdparams") == _sha256(found["pdparams"]):
-            found.update({suffix: path for suffix, path in waiting.items() if os.path.exists(path)})
-    return found
+        if _read_json(waiting["json"])["sha256"].get("pdparams") == (digest or sha256_of(places["pdparams"])):
+            places.update({suffix: path for suffix, path in waiting.items() if os.path.exists(path)})
+    return places
 
 
-def _next(base):
+def _next(base: str) -> str:
     folder, name = os.path.split(base)
     return os.path.join(folder, f".{name}.next")
 
 
-def remove(base):
+def remove(base: str) -> None:
     """Delete a checkpoint, its description first, so that it is never taken for whole."""
     for path in (_next(base), f"{base}.json", f"{base}.pdopt", f"{base}.pdparams"):
         if os.path.exists(path):
             atomic.remove(path)
 
 
-def move(base, target):
+def move(base: str, target: str) -> None:
     """Move a checkpoint to another folder, replacing one of that name, its description first."""
     finish(base)
     with writing(target):
@@ -116,7 +127,25 @@ def move(base, target):
                 os.replace(f"{base}.{suffix}", f"{target}.{suffix}")
 
 
-def numbered(folder, name):
+def forget_old(folder: str, name: str, keep: int) -> None:
+    """Delete numbered checkpoints: steps that an epoch has overtaken, and all but the last `keep`.
+
+    `keep` 0 keeps those of all epochs, and the last.
+    """
+    known, _ = numbered(folder, name)
+    ends = {progress["step"] for progress, base in known if _is_epoch(base)}
+    old = [base for progress, base in known if progress["step"] in ends and not _is_epoch(base)]
+    others = [base for _, base in known if base not in old]
+    old += others[:-keep] if keep else [base for base in others[:-1] if not _is_epoch(base)]
+    for base in old:
+        remove(base)
+
+
+def _is_epoch(base: str) -> bool:
+    return "_epoch" in os.path.basename(base)
+
+
+def numbered(folder: str, name: str) -> tuple[list[tuple[State, str]], list[str]]:
     """The checkpoints NAME_epochN and NAME_stepN of a folder, as paths without suffix.
 
     Returns:
@@ -135,7 +164,7 @@ def numbered(folder, name):
     return sorted(known, key=lambda pair: (pair[0]["step"], pair[0]["epoch"])), unknown
 
 
-def _checked_progress(progress, base=""):
+def _checked_progress(progress: Any, base: str = "") -> State:
     """The position that a checkpoint claims. Raises ValueError: it makes no sense, or the name says another one."""
     if not isinstance(progress, dict):
         raise ValueError("it does not say how far the run had come")
@@ -143,24 +172,24 @@ def _checked_progress(progress, base=""):
         value = progress.get(key, 0 if key == "batch" else None)
         if type(value) is not int or value < 0:
             raise ValueError(f"its {key} is {value!r:.20}")
-    kind, number = re.search(r"_(epoch|step)(\d+)$|$", base).groups()
-    expected = int(number) + (kind == "epoch") if number else None
-    if number and progress[kind] != expected:
-        raise ValueError(f"it is of {kind} {progress[kind]}, its name says {expected}")
+    name = re.search(r"_(epoch|step)(\d+)$", base)
+    expected = int(name[2]) + (name[1] == "epoch") if name else 0
+    if name and progress[name[1]] != expected:
+        raise ValueError(f"it is of {name[1]} {progress[name[1]]}, its name says {expected}")
     return progress
 
 
-def fault(base):
+def fault(base: str) -> str:
     """Why a run cannot go on from a checkpoint, or "" if it is whole."""
     try:
         where = paths(base)
         missing = [suffix for suffix, path in where.items() if not os.path.exists(path)]
         if missing:
             return f"its .{missing[-1]} is missing"
-        about = _read_json(where["json"])
-        progress = _checked_progress(about.get("progress"), base)
+        description = _read_json(where["json"])
+        progress = _checked_progress(description.get("progress"), base)
         for suffix in ("pdparams", "pdopt"):
-            if _sha256(where[suffix]) != about["sha256"][suffix]:
+            if sha256_of(where[suffix]) != description["sha256"][suffix]:
                 return f"its .{suffix} is not the one that its .json describes"
         if _read_state(where["pdopt"])["progress"] != progress:
             return "its .json and its .pdopt are of different steps"
@@ -171,19 +200,19 @@ def fault(base):
     return ""
 
 
-def _read_json(path):
+def _read_json(path: str) -> dict[str, Any]:
     """The dict in a JSON file. Raises OSError, or ValueError for whatever else is wrong with it."""
     data = read_regular(path, _JSON_BYTES)
     try:
-        about = json.loads(data)
+        description = json.loads(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict):
+    if not isinstance(description, dict) or not isinstance(description.get("sha256"), dict):
         raise ValueError("it is no description of a checkpoint")
-    return about
+    return description
 
 
-def describe(config, progress, labels, digests):
+def describe(config: Config, progress: State, labels: Sequence[str] | None, digests: dict[str, str]) -> dict[str, Any]:
     """What a user of the weights must know, as plain data."""
     return {
         "schema": SCHEMA,
@@ -196,38 +225,40 @@ def describe(config, progress, labels, digests):
     }
 
 
-def read_description(weights):
+def read_description(weights: str, digest: str = "") -> dict[str, Any] | None:
     """The description beside a .pdparams file, or None.
+
+    Args:
+        digest: SHA-256 of the file, if it is known.
 
     Raises:
         UserError: it is damaged, or belongs to other weights.
     """
     base, suffix = os.path.splitext(weights)
     try:
-        path = paths(base)["json"]
+        path = paths(base, digest)["json"]
         if suffix != ".pdparams" or not os.path.exists(path):
             return None
-        about = _read_json(path)
-        refuse_newer(about, path)
-        digest, model = about["sha256"]["pdparams"], about["model"]
+        description = _read_json(path)
+        refuse_newer(description, path)
+        expected, model = description["sha256"]["pdparams"], description["model"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{base}.json is damaged ({error}); delete it to use the weights without it") from None
+        raise UserError(f"{base}.json is damaged ({error})", topic="damaged description") from None
     if not os.path.exists(weights) or not isinstance(model, dict):
         return None
-    if _sha256(weights) != digest:
+    if (digest or sha256_of(weights)) != expected:
         raise UserError(
-            f"weights {weights} are not those that {base}.json describes: damaged, or replaced; "
-            "delete the .json if you replaced them yourself"
+            f"weights {weights} are not those that {base}.json describes: damaged, or replaced", topic="other weights"
         )
-    return about
+    return description
 
 
-def load(path, model):
+def load(path: str, model: Model) -> State | None:
     """Load a checkpoint, or bare weights to fine-tune; the log says which.
 
     Args:
         path: "DIR/NAME" or "DIR/NAME.pdparams" of this project, or a file or folder of weights in any format.
-        model: models.model.Model; its network gets the weights.
+        model: its network gets the weights.
 
     Returns:
         the `state` that was saved, or None when there is nothing but weights.
@@ -236,43 +267,45 @@ def load(path, model):
         UserError: damaged, or for another model; nothing is changed then.
     """
     base = _base(path)
-    weights = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
-    about = read_description(weights)
-    if not has_state(path):
-        load_for_finetuning(model.network, weights, model.original_names())
-        logger.info("%s holds weights alone: fine-tuning from them, from epoch 0", weights)
+    file = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
+    weights = read_weights(file, model.original_names(), read_description)
+    where = paths(base, weights.digest)
+    if not os.path.exists(where["pdopt"]):
+        load_for_finetuning(model.network, weights, model.head)
+        logger.info("%s holds weights alone: fine-tuning from them, from epoch 0", file)
         return None
-    state = _read_state(paths(base)["pdopt"])
-    if about is not None and about.get("progress") != state["progress"]:
-        raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps; use another checkpoint")
-    load_weights(model.network, weights, model.original_names())
+    state = _read_state(where["pdopt"])
+    description = weights.description
+    if description is not None and description.get("progress") != state["progress"]:
+        raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps", topic="mixed checkpoint")
+    load_weights(model.network, weights)
     with contextlib.suppress(KeyError, TypeError):  # an older version's description may lack it
-        state["batch_size"] = about["config"]["TRAIN"]["batch_size"]
+        state["batch_size"] = (description or {})["config"]["TRAIN"]["batch_size"]
     progress = state["progress"]
-    logger.info("resumed from %s: %d epochs and %d steps done", weights, progress["epoch"], progress["step"])
+    logger.info("resumed from %s: %d epochs and %d steps done", file, progress["epoch"], progress["step"])
     return state
 
 
-def _base(path):
-    return path[: -len(".pdparams")] if path.endswith(".pdparams") else path
+def _base(path: str) -> str:
+    return path.removesuffix(".pdparams")
 
 
-def exists(path):
+def exists(path: str) -> bool:
     """Whether there are weights at "DIR/NAME" or "DIR/NAME.pdparams", or any other file or folder at `path`."""
     return os.path.exists(path) or os.path.exists(f"{path}.pdparams")
 
 
-def has_state(path):
+def has_state(path: str) -> bool:
     """Whether there is more than weights: whether a run can go on from "DIR/NAME" or "DIR/NAME.pdparams"."""
     return os.path.exists(paths(_base(path))["pdopt"])
 
 
-def _write_pickle(path, value):
+def _write_pickle(path: str, value: object) -> None:
     with open(path, "wb") as file:
         pickle.dump(value, file, protocol=4)
 
 
-def _read_state(path):
+def _read_state(path: str) -> State:
     try:
         with open(path, "rb") as file:
             state = load_plain(file.read())
@@ -280,52 +313,5 @@ def _read_state(path):
         if not isinstance(state["optimizer"], dict):
             raise ValueError("it is not the state of a training run")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; delete it to go on from the weights alone") from None
+        raise UserError(f"{path} cannot be read: {error}", topic="damaged state") from None
     return state
-
-
-def optimizer_state(network, optimizer):
-    """An optimizer's state as plain data, keyed by structured names: Paddle's own differ from process to process."""
-    owners = sorted(((p.name, name) for name, p in network.named_parameters()), key=lambda pair: -len(pair[0]))
-
-    def renamed(state):
-        found = {}
-        for given, value in state.items():
-            owner = next(((own, name) for own, name in owners if given == own or given.startswith(own + "_")), None)
-            key = f"{owner[1]}/{given[len(owner[0]) :].lstrip('_')}" if owner else given
-            found[key] = renamed(value) if isinstance(value, dict) else plain(value)
-        return found
-
-    return renamed(optimizer.state_dict())
-
-
-def set_optimizer_state(network, optimizer, state):
-    """The reverse of optimizer_state. Raises UserError when the state is of another model."""
-    own = {name: p.name for name, p in network.named_parameters()}
-
-    def named(state):
-        found = {}
-        for given, value in state.items():
-            name, slash, accumulator = given.partition("/")
-            if slash and name not in own:
-                raise UserError(f"the checkpoint holds the optimizer's state of {name}, which the model does not have")
-            key = "_".join(filter(None, (own[name], accumulator))) if slash else given
-            found[key] = named(value) if isinstance(value, dict) else value
-        return found
-
-    optimizer.set_state_dict(named(state))
-
-
-def plain(value):
-    """A tensor as an array, a NumPy number as a Python one."""
-    if isinstance(value, paddle.Tensor):
-        return value.numpy()
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,5 +1,7 @@
 """train.py --dry_run: everything is looked at, one step is taken, nothing is written."""
 
+from __future__ import annotations
+
 import logging
 import random
 import time
@@ -7,21 +9,23 @@ import time
 from core import runtime
 from core.errors import UserError
 from core.progress import hours
+from engine.trainer import Trainer
 from models.macs import count_macs
-from reader.loader import allowed_bad
+from reader.bad_clips import allowed_bad
+from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
 _SAMPLE = 32  # clips that are decoded
 
 
-def dry_run(trainer):
+def dry_run(trainer: Trainer) -> dict[str, float]:
     """Check a sample of the lists' files and take one training step on one batch.
 
     Args:
-        trainer: engine.trainer.Trainer with its weights in place.
+        trainer: with its weights in place.
 
     Returns:
-        plain dict of what was found; it is logged, too.
+        what the log says: {"parameters", "gmacs_per_clip", "steps_per_epoch", "step_s", "memory_mb", "expected_s"}.
 
     Raises:
         UserError: more than `max_bad_ratio` of the sample cannot be read, or the step fails.
@@ -31,25 +35,26 @@ def dry_run(trainer):
         if loader is not None:
             _check_sample(name, loader)
     shape = [1, *trainer.loader.dataset.clip_shape]
-    found = {
-        "parameters": sum(value.size for value in trainer.network.state_dict().values()),
-        "gmacs_per_clip": count_macs(trainer.network, shape) / 1e9,
-        "steps_per_epoch": -(-len(trainer.loader) // trainer.options.accumulate_steps),
+    facts = {
+        "parameters": sum(value.size for value in trainer.model.network.state_dict().values()),
+        "gmacs_per_clip": count_macs(trainer.model.network, shape) / 1e9,
+        "steps_per_epoch": trainer.steps_per_epoch,
         **_one_step(trainer),
     }
-    found["expected_s"] = found["step_s"] * found["steps_per_epoch"] * trainer.epochs
+    epochs = trainer.options.epoch
+    facts["expected_s"] = facts["step_s"] * facts["steps_per_epoch"] * epochs
     logger.info(
         "parameters and statistics %.2f M, %.2f G multiply-adds a clip of %s",
-        found["parameters"] / 1e6, found["gmacs_per_clip"], shape[1:],
+        facts["parameters"] / 1e6, facts["gmacs_per_clip"], shape[1:],
     )  # fmt: skip
     logger.info(
         "%d steps an epoch, %d epochs; a step takes %.2f s and %d MB; training takes about %s, reading not counted",
-        found["steps_per_epoch"], trainer.epochs, found["step_s"], found["memory_mb"], hours(found["expected_s"]),
+        facts["steps_per_epoch"], epochs, facts["step_s"], facts["memory_mb"], hours(facts["expected_s"]),
     )  # fmt: skip
-    return found
+    return facts
 
 
-def _check_sample(name, loader):
+def _check_sample(name: str, loader: Loader) -> None:
     order = random.Random(0).sample(range(len(loader.dataset)), min(_SAMPLE, len(loader.dataset)))
     bad = {}
     for index in order:
@@ -64,9 +69,9 @@ def _check_sample(name, loader):
         raise UserError(f"{len(bad)} of {len(order)} clips of the {name} list cannot be read, more than max_bad_ratio")
 
 
-def _one_step(trainer):
+def _one_step(trainer: Trainer) -> dict[str, float]:
     """Time and memory of the second of two steps on the first batch."""
-    trainer.network.train()
+    trainer.model.network.train()
     group = []
     for batch in trainer.loader.epoch(0):
         group.append(batch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backends.engines import Engine
+from backends.engines import Run
 from core.atomic import write_atomically, write_json
 from core.files import StrPath
 from core.progress import Progress
@@ -34,7 +34,7 @@ class ClassReason(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The top classes of a clip, the most probable first."""
+    """Why a clip got some of its classes."""
 
     path: str
     segments: list[list[int]]  # numbers of their frames
@@ -43,16 +43,16 @@ class Explanation(NamedTuple):
 
 def explain(
     parts: Parts,
-    engine: Engine,
+    engine: Run,
     clip: np.ndarray,
     segments: Sequence[Sequence[int]],
     labels: Sequence[str],
-    topk: int = 3,
+    class_ids: Sequence[int],
     grid: int = 8,
     blank: Sequence[float] = (0.485, 0.456, 0.406),
     path: str = "",
 ) -> Explanation:
-    """The reasons for the `topk` most probable classes of a clip.
+    """The reasons for some classes of a clip.
 
     The classifier takes, channel by channel, the largest value over the segments, so that a logit is exactly the sum
     of what they add; where several are equally large, the first has it all. A segment's value sees up to four
@@ -63,6 +63,8 @@ def explain(
         engine: of the same model, for the occlusion maps.
         clip: uint8 [T, 3 * seglen, H, W].
         segments: the numbers of its frames, for the report.
+        labels: names of all classes.
+        class_ids: those to explain, in their order.
         grid: squares along a side that are blanked one by one, in all frames; 0: no maps.
         blank: red, green and blue of a blanked square, 0 to 1: the mean of the data, which is 0 to the network.
     """
@@ -70,8 +72,7 @@ def explain(
     by_segment, rest = parts.streaming.shares(features)
     logits = by_segment.sum(axis=0) + rest
     scores = softmax(logits[None])[0]
-    top = np.argsort(-scores, kind="stable")[:topk]
-    falls = occlusion(engine, clip, grid, blank)[..., top] if grid else np.zeros((0, 0, len(top)))
+    falls = occlusion(engine, clip, grid, blank) if grid else np.zeros((0, 0, len(logits)))
     classes = [
         ClassReason(
             int(class_id),
@@ -80,16 +81,14 @@ def explain(
             float(logits[class_id]),
             by_segment[:, class_id].tolist(),
             float(rest[class_id]),
-            falls[..., place].tolist(),
+            falls[..., class_id].tolist(),
         )
-        for place, class_id in enumerate(top)
+        for class_id in class_ids
     ]
     return Explanation(path, [list(segment) for segment in segments], classes)
 
 
-def occlusion(
-    engine: Engine, clip: np.ndarray, grid: int, blank: Sequence[float], log_interval: int = 10
-) -> np.ndarray:
+def occlusion(engine: Run, clip: np.ndarray, grid: int, blank: Sequence[float], log_interval: int = 10) -> np.ndarray:
     """By how much each logit falls when a square is blanked in all frames, [grid, grid, num_classes].
 
     Arguments as for `explain`.

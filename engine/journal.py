@@ -1,12 +1,17 @@
 """What can be seen of a training run: train_log.jsonl, VisualDL scalars, and a picture of the curves."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os
+from typing import Any
 
 from core.atomic import write_atomically
+from core.files import StrPath
 
 logger = logging.getLogger("stnet")
+Row = dict[str, Any]
 
 
 class Journal:
@@ -17,41 +22,41 @@ class Journal:
         step: the step that training goes on from; later lines, of a run that was killed, are dropped.
     """
 
-    def __init__(self, folder, step=0):
+    def __init__(self, folder: str, step: int = 0) -> None:
         self.path = os.path.join(folder, "train_log.jsonl")
         if step or os.path.exists(self.path):
             self._keep_until(step)
         self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
         self.scalars = _visualdl_writer(folder)
 
-    def write(self, kind, step, **values):
+    def write(self, kind: str, step: int, **values: float) -> None:
         """One line: kind ("train" or "valid"), step, and numbers."""
         self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self.file.flush()
         if self.scalars:
             for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self.scalars.add_scalar(tag=f"{kind}/{name}", step=step, value=value)
+                self.scalars.add_scalar(tag=f"{kind}/{name}", step=step, value=value)
 
-    def close(self):
+    def close(self) -> None:
         """Write what is buffered."""
         self.file.close()
         if self.scalars:
             self.scalars.close()
 
-    def _keep_until(self, step):
+    def _keep_until(self, step: int) -> None:
         rows = [row for row in read_journal(self.path) if row["step"] <= step]
 
-        def write(temporary):
+        def write(temporary: str) -> None:
             with open(temporary, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
 
         write_atomically(self.path, write)
 
 
-def read_journal(path):
+def read_journal(path: StrPath) -> list[Row]:
     """The rows of a train_log.jsonl; the log counts lines that are none, as a killed process or a disk left them."""
-    rows, strange = [], 0
+    rows: list[Row] = []
+    strange = 0
     if os.path.exists(path):
         with open(path, "rb") as file:
             for line in file:
@@ -64,13 +69,13 @@ def read_journal(path):
     return rows
 
 
-def _checked_row(row):
+def _checked_row(row: Any) -> Row:
     if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("kind"), str):
         raise ValueError("not a line of the log")
     return row
 
 
-def _visualdl_writer(folder):
+def _visualdl_writer(folder: str) -> Any:
     try:
         from visualdl import LogWriter
     except ImportError:
@@ -78,7 +83,7 @@ def _visualdl_writer(folder):
     return LogWriter(logdir=os.path.join(folder, "visualdl"))
 
 
-def plot(folder):
+def plot(folder: str) -> str:
     """Draw loss and accuracy over steps into FOLDER/train_log.png."""
     import matplotlib
 

@@ -1,5 +1,7 @@
 """Class names."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -10,7 +12,7 @@ from core.errors import UserError
 logger = logging.getLogger("stnet")
 
 
-def load_labels(path, num_classes):
+def load_labels(path: str, num_classes: int) -> list[str]:
     """Class names from a JSON file: a list, or a dict from name to class number.
 
     Args:
@@ -27,20 +29,20 @@ def load_labels(path, num_classes):
         with open(path, encoding="utf-8") as file:
             names = json.load(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"labels file {path} cannot be read: {error}; set MODEL.labels") from None
+        raise UserError(f"labels file {path} cannot be read: {error}", topic="labels") from None
     if isinstance(names, dict) and sorted(names.values(), key=str) == sorted(range(len(names)), key=str):
-        names = sorted(names, key=names.get)
+        names = sorted(names, key=lambda name: names[name])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"labels file {path}: expected a list of class names, or a dict from name to 0..N-1")
     if len(names) != num_classes:
         raise UserError(
-            f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}; "
-            "set MODEL.labels to the names of your classes, or MODEL.num_classes"
+            f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}",
+            topic="label count",
         )
     return names
 
 
-def labels_for_training(path, num_classes):
+def labels_for_training(path: str, num_classes: int) -> list[str] | None:
     """As load_labels, but training can do without: a problem is logged, and the result is None."""
     try:
         return load_labels(path, num_classes)

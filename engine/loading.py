@@ -1,140 +1,205 @@
 """Weights into a model: to use it, or to start training it."""
 
+from __future__ import annotations
+
+import dataclasses
 import logging
 import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+from core.config import Config
 from core.errors import UserError
 from engine.checkpoint import read_description
 from models import get_model
+from models.model import Model
+from reader.formats import FORMATS
 from weights.download import DownloadError, released, weights_home
-from weights.load import load_pretrained, load_weights
+from weights.formats import Weights, read_weights
+from weights.load import fit, fit_for_finetuning, load_for_finetuning, load_weights, set_tensors, shapes_of
 
 logger = logging.getLogger("stnet")
+Read = Callable[[str], Weights]  # by its path; raises UserError unless it fits
+_COMPARED = ("num_classes", "seglen", "image_mean", "image_std")  # MODEL keys of every model
 
 
-def load_model(config, mode, weights, labels=None):
+class Loaded(NamedTuple):
+    """A model that holds the weights of a file."""
+
+    model: Model  # in evaluation mode
+    path: str  # absolute, of the weights
+    digest: str  # SHA-256 of the weights
+
+
+def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | None = None) -> Loaded:
     """The model of a configuration, holding the weights of a file.
 
     Args:
-        config: core.config.Config.
         mode: "test" or "infer".
         weights: file or folder; empty: the released weights, downloaded if need be.
         labels: class names that will be shown, to be checked against those saved with the weights.
 
-    Returns:
-        (models.model.Model in evaluation mode, absolute path of the weights).
-
     Raises:
         UserError: no weights, damaged weights, or weights for another configuration.
     """
+    FORMATS.get(config.MODEL.format)  # whether there is such a clip format, before any work
     model = get_model(config.MODEL.name, config, mode)
+    names, shapes = model.original_names(), shapes_of(model.network)
 
-    def load(path):
-        load_weights(model.network, path, model.original_names())
+    def described(path: str, digest: str) -> dict[str, Any] | None:
+        description = read_description(path, digest)
+        check_description(path, description, model, labels)
+        return description
 
-    weights = weights or _released(model, load, "set --weights to a file")
-    check_description(weights, config, mode, labels)
-    load(weights)
-    logger.info("weights: %s", weights)
-    return model, os.path.abspath(weights)
+    def read(path: str) -> Weights:
+        value = read_weights(path, names, described)
+        fit(value.path, value.tensors, shapes)
+        return value
+
+    value = read(weights) if weights else _read_released(model, read, "weights")
+    load_weights(model.network, value)
+    logger.info("weights: %s", value.path)
+    return Loaded(model, os.path.abspath(value.path), value.digest)
 
 
-def start_training_from(model, path):
+def start_training_from(model: Model, path: str) -> None:
     """Load the weights that training starts from.
 
     Args:
-        model: models.model.Model; its network gets the weights.
-        path: file or folder of an ImageNet ResNet or of the model itself; empty: the released ResNet; "released": the
+        model: its network gets the weights.
+        path: file or folder of the model itself or of its backbone; empty: the released backbone; "released": the
             released model, whose head starts anew for another number of classes; "none": random values stay.
 
     Raises:
         UserError: no such weights, or they do not fit.
     """
-    if path.lower() == "none":
+    weights = _weights_to_start_from(model, path)
+    if weights is None:
         logger.info("starting from random values")
         return
-    advice = "set --pretrain to a file, or --pretrain=none to start from random values"
+    backbone = _fit_backbone(model, weights)
+    if backbone is None:
+        load_for_finetuning(model.network, weights, model.head)
+        logger.info("starting from the %s in %s", model.config.MODEL.name.upper(), weights.path)
+    else:
+        set_tensors(model.network, backbone)
+        logger.info("starting from the backbone in %s: %d tensors; all else is new", weights.path, len(backbone))
 
-    def load(path):
-        load_pretrained(model.network, path, model.original_names())
 
+def _weights_to_start_from(model: Model, path: str) -> Weights | None:
+    def read(file: str) -> Weights:
+        value = read_weights(file, model.original_names())
+        if _fit_backbone(model, value) is None:
+            fit_for_finetuning(value, shapes_of(model.network), model.head)
+        return value
+
+    if path.lower() == "none":
+        return None
     if path.lower() == "released":
-        load(_released(model, load, advice, any_head=True))
-        return
-    if path and not os.path.exists(path) and os.path.basename(os.path.normpath(path)) in model.pretrained.values():
+        return _read_released(model, read, "start", any_head=True)
+    if path and not os.path.exists(path) and os.path.basename(os.path.normpath(path)) in model.pretrained:
         logger.warning("%s is not there: taking the released weights of this name", path)  # the original's config
         path = ""
-    load(path or released(model.pretrained_name(), f", or {advice}", check=load))
+    if path:
+        return read(path)
+    name = model.pretrained_name()
+    return _read_once(name, read, "start") if name else None
 
 
-def _released(model, check, advice, any_head=False):
+def _fit_backbone(model: Model, weights: Weights) -> dict[str, Any] | None:
+    """The backbone's tensors in a file; None where the file is of the model itself."""
+    shapes = shapes_of(model.network)
+    backbone = model.backbone(weights.tensors, shapes)
+    if backbone is None:
+        return None
+    return fit(weights.path, backbone.tensors, {name: shapes[name] for name in backbone.names})
+
+
+def _read_released(model: Model, read: Read, topic: str, any_head: bool = False) -> Weights:
     """The released weights of a model: those in the cache first, then what the server has.
 
     Args:
-        check: loads a file into the network; raises UserError unless it fits.
-        advice: how to go on without them, for messages.
+        topic: of errors.
         any_head: take them for another number of classes, too.
     """
     needed = {key: value for key, value in model.released_for.items() if not (any_head and key == "num_classes")}
     settings = model.config.MODEL
     wrong = [f"{key} is {getattr(settings, key)}" for key, value in needed.items() if getattr(settings, key) != value]
     if not model.released:
-        raise UserError(f"no weights of {model.config.MODEL.name} are published; {advice}")
+        raise UserError(f"no weights of {settings.name} are published", topic)
     if wrong:
         fits = ", ".join(f"{key} {value}" for key, value in needed.items())
-        raise UserError(f"the released weights ({fits}) do not fit: {', '.join(wrong)}; {advice}")
+        raise UserError(f"the released weights ({fits}) do not fit: {', '.join(wrong)}", topic)
     for name in model.released:
         if os.path.exists(os.path.join(weights_home(), name)):
-            return os.path.join(weights_home(), name)
-    first_error = None
+            return read(os.path.join(weights_home(), name))
+    errors = []
     for name in model.released:
         try:
-            return released(name, f", or {advice}", check)
+            return _read_once(name, read, topic)
         except DownloadError as error:
-            first_error = first_error or error
-    raise first_error
+            errors.append(error)
+    raise errors[0]
 
 
-def check_description(weights, config, mode, labels=None):
-    """Compare what was saved beside the weights with the configuration.
+def _read_once(name: str, read: Read, topic: str) -> Weights:
+    """A released file: as it was read when it was downloaded, or from the cache."""
+    downloads: list[Weights] = []
+
+    def check(part: str) -> Weights:
+        downloads.append(read(part))
+        return downloads[-1]
+
+    path = released(name, check, topic)
+    return dataclasses.replace(downloads[-1], path=path) if downloads else read(path)
+
+
+def check_description(
+    path: str, description: dict[str, Any] | None, model: Model, labels: Sequence[str] | None = None
+) -> None:
+    """Compare what was saved beside weights with the configuration.
 
     What the network cannot do without is a conflict. What its input may differ in, such as its size, is compared with
     the section of the same mode in the run's configuration, as training's own may differ on purpose; the log says it.
 
+    Args:
+        path: of the weights.
+        description: see engine.checkpoint.read_description.
+
     Raises:
         UserError: listing the conflicts.
     """
-    about = read_description(weights)
-    if about is None:
+    if description is None:
         return
-    settings = config.as_dict()["MODEL"]
-    compared = ("num_layers", "num_classes", "seglen", "image_mean", "image_std")
+    then = description["model"]
+    now = {**model.own_settings(), **{key: getattr(model.config.MODEL, key) for key in _COMPARED}}
     conflicts = [
-        f"{key} is {settings[key]} in the config and {about['model'][key]} in the weights"
-        for key in compared
-        if key in about["model"] and key in settings and about["model"][key] != settings[key]
+        f"{key} is {value} in the config and {then[key]} in the weights"
+        for key, value in now.items()
+        if key in then and then[key] != value
     ]
-    saved = about.get("labels")
+    saved = description.get("labels")
     if labels and saved and saved != labels and not conflicts:
         pairs = zip(labels, saved if isinstance(saved, list) else [])
         example = next((f", for example {a!r} in MODEL.labels, {b!r} there" for a, b in pairs if a != b), "")
         conflicts.append(f"class names differ{example}")
     if conflicts:
-        raise UserError(f"weights {weights} were trained with another configuration: {'; '.join(conflicts)}")
-    differences = _input_differences(about, config, mode)
+        raise UserError(f"weights {path} were trained with another configuration: {'; '.join(conflicts)}")
+    differences = _input_differences(description, model.config, model.mode)
     if differences:
-        logger.warning("weights %s: other input than in their run's configuration: %s", weights, "; ".join(differences))
+        logger.warning("weights %s: other input than in their run's configuration: %s", path, "; ".join(differences))
 
 
-def _input_differences(about, config, mode):
+def _input_differences(description: dict[str, Any], config: Config, mode: str) -> list[str]:
     """Words for what the section of a mode says otherwise than that of the run which made the weights."""
-    then, now = about.get("config"), config.section(mode)
-    then = then.get(mode.upper()) if isinstance(then, dict) else {}
+    model, now = description["model"], config.section(mode)
+    sections = description.get("config")
+    then = sections.get(mode.upper()) if isinstance(sections, dict) else {}
     differences = []
     for key in ("short_size", "target_size", "seg_num", "seglen"):
-        value = (then or {}).get(key) or about["model"].get(key)
+        value = (then or {}).get(key) or model.get(key)
         if value is not None and value != getattr(now, key):
             differences.append(f"{mode.upper()}.{key} is {getattr(now, key)} and was {value}")
-    if about["model"].get("format", config.MODEL.format) != config.MODEL.format:
-        differences.append(f"MODEL.format is {config.MODEL.format} and was {about['model']['format']}")
+    if model.get("format", config.MODEL.format) != config.MODEL.format:
+        differences.append(f"MODEL.format is {config.MODEL.format} and was {model['format']}")
     return differences

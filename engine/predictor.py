@@ -1,16 +1,25 @@
 """Class probabilities of clips."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from core.config import Config, load_config
+from core.files import StrPath
 from core.progress import Progress
 from engine.labels import load_labels
 
+if TYPE_CHECKING:
+    from reader.loader import Loader
+
 logger = logging.getLogger("stnet")
+Result = dict[str, Any]
 
 
 class Predictor:
@@ -18,8 +27,8 @@ class Predictor:
 
     Args:
         weights: file or folder; empty: the released weights, downloaded if need be.
-        config: core.config.Config, or a YAML file, relative to the working directory or to the project.
-        engine: what computes, one of core.cli.ENGINES.
+        config: a configuration, or a YAML file, relative to the working directory or to the project.
+        engine: what computes, the name of one of backends.engines.ENGINES.
         use_gpu: True, False, or "auto": the GPU if one works; None: the device that core.runtime.start has chosen.
         clips: how many there will be in all, if that is known.
 
@@ -30,24 +39,32 @@ class Predictor:
         UserError: no such configuration, labels, weights or engine, or they do not fit each other.
     """
 
-    def __init__(self, weights="", config="configs/stnet.yaml", engine="auto", use_gpu="auto", clips=None):
+    def __init__(
+        self,
+        weights: StrPath = "",
+        config: Config | StrPath = "configs/stnet.yaml",
+        engine: str = "auto",
+        use_gpu: bool | Literal["auto"] | None = "auto",
+        clips: int | None = None,
+    ) -> None:
         from core import runtime
 
         runtime.prepare()
-        from backends.engines import make_engine
+        from backends.engines import ENGINES, make_engine
         from engine.loading import load_model
         from models import model_section
 
+        ENGINES.get(engine)  # an unknown name is refused first
         if not isinstance(config, Config):
-            config = load_config(config, model_section)
+            config = load_config(os.fspath(config), model_section)
         self.config = config
         self.labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
         if use_gpu is not None:
             runtime.start(use_gpu)
-        model, self.weights = load_model(config, "infer", weights, self.labels)
-        self.engine = make_engine(engine, model, config.section("infer"), clips)
+        model, self.weights, digest = load_model(config, "infer", os.fspath(weights), self.labels)
+        self.engine = make_engine(engine, model, config.section("infer"), clips, digest)
 
-    def predict(self, paths, topk=None):
+    def predict(self, paths: StrPath | Iterable[StrPath], topk: int | None = None) -> Iterator[Result]:
         """The classes of clips, given by their paths; see `results`."""
         from reader.loader import build_loader
 
@@ -55,11 +72,11 @@ class Predictor:
         if paths:
             yield from self.results(build_loader(self.config, "infer", paths=paths), topk)
 
-    def results(self, loader, topk=None, log_interval=10):
+    def results(self, loader: Loader, topk: int | None = None, log_interval: int = 10) -> Iterator[Result]:
         """The top classes of every readable clip of a loader, in its order; the log names the others.
 
         Args:
-            loader: reader.loader.Loader in list order.
+            loader: in list order.
             topk: classes per clip, at most all; default: MODEL.topk of the configuration.
 
         Yields:
@@ -79,21 +96,13 @@ class Predictor:
                 progress.update(len(batch.indices))
 
 
-def softmax(logits):
+def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities [B, num_classes] of logits."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def top(probabilities, labels, topk):
+def top(probabilities: np.ndarray, labels: Sequence[str], topk: int) -> list[dict[str, Any]]:
     """The `topk` most probable classes of one clip, most probable first."""
     order = np.argsort(-probabilities, kind="stable")[:topk]
     return [{"class": int(i), "label": labels[i], "probability": float(probabilities[i])} for i in order]
-
-
-def log_predictions(results):
-    """One block per clip: path, then `class, probability` lines."""
-    for result in results:
-        logger.info("%s", result["path"])
-        for row in result["predictions"]:
-            logger.info("    %s, %.6f", row["label"], row["probability"])

@@ -1,19 +1,25 @@
 """Where a run starts: what its folder holds, which checkpoint it goes on from, and after which clip."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from core import atomic
 from core.errors import UserError
 from engine import checkpoint
+from reader.loader import EpochOrder, Loader
 
 logger = logging.getLogger("stnet")
+_MOST = 6  # names in a message
 SUPERSEDED = "superseded"  # folder for checkpoints that lie beyond the one that a run goes on from
 
 
-def choose(resume, overwrite, folder, name):
+def choose(resume: str, overwrite: bool, folder: str, name: str) -> str:
     """What a run that writes into a folder goes on from.
 
     Args:
@@ -28,34 +34,35 @@ def choose(resume, overwrite, folder, name):
         UserError: the folder holds an earlier run that this one does not go on with, or nothing that is whole.
     """
     if resume == "auto" and overwrite:
-        raise UserError("--resume=auto goes on with the run in save_dir, --overwrite removes it: set one of them")
-    path = newest(folder, name) or "" if resume == "auto" else resume
+        raise _not_both(f"the run in {folder}")
+    path = newest(folder, name) if resume == "auto" else resume
     if path and not checkpoint.exists(path):
-        raise UserError(f"--resume={path}: no such file; {folder} holds {_listed(held_by(folder, name)) or 'no run'}")
+        raise UserError(f"{path}: no such file; {folder} holds {_listed(held_by(folder, name)) or 'no run'}")
     inside = os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(folder)
     if path and inside and checkpoint.has_state(path):
         if overwrite:
-            raise UserError(f"--resume={path} goes on with the run that --overwrite removes: set one of them")
+            raise _not_both(f"the run of {path}")
         return path
     held = held_by(folder, name)
     only_logs = all(entry.startswith("train_log") for entry in held)  # of a run that ended before its first checkpoint
     if held and not overwrite and not (resume == "auto" and only_logs):
-        go_on = "--resume to one of these" if resume == "auto" else "--resume=auto"
-        raise UserError(
-            f"{folder} holds an earlier run: {_listed(held)}; set {go_on} to go on with it, --overwrite to remove its "
-            "checkpoints and logs, or --save_dir to another folder"
-        )
+        topic = "used folder without a newest" if resume == "auto" else "used folder"
+        raise UserError(f"{folder} holds an earlier run: {_listed(held)}", topic)
     return path
 
 
-def held_by(folder, name):
+def _not_both(run: str) -> UserError:
+    return UserError(f"{run} cannot be gone on with and removed", topic="resume and overwrite")
+
+
+def held_by(folder: str, name: str) -> list[str]:
     """Names of the checkpoints, without suffix, and of the log that a run left in a folder."""
     held = {match[1] for match in map(_checkpoint_file(name).fullmatch, _entries(folder)) if match}
     log = os.path.join(folder, "train_log.jsonl")
     return sorted(held) + (["train_log.jsonl"] if os.path.exists(log) and os.path.getsize(log) else [])
 
 
-def remove_run(folder, name):
+def remove_run(folder: str, name: str) -> None:
     """Delete a run's checkpoints and logs, and nothing else that lies in its folder."""
     own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|vdlrecords\..*\.log")
     for place in (folder, os.path.join(folder, SUPERSEDED), os.path.join(folder, "visualdl")):
@@ -64,21 +71,21 @@ def remove_run(folder, name):
                 atomic.remove(os.path.join(place, entry))
 
 
-def _checkpoint_file(name):
+def _checkpoint_file(name: str) -> re.Pattern[str]:
     suffixes = "|".join(checkpoint.SUFFIXES)
     return re.compile(rf"\.?({re.escape(name)}_(?:epoch\d+|step\d+|best|final))\.(?:{suffixes}|next)")
 
 
-def _entries(folder):
+def _entries(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def _listed(names, most=6):
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")
 
 
-def newest(folder, name):
-    """Path without suffix of the newest numbered checkpoint that is whole, None if there are none at all.
+def newest(folder: str, name: str) -> str:
+    """Path without suffix of the newest numbered checkpoint that is whole, "" if there are none at all.
 
     The log says which it is, and why none of those that may be newer.
 
@@ -86,38 +93,33 @@ def newest(folder, name):
         UserError: there are checkpoints, but none is whole.
     """
     known, unknown = checkpoint.numbered(folder, name)
-    taken, faults = None, []
+    whole, epochs = "", -1  # the newest that is whole, and the epochs that it has finished
+    faults: list[str] = []
     for progress, base in [*((None, base) for base in unknown), *reversed(known)]:
-        if taken and progress["epoch"] <= taken[0]["epoch"]:
+        if whole and progress and progress["epoch"] <= epochs:
             continue
         fault = checkpoint.fault(base)
         if fault:
             faults.append(f"{base}: {fault}")
-            logger.warning("--resume=auto passes over %s", faults[-1])
-        else:
-            taken = taken or (progress, base)
-    if faults and not taken:
-        raise UserError(
-            f"--resume=auto: no checkpoint in {folder} is whole ({'; '.join(faults[:3])}); set --resume to another, "
-            "--overwrite without --resume to start anew, or --save_dir to another folder"
-        )
-    if taken:
-        logger.info("--resume=auto takes %s, the newest checkpoint that is whole", taken[1])
-        return taken[1]
-    logger.info("--resume=auto: no checkpoint in %s yet", folder)
-    return None
+            logger.warning("passed over: %s", faults[-1])
+        elif not whole and progress:
+            whole, epochs = base, progress["epoch"]
+    if faults and not whole:
+        raise UserError(f"no checkpoint in {folder} is whole ({'; '.join(faults[:3])})", topic="no whole checkpoint")
+    logger.info("newest checkpoint of %s that is whole: %s", folder, whole or "none yet")
+    return whole
 
 
-def clear(folder, name, step, overwrite):
+def clear(folder: str, name: str, step: int, overwrite: bool) -> None:
     """Make a folder ready for a run that goes on from `step`, or, to overwrite another, from 0.
 
     To overwrite, that run's checkpoints and logs are deleted, nothing else. Or else the numbered checkpoints of later
-    steps, which would count as the newest for `keep` and for --resume=auto, move to a folder of their own.
+    steps, which would count as the newest, move to a folder of their own.
     """
     if overwrite:
         held = held_by(folder, name)
         remove_run(folder, name)
-        logger.info("--overwrite: removed from %s: %s", folder, _listed(held) or "nothing")
+        logger.info("removed from %s: %s", folder, _listed(held) or "nothing")
         return
     for progress, base in checkpoint.numbered(folder, name)[0]:
         if progress["step"] > step:
@@ -126,7 +128,7 @@ def clear(folder, name, step, overwrite):
             checkpoint.move(base, aside)
 
 
-def data_record(loader):
+def data_record(loader: Loader) -> dict[str, Any]:
     """What the order of clips in an epoch depends on, but for its seed, as plain data for a checkpoint."""
     listed = hashlib.sha256()
     for clip in loader.dataset.clips:
@@ -134,13 +136,15 @@ def data_record(loader):
     return {"list": listed.hexdigest(), "clips": len(loader.dataset.clips), "batch_size": loader.order.batch_size}
 
 
-def next_batch(progress, data, order, batch_size_then=None):
+def next_batch(
+    progress: dict[str, Any], data: dict[str, Any], order: EpochOrder, batch_size_then: object = None
+) -> int:
     """The batch with which an epoch goes on, however it was cut into batches before.
 
     Args:
         progress: of the checkpoint.
         data: data_record of this run.
-        order: reader.loader.EpochOrder of this run.
+        order: of this run.
         batch_size_then: that of the checkpoint's config, for checkpoints of version 0.1.0, which hold no record.
 
     Raises:
@@ -158,16 +162,16 @@ def next_batch(progress, data, order, batch_size_then=None):
         then = {**data, "batch_size": size, "clips_done": done}
     if then["clips_done"] == then["clips"]:
         return len(order)
-    advice = "or resume from the end of an epoch (NAME_epochN)"
     if then["list"] != data["list"]:
         raise UserError(
-            f"the checkpoint lies within an epoch of another list ({then['clips']} clips then, {data['clips']} now): "
-            f"set TRAIN.filelist to the list of that run, {advice}"
+            f"the checkpoint lies within an epoch of another list ({then['clips']} clips then, {data['clips']} now)",
+            topic="other list",
         )
     if then["clips_done"] not in starts:
         raise UserError(
             f"the checkpoint lies {then['clips_done']} clips into an epoch of batches of {then['batch_size']}, where "
-            f"no batch of {data['batch_size']} begins: set --batch_size={then['batch_size']}, {advice}"
+            f"no batch of {data['batch_size']} begins",
+            topic="other batch size",
         )
     if then["batch_size"] != data["batch_size"]:
         logger.info(

@@ -1,5 +1,6 @@
 """What is accumulated over samples."""
 
-from metrics.accuracy import METRICS, TopK
+from metrics.accuracy import TopK
+from metrics.metric import METRICS, Metric, metric_classes
 
-__all__ = ["METRICS", "TopK"]
+__all__ = ["METRICS", "Metric", "TopK", "metric_classes"]

@@ -8,23 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from core.registry import Registry
-
-METRICS: Registry[type[TopK]] = Registry("metric")
+from metrics.metric import METRICS, Metric
 
 
 @METRICS.register("TOPK")
-class TopK:
+class TopK(Metric):
     """Accumulates top-1 and top-5 hits and the cross entropy.
 
     Sums are exact (math.fsum), so that the result does not depend on batches or on who counted what.
     """
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
         self.losses: list[float] = []
         self.hits = {1: 0, 5: 0}
 
@@ -47,6 +41,7 @@ class TopK:
 
     def merge(self, states: Iterable[dict[str, Any]]) -> None:
         """Hold what the `state()` of several say together."""
+        states = list(states)
         self.losses = [loss for state in states for loss in state["losses"]]
         self.hits = {k: sum(state["hits"][k] for state in states) for k in self.hits}
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from core.config import Config, ModelSection
-from core.errors import UserError
 from core.registry import Registry
 from models.streaming import Streaming
 
 if TYPE_CHECKING:
+    import numpy as np
     import paddle
 
 MODELS: Registry[type[Model]] = Registry("model")
 
 
+class Backbone(NamedTuple):
+    """What the weights of another network give this one."""
+
+    names: list[str]  # tensors of this network that start from them: all must be there
+    tensors: dict[str, np.ndarray]  # by structured name, fitted to this network
+
+
 class Model:
-    """Base of the registered models. A subclass sets `Section` and `build_network`.
+    """Base of the registered models. A subclass gives `build_network`, and `Section` if it has keys of its own.
+
+    All else has a default, and is the one place where the other rooms learn what is true of this model alone.
 
     Args:
         mode: "train", "valid", "test" or "infer"; decides whether the network starts in training mode.
@@ -26,9 +37,10 @@ class Model:
     """
 
     Section: type[ModelSection] = ModelSection
+    any_seg_num = True  # whether an export may take another number of segments than it was made with
     released: tuple[str, ...] = ()  # names of the released weights, the preferred first
     released_for: dict[str, Any] = {}  # MODEL keys that they fit
-    pretrained: dict[int, str] = {}  # number of layers -> name of the released ImageNet weights
+    pretrained: tuple[str, ...] = ()  # names of the released weights that training may start from
 
     def __init__(self, config: Config, mode: str) -> None:
         config.section(mode)  # an unknown mode is refused here
@@ -42,17 +54,48 @@ class Model:
         """The network for `self.config`."""
         raise NotImplementedError
 
-    def streaming(self, network: paddle.nn.Layer) -> Streaming | None:
-        """How `network`, one of this model's, scores overlapping windows; None: it has no segments, and no timeline."""
+    @property
+    def seglen(self) -> int:
+        """Frames in a super-image, in the section of this mode."""
+        return cast(int, self.config.section(self.mode).seglen)  # filled in from MODEL
+
+    @property
+    def head(self) -> str:
+        """What the names of those tensors begin with that start anew for other classes: by default the last layer's."""
+        last = list(self.network.state_dict())[-1]
+        layer, dot, _ = last.rpartition(".")
+        return layer + dot or last
+
+    def own_settings(self) -> dict[str, Any]:
+        """The MODEL keys that this model alone has. Weights are refused where they were made with other values."""
+        common = {field.name for field in dataclasses.fields(ModelSection)}
+        own = [field.name for field in dataclasses.fields(self.Section) if field.name not in common]
+        return {name: getattr(self.config.MODEL, name) for name in own}
+
+    def streaming(self) -> Streaming | None:
+        """The network in parts that score overlapping windows; None: it has no segments, and so no timeline."""
         return None
 
     def original_names(self) -> dict[str, str]:
         """Original name -> structured name of every tensor of the network; empty where there is no original."""
         return {}
 
+    def backbone(self, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]]) -> Backbone | None:
+        """What the tensors of another network, by structured name, give this one to start training from.
+
+        None where they are those of this very model, but perhaps for other classes: the default.
+
+        Args:
+            shapes: of this network's tensors.
+        """
+        return None
+
     def pretrained_name(self) -> str:
-        """Name of the released weights to start training from. Raises UserError where there are none."""
-        raise UserError(f"no weights to start {type(self).__name__} from are published: set --pretrain")
+        """Name of the released weights to start training from; "" where there are none: from random values.
+
+        Raises UserError where there are some, but not for this configuration.
+        """
+        return self.pretrained[0] if self.pretrained else ""
 
     def loss(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """Mean cross entropy of logits [B, num_classes] and labels [B] int64, a scalar."""
@@ -86,7 +129,6 @@ class Model:
             parameters=self.network.parameters(),
             weight_decay=paddle.regularizer.L2Decay(train.l2_weight_decay),
             grad_clip=paddle.nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None,
-            use_multi_tensor=train.fused_optimizer,
         )
         return optimizer, scheduler
 

@@ -1,5 +1,13 @@
 """What the bytes of a packet tell without decoding: whether decoding can begin there, and whether it is shown."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+
 _H264_IDR, _H264_SEI, _RECOVERY_POINT = 5, 6, 6
 _HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR and CRA pictures
 _H264_SETS, _HEVC_SETS = (7, 8), (32, 33, 34)  # parameter sets
@@ -8,7 +16,7 @@ _H264_PICTURES, _HEVC_PICTURES = range(1, 6), range(32)  # slices
 _LOOKED_AT = 4096  # bytes of a NAL unit that are looked at
 
 
-def nal_length_size(codec, extradata):
+def nal_length_size(codec: str, extradata: bytes | None) -> int:
     """Bytes that give a NAL unit's length in the packets of an MP4-like stream; 0 where start codes divide them.
 
     Source: ISO/IEC 14496-15, the avcC and hvcC boxes.
@@ -19,12 +27,12 @@ def nal_length_size(codec, extradata):
     return (extradata[place] & 3) + 1
 
 
-def is_shown(codec, packet):
+def is_shown(codec: str, packet: Packet) -> bool:
     """Whether a packet's frame is shown: VP8 has some that are only referred to (RFC 6386, section 9.1)."""
     return not (codec == "vp8" and packet.size and not memoryview(packet)[0] & 0x10)
 
 
-def is_whole(packet, length_size):
+def is_whole(packet: Packet, length_size: int) -> bool:
     """Whether the lengths of a packet's NAL units add up to its size. Without lengths nothing can be said: True."""
     if not length_size:
         return True
@@ -34,7 +42,7 @@ def is_whole(packet, length_size):
     return place == len(data)
 
 
-def is_plain(codec, packet, length_size, extradata):
+def is_plain(codec: str, packet: Packet, length_size: int, extradata: bytes) -> bool:
     """Whether a packet holds nothing that makes frames depend on where decoding began, or keeps some from being shown.
 
     That are parameter sets other than the stream's own, packets without a picture, and in HEVC BLA pictures, ends of a
@@ -59,7 +67,7 @@ def is_plain(codec, packet, length_size, extradata):
     return shows
 
 
-def is_random_access(codec, packet, length_size):
+def is_random_access(codec: str, packet: Packet, length_size: int) -> bool:
     """Whether all frames whose stamp is not before this key packet's can be decoded exactly from here.
 
     So it is for every key frame, but in H.264 only for an IDR picture and one whose recovery point message promises
@@ -73,7 +81,7 @@ def is_random_access(codec, packet, length_size):
     return True
 
 
-def _nal_units(data, length_size):
+def _nal_units(data: memoryview, length_size: int) -> Iterator[bytes]:
     """Beginnings of the NAL units of a packet, none empty."""
     if not length_size:
         for piece in bytes(data).split(b"\0\0\1")[1:]:
@@ -89,7 +97,7 @@ def _nal_units(data, length_size):
         place += size
 
 
-def _is_exact_recovery_point(unit):
+def _is_exact_recovery_point(unit: bytes) -> bool:
     """Whether a NAL unit of H.264 is an SEI message with recovery_frame_cnt 0 and exact_match_flag 1."""
     if unit[0] & 31 != _H264_SEI:
         return False
@@ -104,7 +112,7 @@ def _is_exact_recovery_point(unit):
     return False
 
 
-def _sei_number(data, place):
+def _sei_number(data: bytes, place: int) -> tuple[int, int]:
     """(number, place after it): coded as a sum of bytes of which the last is not 255."""
     number = 0
     while place < len(data) and data[place] == 255:

@@ -1,12 +1,16 @@
 """The one way from a path to a clip: sample, decode, scale, crop, flip. The loader, `check` and `show` all go it."""
 
+from __future__ import annotations
+
 import random
-from typing import NamedTuple, Optional
+from typing import NamedTuple, cast
 
 import numpy as np
 
-from reader.decode import Video, read_frames, read_pickle
+from core.config import ReaderSection, TrainSection
+from reader.decode import Video
 from reader.errors import ClipError
+from reader.formats import FORMATS, VIDEO
 from reader.sampling import sample_frames
 from reader.transforms import ClipBuilder
 
@@ -15,71 +19,67 @@ class Clip(NamedTuple):
     """What the network sees of a file, and where it comes from."""
 
     frames: np.ndarray  # uint8 [seg_num * seglen, target_size, target_size, 3] RGB
-    label: Optional[int]  # inside a pickle; None in a video
-    segments: list  # seg_num lists of seglen numbers of frames
+    label: int | None  # where the format has it inside the file
+    segments: list[list[int]]  # seg_num lists of seglen numbers of frames
     num_frames: int  # that can be decoded
-    video: Optional[Video]  # how a video was read; None for a pickle
+    video: Video | None  # how a video was read; None for other formats
 
 
-def clip_rng(seed, epoch, index):
-    """random.Random of the draws that training makes for a clip: whoever reads it, they are the same."""
+def clip_rng(seed: int, epoch: int, index: int) -> random.Random:
+    """The draws that training makes for a clip: whoever reads it, they are the same."""
     return random.Random(f"{seed}/{epoch}/{index}")
 
 
-def read_clip(path, section, format="mp4", rng=None, decoder=""):
+def read_clip(
+    path: str, section: ReaderSection, format: str = VIDEO, rng: random.Random | None = None, decoder: str = ""
+) -> Clip:
     """Read a clip as a section of the configuration says.
 
     Args:
         path: the file.
-        section: core.config.ReaderSection with seg_num and seglen set.
-        format: "mp4" (any video file) or "pkl".
-        rng: random.Random augments as training does, in the original's order of draws: segments, crop, flip; None takes
-            the centre.
-        decoder: see reader.decode.read_frames.
-
-    Returns:
-        Clip.
+        section: with seg_num and seglen set.
+        format: one of reader.formats.FORMATS.
+        rng: augments as training does, in the original's order of draws: segments, crop, flip; None takes the centre.
+        decoder: see reader.formats.Format.read.
 
     Raises:
         ClipError: the file cannot be read, or no crop of target_size fits into its frames.
+        UserError: no such format.
     """
+    clip_format = FORMATS.get(format)()
     sink = _Sink(section, format, rng)
     try:
-        if format == "pkl":
-            label, video = _read_pickle(path, sink), None
-        else:
-            label, video = None, read_frames(path, sink, decoder)
+        label = clip_format.read(path, sink, decoder)
         frames = sink.builder.clip(sink.places)
-    except ValueError as error:
-        raise ClipError(str(error)) from None
-    return Clip(frames, label, sink.segments, sink.count, video)
-
-
-def _read_pickle(path, sink):
-    """Put a pickle's frames. Returns the label."""
-    frames, _, label = read_pickle(path, sink.begin)
-    for row, frame in enumerate(frames):
-        sink.put(row, frame)
-    return label
+    except (ValueError, OSError) as error:
+        raise ClipError(str(error) or type(error).__name__) from None
+    return Clip(frames, label, sink.segments, sink.count, sink.video)
 
 
 class _Sink:
     """Samples the frames and builds the clip; each attempt at decoding begins with the same draws."""
 
-    def __init__(self, section, format, rng):
+    def __init__(self, section: ReaderSection, format: str, rng: random.Random | None) -> None:
         self.section, self.format, self.rng = section, format, rng
         self.drawn = rng.getstate() if rng else None
+        self.video: Video | None = None
 
-    def begin(self, count):
+    def begin(self, count: int) -> list[int]:
         """The distinct frames of the segments, ascending."""
-        want = self.section
-        if self.rng:
+        if count < 1:
+            raise ClipError("it has no frame")
+        section = self.section
+        assert section.seg_num and section.seglen  # Config.section has set them
+        if self.rng and self.drawn:
             self.rng.setstate(self.drawn)
         self.count = count
-        self.segments = sample_frames(count, want.seg_num, want.seglen, self.format, self.rng)
+        self.segments = sample_frames(count, section.seg_num, section.seglen, self.format, self.rng)
         frames, places = np.unique(np.asarray(self.segments).ravel(), return_inverse=True)
         self.places = places.reshape(-1)
-        flip_ratio = want.flip_ratio if self.rng else 0
-        self.builder = ClipBuilder(len(frames), want.short_size, want.target_size, self.rng, flip_ratio)
-        self.put = self.builder.put
+        flip_ratio = cast(TrainSection, section).flip_ratio if self.rng else 0.0
+        self.builder = ClipBuilder(len(frames), section.short_size, section.target_size, self.rng, flip_ratio)
         return frames.tolist()
+
+    def put(self, row: int, frame: np.ndarray) -> None:
+        """Scale, crop and keep a frame."""
+        self.builder.put(row, frame)

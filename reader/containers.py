@@ -1,11 +1,20 @@
 """What FFmpeg may open for this project: ordinary media files by ordinary demuxers, and nothing that those name."""
 
+from __future__ import annotations
+
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from reader.errors import ClipError
+from reader.errors import ClipError, NoVideo
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp), picture sequences (image2), devices
 # and formats that are programs (lavfi, avisynth, vapoursynth) are not among them.
@@ -20,14 +29,12 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 
 
 @contextmanager
-def opened(path):
+def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A media file as PyAV's container, its first video stream and nothing else to be read.
 
-    Yields:
-        (av.container.InputContainer, av.video.stream.VideoStream).
-
     Raises:
-        ClipError: missing, empty, not a regular file, not one of the DEMUXERS' formats, or without video.
+        ClipError: missing, empty, not a regular file, or not one of the DEMUXERS' formats.
+        NoVideo: it has no video.
     """
     import av  # late: opened in the worker process
 
@@ -39,7 +46,7 @@ def opened(path):
     with container:
         stream = next(iter(container.streams.video), None)
         if stream is None:
-            raise ClipError("no frame can be decoded (cannot find video stream)")
+            raise NoVideo("no frame can be decoded (cannot find video stream)")
         if stream.codec_context is None:
             raise ClipError("no frame can be decoded (no decoder for its video)")
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
@@ -49,13 +56,13 @@ def opened(path):
         yield container, stream
 
 
-def _odd_metadata(av):
+def _odd_metadata(av: ModuleType) -> dict[str, str]:
     """Arguments of av.open by which titles and comments need not be UTF-8: from PyAV 19 on it is so without any."""
     return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @contextmanager
-def utf8_name(path):
+def utf8_name(path: str) -> Iterator[str]:
     """A name of the file that is UTF-8, as the decoders need it: its own, or that of a descriptor."""
     try:
         path.encode()
@@ -70,7 +77,7 @@ def utf8_name(path):
         yield path
 
 
-def check_file(path):
+def check_file(path: str) -> None:
     """Raises ClipError unless the path is a regular file that holds something."""
     try:
         status = os.stat(path)
@@ -84,7 +91,7 @@ def check_file(path):
         raise ClipError("the file is empty (0 bytes)")
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     if getattr(error, "errno", None) == errno.EINVAL:  # what a format outside the whitelist gives
         return "its format is none of a video file, a playlist perhaps"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

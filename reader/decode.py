@@ -5,9 +5,12 @@ what it can be trusted with, and PyAV seeks in long files. All else PyAV reads i
 damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
 """
 
+from __future__ import annotations
+
 import functools
 import os
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,27 +28,39 @@ _SHORT = 1000  # packets: so few are decoded all, which no index can be wrong ab
 _DECORD_PIXELS = ("yuv420p", "yuvj420p")
 
 
+class Sink(Protocol):
+    """Who asks for frames, and takes them."""
+
+    def begin(self, count: int) -> Sequence[int]:
+        """The ascending numbers of the frames that are wanted, of `count`; called again for another attempt."""
+
+    def put(self, row: int, frame: np.ndarray) -> None:
+        """Take the row-th of them, uint8 [H, W, 3] RGB; its memory may be used again afterwards."""
+
+
+class ClipSink(Sink, Protocol):
+    """A sink that also keeps how a video was read; other formats leave it None."""
+
+    video: Video | None
+
+
 class Video(NamedTuple):
     """What was read of a video file."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # a tuple has a method of this name
     frames: int  # that a decoder shows
     decoder: str  # one of DECODERS
     in_order: str  # why it was read in order from the start to the end; "" if frames were got by their stamps
+    damaged: bool  # its data is not whole, and that is why
 
 
-def read_frames(path, sink, decoder=""):
+def read_frames(path: str, sink: Sink, decoder: str = "") -> Video:
     """Decode the frames that a sink wants.
 
     Args:
         path: the file.
-        sink: object with `begin(count)`, which turns the number of frames into the ascending numbers of those that
-            are wanted and may be called again for another attempt, and `put(row, frame)`, which takes the row-th of
-            them, uint8 [H, W, 3] RGB.
+        sink: wants and takes them.
         decoder: one of DECODERS, and no other; "" asks the environment variable STNET_DECODER and else chooses.
-
-    Returns:
-        Video.
 
     Raises:
         ClipError: missing, empty or undecodable file, or one that `decoder` cannot be shown to decode rightly.
@@ -56,28 +71,30 @@ def read_frames(path, sink, decoder=""):
         return _read_frames(name, sink, decoder)
 
 
-def _read_frames(path, sink, decoder):
+def _read_frames(path: str, sink: Sink, decoder: str) -> Video:
     with opened(path) as (container, stream):
         index = read_index(container, stream)
-    doubt = index.doubt
+    doubt, damaged = index.doubt, index.damaged
     if not doubt and decoder != "opencv":
         try:
-            return Video(index, len(index.stamps), _by_index(path, index, sink, decoder), "")
-        except (Damaged, Missed) as error:
-            doubt = str(error) if isinstance(error, Missed) else f"{DAMAGED}: {error}"
+            return Video(index, len(index.stamps), _by_index(path, index, sink, decoder), "", False)
+        except Missed as error:
+            doubt = str(error)
+        except Damaged as error:
+            doubt, damaged = f"{DAMAGED}: {error}", True
     if decoder == "decord":
         raise ClipError(f"decord cannot be shown to give the right frames ({doubt})")
-    return _in_order(path, index, sink, decoder, doubt or "OpenCV was asked for")
+    return _in_order(path, index, sink, decoder, doubt or "OpenCV was asked for", damaged)
 
 
-def _decoder_asked_for():
+def _decoder_asked_for() -> str:
     asked = os.environ.get("STNET_DECODER", "")
     if asked and asked not in DECODERS:
         raise UserError(f"STNET_DECODER is {asked!r}; expected one of {', '.join(DECODERS)}, or nothing")
     return asked
 
 
-def _by_index(path, index, sink, decoder):
+def _by_index(path: str, index: Index, sink: Sink, decoder: str) -> str:
     """Decode by stamp. Returns who did. Raises Damaged or Missed."""
     frames = sink.begin(len(index.stamps))
     unfit = _unfit_for_decord(index)
@@ -97,7 +114,7 @@ def _by_index(path, index, sink, decoder):
     return "pyav"
 
 
-def _unfit_for_decord(index):
+def _unfit_for_decord(index: Index) -> str:
     """Why decord is not sure to give the right frames, or to open this file alone; "" if it is."""
     if not _has_decord():
         return "decord is not installed"
@@ -113,7 +130,7 @@ def _unfit_for_decord(index):
 
 
 @functools.cache
-def _has_decord():
+def _has_decord() -> bool:
     try:
         import decord  # noqa: F401 (it has no wheels for some machines)
     except (ImportError, OSError):
@@ -121,27 +138,27 @@ def _has_decord():
     return True
 
 
-def _in_order(path, index, sink, decoder, reason):
-    """Decode from the start to the end: PyAV if it can, OpenCV if data is damaged. Returns a Video."""
+def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, damaged: bool) -> Video:
+    """Decode from the start to the end, for a reason: PyAV if it can, OpenCV if data is damaged."""
     frames_of = {
         "pyav": functools.partial(decoders.pyav_frames, path, index),
         "opencv": functools.partial(decoders.opencv_frames, path),
     }
-    names = [decoder] if decoder else ["opencv"] if reason.startswith(DAMAGED) else ["pyav", "opencv"]
-    failure = f" ({reason})" if reason.startswith(DAMAGED) else ""
+    names = [decoder] if decoder else ["opencv"] if damaged else ["pyav", "opencv"]
+    failure = f" ({reason})" if damaged else ""
     blackens = "opencv" in names and decoders.opencv_blackens_interlaced()
-    if blackens and (index.interlaced or (reason.startswith(DAMAGED) and decoders.shows_interlaced(path))):
+    if blackens and (index.interlaced or (damaged and decoders.shows_interlaced(path))):
         names = [] if decoder else ["pyav"]
         failure = " (interlaced, which this OpenCV cannot convert)"
     for name in names:
         try:
             count = decoders.in_order(frames_of[name], len(index.stamps) or index.promised, sink)
         except Damaged as error:
-            reason = f"{DAMAGED}: {error}"
+            reason, damaged = f"{DAMAGED}: {error}", True
             failure = f" ({reason})"
             continue
         if count:
-            return Video(index, count, name, reason)
+            return Video(index, count, name, reason, damaged)
     raise ClipError(f"no frame can be decoded{failure}")
 
 
@@ -149,24 +166,24 @@ class Frames:
     """A sink that keeps all its frames.
 
     Args:
-        pick: function from the number of frames to a list of numbers, which may repeat.
+        pick: from the number of frames to the numbers of those that are wanted, which may repeat.
     """
 
-    def __init__(self, pick):
+    def __init__(self, pick: Callable[[int], Sequence[int]]) -> None:
         self.pick = pick
 
-    def begin(self, count):
+    def begin(self, count: int) -> list[int]:
         """The distinct frames of `pick`."""
-        wanted, self.places = np.unique(np.asarray(self.pick(count)), return_inverse=True)
-        self.rows = [None] * len(wanted)
-        return wanted.tolist()
+        numbers, self.places = np.unique(np.asarray(self.pick(count)), return_inverse=True)
+        self.rows: list[np.ndarray] = [np.empty(0)] * len(numbers)
+        return numbers.tolist()
 
-    def put(self, row, frame):
+    def put(self, row: int, frame: np.ndarray) -> None:
         """Keep a frame."""
         self.rows[row] = frame
 
 
-def read_video(path, pick, decoder=""):
+def read_video(path: str, pick: Callable[[int], Sequence[int]], decoder: str = "") -> tuple[np.ndarray, np.ndarray]:
     """(frames, places): distinct frames, uint8 [K, H, W, 3] RGB, and for each number of `pick` the row of its frame.
 
     Arguments and errors as read_frames; `pick` as for Frames.
@@ -176,13 +193,13 @@ def read_video(path, pick, decoder=""):
     return np.stack(sink.rows), sink.places.reshape(-1)
 
 
-def read_pickle(path, pick):
+def read_pickle(path: str, pick: Callable[[int], Sequence[int]]) -> tuple[np.ndarray, np.ndarray, int]:
     """Frames and label of a pickled clip. Arguments as `read_video`; returns (frames, places, label)."""
     from reader.pickles import decode_jpegs, load_clip_pickle, read_clip_file
 
     try:
         _, label, jpegs = load_clip_pickle(read_clip_file(path))
-        wanted, places = np.unique(np.asarray(pick(len(jpegs))), return_inverse=True)
-        return decode_jpegs([jpegs[i] for i in wanted]), places.reshape(-1), label
+        numbers, places = np.unique(np.asarray(pick(len(jpegs))), return_inverse=True)
+        return decode_jpegs([jpegs[i] for i in numbers]), places.reshape(-1), label
     except ValueError as error:
         raise ClipError(str(error)) from None

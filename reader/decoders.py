@@ -1,17 +1,34 @@
 """Three decoders that give the same frames: decord and PyAV by an index, PyAV and OpenCV in order.
 
-Each takes a sink: `begin(count)` turns the number of frames into the ascending numbers of those that are wanted, anew
-for each attempt, and `put(row, frame)` takes the row-th of them, uint8 [H, W, 3] RGB.
+A sink (reader.decode.Sink) says which frames it wants; `put(row, frame)` gives it the row-th of them, uint8 [H, W, 3]
+RGB.
 """
 
+from __future__ import annotations
+
 import bisect
+import functools
 import os
 import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.errors import first_line
 from reader.containers import DEMUXERS, opened
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+    from reader.decode import Sink
+    from reader.index import Index, Run
+
+Put = Callable[[int, np.ndarray], None]
 
 _BT601 = 5  # FFmpeg's number of the colour matrix
 _MATRICES = (0, 1, 4, 5, 6, 7, 9)  # RGB, BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020: swscale knows no others
@@ -29,7 +46,7 @@ class Damaged(Exception):
     """The decoder met data that is not whole; the message is the reason."""
 
 
-def by_decord(path, index, frames, put):
+def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
     """Frames from the start on, without a seek: decord's are not exact.
 
     Raises:
@@ -54,10 +71,10 @@ def by_decord(path, index, frames, put):
             put(row, array)
             place = frame + 1
     except (decord.DECORDError, RuntimeError, IndexError, StopIteration) as error:
-        raise Missed(_first_line(error)) from None
+        raise Missed(first_line(error).rsplit("] ", 1)[-1]) from None  # without the source position in front
 
 
-def _advance(video, keys, place, frame):
+def _advance(video: Any, keys: Sequence[int], place: int, frame: int) -> None:
     """Let decord go from a place to a frame without a seek, which its skip_frames makes where it passes a key frame."""
     for key in keys[bisect.bisect_right(keys, place) : bisect.bisect_right(keys, frame)]:
         if key - 1 > place:
@@ -68,7 +85,7 @@ def _advance(video, keys, place, frame):
         video.skip_frames(frame - place)
 
 
-def by_stamp(path, index, runs, put):
+def by_stamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None:
     """Frames by PyAV: for each run seek to its key frame, decode on, and take those with the right stamps.
 
     Args:
@@ -87,9 +104,10 @@ def by_stamp(path, index, runs, put):
             _decode_run(_packets(container, stream, index, run.start), stream, index, rows, converter, put)
 
 
-def _packets(container, stream, index, start):
+def _packets(container: InputContainer, stream: VideoStream, index: Index, start: int) -> Iterator[Packet | None]:
     """The stream's packets from a place on, each compared with the index, and at the end None."""
-    place = 0
+    place: int | None = 0
+    places: dict[int | None, int] = {}
     if start:
         places = {packet.stamp: place for place, packet in enumerate(index.packets)}
         container.seek(index.packets[start].stamp, stream=stream)
@@ -112,7 +130,14 @@ def _packets(container, stream, index, start):
     yield None
 
 
-def _decode_run(packets, stream, index, rows, converter, put):
+def _decode_run(
+    packets: Iterator[Packet | None],
+    stream: VideoStream,
+    index: Index,
+    rows: dict[int, int],
+    converter: Converter,
+    put: Put,
+) -> None:
     context = stream.codec_context
     places = {stamp: place for place, stamp in enumerate(index.stamps)}
     last = None
@@ -131,13 +156,13 @@ def _decode_run(packets, stream, index, rows, converter, put):
     raise Missed(f"{len(rows)} frames did not come")
 
 
-def in_order(frames_of, expected, sink):
+def in_order(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expected: int, sink: Sink) -> int:
     """Frames by their place in the file, whose number is known at the end only.
 
     Args:
-        frames_of: function without arguments that begins anew: an iterator over functions that give a frame.
+        frames_of: begins anew: an iterator over functions that give a frame.
         expected: their likely number; where it is right, one pass is enough.
-        sink: see above.
+        sink: wants and takes them.
 
     Returns:
         the number of frames; 0 if there are none.
@@ -154,22 +179,22 @@ def in_order(frames_of, expected, sink):
         expected = count
 
 
-def pyav_frames(path, index):
+def pyav_frames(path: str, index: Index) -> Iterator[Callable[[], np.ndarray]]:
     """Iterator for `in_order`, by PyAV. Raises Damaged."""
     return (rgb for _, rgb in stamped_frames(path, index))
 
 
-def stamped_frames(path, index):
+def stamped_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable[[], np.ndarray]]]:
     """Iterator over (presentation stamp or None, function that gives the frame), by PyAV, in order. Raises Damaged."""
     with opened(path) as (container, stream), _decoding_errors():
         converter = Converter(stream, index)
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
-            yield frame.pts, lambda frame=frame: converter.rgb(frame)
+            yield frame.pts, functools.partial(converter.rgb, frame)
 
 
-def opencv_frames(path):
+def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:
     """Iterator for `in_order`, by OpenCV, as the original reads."""
     import cv2
 
@@ -180,12 +205,12 @@ def opencv_frames(path):
             ok, frame = capture.retrieve()
             if not ok:
                 return
-            yield lambda frame=frame: cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            yield functools.partial(cv2.cvtColor, frame, cv2.COLOR_BGR2RGB)
     finally:
         capture.release()
 
 
-def shows_interlaced(path):
+def shows_interlaced(path: str) -> bool:
     """Whether a frame before the first damage is interlaced."""
     import av
 
@@ -194,12 +219,12 @@ def shows_interlaced(path):
     return False
 
 
-def opencv_blackens_interlaced():
+def opencv_blackens_interlaced() -> bool:
     """Whether this OpenCV makes every interlaced frame the same black picture, as it does with FFmpeg 8."""
     import cv2
 
-    found = re.search(r"avcodec:\s*YES \((\d+)", cv2.getBuildInformation())
-    return found is not None and int(found.group(1)) >= _FFMPEG_8
+    codecs = re.search(r"avcodec:\s*YES \((\d+)", cv2.getBuildInformation())
+    return codecs is not None and int(codecs.group(1)) >= _FFMPEG_8
 
 
 class Converter:
@@ -209,16 +234,17 @@ class Converter:
     FFmpeg's scaler convert field by field or, within OpenCV 5, not at all.
     """
 
-    def __init__(self, stream, index):
+    def __init__(self, stream: VideoStream, index: Index) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.stream = stream
         self.size = index.width, index.height
         self.reformatter = VideoReformatter()
         self.turn = _TURNS.get(index.turned)
-        self.graph = None
+        self.graph: Any = None  # that takes the mark of being interlaced off, for frames of a shape
+        self.shape: tuple[int, int, str] | None = None
 
-    def rgb(self, frame):
+    def rgb(self, frame: VideoFrame) -> np.ndarray:
         """uint8 [H, W, 3] RGB of an av.VideoFrame."""
         import cv2
 
@@ -230,12 +256,12 @@ class Converter:
         image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         return image if self.turn is None else cv2.rotate(image, self.turn)
 
-    def _whole(self, frame):
+    def _whole(self, frame: VideoFrame) -> VideoFrame:
         """The frame without its mark of being interlaced."""
         import av
 
         shape = frame.width, frame.height, frame.format.name
-        if self.graph is None or self.shape != shape:
+        if self.shape != shape:
             self.graph, self.shape = av.filter.Graph(), shape
             source = self.graph.add_buffer(
                 width=frame.width, height=frame.height, format=frame.format, time_base=self.stream.time_base
@@ -248,7 +274,7 @@ class Converter:
         return self.graph.pull()
 
 
-def _colours(frame):
+def _colours(frame: VideoFrame) -> dict[str, int]:
     """Arguments of reformat by which every PyAV heeds the frame's colour matrix; those before 17 do only if told."""
     if frame.colorspace == _UNSPECIFIED:
         return {}
@@ -262,7 +288,7 @@ def _colours(frame):
 
 
 @contextmanager
-def _decoding_errors():
+def _decoding_errors() -> Iterator[None]:
     """FFmpeg's errors as Damaged."""
     import av
 
@@ -273,7 +299,7 @@ def _decoding_errors():
 
 
 @contextmanager
-def _opencv_options():
+def _opencv_options() -> Iterator[None]:
     """The whitelists of reader.containers for OpenCV, which takes them from the environment alone."""
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
     before = os.environ.get(name)
@@ -286,7 +312,7 @@ def _opencv_options():
             os.environ[name] = before
 
 
-def _as_numpy(array):
+def _as_numpy(array: Any) -> np.ndarray:
     """A decord array as NumPy's: read-only, as it is not copied, unless NumPy is older than 1.22."""
     return np.from_dlpack(_DLPack(array)) if hasattr(np, "from_dlpack") else array.asnumpy()
 
@@ -294,19 +320,13 @@ def _as_numpy(array):
 class _DLPack:
     """A decord array as np.from_dlpack takes it: decord has the capsule but not these methods."""
 
-    def __init__(self, array):
+    def __init__(self, array: Any) -> None:
         self.array = array
 
-    def __dlpack__(self, **_):
+    def __dlpack__(self, **_: Any) -> Any:
         """The array as a capsule."""
         return self.array.to_dlpack()
 
-    def __dlpack_device__(self):
+    def __dlpack_device__(self) -> tuple[int, int]:
         """Memory of the processor, number 0."""
         return 1, 0
-
-
-def _first_line(error):
-    """decord's message without the source position in front."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rsplit("] ", 1)[-1][:200]

@@ -1,8 +1,11 @@
 """Enlarging frames with Pillow's bits, several at a time: blends of whole rows and columns by OpenCV."""
 
+from __future__ import annotations
+
 import functools
 import math
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,8 +14,10 @@ _UNIT = 1 << 22  # Pillow's weights are whole multiples of 1 / _UNIT
 _NUDGE = 2.0**-14  # Pillow rounds n + 1/2 up, also where float32 falls a little short of it
 _scratch = threading.local()  # see _memory
 
+Blend = tuple[int, int, float, float]  # two old rows or columns, and the weights of both
 
-def enlarge(planes, frames, columns, rows):
+
+def enlarge(planes: np.ndarray, frames: np.ndarray, columns: Sequence[Blend], rows: Sequence[Blend]) -> None:
     """Fill planes, uint8 [K, 3, h, w], with frames, uint8 [K, H, W, 3], that grow.
 
     `columns` and `rows` are the blends (see blends_of) of the old ones that make the new ones.
@@ -36,7 +41,7 @@ def enlarge(planes, frames, columns, rows):
     _blend(turned, rows, lines)
 
 
-def _memory(name, *shape):
+def _memory(name: str, *shape: int) -> np.ndarray:
     """uint8 array, uninitialised, in memory that the thread's next call uses again: fresh memory costs more time."""
     size = math.prod(shape)
     if getattr(_scratch, name, np.empty(0)).size < size:
@@ -44,7 +49,7 @@ def _memory(name, *shape):
     return getattr(_scratch, name)[:size].reshape(shape)
 
 
-def _blend(lines, blends, out):
+def _blend(lines: np.ndarray, blends: Sequence[Blend], out: np.ndarray) -> None:
     """Fill out[i], uint8 [M, N], with the i-th of the blends of `lines`."""
     import cv2
 
@@ -53,16 +58,16 @@ def _blend(lines, blends, out):
 
 
 @functools.cache
-def blends_of(length, scaled):
+def blends_of(length: int, scaled: int) -> list[Blend] | None:
     """How Pillow's bilinear filter makes `scaled` pixels out of `length`, where these are not more.
 
     Returns:
-        list of (index, index, weight, weight): for each new pixel the two old ones that it blends, and the weights
-        for cv2.addWeighted; None if there are more old pixels, or Pillow's bits cannot be had so.
+        for each new pixel the two old ones that it blends, and the weights for cv2.addWeighted; None if there are
+        more old pixels, or Pillow's bits cannot be had so.
     """
     if scaled < length:
         return None
-    blends = []
+    blends: list[Blend] = []
     for i in range(scaled):
         centre = (i + 0.5) * (length / scaled)
         first = max(int(centre - 0.5), 0)
@@ -72,12 +77,12 @@ def blends_of(length, scaled):
         weights = _float_weights(share / (share + rest), rest / (share + rest))
         if weights is None:
             return None
-        blends.append((first, second, *weights))
+        blends.append((first, second, weights[0], weights[1]))
     return blends
 
 
 @functools.cache
-def _float_weights(share, rest):
+def _float_weights(share: float, rest: float) -> list[float] | None:
     """Weights with which cv2.addWeighted makes of every two bytes what Pillow makes of them; None if none are found.
 
     Pillow rounds its weights to 22 bits, adds up integers and rounds halves up. float32 can only differ from that
@@ -89,18 +94,18 @@ def _float_weights(share, rest):
 
     fixed = [int(weight * _UNIT + 0.5) for weight in (share, rest)]
     byte = np.arange(256, dtype=np.int32)
-    sums = _memory("sums", 256, 4 * 256).view(np.int32)
+    sums: np.ndarray = _memory("sums", 256, 4 * 256).view(np.int32)
     np.add(byte[:, None] * fixed[0], byte * fixed[1] + _UNIT // 2, out=sums)
-    wanted = np.right_shift(sums, 22, out=sums).astype(np.uint8)
+    pillows = np.right_shift(sums, 22, out=sums).astype(np.uint8)
     first, second = _every_two_bytes()
     for factor in (1, 64, 512):
         weights = [weight + factor * (whole / _UNIT - weight) for weight, whole in zip((share, rest), fixed)]
-        found = [cv2.addWeighted(first, weights[0], second, weights[1], _NUDGE * room) for room in (0.5, 1.5)]
-        if all(np.array_equal(one, wanted) for one in found):
+        opencvs = [cv2.addWeighted(first, weights[0], second, weights[1], _NUDGE * room) for room in (0.5, 1.5)]
+        if all(np.array_equal(blended, pillows) for blended in opencvs):
             return weights
     return None
 
 
 @functools.cache
-def _every_two_bytes():
+def _every_two_bytes() -> np.ndarray:
     return np.indices((256, 256), np.uint8)

@@ -5,10 +5,18 @@ stamps, are the frames in order, as long as each packet is one frame and its sta
 is not sure, `doubt` says why, and the frames must be read in order.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reader.bitstream import is_plain, is_random_access, is_shown, is_whole, nal_length_size
 from reader.errors import ClipError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 _SEEKABLE = ("mov", "matroska")  # containers with an index of their own, by which a seek is exact
 _ONE_FRAME_A_PACKET = ("av1", "h264", "hevc", "vp8", "vp9")  # codecs, by FFmpeg's names, that are worth a seek
@@ -20,7 +28,7 @@ _NEAR = 8  # packets that are decoded rather than sought over
 class Packet(NamedTuple):
     """A packet of the video, in the order of decoding."""
 
-    stamp: int  # presentation time, in units of the stream's time base; None if the container gives none
+    stamp: Any  # presentation time, int, in units of the stream's time base; None if the container gives none
     size: int  # bytes
     random_access: bool  # frames from its stamp on can be decoded from here
     shown: bool  # it is a frame that the container wants shown
@@ -38,16 +46,17 @@ class Index(NamedTuple):
     resized: bool  # the first frame has another size
     turned: int  # degrees clockwise by which it must be turned to be upright
     interlaced: bool
-    time_base: object  # Fraction: seconds a unit of the stamps
+    time_base: Fraction  # seconds a unit of the stamps
     promised: int  # frames by the container's header; 0 if it does not say
     duration: float  # seconds, by the container's header; 0 if it does not say
-    packets: list  # of Packet
-    stamps: list  # of the frames, in order
+    packets: list[Packet]
+    stamps: list[int]  # of the frames, in order
     doubt: str  # why frames cannot be got by stamp; "" if they can
-    notes: tuple  # what a person may want to know of the file
+    damaged: bool  # that is the doubt
+    notes: tuple[str, ...]  # what a person may want to know of the file
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """From the first frame to the end of the last."""
         shown = self.stamps[-1] - self.stamps[0] if self.stamps else 0
         return float(shown * self.time_base) * len(self.stamps) / max(1, len(self.stamps) - 1)
@@ -57,14 +66,14 @@ class Run(NamedTuple):
     """Frames that are decoded in one go."""
 
     start: int  # packet to begin with
-    frames: list  # numbers of the frames
+    frames: list[int]
 
 
-def read_index(container, stream):
+def read_index(container: InputContainer, stream: VideoStream) -> Index:
     """The Index of a stream.
 
     Args:
-        container, stream: from reader.containers.opened; they are at the end of the file afterwards.
+        container, stream: of reader.containers.opened; they are at the end of the file afterwards.
 
     Raises:
         ClipError: not a single packet can be read.
@@ -94,22 +103,27 @@ def read_index(container, stream):
         or ("" if plain else "parameters that change within the stream")
         or _doubt(container.format.name, codec, first)
         or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames),
+        damaged=bool(damage),
         notes=_notes(packets, stamps, stream.frames),
     )
 
 
-def _duration(container, stream):
+def _duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / 1e6
 
 
-def _read_packets(container, stream, codec):
+def _read_packets(
+    container: InputContainer, stream: VideoStream, codec: str
+) -> tuple[list[Packet], list[int | None], Any, str, bool]:
     """(packets, their decoding stamps, the first frame that decodes or None, damage or "", whether all are plain)."""
     import av
 
     length_size = nal_length_size(codec, stream.codec_context.extradata)
-    packets, decode_stamps, first, damage, plain = [], [], None, "", True
+    packets: list[Packet] = []
+    decode_stamps: list[int | None] = []
+    first, damage, plain = None, "", True
     extradata = stream.codec_context.extradata or b""
     try:
         for packet in container.demux(stream):
@@ -129,7 +143,7 @@ def _read_packets(container, stream, codec):
     return packets, decode_stamps, first, damage, plain
 
 
-def _doubt(container, codec, first):
+def _doubt(container: str, codec: str, first: Any) -> str:
     """Why frames cannot be got by stamp, by what kind of file it is; "" if they can."""
     if container.split(",")[0] not in _SEEKABLE:
         return f"a container ({container}) without an index"
@@ -140,12 +154,14 @@ def _doubt(container, codec, first):
     return ""
 
 
-def _doubt_of_packets(codec, packets, decode_stamps, reorders):
+def _doubt_of_packets(
+    codec: str, packets: Sequence[Packet], decode_stamps: Sequence[int | None], reorders: bool
+) -> str:
     """Why the packets are no sound index; "" if they are."""
     return _doubt_of_stamps(packets, decode_stamps, reorders) or _doubt_of_order(codec, packets)
 
 
-def _doubt_of_stamps(packets, decode_stamps, reorders):
+def _doubt_of_stamps(packets: Sequence[Packet], decode_stamps: Sequence[int | None], reorders: bool) -> str:
     stamps = [packet.stamp for packet in packets if packet.shown]
     known = [stamp for stamp in decode_stamps if stamp is not None]  # Matroska leaves out the first ones
     if None in stamps or not known:
@@ -159,7 +175,7 @@ def _doubt_of_stamps(packets, decode_stamps, reorders):
     return ""
 
 
-def _doubt_of_order(codec, packets):
+def _doubt_of_order(codec: str, packets: Sequence[Packet]) -> str:
     shown = [packet.stamp for packet in packets if packet.shown]
     hidden = [packet.stamp for packet in packets if not packet.shown and packet.stamp is not None]
     if not packets[0].random_access:
@@ -173,7 +189,7 @@ def _doubt_of_order(codec, packets):
     return ""
 
 
-def _notes(packets, stamps, promised):
+def _notes(packets: Sequence[Packet], stamps: Sequence[int], promised: int) -> tuple[str, ...]:
     """Facts about a file that is not wrong: names of tools.dataset.findings.NOTES."""
     steps = sorted(later - earlier for earlier, later in zip(stamps, stamps[1:]))
     usual = steps[len(steps) // 2] if steps else 0
@@ -186,7 +202,7 @@ def _notes(packets, stamps, promised):
     return tuple(name for name, is_so in facts.items() if is_so)
 
 
-def _has_leading_frames(packets):
+def _has_leading_frames(packets: Sequence[Packet]) -> bool:
     """Whether frames come after a key frame that are shown before it: an open group of pictures."""
     key = None
     for packet in packets:
@@ -199,18 +215,16 @@ def _has_leading_frames(packets):
     return False
 
 
-def plan(index, frames):
+def plan(index: Index, frames: Sequence[int]) -> list[Run]:
     """How to get frames by stamp: runs of packets, each from a key frame on.
 
     Args:
-        index: Index without doubt.
+        index: without doubt.
         frames: numbers of the frames, ascending.
-
-    Returns:
-        list of Run.
     """
     place_of = {packet.stamp: place for place, packet in enumerate(index.packets) if packet.shown}
-    runs, last = [], -1
+    runs: list[Run] = []
+    last = -1
     for frame in frames:
         stamp = index.stamps[frame]
         place = place_of[stamp]
@@ -223,7 +237,7 @@ def plan(index, frames):
     return runs
 
 
-def _entry(packets, place, stamp):
+def _entry(packets: Sequence[Packet], place: int, stamp: int) -> int:
     """Place of the last packet, at `place` or before, from which the frame with the stamp can be decoded."""
     while not (packets[place].random_access and packets[place].stamp <= stamp):
         place -= 1

@@ -1,36 +1,37 @@
-"""The Kinetics reader: a list of clips as a map-style dataset for paddle.io.DataLoader."""
+"""A list of clips as a map-style dataset for paddle.io.DataLoader."""
+
+from __future__ import annotations
 
 import logging
-import os
 import traceback
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from paddle.io import Dataset
 
-from core.config import find_file
-from core.registry import Registry
+from core.config import ReaderSection, find_file
 from reader.clip import clip_rng, read_clip
 from reader.errors import ClipError
+from reader.formats import FORMATS, VIDEO
 from reader.isolate import IsolatedReader, ReaderDied
+from reader.lists import Clip
 from reader.transforms import to_super_images
 
-READERS: Registry[type[Dataset]] = Registry("reader")
 logger = logging.getLogger("stnet")
 
 
 class Sample(NamedTuple):
     """One clip read, or the reason why it could not be."""
 
-    index: int  # position in the list
-    clip: np.ndarray  # uint8 [seg_num, 3 * seglen, H, W]; None if bad
+    index: int  # type: ignore[assignment]  # position in the list
+    clip: np.ndarray | None  # uint8 [seg_num, 3 * seglen, H, W]; None if bad
     label: int
     error: str = ""  # why the clip could not be read
     fatal: str = ""  # traceback of a bug, which ends the run
     quarantine: bool = False  # the clip hangs or crashes the decoder
 
 
-@READERS.register("KINETICS")
 class KineticsDataset(Dataset):
     """Clips of a list.
 
@@ -38,40 +39,46 @@ class KineticsDataset(Dataset):
     whichever worker reads the clip.
 
     Args:
-        clips: list of reader.lists.Clip.
-        section: core.config.ReaderSection with seg_num and seglen set.
-        format: "mp4" or "pkl".
+        clips: of the list.
+        section: with seg_num and seglen set.
+        format: one of reader.formats.FORMATS.
         augment: random segments, crops and flips (training) or the centre.
         seed: of the draws.
         folder: where relative paths are looked up if they are not in the working directory.
-        num_classes: labels inside pickles must be below it.
+        num_classes: labels inside files must be below it.
     """
 
-    def __init__(self, clips, section, format="mp4", augment=False, seed=0, folder="", num_classes=None):
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        section: ReaderSection,
+        format: str = VIDEO,
+        augment: bool = False,
+        seed: int = 0,
+        folder: str = "",
+        num_classes: int | None = None,
+    ) -> None:
         super().__init__()
-        self.clips = clips
-        self.section = section
-        self.format = format
-        self.augment = augment
-        self.seed = seed
-        self.folder = folder
+        self.clips, self.section, self.augment, self.seed, self.folder = clips, section, augment, seed, folder
+        self.format, self.facts = format, FORMATS.get(format)
         self.num_classes = num_classes
-        self.skip = {}  # index -> reason: clips not to be touched again
+        self.skip: dict[int, str] = {}  # index -> reason: clips not to be touched again
         self.isolate = False  # read in a process that can be killed; the loader sets it for its workers
-        self.reader = None
-        self.by_opencv = set()  # clips that made another decoder hang or crash
+        self.reader: IsolatedReader | None = None
+        self.second_tries: set[int] = set()  # clips that made the first decoder hang or crash
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Clips in the list."""
         return len(self.clips)
 
     @property
-    def clip_shape(self):
+    def clip_shape(self) -> tuple[int, int, int, int]:
         """Shape of a clip: (seg_num, 3 * seglen, H, W)."""
-        want = self.section
-        return want.seg_num, 3 * want.seglen, want.target_size, want.target_size
+        section = self.section
+        assert section.seg_num and section.seglen  # Config.section has set them
+        return section.seg_num, 3 * section.seglen, section.target_size, section.target_size
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: Sequence[Any]) -> Sample:
         """The Sample at (epoch, index) or (epoch, index, reason not to read it).
 
         A clip that cannot be read gives one with `error` set.
@@ -90,32 +97,30 @@ class KineticsDataset(Dataset):
             return Sample(index, None, -1, fatal=f"{self.clips[index].path}: {traceback.format_exc()}")
         return Sample(index, clip, label)
 
-    def _isolated(self, index, epoch):
-        """`read` in a process that can be killed; where the decoder hangs or crashes, OpenCV reads in order instead."""
+    def _isolated(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
+        """`read` in a process that can be killed; where the decoder hangs or crashes, the format's second one tries."""
         if self.reader is None:
             self.reader = IsolatedReader(lambda place: self.read(*place), self.clip_shape, self.section.decode_timeout)
-        if index not in self.by_opencv:
+        second = self.facts.second_decoder
+        if index not in self.second_tries:
             try:
                 return self.reader((index, epoch))
             except ReaderDied as error:
-                if self.format == "pkl":
+                if not second:
                     raise
-                logger.warning("%s: %s; OpenCV tries it in order", self.clips[index].path, error)
-                self.by_opencv.add(index)
-        return self.reader((index, epoch, "opencv"))
+                logger.warning("%s: %s; %s tries it in order", self.clips[index].path, error, second)
+                self.second_tries.add(index)
+        return self.reader((index, epoch, second))
 
-    def read(self, index, epoch=0, decoder=""):
+    def read(self, index: int, epoch: int = 0, decoder: str = "") -> tuple[np.ndarray, int]:
         """(clip uint8 [seg_num, 3 * seglen, H, W], label). Raises ClipError."""
         path, label = self.clips[index]
         rng = clip_rng(self.seed, epoch, index) if self.augment else None
         clip = read_clip(find_file(path, self.folder), self.section, self.format, rng, decoder)
-        if self.format == "pkl":
+        if self.facts.label_inside:
+            if clip.label is None:
+                raise ClipError(f"no label is inside, as format {self.format} promises")
             label = clip.label
             if self.num_classes is not None and not 0 <= label < self.num_classes:
                 raise ClipError(f"label {label} is outside 0..{self.num_classes - 1}")
-        return to_super_images(clip.frames, self.section.seg_num), label
-
-
-def list_folder(filelist):
-    """The folder that relative paths of a list may be relative to."""
-    return os.path.dirname(os.path.abspath(filelist)) if filelist else ""
+        return to_super_images(clip.frames, self.clip_shape[0]), label

@@ -4,7 +4,10 @@ A clip is `(video id, label, [JPEG bytes, ...])`. Pickles may be of protocol 2, 
 bytes then) or by Python 3 (bytes are a call of `_codecs.encode(text, "latin1")` then).
 """
 
+from __future__ import annotations
+
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +19,7 @@ MAX_PIXELS = 1 << 30  # of the frames that are decoded: 125 of 3840 x 2160
 _FORM = "expected a pickled (video id, label, [JPEG bytes, ...])"
 
 
-def read_clip_file(path):
+def read_clip_file(path: str) -> bytes:
     """The bytes of a pickled clip's file.
 
     Raises:
@@ -35,14 +38,8 @@ def read_clip_file(path):
     return data
 
 
-def load_clip_pickle(data):
-    """Read one pickled clip.
-
-    Args:
-        data: the file's bytes.
-
-    Returns:
-        (video id as str, label as int, list of JPEG bytes).
+def load_clip_pickle(data: bytes) -> tuple[str, int, list[bytes]]:
+    """(video id, label, JPEGs) of a pickled clip's bytes.
 
     Raises:
         ValueError: with the reason, whatever is wrong with the data.
@@ -62,7 +59,7 @@ def load_clip_pickle(data):
     return name, label, list(frames)
 
 
-def decode_jpegs(jpegs):
+def decode_jpegs(jpegs: Sequence[bytes]) -> np.ndarray:
     """Frames of one size as uint8 [K, H, W, 3] RGB.
 
     Raises:
@@ -70,7 +67,7 @@ def decode_jpegs(jpegs):
     """
     from PIL import Image  # late: a list can be read, and --help shown, without it
 
-    frames = None
+    frames = np.empty(0, np.uint8)
     for row, jpeg in enumerate(jpegs):
         try:
             with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
@@ -79,7 +76,7 @@ def decode_jpegs(jpegs):
                 frame = np.asarray(image.convert("RGB"))
         except Exception as error:  # OSError, SyntaxError, struct.error, DecompressionBombError, ...
             raise ValueError(f"a frame cannot be decoded: {str(error) or type(error).__name__}") from None
-        if frames is None:
+        if row == 0:
             frames = np.empty((len(jpegs), *frame.shape), np.uint8)
         if frame.shape != frames.shape[1:]:
             raise ValueError(f"frames of {frames.shape[2]} x {frames.shape[1]} and {frame.shape[1]} x {frame.shape[0]}")

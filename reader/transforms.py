@@ -1,9 +1,16 @@
 """Scale, crop and flip, one clip at a time. Pure functions of their input; what is random comes from an `rng`."""
 
+from __future__ import annotations
+
+import random
+
 import numpy as np
 from PIL import Image
 
 from reader.enlarging import CHUNK, blends_of, enlarge
+
+Size = tuple[int, int]  # width, height
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class ClipBuilder:
@@ -12,18 +19,25 @@ class ClipBuilder:
     Args:
         count: frames that will be put.
         short_size, target_size: pixels; scale the short side to the first, then crop a square of the second.
-        rng: random.Random for training (random crop, then flip); None takes the centre.
+        rng: for training (random crop, then flip); None takes the centre.
         flip_ratio: share of training clips that are mirrored; 0 where left and right make a difference.
     """
 
-    def __init__(self, count, short_size, target_size, rng=None, flip_ratio=0.5):
+    def __init__(
+        self,
+        count: int,
+        short_size: int,
+        target_size: int,
+        rng: random.Random | None = None,
+        flip_ratio: float = 0.5,
+    ) -> None:
         self.short_size, self.target_size = short_size, target_size
         self.rng, self.flip_ratio = rng, flip_ratio
         self.planes = np.empty((count, 3, target_size, target_size), np.uint8)
-        self.size = None  # (width, height) after scaling, known with the first frame
-        self.waiting = []  # (row, frame) to be enlarged together
+        self.size: Size | None = None  # after scaling, known with the first frame
+        self.waiting: list[tuple[int, np.ndarray]] = []  # (row, frame) to be enlarged together
 
-    def put(self, row, frame):
+    def put(self, row: int, frame: np.ndarray) -> None:
         """Take the frame of a row.
 
         Args:
@@ -40,20 +54,21 @@ class ClipBuilder:
             raise ValueError(f"its frames change shape: {self.size} pixels after scaling, then {size}")
         frame, size, box = _shrink_one_axis(frame, size, self.box)
         height, width = frame.shape[:2]
-        blends = None if size == (width, height) else (blends_of(width, size[0]), blends_of(height, size[1]))
-        if blends is None or None in blends:
+        grows = size != (width, height)
+        columns, rows = (blends_of(width, size[0]), blends_of(height, size[1])) if grows else (None, None)
+        if columns is None or rows is None:
             _fill(self.planes[row], frame, size, box, self.flip)
             return
         if self.waiting and (frame.shape != self.waiting[0][1].shape or row != self.waiting[-1][0] + 1):
             self._enlarge()
         left, top, right, bottom = box
-        columns = blends[0][left:right]
-        self.blends = columns[::-1] if self.flip else columns, blends[1][top:bottom]
+        columns = columns[left:right]
+        self.blends = columns[::-1] if self.flip else columns, rows[top:bottom]
         self.waiting.append((row, frame))
         if len(self.waiting) == CHUNK:
             self._enlarge()
 
-    def clip(self, rows):
+    def clip(self, rows: np.ndarray) -> np.ndarray:
         """uint8 [len(rows), target_size, target_size, 3]: the frames of `rows`, which may repeat.
 
         Each colour lies by itself in memory, so that to_super_images copies nothing.
@@ -62,7 +77,7 @@ class ClipBuilder:
         planes = self.planes if np.array_equal(rows, np.arange(len(self.planes))) else self.planes[rows]
         return planes.transpose(0, 2, 3, 1)  # [N, 3, H, W] -> [N, H, W, 3]
 
-    def _draw(self, size):
+    def _draw(self, size: Size) -> None:
         target = self.target_size
         if target > min(size):
             raise ValueError(f"no square of {target} pixels fits into {size[0]} x {size[1]}")
@@ -70,14 +85,14 @@ class ClipBuilder:
         self.size, self.box = size, (left, top, left + target, top + target)
         self.flip = self.rng is not None and self.rng.random() < self.flip_ratio
 
-    def _enlarge(self):
+    def _enlarge(self) -> None:
         if self.waiting:
             first, last = self.waiting[0][0], self.waiting[-1][0]
             enlarge(self.planes[first : last + 1], np.stack([frame for _, frame in self.waiting]), *self.blends)
             self.waiting.clear()
 
 
-def _shrink_one_axis(frame, size, box):
+def _shrink_one_axis(frame: np.ndarray, size: Size, box: Box) -> tuple[np.ndarray, Size, Box]:
     """Where one axis shrinks and the other grows: (frame, size, box) after the first, which is left to Pillow."""
     height, width = frame.shape[:2]
     left, top, right, bottom = box
@@ -96,7 +111,7 @@ def _shrink_one_axis(frame, size, box):
     return frame, size, box
 
 
-def _fill(plane, frame, size, box, flip):
+def _fill(plane: np.ndarray, frame: np.ndarray, size: Size, box: Box, flip: bool) -> None:
     """Fill plane, uint8 [3, h, w], with the box of a frame that keeps its size or shrinks, mirrored if `flip`."""
     import cv2  # late: a list can be read, and --help shown, without it
 
@@ -108,13 +123,13 @@ def _fill(plane, frame, size, box, flip):
     cv2.split(crop, list(plane))  # [h, w, 3] -> [3, h, w]
 
 
-def to_super_images(clip, seg_num):
+def to_super_images(clip: np.ndarray, seg_num: int) -> np.ndarray:
     """[seg_num * seglen, H, W, 3] -> [seg_num, 3 * seglen, H, W]: a segment's frames stacked on the channel axis."""
     count, height, width, _ = clip.shape
     return np.ascontiguousarray(clip.transpose(0, 3, 1, 2)).reshape(seg_num, count // seg_num * 3, height, width)
 
 
-def scaled_size(width, height, short_size):
+def scaled_size(width: int, height: int, short_size: int) -> Size:
     """(width, height) after scaling: short_size x 4/3 of it, the longer on the longer side; a square counts as wide.
 
     The aspect ratio is not kept: the released weights were trained so. Frames whose short side already has
@@ -126,7 +141,7 @@ def scaled_size(width, height, short_size):
     return (short_size, long_size) if width < height else (long_size, short_size)
 
 
-def crop_corner(size, target_size, rng=None):
+def crop_corner(size: Size, target_size: int, rng: random.Random | None = None) -> tuple[int, int]:
     """(left, top) of the crop in an image of size (width, height): random, or the centre, rounded as the original."""
     room = size[0] - target_size, size[1] - target_size
     if rng is not None:
@@ -134,7 +149,7 @@ def crop_corner(size, target_size, rng=None):
     return int(round(room[0] / 2.0)), int(round(room[1] / 2.0))
 
 
-def resize(frame, size, box=None):
+def resize(frame: np.ndarray, size: Size, box: Box | None = None) -> np.ndarray:
     """Antialiased bilinear resize of one uint8 frame [H, W, 3] to size (width, height), or a box of the result.
 
     Pillow resizes one axis after the other and rounds in between. Which comes first has changed (since 13.0 the

@@ -8,22 +8,62 @@
 In a wheel the other folders lie below this one; in a checkout, also one installed by `pip install -e`, beside it.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stnet.api import ENGINES, METRICS, MODELS, Config, Predictor, UserError, load_config
+    from stnet.api import (
+        ENGINES,
+        FORMATS,
+        METRICS,
+        MODELS,
+        Backbone,
+        ClipSink,
+        Config,
+        Engine,
+        ExportEngine,
+        Format,
+        Metric,
+        Model,
+        ModelSection,
+        Predictor,
+        Task,
+        UserError,
+        key,
+        load_config,
+    )
 
-__all__ = ["ENGINES", "METRICS", "MODELS", "Config", "Predictor", "UserError", "load_config"]
+__all__ = [
+    "ENGINES",
+    "FORMATS",
+    "METRICS",
+    "MODELS",
+    "Backbone",
+    "ClipSink",
+    "Config",
+    "Engine",
+    "ExportEngine",
+    "Format",
+    "Metric",
+    "Model",
+    "ModelSection",
+    "Predictor",
+    "Task",
+    "UserError",
+    "key",
+    "load_config",
+]
 
 _HERE = Path(__file__).parent
 if not (_HERE / "core").is_dir():
     sys.path.insert(0, str(_HERE.parent))
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """A public name, imported when it is asked for: `stnet --help` is instant."""
     if name in __all__:
         return getattr(importlib.import_module("stnet.api"), name)

@@ -1,6 +1,10 @@
 """The command `stnet`: every entry of the checkout by one name."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+from types import ModuleType
 
 USAGE = """\
 stnet ACTION [flags]      stnet ACTION --help lists an action's flags
@@ -19,23 +23,41 @@ ACTIONS = {
 }
 
 
-def entry(action):
+def entry(action: str) -> ModuleType:
     """The module of an action."""
     if action == "train":
-        import train as module
-    elif action == "eval":
-        import eval as module
-    elif action == "predict":
-        import predict as module
-    elif action == "inference":
-        import inference_model as module
-    else:
-        import tools.dataset.__main__ as module
-    return module
+        import train as train_module
+
+        return train_module
+    if action == "eval":
+        import eval as eval_module
+
+        return eval_module
+    if action == "predict":
+        import predict as predict_module
+
+        return predict_module
+    if action == "inference":
+        import inference_model as inference_module
+
+        return inference_module
+    import tools.dataset.__main__ as data_module
+
+    return data_module
 
 
-def main():
-    """Run the action that the command line names. Returns the exit code."""
+def start(argv: Sequence[str] | None) -> int | None:
+    """Run the action that the command line names. Returns its exit code."""
+    action = sys.argv[1]
+    module = entry(action)
+    module.__doc__ = (module.__doc__ or "").replace(f"python {ACTIONS[action]}", f"stnet {action}")
+    sys.argv[:2] = [f"stnet {action}"]  # what the usage line says
+    code: int | None = module.main(argv)
+    return code
+
+
+def main() -> int:
+    """The command. Returns the exit code."""
     action = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if action in ("-h", "--help", "help"):
         print(USAGE)
@@ -45,10 +67,7 @@ def main():
         return 2
     from core import cli
 
-    module = entry(action)
-    module.__doc__ = (module.__doc__ or "").replace(f"python {ACTIONS[action]}", f"stnet {action}")
-    sys.argv[:2] = [f"stnet {action}"]  # what the usage line says
-    return cli.run(module.main)
+    return cli.run(start)
 
 
 if __name__ == "__main__":

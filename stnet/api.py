@@ -1,24 +1,50 @@
 """The public names. Nothing here imports Paddle before it is used."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from backends.engines import ENGINES, Engine, ExportEngine, Task
 from core import config as configuration
-from core.cli import ENGINES
-from core.config import Config
+from core.config import Config, ModelSection, key
 from core.errors import UserError
 from engine.predictor import Predictor
-from metrics import METRICS
+from metrics import METRICS, Metric
 from models import MODELS, model_section
+from models.model import Backbone, Model
+from reader.decode import ClipSink
+from reader.formats import FORMATS, Format
 
-__all__ = ["ENGINES", "METRICS", "MODELS", "Config", "Predictor", "UserError", "load_config"]
+__all__ = [
+    "ENGINES",
+    "FORMATS",
+    "METRICS",
+    "MODELS",
+    "Backbone",
+    "ClipSink",
+    "Config",
+    "Engine",
+    "ExportEngine",
+    "Format",
+    "Metric",
+    "Model",
+    "ModelSection",
+    "Predictor",
+    "Task",
+    "UserError",
+    "key",
+    "load_config",
+]
 
 
-def load_config(path="configs/stnet.yaml", overrides=(), model_name=""):
+def load_config(path: str = "configs/stnet.yaml", overrides: Iterable[str] = (), model_name: str = "") -> Config:
     """The checked configuration of a YAML file; configs/stnet.yaml is also found where StNet is installed.
 
     Args:
-        overrides: strings "SECTION.key=value", as after -o on the command line.
+        overrides: "SECTION.key=value", as after -o on the command line.
         model_name: takes the place of MODEL.name.
 
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
-    return configuration.load_config(path, model_section, overrides, model_name)
+    return configuration.load_config(path, model_section, overrides, {"MODEL.name": model_name} if model_name else {})

@@ -119,3 +119,19 @@ def tiny_config(clip_set):
     from models import model_section
 
     return load_config(clip_set / "tiny.yaml", model_section)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory):
+    """A copy of the project's files that a wheel is made of."""
+    from installations import copy_what_is_packed
+
+    return copy_what_is_packed(tmp_path_factory.mktemp("copy") / "my checkout")
+
+
+@pytest.fixture(scope="session", params=["checkout", "editable", "wheel"])
+def installed(request, packed, tmp_path_factory):
+    """(Python that has StNet, words that run its command, variables) of each way to have it."""
+    from installations import install
+
+    return install(request.param, packed, tmp_path_factory.mktemp(request.param))

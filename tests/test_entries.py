@@ -12,7 +12,9 @@ import numpy as np
 import paddle
 import pytest
 from conftest import tiny_settings, write_config, write_video
-from entries import eval_entry, failing, inference_model, predict, run, train
+from entries import eval_entry, failing, predict, run, train
+
+from core import flags
 
 PROJECT = Path(__file__).parents[1]
 
@@ -21,7 +23,7 @@ def test_training_writes_a_checkpoint_an_epoch_and_a_final_one(trained):
     names = sorted(path.name for path in trained.iterdir() if path.is_file())
     suffixes = ("json", "pdopt", "pdparams")
     checkpoints = [f"STNET_{n}.{s}" for n in ("best", "epoch0", "epoch1", "final") for s in suffixes]
-    assert names == [*checkpoints, "train_log.jsonl", "train_log.png"]
+    assert names == [*checkpoints, "train_config.yaml", "train_log.jsonl", "train_log.png"]
     about = json.loads((trained / "STNET_final.json").read_text())
     assert about["model"]["num_layers"] == 18
     assert about["model"]["num_classes"] == 4
@@ -202,10 +204,9 @@ def predictions(clip_set, trained, tmp_path, *flags):
     return json.loads((tmp_path / "predict_results.json").read_text())["results"]
 
 
-def test_predict_takes_a_video_a_folder_and_a_list(clip_set, trained, tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_predict_takes_a_video_a_folder_and_a_list(clip_set, trained, tmp_path, caplog, capsys):
     one = predictions(clip_set, trained, tmp_path, "--video_path", clip_set / "val 0.mp4")
-    assert re.search(r"    [abcd], 0\.\d{6}", caplog.text)
+    assert re.fullmatch(r".*val 0.mp4\n    [abcd], 0\.\d{6}\n    [abcd], 0\.\d{6}\n", capsys.readouterr().out)
     assert len(one) == 1
     folder = predictions(clip_set, trained, tmp_path, "--video_path", clip_set)
     assert len(folder) == 16
@@ -214,6 +215,9 @@ def test_predict_takes_a_video_a_folder_and_a_list(clip_set, trained, tmp_path, 
     assert one[0]["predictions"][0]["probability"] == pytest.approx(listed[0]["predictions"][0]["probability"], 1e-5)
     assert len(listed[0]["predictions"]) == 2  # MODEL.topk
     full = predictions(clip_set, trained, tmp_path, "--filelist", clip_set / "infer.list", "--infer_topk=9")
+    assert [row.message for row in caplog.records if row.levelname == "WARNING"] == [
+        "--infer_topk 9: there are 4 classes"
+    ]
     assert sorted(row["label"] for row in full[0]["predictions"]) == ["a", "b", "c", "d"]
     assert sum(row["probability"] for row in full[0]["predictions"]) == pytest.approx(1, abs=1e-5)
 
@@ -239,15 +243,17 @@ def test_file_names_that_are_not_utf_8_are_in_the_results(clip_set, trained, vid
     done = subprocess.run([*words, "-o", "MODEL.format=pkl"], capture_output=True, check=False)
     assert done.returncode == 0
     assert b"Logging error" not in done.stderr
-    assert b"skipped no \\udce9.pkl: no such file" in done.stdout
+    assert b"skipped no \\udce9.pkl: no such file" in done.stderr
     found = json.loads((tmp_path / "predict_results.json").read_text())
     assert [os.fsencode(row["path"]) for row in found["results"]] == [b"caf\xe9.pkl"]
     assert [os.fsencode(row["path"]) for row in found["skipped"]] == [b"no \xe9.pkl"]
 
 
-def test_every_flag_of_the_original_is_accepted(tmp_path):
+def test_every_flag_of_the_original_is_accepted():
     common = ["--model_name=STNET", "--config=c", "--batch_size=4", "--use_gpu=True", "--log_interval=1"]
-    train.parse_args(
+    flags.parse(
+        "train",
+        None,
         [
             *common,
             "--learning_rate=0.1",
@@ -258,22 +264,14 @@ def test_every_flag_of_the_original_is_accepted(tmp_path):
             "--save_dir=s",
             "--fix_random_seed=False",
             "--no_memory_optimize",
-        ]
+        ],
     )
-    eval_entry.parse_args([*common, "--weights=w", "--save_dir=s"])
-    args = predict.parse_args(
-        [*common, "--weights=w", "--save_dir=s", "--filelist=f", "--infer_topk=3", "--video_path=v"]
-    )
+    flags.parse("eval", None, [*common, "--weights=w", "--save_dir=s"])
+    words = [*common, "--weights=w", "--save_dir=s", "--filelist=f", "--infer_topk=3", "--video_path=v"]
+    args = flags.parse("predict", None, words)
     assert (args.batch_size, args.use_gpu, args.infer_topk, args.video_path) == (4, True, 3, "v")
-    exported = inference_model.parse_args(
-        ["--model_name=STNET", "--config=c", "--use_gpu=False", "--weights=w", "--batch_size=1", "--save_dir=s"]
-    )
-    assert exported.use_gpu is False
-
-
-def test_empty_flags_count_as_not_given():
-    args = train.parse_args(["--batch_size=", "--use_gpu=", "--epoch=", "--learning_rate=", "--resume="])
-    assert (args.batch_size, args.use_gpu, args.epoch, args.learning_rate, args.resume) == (None, None, None, None, "")
+    words = ["--model_name=STNET", "--config=c", "--use_gpu=False", "--weights=w", "--batch_size=1", "--save_dir=s"]
+    assert flags.parse("inference", None, words).use_gpu is False
 
 
 @pytest.mark.parity

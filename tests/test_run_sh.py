@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 RUN = Path(__file__).parents[1] / "run.sh"
 
@@ -43,8 +44,8 @@ def test_train_resume_eval_and_predict(clip_set, trained):
     assert done.returncode == 0, done.stderr
     checkpoint = folder / "my checkpoints" / "STNET_final.pdparams"
     assert checkpoint.exists()
-    assert "epoch 0 step 3/3 loss" in done.stdout
-    assert "last validation: TOP1_ACC" in done.stdout
+    assert "epoch 0 step 3/3 loss" in done.stderr
+    assert done.stdout.startswith("last validation: TOP1_ACC")
 
     resumed = bash(
         "train",
@@ -57,9 +58,9 @@ def test_train_resume_eval_and_predict(clip_set, trained):
         resume="my checkpoints/STNET_final.pdparams",
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert "1 epochs and 3 steps done" in resumed.stdout
-    assert re.search(r"epoch 1 step 3/3", resumed.stdout)
-    assert not re.search(r"epoch 0 step", resumed.stdout)
+    assert "1 epochs and 3 steps done" in resumed.stderr
+    assert re.search(r"epoch 1 step 3/3", resumed.stderr)
+    assert not re.search(r"epoch 0 step", resumed.stderr)
 
     evaluated = bash("eval", "STNET", clip_set / "tiny.yaml", folder=folder, weights=str(checkpoint))
     assert evaluated.returncode == 0, evaluated.stderr
@@ -79,6 +80,67 @@ def test_train_resume_eval_and_predict(clip_set, trained):
     assert predicted.returncode == 0, predicted.stderr
     result = json.loads((folder / "out put" / "predict_results.json").read_text())["results"][0]
     assert len(result["predictions"]) == 3
+
+
+def next_command(done):
+    """The command that a run's last line says, as the shell reads it."""
+    (line,) = [line for line in done.stderr.splitlines() if " next: " in line]
+    assert done.stderr.endswith(line + "\n")
+    return line.partition(" next: ")[2]
+
+
+def test_each_action_says_the_next_one_and_prints_its_results_alone(clip_set, trained):
+    done, folder = trained
+    variables = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "engine": "paddle"}
+
+    def typed(words):
+        return subprocess.run(words, shell=True, cwd=folder, env=variables, capture_output=True, text=True, check=True)
+
+    scored = typed(next_command(done))
+    assert re.fullmatch(r"TOP1_ACC 0\.\d{4}, TOP5_ACC 1.0000, loss \d\.\d{4}, 6 clips\n", scored.stdout)
+    words = next_command(scored)
+    assert words.endswith("--video_path=a.mp4")
+    predicted = typed(words.replace("a.mp4", f"'{clip_set}/val 1.mp4'"))
+    assert re.fullmatch(r".*/val 1.mp4(\n    [abcd], 0\.\d{6}){2}\n", predicted.stdout)
+    exported = typed(words.replace("predict", "inference").partition("--video_path")[0])
+    assert exported.stdout == ""
+    ran = typed(next_command(exported).replace("a.mp4", f"'{clip_set}/val 1.mp4'"))
+    assert len(ran.stdout.splitlines()) == 4
+    for run in (done, scored, predicted, exported):
+        assert [line for line in run.stderr.splitlines() if not re.match(r"\[INFO \d\d:\d\d:\d\d\] ", line)] == []
+        assert "seg_num" not in run.stderr
+
+
+def test_the_configuration_is_saved_with_the_results_and_taken_again(clip_set, trained):
+    _, folder = trained
+    saved = yaml.safe_load((folder / "my checkpoints" / "train_config.yaml").read_text(encoding="utf-8"))
+    assert (saved["TRAIN"]["epoch"], saved["TRAIN"]["pretrain"], saved["TRAIN"]["use_gpu"]) == (1, "none", False)
+    flags = [f"--config={folder}/my checkpoints/train_config.yaml", "--weights=my checkpoints/STNET_final.pdparams"]
+    words = [sys.executable, RUN.parent / "eval.py", *flags, "--engine=paddle", "--save_dir=again", "--debug"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    again = (folder / "again" / "eval_config.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(again) == saved
+    assert again in done.stderr  # --debug
+
+
+def test_results_of_a_first_export_to_onnx_stand_alone(clip_set, trained, tmp_path):
+    pytest.importorskip("paddle2onnx")
+    _, folder = trained
+    weights = f"--weights={folder}/my checkpoints/STNET_final.pdparams"
+    done = bash("eval", "STNET", clip_set / "tiny.yaml", weights, "--engine=onnxruntime",
+                folder=tmp_path, STNET_WEIGHTS_HOME=str(tmp_path))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "exporting the network" in done.stderr
+    assert re.fullmatch(r"TOP1_ACC .* 6 clips\n", done.stdout)
+
+
+def test_ctrl_c_while_paddle_is_imported_is_one_word(clip_set, tmp_path):
+    code = "import os, signal, sys\nclass AtPaddle:\n    def find_spec(name, *_):\n"
+    code += "        if name == 'paddle.base':\n            os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "interrupting.py").write_text(f"{code}sys.meta_path.insert(0, AtPaddle)\n", encoding="utf-8")
+    for action in ("train", "eval", "predict", "inference"):
+        done = bash(action, "STNET", clip_set / "tiny.yaml", "--plugin=interrupting.py", folder=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_exit_codes_and_messages_are_the_programs(clip_set, tmp_path):
@@ -140,7 +202,7 @@ def test_data_is_prepared_from_another_folder_that_has_tools_of_its_own(clip_set
 @pytest.mark.parametrize("entry", ["train", "eval", "predict", "inference_model"])
 def test_help_of_the_entries_needs_no_paddle(entry, tmp_path):
     code = "import sys; sys.modules['paddle'] = sys.modules['decord'] = sys.modules['cv2'] = None"
-    code += f"; import {entry}; {entry}.parse_args(['--help'])"
+    code += f"; import {entry}; {entry}.main(['--help'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=RUN.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--model_name" in done.stdout

@@ -1,79 +1,21 @@
 """One import name: the same command and the same public names in a checkout, under `pip install -e` and in a wheel."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from installations import ENTRIES, ROOMS, build, checked
 from test_floors import FLOORS, rooms_imported
 
-PROJECT = Path(__file__).parents[1]
-ROOMS = sorted(set(FLOORS) - {"bench", "stnet"})
-ENTRIES = ["train", "eval", "predict", "inference_model"]
 # Names in the user's own folder that are those of rooms and entries.
 OWN = ["models.py", "train.py", "predict.py", "tools/__init__.py", "core/__init__.py"]
 
 
-def checked(*words, **options):
-    """Standard output of a program that must succeed."""
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A copy of what is packed."""
-    folder = tmp_path_factory.mktemp("copy") / "my checkout"
-    for name in ["stnet", "configs", "data", *ROOMS]:
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ["setup.py", "pyproject.toml", "README.md", "LICENSE", *(f"{name}.py" for name in ENTRIES)]:
-        shutil.copy(PROJECT / name, folder)
-    left_over = folder / "build" / "lib" / "core" / "errors.py"  # as building version 0.1.0 here would have left it
-    left_over.parent.mkdir(parents=True)
-    left_over.touch()
-    return folder
-
-
-def build(kind, checkout, folder):
-    """What pip builds for `pip install .` (wheel) and for `pip install -e .` (editable)."""
-    code = f"from setuptools import build_meta; build_meta.build_{kind}({str(folder)!r})"
-    checked(sys.executable, "-c", code, cwd=checkout)
-    (path,) = folder.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def wheel(checkout, tmp_path_factory):
-    return build("wheel", checkout, tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="module")
-def editable(checkout, tmp_path_factory):
-    return build("editable", checkout, tmp_path_factory.mktemp("editable"))
-
-
-@pytest.fixture(scope="module", params=["checkout", "editable", "wheel"])
-def installed(request, checkout, tmp_path_factory):
-    """(Python that has StNet, words that run its command, variables): an environment that sees this one's packages."""
-    folder = tmp_path_factory.mktemp("environment")
-    checked(sys.executable, "-m", "venv", "--without-pip", folder)
-    python, variables = folder / "bin" / "python", {**os.environ}
-    variables.pop("PYTHONPATH", None)
-    if request.param == "checkout":
-        command, variables["PYTHONPATH"] = [python, "-m", "stnet"], str(checkout)
-    else:
-        path = request.getfixturevalue(request.param)
-        checked(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", path)
-        command = [folder / "bin" / "stnet"]
-    (packages,) = folder.glob("lib/python*/site-packages")
-    others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (packages / "others.pth").write_text("\n".join(others), encoding="utf-8")
-    return python, command, variables
+def wheel(packed, tmp_path_factory):
+    return build("wheel", packed, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture
@@ -98,7 +40,12 @@ def test_a_wheel_has_one_top_level_name_and_no_tests_or_benchmarks(wheel):
         "configs",
         "data",
     }
-    assert {"stnet/configs/stnet.yaml", "stnet/data/dataset/kinetics_labels.json", "stnet/train.py"} <= set(names)
+    assert {
+        "stnet/py.typed",
+        "stnet/configs/stnet.yaml",
+        "stnet/data/dataset/kinetics_labels.json",
+        "stnet/train.py",
+    } <= set(names)
 
 
 def test_every_import_in_a_wheel_says_stnet(wheel):
@@ -139,10 +86,11 @@ def test_predict_beside_the_users_own_modules(installed, mine, clip_set, trained
 
 PROGRAM = """
 import sys
-from stnet import ENGINES, METRICS, MODELS, Predictor, UserError, load_config
+from stnet import ENGINES, FORMATS, METRICS, MODELS, Predictor, UserError, load_config
 config, weights, *clips = sys.argv[1:]
 assert load_config().MODEL.num_classes == 400
-assert (MODELS.names(), METRICS.names(), ENGINES[0]) == (["STNET"], ["TOPK"], "auto")
+assert (MODELS.names(), METRICS.names(), ENGINES.names()[0]) == (["STNET"], ["TOPK"], "auto")
+assert FORMATS.names() == ["mp4", "pkl"]
 try:
     Predictor(weights, use_gpu=False)
 except UserError as error:  # configuration and labels were found; the checkpoint has 18 layers and 4 classes
@@ -175,5 +123,5 @@ def test_an_unknown_public_name_names_the_known():
     import stnet
 
     assert stnet.Predictor is sys.modules["engine.predictor"].Predictor
-    with pytest.raises(AttributeError, match="no attribute 'Trainer'; it has ENGINES, METRICS, MODELS"):
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'; it has ENGINES, FORMATS, METRICS, MODELS"):
         stnet.Trainer  # noqa: B018

@@ -19,7 +19,6 @@ from core.errors import UserError
 from models.stnet.depths import DEPTHS
 from models.stnet.names import original_to_structured
 from weights.formats import combined_bytes, pickle_bytes, read_weights
-from weights.load import structured_tensors
 from weights.stream import tensor_bytes
 
 FORMATS = ("combined", "pickle", "folder", "structured")
@@ -32,7 +31,7 @@ def convert(source: str, target: str, form: str, depth: int) -> None:
         UserError: the source is damaged or not a StNet of this depth, or the target cannot be written.
     """
     names = original_to_structured(depth)
-    tensors = structured_tensors(read_weights(source), names, source)
+    tensors = read_weights(source, names).tensors
     strange = sorted(set(tensors) ^ set(names.values()))
     if strange:
         raise UserError(f"weights {source}: not a StNet of {depth} layers, for example {strange[0]}")

@@ -17,6 +17,7 @@ import yaml
 from core import cli, runtime
 from core.config import ReaderSection
 from core.errors import UserError
+from core.flags import positive_int
 from core.schema import refuse_newer
 
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="with deploy.yaml and the model")
     parser.add_argument("video", help="the file to classify")
-    parser.add_argument("--topk", type=cli.positive_int, default=5, help="classes shown (default: %(default)s)")
+    parser.add_argument("--topk", type=positive_int, default=5, help="classes shown (default: %(default)s)")
     args = parser.parse_args(argv)
     description = read_description(args.folder)
     clip = read_clip(args.video, description)
@@ -42,9 +43,9 @@ def read_description(folder: str) -> dict[str, Any]:
             description = yaml.safe_load(file)
         refuse_newer(description, path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; bash run.sh inference writes it") from None
+        raise UserError(f"cannot read {path}: {error.strerror}", "no deployed model") from None
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-        raise UserError(f"{path} is damaged; bash run.sh inference writes it") from None
+        raise UserError(f"{path} is damaged", "no deployed model") from None
     return description
 
 

@@ -10,13 +10,13 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from filelock import FileLock
 
 from core.errors import UserError
 from weights.archive import unpack
-from weights.formats import read_weights, record_lines
+from weights.formats import Weights, read_weights, record_text
 from weights.transfer import DownloadError, discard, download
 
 logger = logging.getLogger("stnet")
@@ -35,24 +35,24 @@ def base_url() -> str:
     return "" if url.lower() in ("none", "offline") else url.rstrip("/")
 
 
-def released(name: str, advice: str = "", check: Callable[[str], object] = read_weights) -> str:
+def released(name: str, check: Callable[[str], Weights] = read_weights, topic: str = "") -> str:
     """The path of a released file, downloaded if it is not in the cache.
 
     Args:
         name: "STNET_final.pdparams", or "ResNet50_pretrained" for a folder that is published as NAME.tar.gz.
-        advice: how to go on without it, for messages.
-        check: takes the path of a fresh download and raises UserError unless it is usable.
+        check: reads a fresh download by its path, and raises UserError unless it is usable.
+        topic: of the errors.
 
     Raises:
-        UserError: it cannot be had; says the URL, where to put the file by hand, and `advice`.
+        UserError: it cannot be had; says the URL, and where to put the file by hand.
     """
     path = os.path.join(weights_home(), name)
     if os.path.exists(path):
         return path
     remote = name if "." in name else f"{name}.tar.gz"
-    by_hand = f"to go on by hand, put {remote}{'' if remote == name else ' (unpacked)'} at {path}{advice}"
+    by_hand = f"to go on by hand, put {remote}{'' if remote == name else ' (unpacked)'} at {path}"
     if not base_url():
-        raise UserError(f"{path} does not exist, and downloading is off (STNET_WEIGHTS_URL); {by_hand}")
+        raise UserError(f"{path} does not exist, and downloading is off (STNET_WEIGHTS_URL); {by_hand}", topic)
     url = f"{base_url()}/{remote}"
     try:
         os.makedirs(weights_home(), exist_ok=True)
@@ -60,13 +60,13 @@ def released(name: str, advice: str = "", check: Callable[[str], object] = read_
             if not os.path.exists(path):
                 _fetch(url, path, remote != name, check)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}; {by_hand}") from None
+        raise UserError(f"{path} cannot be written: {error.strerror or error}; {by_hand}", topic) from None
     except DownloadError as error:
-        raise DownloadError(f"{url} cannot be downloaded: {error}; {by_hand}") from None
+        raise DownloadError(f"{url} cannot be downloaded: {error}; {by_hand}", topic) from None
     return path
 
 
-def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], object]) -> None:
+def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], Weights]) -> None:
     """Download, check, put in place under a lock: file or folder first, its .sha256 before it becomes visible."""
     part = f"{path}.part"
     resumed = os.path.exists(part)
@@ -76,9 +76,7 @@ def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], object]
         if is_archive:
             _install_archive(part, path, check)
         else:
-            check(part)
-            with open(part, "rb") as file:
-                _write_record(path, {os.path.basename(path): file.read()})
+            _write_record(path, record_text({os.path.basename(path): check(part).digest}))
             os.replace(part, path)
         discard(part)
     except UserError as error:
@@ -90,25 +88,20 @@ def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], object]
     logger.info("downloaded %s", path)
 
 
-def _install_archive(part: str, path: str, check: Callable[[str], object]) -> None:
+def _install_archive(part: str, path: str, check: Callable[[str], Weights]) -> None:
     with tempfile.TemporaryDirectory(prefix=".unpack.", dir=os.path.dirname(path)) as folder:
         unpack(part, folder)
         top = os.listdir(folder)
         inner = os.path.join(folder, top[0]) if len(top) == 1 else folder
         inner = inner if os.path.isdir(inner) else folder
-        check(inner)
-        contents = {}
-        for name in os.listdir(inner):
-            if os.path.isfile(os.path.join(inner, name)):
-                with open(os.path.join(inner, name), "rb") as file:
-                    contents[name] = file.read()
+        record = record_text(check(inner).digests)
         ready = f"{path}.ready"
         shutil.rmtree(ready, ignore_errors=True)
         shutil.move(inner, ready) if inner != folder else shutil.copytree(inner, ready)
-    _write_record(path, contents)
+    _write_record(path, record)
     os.replace(ready, path)
 
 
-def _write_record(path: str, contents: Mapping[str, bytes]) -> None:
+def _write_record(path: str, record: str) -> None:
     with open(f"{path}.sha256", "w", encoding="utf-8") as file:
-        file.write(record_lines(contents))
+        file.write(record)

@@ -11,8 +11,9 @@ import hashlib
 import os
 import pickle
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
 
 import numpy as np
 
@@ -25,38 +26,93 @@ MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
 _MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811
 _MAX_RECORD = 4 << 20  # bytes
 _PADDLE_KEY = "StructuredToParameterName@@"
+_OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}
+
+Names = Mapping[str, str]  # original name -> structured name
+Tensors = dict[Any, np.ndarray]
+Describe = Callable[[str, str], Optional[dict[str, Any]]]  # (path, digest) -> what stands beside the file
 
 
-class Weights(NamedTuple):
-    """What a file holds."""
+@dataclass(frozen=True)
+class Weights:
+    """What a file or folder of weights holds: read once, hashed once."""
 
-    tensors: dict[Any, np.ndarray]  # floats, by name in the file; in a combined one by position, 0, 1, 2, ...
+    path: str
     format: str  # "combined", "pickle" or "folder"
+    digests: Mapping[str, str]  # SHA-256 of each file of a folder by name; of a file by the name ""
+    tensors: Tensors  # floats, by structured name, or the name in the file if the table does not know it
+    description: Mapping[str, Any] | None = None  # what stands beside the weights
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return digest_of(self.digests)
 
 
-def read_weights(path: StrPath) -> Weights:
+def read_weights(path: StrPath, names: Names | None = None, describe: Describe | None = None) -> Weights:
     """Read a file or folder of weights.
+
+    Args:
+        path: file or folder.
+        names: of the network's tensors; None leaves names as in the file, and numbers (0, 1, 2, ...) where it has none.
+        describe: reads what stands beside the weights, before they are parsed; may raise UserError.
 
     Raises:
         UserError: naming the file, and where it can be told the tensor and the offset, for whatever is wrong:
             missing, no file, larger than any StNet, damaged, of no known format, not what its recorded SHA-256 says,
-            not finite in float32.
+            not finite in float32; or a file without names that holds more or fewer tensors than `names`.
     """
     path = os.fspath(path)
-    if os.path.isdir(path):
-        weights = Weights(_read_folder(path), "folder")
-    else:
-        data = _read_file(path)
-        verify(path, {"": data})
-        if data[:1] == b"\x80":
-            weights = Weights(_read_pickle(data, path), "pickle")
-        elif data[: len(HEADER)] == HEADER:
-            weights = Weights(_read_combined(data, path), "combined")
-        else:
-            raise UserError(f"weights {path}: {_unknown_format(data)}")
-    for name, tensor in weights.tensors.items():
+    contents = _read_folder(path) if os.path.isdir(path) else {"": _read_file(path)}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    recorded = verify(path, digests)
+    description = describe(path, digest_of(digests)) if describe else None
+    file_format, tensors = _parse(path, contents, recorded)
+    for name, tensor in tensors.items():
         _refuse_values(path, name, tensor)
-    return weights
+    if names is not None:
+        tensors = _structured(tensors, names, path, file_format)
+    return Weights(path, file_format, digests, tensors, description)
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """One SHA-256 for those of several files; that of a file alone is its own."""
+    return digests[""] if list(digests) == [""] else hashlib.sha256(record_text(digests).encode()).hexdigest()
+
+
+def _parse(path: str, contents: Mapping[str, bytes], recorded: set[str] | None) -> tuple[str, Tensors]:
+    """(format, tensors by their names in the file)."""
+    if list(contents) != [""]:
+        return "folder", _parse_folder(path, contents, recorded)
+    data = contents[""]
+    if data[:1] == b"\x80":
+        return "pickle", _parse_pickle(data, path)
+    if data[: len(HEADER)] == HEADER:
+        return "combined", _parse_combined(data, path)
+    raise UserError(f"weights {path}: {_unknown_format(data)}")
+
+
+def _structured(tensors: Tensors, names: Names, path: str, file_format: str) -> Tensors:
+    """Structured name -> array, whatever names the file uses; original names that no table knows stay as they are."""
+    if file_format == "combined":
+        if len(tensors) != len(names):
+            raise UserError(
+                f"weights {path}: the file holds {len(tensors)} tensors, this model has {len(names)}"
+                if names
+                else f"weights {path}: the file holds tensors without names, and this model has no order of them",
+                "sizes",
+            )
+        tensors = {name: tensors[i] for i, name in enumerate(sorted(names))}
+    tensors = {names.get(name) or _paddle_name(name): tensor for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if name.endswith("_variance") and (tensor < 0).any():
+            raise UserError(f"weights {path}: tensor {name} holds variances below 0")
+    return tensors
+
+
+def _paddle_name(name: str) -> str:
+    start, _, last = name.rpartition(".")
+    return f"{start}.{_OTHER_BN_NAMES[last]}" if last in _OTHER_BN_NAMES else name
 
 
 def _refuse_values(path: str, name: object, tensor: np.ndarray) -> None:
@@ -91,8 +147,8 @@ def _unknown_format(data: bytes) -> str:
     return f"neither Paddle tensors nor a pickle (it starts with {data[:8]!r}, at offset 0)"
 
 
-def _read_combined(data: bytes, path: str) -> dict[int, np.ndarray]:
-    tensors: dict[int, np.ndarray] = {}
+def _parse_combined(data: bytes, path: str) -> Tensors:
+    tensors: Tensors = {}
     offset = 0
     while offset < len(data):
         if len(tensors) == _MAX_TENSORS:
@@ -108,7 +164,7 @@ def _stream(data: bytes, offset: int, path: str, what: str) -> tuple[np.ndarray,
         raise UserError(f"weights {path}, {what}: {error}") from None
 
 
-def _read_folder(path: str) -> dict[str, np.ndarray]:
+def _read_folder(path: str) -> dict[str, bytes]:
     names = sorted(os.listdir(path))
     if len(names) > _MAX_TENSORS:
         raise UserError(f"weights {path}: a folder of {len(names)} files is no folder of weights")
@@ -116,18 +172,21 @@ def _read_folder(path: str) -> dict[str, np.ndarray]:
     total = sum(os.path.getsize(file) for file in files.values())
     if total > MAX_BYTES:
         raise UserError(f"weights {path}: a folder of {total} bytes is no folder of weights")
-    data = {name: _read_file(file) for name, file in files.items()}
-    recorded = verify(path, data)
-    tensors = {}
-    for name, content in data.items():
+    return {name: _read_file(file) for name, file in files.items()}
+
+
+def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] | None) -> Tensors:
+    tensors: Tensors = {}
+    for name, content in contents.items():
+        file = os.path.join(path, name)
         if content[: len(HEADER)] != HEADER and not _is_cut_header(content):
             continue  # a note or a script beside the parameters; a parameter that is missed is reported as missing
-        array, end = _stream(content, 0, files[name], f"tensor {name}")
+        array, end = _stream(content, 0, file, f"tensor {name}")
         if end != len(content):
-            raise UserError(f"weights {files[name]}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
+            raise UserError(f"weights {file}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
         tensors[name] = array
         if recorded is not None and name not in recorded:
-            raise UserError(f"weights {files[name]}: {path}.sha256 does not record it; delete one of the two")
+            raise UserError(f"weights {file}: {path}.sha256 does not record it", topic="not recorded")
     if not tensors:
         raise UserError(f"weights {path}: the folder holds no Paddle tensors")
     return tensors
@@ -137,7 +196,7 @@ def _is_cut_header(content: bytes) -> bool:
     return len(content) < len(HEADER) and HEADER.startswith(content)
 
 
-def _read_pickle(data: bytes, path: str) -> dict[str, np.ndarray]:
+def _parse_pickle(data: bytes, path: str) -> Tensors:
     try:
         value = load_plain(data)
     except ValueError as error:
@@ -162,12 +221,12 @@ def _read_pickle(data: bytes, path: str) -> dict[str, np.ndarray]:
 # Recorded SHA-256 -----------------------------------------------------------------------------------------------
 
 
-def verify(path: str, contents: Mapping[str, bytes]) -> set[str] | None:
+def verify(path: str, digests: Mapping[str, str]) -> set[str] | None:
     """Compare with PATH.sha256, where there is one (the form of sha256sum: `digest  name`, a line a file).
 
     Args:
         path: file or folder.
-        contents: by relative name; "" is the file itself.
+        digests: by relative name; "" is the file itself.
 
     Returns:
         the names that are recorded, or None if there is no record.
@@ -179,16 +238,12 @@ def verify(path: str, contents: Mapping[str, bytes]) -> set[str] | None:
     lines = _read_record(record)
     if lines is None:
         return None
-    whole = list(contents) == [""]
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    whole = list(digests) == [""]
     for digest, recorded_name in lines:
         name = "" if whole else recorded_name
         if digests.get(name) != digest.lower():
             at = path if whole else os.path.join(path, name)
-            raise UserError(
-                f"weights {at}: the content is not what {record} records; delete both to fetch them again, "
-                "or the record alone if you changed the file yourself"
-            )
+            raise UserError(f"weights {at}: the content is not what {record} records", topic="recorded otherwise")
     return {name for _, name in lines}
 
 
@@ -203,13 +258,18 @@ def _read_record(record: str) -> list[tuple[str, str]] | None:
     lines = [line for line in text.splitlines() if line.strip()]
     matches = [match for line in lines if (match := re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line))]
     if not matches or len(matches) < len(lines):
-        raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it; delete it, or mend it")
+        raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it", topic="no record")
     return [(match[1], match[2] or "") for match in matches]
 
 
 def record_lines(contents: Mapping[str, bytes]) -> str:
     """The text of a .sha256 record for contents by relative name."""
-    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items()))
+    return record_text({name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
+
+
+def record_text(digests: Mapping[str, str]) -> str:
+    """The text of a .sha256 record for digests by relative name, as sha256sum writes it."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
 
 
 # Writing --------------------------------------------------------------------------------------------------------

@@ -5,60 +5,54 @@ by itself, also if it is sampled twice; and the clip grows frame by frame, copie
 are drawn in the reader's order, so that both see the same clip.
 """
 
+from __future__ import annotations
+
+import random
+
 import cv2
 import numpy as np
 from PIL import Image
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from core.config import ReaderSection, TrainSection
+from reader.sampling import sample_frames
+
+_MEAN, _STD = (
+    np.array(values, "float32").reshape(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
 
 
-def read_clip(path, section, rng=None):
-    """A clip of a video file.
+def read_clip(path: str, section: ReaderSection, rng: random.Random | None = None) -> np.ndarray:
+    """A clip of a video file as float32 [seg_num, 3 * seglen, target_size, target_size], normalised.
 
     Args:
-        path: the file.
-        section: core.config.ReaderSection with seg_num and seglen set.
-        rng: random.Random for training; None takes the centre.
-
-    Returns:
-        float32 [seg_num, 3 * seglen, target_size, target_size], normalised.
+        section: with seg_num and seglen set.
+        rng: for training; None takes the centre.
     """
     frames = decode(path)
-    images = [Image.fromarray(frames[i]) for i in sample(len(frames), section.seg_num, section.seglen, rng)]
-    images = [scale(image, section.short_size) for image in images]
-    images = crop_and_flip(images, section.target_size, rng, section.flip_ratio if rng else 0)
-    return to_array(images, section.seg_num)
+    assert section.seg_num and section.seglen
+    segments = sample_frames(len(frames), section.seg_num, section.seglen, "mp4", rng)
+    images = [Image.fromarray(frames[i]) for i in np.ravel(segments)]
+    images = crop_and_flip([scale(image, section.short_size) for image in images], section, rng)
+    clip = None
+    for image in images:
+        array = np.array(image).astype("float32").transpose(2, 0, 1)[None] / 255
+        clip = array if clip is None else np.concatenate([clip, array])
+    assert clip is not None
+    clip -= _MEAN
+    clip /= _STD
+    return clip.reshape(section.seg_num, -1, *clip.shape[2:])
 
 
-def decode(path):
+def decode(path: str) -> list[np.ndarray]:
     """Every frame of a video as RGB, uint8 [H, W, 3]."""
-    capture = cv2.VideoCapture(path)
-    frames = []
-    while True:
-        ok, frame = capture.read()
-        if not ok:
-            break
+    capture, frames = cv2.VideoCapture(path), []
+    while (frame := capture.read()[1]) is not None:
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    capture.release()
     return frames
 
 
-def sample(count, seg_num, seglen, rng):
-    """Indices of the frames of all segments, of an mp4 file."""
-    average = count // seg_num
-    indices = []
-    for segment in range(seg_num):
-        start = segment
-        if average >= seglen:
-            start = segment * average + (rng.randint(0, average - seglen) if rng else (average - 1) // 2)
-        elif average:
-            start = segment * average
-        indices += [(start + k) % count for k in range(seglen)]
-    return indices
-
-
-def scale(image, short_size):
-    """One PIL image with its short side at short_size, the long one at 4/3 of it."""
+def scale(image: Image.Image, short_size: int) -> Image.Image:
+    """An image with its short side at short_size, the long one at 4/3 of it."""
     width, height = image.size
     if min(width, height) == short_size:
         return image
@@ -66,26 +60,11 @@ def scale(image, short_size):
     return image.resize((short_size, long_size) if width < height else (long_size, short_size), Image.BILINEAR)
 
 
-def crop_and_flip(images, size, rng, flip_ratio):
+def crop_and_flip(images: list[Image.Image], section: ReaderSection, rng: random.Random | None) -> list[Image.Image]:
     """The same square of all images, all of them mirrored or none."""
-    width, height = images[0].size
-    if rng:
-        left, top = rng.randint(0, width - size), rng.randint(0, height - size)
-    else:
-        left, top = int(round((width - size) / 2.0)), int(round((height - size) / 2.0))
+    size, spare = section.target_size, [side - section.target_size for side in images[0].size]
+    left, top = (rng.randint(0, end) if rng else int(round(end / 2.0)) for end in spare)
     images = [image.crop((left, top, left + size, top + size)) for image in images]
-    if rng and rng.random() < flip_ratio:
+    if isinstance(section, TrainSection) and rng and rng.random() < section.flip_ratio:
         images = [image.transpose(Image.FLIP_LEFT_RIGHT) for image in images]
     return images
-
-
-def to_array(images, seg_num):
-    """PIL images as one normalised array, joined one by one."""
-    clip = None
-    for image in images:
-        array = np.array(image).astype("float32").transpose(2, 0, 1)[None] / 255
-        clip = array if clip is None else np.concatenate([clip, array])
-    clip -= np.array(_MEAN, "float32").reshape(1, 3, 1, 1)
-    clip /= np.array(_STD, "float32").reshape(1, 3, 1, 1)
-    _, _, height, width = clip.shape
-    return clip.reshape(seg_num, -1, height, width)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import paddle
 from paddle import nn
@@ -17,8 +16,6 @@ from paddle.nn import functional as F
 from paddle.nn.initializer import KaimingUniform, Uniform
 
 from models.stnet.depths import DEPTHS, WIDTHS, Depth
-
-Layout = Literal["NCHW", "NHWC"]
 
 
 def _kaiming() -> paddle.ParamAttr:
@@ -28,26 +25,24 @@ def _kaiming() -> paddle.ParamAttr:
 class ResidualBlock(nn.Layer):
     """Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) residual block, post-activation, stride on the first 3x3.
 
-    Maps [N, in_channels, H, W] to [N, width * expansion, H / stride, W / stride] (or the same in "NHWC" layout).
+    Maps [N, in_channels, H, W] to [N, width * expansion, H / stride, W / stride].
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int, depth: Depth, layout: Layout) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, depth: Depth) -> None:
         super().__init__()
         out_channels = width * depth.expansion
         first_kernel, first_stride = (1, 1) if depth.bottleneck else (3, stride)
-        self.conv1 = _conv(in_channels, width, first_kernel, first_stride, layout)
-        self.bn1 = nn.BatchNorm2D(width, data_format=layout)
-        self.conv2 = _conv(width, width, 3, stride if depth.bottleneck else 1, layout)
-        self.bn2 = nn.BatchNorm2D(width, data_format=layout)
+        self.conv1 = _conv(in_channels, width, first_kernel, first_stride)
+        self.bn1 = nn.BatchNorm2D(width)
+        self.conv2 = _conv(width, width, 3, stride if depth.bottleneck else 1)
+        self.bn2 = nn.BatchNorm2D(width)
         self.bottleneck = depth.bottleneck
         if depth.bottleneck:
-            self.conv3 = _conv(width, out_channels, 1, 1, layout)
-            self.bn3 = nn.BatchNorm2D(out_channels, data_format=layout)
+            self.conv3 = _conv(width, out_channels, 1, 1)
+            self.bn3 = nn.BatchNorm2D(out_channels)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                _conv(in_channels, out_channels, 1, stride, layout), nn.BatchNorm2D(out_channels, data_format=layout)
-            )
+            self.downsample = nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2D(out_channels))
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -66,19 +61,12 @@ class TemporalBlock(nn.Layer):
     gives the same sums and is faster on the CPU.
     """
 
-    def __init__(self, channels: int, layout: Layout) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layout = layout
         self.conv = nn.Conv3D(channels, channels, (3, 1, 1), padding=(1, 0, 0), weight_attr=_kaiming())
-        self.bn = nn.BatchNorm3D(channels, data_format="NDHWC" if layout == "NHWC" else "NCDHW")
+        self.bn = nn.BatchNorm3D(channels)
 
     def forward(self, x: paddle.Tensor, seg_num: int) -> paddle.Tensor:
-        if self.layout == "NHWC":
-            _, h, w, c = x.shape
-            clip = x.reshape([-1, seg_num, h * w, c])  # [B*T, h, w, C] -> [B, T, h*w, C]
-            y = F.conv2d(clip, self.conv.weight.squeeze(-1), self.conv.bias, padding=(1, 0), data_format="NHWC")
-            y = self.bn(F.relu(y).unsqueeze(-2)).squeeze(-2) + clip
-            return y.reshape([-1, h, w, c])  # [B, T, h*w, C] -> [B*T, h, w, C]
         _, c, h, w = x.shape
         clip = x.reshape([-1, seg_num, c, h * w]).transpose([0, 2, 1, 3])  # [B*T, C, h, w] -> [B, C, T, h*w]
         y = F.conv2d(clip, self.conv.weight.squeeze(-1), self.conv.bias, padding=(1, 0))
@@ -129,29 +117,25 @@ class StNet(nn.Layer):
         depth: layers of the ResNet: 18, 34, 50, 101 or 152.
         num_classes: classes.
         seglen: frames in a super-image.
-        channels_last: compute the 2D part in "NHWC" layout, which GPUs prefer in mixed precision; input, output
-            and weights are the same.
 
     Forward: [B, T, 3 * seglen, H, W] float -> logits [B, num_classes]. T may differ from one call to the next.
     """
 
-    def __init__(self, depth: int = 50, num_classes: int = 400, seglen: int = 5, channels_last: bool = False) -> None:
+    def __init__(self, depth: int = 50, num_classes: int = 400, seglen: int = 5) -> None:
         super().__init__()
         self.seglen = seglen
-        layout: Layout = "NHWC" if channels_last else "NCHW"
-        self.layout = layout
-        self.conv1 = _conv(3 * seglen, 64, 7, 2, layout)
-        self.bn1 = nn.BatchNorm2D(64, data_format=layout)
+        self.conv1 = _conv(3 * seglen, 64, 7, 2)
+        self.bn1 = nn.BatchNorm2D(64)
         spec = DEPTHS[depth]
         in_channels = 64
         for i, (width, blocks) in enumerate(zip(WIDTHS, spec.blocks)):
             layers = []
             for j in range(blocks):
-                layers.append(ResidualBlock(in_channels, width, 2 if i and j == 0 else 1, spec, layout))
+                layers.append(ResidualBlock(in_channels, width, 2 if i and j == 0 else 1, spec))
                 in_channels = width * spec.expansion
             setattr(self, f"layer{i + 1}", nn.Sequential(*layers))
-        self.temporal1 = TemporalBlock(WIDTHS[1] * spec.expansion, layout)
-        self.temporal2 = TemporalBlock(WIDTHS[2] * spec.expansion, layout)
+        self.temporal1 = TemporalBlock(WIDTHS[1] * spec.expansion)
+        self.temporal2 = TemporalBlock(WIDTHS[2] * spec.expansion)
         self.xception = TemporalXception(in_channels)
         bound = 1 / math.sqrt(in_channels)
         self.fc = nn.Linear(
@@ -172,16 +156,14 @@ class StNet(nn.Layer):
         return self.fc(x.max(axis=[2, 3]))  # [B, C/2] -> [B, num_classes]
 
     def stem(self, x: paddle.Tensor) -> paddle.Tensor:
-        """All before the first temporal block, [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8] in the layout."""
-        if self.layout == "NHWC":
-            x = x.transpose([0, 2, 3, 1])
+        """All before the first temporal block: [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8]."""
         x = F.relu(self.bn1(self.conv1(x)))
-        x = F.max_pool2d(x, 3, stride=2, padding=1, data_format=self.layout)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer2(self.layer1(x))
 
     def pool(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Mean over the pixels, [N, C, h, w] in the layout -> [N, C]."""
-        return F.adaptive_avg_pool2d(x, 1, data_format=self.layout).flatten(1)
+        """Mean over the pixels: [N, C, h, w] -> [N, C]."""
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
     def _check_input(self, clips: paddle.Tensor) -> None:
         shape = list(clips.shape)
@@ -192,7 +174,5 @@ class StNet(nn.Layer):
             )
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, layout: Layout) -> nn.Conv2D:
-    return nn.Conv2D(
-        in_channels, out_channels, kernel, stride, padding=kernel // 2, bias_attr=False, data_format=layout
-    )
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Conv2D:
+    return nn.Conv2D(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias_attr=False)

@@ -1,17 +1,21 @@
 """STNET for the model factory."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from core.config import ModelSection, key
 from core.errors import UserError
-from models.model import MODELS, Model
+from models.model import MODELS, Backbone, Model
+from models.stnet.backbone import from_resnet
 from models.stnet.depths import DEPTHS
 from models.stnet.names import original_to_structured
 from models.streaming import Streaming
 
 if TYPE_CHECKING:
-    import paddle
+    import numpy as np
 
     from models.stnet.network import StNet
 
@@ -21,7 +25,6 @@ class StNetSection(ModelSection):
     """MODEL keys of STNET."""
 
     num_layers: int = key(50)
-    channels_last: bool = False
 
 
 @MODELS.register("STNET")
@@ -29,17 +32,18 @@ class STNET(Model):
     """StNet with a ResNet of `MODEL.num_layers` layers."""
 
     Section = StNetSection
+    head = "fc."
     # Files of the original's model zoo. The released StNet has 50 layers and Kinetics-400's classes.
     released = ("STNET_final.pdparams", "STNET.pdparams")
     released_for = {"num_layers": 50, "num_classes": 400}
-    pretrained = {50: "ResNet50_pretrained"}
+    pretrained = ("ResNet50_pretrained",)
 
     @property
     def section(self) -> StNetSection:
         """The MODEL section."""
         return cast(StNetSection, self.config.MODEL)
 
-    def build_network(self) -> "StNet":
+    def build_network(self) -> StNet:
         """The network. `num_layers` outside the known depths raises UserError."""
         from models.stnet.network import StNet
 
@@ -47,31 +51,25 @@ class STNET(Model):
         if section.num_layers not in DEPTHS:
             known = ", ".join(map(str, DEPTHS))
             raise UserError(f"MODEL.num_layers: expected one of {known}, found {section.num_layers}")
-        return StNet(
-            depth=section.num_layers,
-            num_classes=section.num_classes,
-            seglen=cast(int, self.config.section(self.mode).seglen),  # filled in from MODEL
-            channels_last=section.channels_last,
-        )
+        return StNet(depth=section.num_layers, num_classes=section.num_classes, seglen=self.seglen)
 
-    def streaming(self, network: "paddle.nn.Layer") -> Streaming:
+    def streaming(self) -> Streaming:
         """Any number of layers and segments."""
-        from models.stnet.network import StNet
         from models.stnet.streaming import StNetStreaming
 
-        return StNetStreaming(cast(StNet, network))
+        return StNetStreaming(self.network)
 
     def original_names(self) -> dict[str, str]:
         """Original name -> structured name of every tensor of the network."""
         return original_to_structured(self.section.num_layers)
 
+    def backbone(self, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]]) -> Backbone | None:
+        """What a ResNet's tensors give the network; None for those of a StNet."""
+        return from_resnet(tensors, shapes)
+
     def pretrained_name(self) -> str:
-        """The released ImageNet weights for this depth. Raises UserError where there are none."""
+        """The released ImageNet ResNet of this depth. Raises UserError where there is none."""
         depth = self.section.num_layers
-        if depth not in self.pretrained:
-            known = ", ".join(map(str, self.pretrained))
-            raise UserError(
-                f"no ImageNet weights are published for {depth} layers (only for {known}): set --pretrain to a file, "
-                "or --pretrain=none to start from random values"
-            )
-        return self.pretrained[depth]
+        if depth != 50:
+            raise UserError(f"no ImageNet weights are published for {depth} layers (only for 50)", "start")
+        return self.pretrained[0]

@@ -96,16 +96,13 @@ def terms(block: TemporalBlock, x: paddle.Tensor) -> paddle.Tensor:
     it. INPUT: x.
     """
     weight, biases = block.conv.weight, (None, block.conv.bias, None)
-    products = [
-        F.conv2d(x, weight[:, :, place], biases[place], data_format=block.layout) for place in (BEFORE, ITSELF, AFTER)
-    ]
+    products = [F.conv2d(x, weight[:, :, place], biases[place]) for place in (BEFORE, ITSELF, AFTER)]
     return paddle.stack([*products, x], axis=1)
 
 
 def joined(block: TemporalBlock, sums: paddle.Tensor) -> paddle.Tensor:
     """The block's output [N, C, h, w] for sums [N, 2, C, h, w]: those of the terms, and the inputs."""
-    axis = 1 if block.layout == "NHWC" else 2  # where BatchNorm3D has the time
-    return block.bn(F.relu(sums[:, 0]).unsqueeze(axis)).squeeze(axis) + sums[:, 1]
+    return block.bn(F.relu(sums[:, 0]).unsqueeze(2)).squeeze(2) + sums[:, 1]
 
 
 class Value:

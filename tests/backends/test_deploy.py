@@ -11,9 +11,11 @@ import yaml
 from entries import inference_model, predict, run
 
 from backends import deploy
+from backends.engines import ENGINES, exporter
 from backends.export import program_files
 from core.errors import UserError
 from core.schema import SCHEMA
+from models.stnet import STNET
 from tools import run_deployed
 
 
@@ -73,6 +75,20 @@ def test_the_exported_model_takes_any_number_of_clips_and_segments(clip_set, tra
     assert together.sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
     assert np.abs(together[1:2] - classify(clips[1:2])).max() < 1e-5
     assert np.abs(together - classify(clips[:, :2])).max() > 1e-6
+
+
+def test_the_export_of_a_network_for_a_number_of_segments_takes_that_number(clip_set, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(STNET, "any_seg_num", False)
+    assert export(clip_set, trained, tmp_path) == 0
+    about = yaml.safe_load((tmp_path / "deploy.yaml").read_text(encoding="utf-8"))
+    assert about["input"]["shape"] == ["batch", 2, 6, 32, 32]
+    assert about["input"]["meaning"].endswith("batch may be any number")
+    assert run_deployed.load(str(tmp_path), about)(np.zeros((3, 2, 6, 32, 32), "float32")).shape == (3, 4)
+
+
+def test_an_unknown_format_is_refused_with_the_known():
+    with pytest.raises(UserError, match="unknown format 'trt'; known: onnx, paddle"):
+        exporter("trt")
 
 
 def test_a_wrong_export_is_not_put_in_place(clip_set, trained, tmp_path, monkeypatch, capsys):
@@ -151,21 +167,21 @@ def test_what_cannot_be_replaced_as_a_whole_is_left_as_it_was(tmp_path, monkeypa
     write_export(tmp_path / "out", "old")
     write_export(tmp_path / "out" / ".exporting-x", "new")
     monkeypatch.chdir(tmp_path / "out")
-    message = "cannot be replaced as a whole .it is the working directory.; it is as it was: delete it, or set --"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="cannot be replaced as a whole .it is the working directory.: it is as it was"):
         deploy.put_in_place(str(tmp_path / "out" / ".exporting-x"), str(tmp_path / "out"), NAMES)
     assert {(tmp_path / "out" / name).read_text() for name in NAMES} == {"old"}
 
 
 def test_a_model_cut_short_by_a_full_disk_is_one_line(clip_set, trained, tmp_path, monkeypatch, capsys):
-    write = deploy.write_program
+    engine = ENGINES.get("inference")
+    write = engine.write
 
-    def cut_short(layer, prefix, shape):
-        write(layer, prefix, shape)
+    def cut_short(self, layer, prefix, shape):
+        write(self, layer, prefix, shape)
         with open(f"{prefix}.pdiparams", "rb+") as file:
             file.truncate(1000)
 
-    monkeypatch.setattr(deploy, "write_program", cut_short)
+    monkeypatch.setattr(engine, "write", cut_short)
     assert export(clip_set, trained, tmp_path / "out") == 1
     assert "error: the exported model cannot be loaded, perhaps the disk is full" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []

@@ -6,13 +6,19 @@ import sys
 import numpy as np
 import paddle
 import pytest
+from entries import failing
 
-from backends import engines
-from backends.engines import Dygraph, clips_at_once, make_engine
+from backends import cache
+from backends.engines import ENGINES, Auto, Engine, make_engine
+from backends.exported import clips_at_once
+from backends.network import Dygraph
+from core.advice import advised
 from core.config import load_config
 from core.errors import UserError
 from core.runtime import threads
+from engine.predictor import Predictor
 from models import get_model, model_section
+from reader import loader
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def assert_equal_logits(found, expected):
 
 
 @pytest.mark.parametrize("name", ["inference", "onnxruntime"])
-@pytest.mark.parametrize("overrides", [[], ["MODEL.channels_last=True"], ["MODEL.num_layers=50"]])
+@pytest.mark.parametrize("overrides", [[], ["MODEL.num_layers=50"]])
 def test_the_engines_agree_on_any_number_of_clips(clip_set, home, name, overrides):
     if name == "onnxruntime":
         pytest.importorskip("onnxruntime")
@@ -82,7 +88,7 @@ def test_auto_takes_onnx_runtime_where_it_is_installed_and_the_next_best_if_that
     pytest.importorskip("onnxruntime")
     pytest.importorskip("paddle2onnx")
     assert make_engine("auto", *tiny(clip_set)).name == "ONNX Runtime"
-    monkeypatch.setattr(engines, "write_onnx", broken)
+    monkeypatch.setattr(ENGINES.get("onnxruntime"), "write", broken)
     assert make_engine("auto", *tiny(clip_set, seed=6)).name.startswith("paddle.inference with ")
     assert "engine onnxruntime does not work here: no such operator; taking the next best" in caplog.text
 
@@ -108,15 +114,59 @@ def test_an_export_is_made_once(clip_set, home, caplog):
     assert len(names(home)) == 4
 
 
+def test_an_unknown_engine_is_refused_with_the_known_before_anything_is_read(clip_set, capsys, monkeypatch):
+    with pytest.raises(UserError, match="unknown engine 'tensorrt'; known: auto, inference, onnxruntime, paddle"):
+        make_engine("tensorrt", *tiny(clip_set))
+    monkeypatch.setattr(loader.Loader, "start", lambda _: pytest.fail("clips are read"))
+    for entry in ("eval", "predict"):
+        failing(entry, "unknown engine 'x'; known: auto", capsys, "--config", clip_set / "tiny.yaml", "--engine=x")
+    with pytest.raises(UserError, match="unknown engine 'x'; known: auto"):
+        Predictor("no such file", str(clip_set / "tiny.yaml"), engine="x")
+
+
+def test_auto_goes_by_the_table(clip_set, home, monkeypatch):
+    class Fast(Engine):
+        available = True
+
+        def is_available(self):
+            return self.available
+
+        def speed(self):
+            return 9
+
+        def make(self, task):
+            return lambda clips: np.zeros((len(clips), task.model.config.MODEL.num_classes), np.float32)
+
+    monkeypatch.setattr(ENGINES, "_entries", {"FAST": ("fast", Fast), "PADDLE": ("paddle", ENGINES.get("paddle"))})
+    monkeypatch.setitem(ENGINES._entries, "AUTO", ("auto", Auto))
+    model, section = tiny(clip_set)
+    assert make_engine("auto", model, section)(random_clips(2, section)).sum() == 0
+    Fast.available = False
+    assert isinstance(make_engine("auto", model, section), Dygraph)
+
+
+def test_an_edited_network_is_exported_anew(clip_set, home, tmp_path, monkeypatch):
+    model, section = tiny(clip_set)
+    for text in ("class Layer: pass", "class Layer: pass", "class Layer: other = True"):
+        (tmp_path / "layer.py").write_text(text)
+        monkeypatch.setattr(cache.inspect, "getfile", lambda _: str(tmp_path / "layer.py"))
+        cache._code.cache_clear()
+        make_engine("inference", model, section)
+    monkeypatch.undo()
+    cache._code.cache_clear()
+    assert len(names(home)) == 2
+
+
 def broken(*_):
     raise RuntimeError("first line\nno such operator")
 
 
 def test_an_export_that_fails_is_an_error_only_if_it_was_asked_for(clip_set, home, no_onnx, monkeypatch, caplog):
-    monkeypatch.setattr(engines, "write_program", broken)
+    monkeypatch.setattr(ENGINES.get("inference"), "write", broken)
     model, section = tiny(clip_set)
-    with pytest.raises(UserError, match="engine inference does not work here: no such operator; --engine=paddle"):
+    with pytest.raises(UserError, match="engine inference does not work here: no such operator$") as error:
         make_engine("inference", model, section)
+    assert advised(error.value).endswith("; --engine=paddle always works")
     engine = make_engine("auto", model, section)
     assert isinstance(engine, Dygraph)
     assert "no such operator" in caplog.text
@@ -125,13 +175,14 @@ def test_an_export_that_fails_is_an_error_only_if_it_was_asked_for(clip_set, hom
 
 
 def test_an_export_that_computes_something_else_is_refused(clip_set, home, monkeypatch):
-    load = engines.load_inference
+    engine = ENGINES.get("inference")
+    load = engine.load
 
-    def wrong(prefix):
-        run, names, about = load(prefix)
+    def wrong(self, prefix):
+        run, names, about = load(self, prefix)
         return lambda clips: run(clips) * np.float32(1.001), names, about
 
-    monkeypatch.setattr(engines, "load_inference", wrong)
+    monkeypatch.setattr(engine, "load", wrong)
     with pytest.raises(UserError, match="engine inference does not work here: its logits deviate .* by 0.001"):
         make_engine("inference", *tiny(clip_set))
     assert names(home) == []
@@ -147,8 +198,9 @@ def test_a_cache_that_cannot_be_written_leaves_the_network_as_it_is(clip_set, tm
 def test_onnxruntime_says_what_to_install(clip_set, home, monkeypatch):
     for missing in ("paddle2onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, missing, None)
-        with pytest.raises(UserError, match="pip install .*paddle2onnx>=2.1"):
+        with pytest.raises(UserError, match="engine onnxruntime does not work here: .*onnxruntime") as error:
             make_engine("onnxruntime", *tiny(clip_set))
+        assert "pip install 'paddle2onnx>=2.1'" in advised(error.value)
     assert names(home) == []
 
 

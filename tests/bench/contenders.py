@@ -1,34 +1,36 @@
-"""Factories for the tests of bench.measure, found through PYTHONPATH by the processes that it starts."""
+"""Contenders for the tests of bench.contender."""
 
 import os
 import time
-
-from bench.child import Work
 
 
 def counting(add):
     """Counts its iterations."""
     done = []
 
-    def run(case):
-        done.append(case)
-        return len(done) + add
+    def run():
+        done.append(1)
+        return lambda: len(done) + add
 
-    return Work(run, lambda found: found)
+    return run
 
 
 def bad(how, number):
     """Works, and misbehaves in its iteration `number`."""
     done = []
 
-    def run(_):
+    def run():
         done.append(1)
         if len(done) == number:
             print("it was not me", flush=True)
             {"die": os.abort, "raise": _raise, "hang": lambda: time.sleep(60)}[how]()
 
-    return Work(run)
+    return run
 
 
 def _raise():
     raise ValueError("no such number\nand more")
+
+
+def double(number):
+    return 2 * number

@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 
-from bench import reader
 from bench.peers import original_reader
+from bench.spec import normalise
 from core.config import ReaderSection, TrainSection
 from reader.kinetics import KineticsDataset
 from reader.lists import Clip
@@ -22,7 +22,7 @@ def test_the_originals_way_gives_our_bits(videos, video, mode, seg_num, short):
     ours, _ = KineticsDataset([Clip(path, 0)], section, augment=mode == "train", seed=7).read(0, epoch=2)
     theirs = original_reader.read_clip(path, section, random.Random("7/2/0") if mode == "train" else None)
     assert theirs.dtype == np.float32
-    assert np.array_equal(reader.normalise(ours), theirs)
+    assert np.array_equal(normalise(ours), theirs)
 
 
 def test_our_numpy_normalisation_has_the_bits_of_the_networks_side():
@@ -32,4 +32,4 @@ def test_our_numpy_normalisation_has_the_bits_of_the_networks_side():
 
     clips = np.random.RandomState(0).randint(0, 256, (1, 2, 15, 8, 8)).astype(np.uint8)
     expected = Normalizer([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(paddle.to_tensor(clips)).numpy()
-    assert np.array_equal(reader.normalise(clips[0]), expected[0])
+    assert np.array_equal(normalise(clips[0]), expected[0])

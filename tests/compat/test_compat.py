@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from conftest import write_config
 from entries import eval_entry, predict, run, train
 
 from core.config import load_config
@@ -45,9 +46,10 @@ def results(folder, name):
     return json.loads(Path(folder, "results", name).read_text(encoding="utf-8"))
 
 
-def test_every_key_of_the_config_is_taken_or_noted(kept):
-    config = load_config("config.yaml", model_section)
-    before, now = results(kept, "eval_results.json")["config"], config.as_dict()
+def test_every_key_of_the_config_is_taken_or_noted(kept, tmp_path):
+    before = results(kept, "eval_results.json")["config"]
+    config = load_config(write_config(tmp_path / "saved.yaml", before), model_section)
+    now = config.as_dict()
     noted = {note.split()[0] for note in config.notes}
     for name, section in before.items():
         for key, value in section.items():

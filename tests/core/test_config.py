@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 from conftest import tiny_settings, write_config
 
 from core import config as config_module
+from core.cli import load_plugin
 from core.config import OBSOLETE, SECTIONS, load_config
 from core.errors import UserError
 from engine.labels import load_labels
@@ -15,8 +17,8 @@ from models import model_section
 PROJECT = Path(__file__).parents[2]
 
 
-def load(path, *overrides, model_name=None):
-    return load_config(path, model_section, overrides, model_name)
+def load(path, *overrides, **values):
+    return load_config(path, model_section, overrides, values)
 
 
 def changed(tmp_path, change):
@@ -49,7 +51,7 @@ def test_every_key_is_read_somewhere():
         for path in (PROJECT / folder).glob("*.py")
     )
     classes = [model_section("STNET"), *SECTIONS.values()]
-    keys = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    keys = {name for cls in classes for name in config_module.keys_of(cls)}
     unread = [key for key in sorted(keys) if not re.search(rf"\.{key}\b", sources)]
     assert unread == []
 
@@ -60,15 +62,45 @@ def test_a_section_takes_seg_num_from_model_unless_it_has_its_own(tmp_path):
     assert config.section("test").seg_num == 3
 
 
+def test_seglen_is_models_in_every_section_and_another_one_is_refused(tmp_path):
+    path = write_config(tmp_path / "c.yaml", tiny_settings(tmp_path))
+    config = load(path, "MODEL.seglen=3", "TEST.seglen=3", "INFER.seglen=null")
+    assert [config.section(mode).seglen for mode in config_module.MODES] == [3, 3, 3, 3]
+    assert sorted(note.split()[0] for note in config.notes) == ["INFER.seglen", "TEST.seglen"]
+    assert "seglen" not in config.as_dict()["TEST"]
+    with pytest.raises(UserError, match="TEST.seglen is 4 and MODEL.seglen 2: expected MODEL.seglen alone"):
+        load(path, "TEST.seglen=4")
+
+
 def test_overrides_win_and_keep_their_type(tmp_path):
     path = write_config(tmp_path / "c.yaml", tiny_settings(tmp_path))
-    config = load(path, "TRAIN.learning_rate=1e-3", "MODEL.seg_num=5", "TRAIN.filelist=a b=c.list", model_name="stnet")
+    overrides = ["TRAIN.learning_rate=1e-3", "MODEL.seg_num=5", "TRAIN.filelist=a b=c.list"]
+    config = load(path, *overrides, **{"MODEL.name": "stnet", "TRAIN.use_gpu": "auto", "MODEL.seg_num": 4})
     assert (config.TRAIN.learning_rate, config.MODEL.seg_num, config.TRAIN.filelist) == (0.001, 5, "a b=c.list")
 
 
 def test_obsolete_keys_are_noted(tmp_path):
-    config = load(changed(tmp_path, lambda s: s["TRAIN"].update(num_gpus=8, buf_size=1024)))
-    assert sorted(note.split()[0] for note in config.notes) == ["TRAIN.buf_size", "TRAIN.num_gpus"]
+    def change(settings):
+        settings["TRAIN"].update(num_gpus=8, buf_size=1024, to_static=True, fused_optimizer=True)
+        settings["MODEL"].update(channels_last=True)
+
+    config = load(changed(tmp_path, change))
+    noted = {note.split()[0] for note in config.notes}
+    assert noted == {
+        "MODEL.channels_last", "TRAIN.buf_size", "TRAIN.num_gpus", "TRAIN.to_static", "TRAIN.fused_optimizer"
+    }  # fmt: skip
+    assert len(config.notes) == 5
+
+
+def test_a_section_in_a_module_that_postpones_its_annotations_is_checked(tmp_path):
+    code = "from __future__ import annotations\nimport dataclasses\nfrom core.config import ModelSection\n"
+    (tmp_path / "postponed.py").write_text(
+        f"{code}@dataclasses.dataclass\nclass Section(ModelSection):\n    num_layers: int = 5\n"
+    )
+    load_plugin(str(tmp_path / "postponed.py"))
+    path = changed(tmp_path, lambda settings: settings["MODEL"].update(num_layers="many"))
+    with pytest.raises(UserError, match="MODEL.num_layers: expected a whole number, found 'many'"):
+        load_config(path, lambda _: sys.modules["postponed"].Section)
 
 
 def original_settings(data):
@@ -130,7 +162,7 @@ def test_a_key_under_its_new_name_counts_before_its_old_one(tmp_path):
 @pytest.mark.parametrize("name", ["MODEL", *SECTIONS])
 def test_a_line_in_obsolete_is_all_that_dropping_a_key_takes(name, monkeypatch):
     cls = {"MODEL": model_section("STNET"), **SECTIONS}[name]
-    fields = [f for f in dataclasses.fields(cls) if f.name != "name"]
+    fields = [f for name, f in config_module.keys_of(cls).items() if name != "name"]
     values = {f.name: getattr(cls(**({"name": "STNET"} if name == "MODEL" else {})), f.name) for f in fields}
     for dropped in fields:
         left = dataclasses.make_dataclass("Left", [(f.name, f.type, f) for f in fields if f is not dropped])
@@ -170,7 +202,7 @@ BAD = {
     "text for a bool": (lambda s: s["TRAIN"].update(use_gpu="yes"), "TRAIN.use_gpu: expected True or False"),
     "zero batch": (lambda s: s["TRAIN"].update(batch_size=0), "TRAIN.batch_size: expected at least 1, found 0"),
     "not a number": (lambda s: s["TRAIN"].update(learning_rate=float("nan")), "TRAIN.learning_rate: expected at least"),
-    "unknown format": (lambda s: s["MODEL"].update(format="avi"), "MODEL.format: expected one of mp4, pkl"),
+    "metrics not listed": (lambda s: s["MODEL"].update(metrics="TOPK"), "MODEL.metrics: expected a list"),
     "crop too large": (lambda s: s["TEST"].update(target_size=64), "TEST.target_size 64 is larger than"),
     "two means": (lambda s: s["MODEL"].update(image_mean=[0, 0]), "MODEL.image_mean: expected three numbers"),
     "zero std": (lambda s: s["MODEL"].update(image_std=[0, 1, 1]), "MODEL.image_std: expected positive"),

@@ -9,6 +9,7 @@ import pytest
 from conftest import write_video
 from entries import failing
 
+from core.advice import advised
 from core.errors import UserError
 from core.schema import SCHEMA
 from tools import run_deployed
@@ -36,7 +37,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(clip_set, trained, tmp_path,
         shutil.copy(trained / f"STNET_epoch0.{suffix}", tmp_path)
     about = json.loads((tmp_path / "STNET_epoch0.json").read_text(encoding="utf-8"))
     (tmp_path / "STNET_epoch0.json").write_text(json.dumps({**about, "schema": schema}), encoding="utf-8")
-    message = rf"STNET_epoch0.json has schema {schema!r}, this version knows 1 to {SCHEMA}: update the program"
+    message = rf"STNET_epoch0.json has schema {schema!r}, this version knows 1 to {SCHEMA}; update the program"
     flags = ["--config", clip_set / "tiny.yaml", "--save_dir", tmp_path]
     failing("eval", message, capsys, *flags, "--engine=paddle", "--weights", tmp_path / "STNET_epoch0.pdparams")
     failing("train", message, capsys, *flags, "--resume", tmp_path / "STNET_epoch0.pdparams")
@@ -51,5 +52,6 @@ def test_an_export_of_a_newer_version_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["model: [", "- a list", "\xff"])
 def test_a_damaged_deploy_yaml_is_one_line(tmp_path, text):
     Path(tmp_path, "deploy.yaml").write_bytes(text.encode("latin1"))
-    with pytest.raises(UserError, match="deploy.yaml is damaged; bash run.sh inference writes it"):
+    with pytest.raises(UserError, match="deploy.yaml is damaged") as error:
         run_deployed.main([str(tmp_path), "clip.mp4"])
+    assert advised(error.value).endswith("deploy.yaml is damaged; bash run.sh inference writes it")

@@ -1,4 +1,7 @@
-"""Five steps with batch norm in evaluation mode, then an evaluation: on_ranks.py CONFIG FOLDER, alone or launched."""
+"""Four steps, one of them of two batches, with batch norm in evaluation mode, then an evaluation.
+
+on_ranks.py CONFIG FOLDER, alone or launched.
+"""
 
 import json
 import sys
@@ -13,7 +16,7 @@ runtime.prepare()
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
-from backends.engines import Dygraph  # noqa: E402
+from backends.network import Dygraph  # noqa: E402
 from backends.normalizer import Normalizer  # noqa: E402
 from core.config import load_config  # noqa: E402
 from engine.evaluator import evaluate  # noqa: E402
@@ -34,15 +37,15 @@ def main(path, folder):
     model.network.eval()
     model.network.train = lambda: None
     batches = [b for epoch in range(3) for b in list(trainer.loader.epoch(epoch))[:2]]  # of 4 clips; the third has 2
-    for batch in batches[:5]:
-        trainer.train_step([batch])
+    for group in ([batches[0]], batches[1:3], [batches[3]], [batches[4]]):
+        trainer.train_step(group)
     untrained = get_model("STNET", config, "valid")
     paddle.seed(8)
     for _, value in sorted(untrained.network.state_dict().items()):
         value.set_value(paddle.uniform(value.shape, min=0.01, max=0.05, dtype="float64"))
     scores = evaluate(Dygraph(untrained.network, normalize), build_loader(config, "valid", rank, ranks))
     if rank == 0:
-        np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.network.state_dict().items()})
+        np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.model.network.state_dict().items()})
         Path(f"{folder}/scores.json").write_text(json.dumps(scores), encoding="utf-8")
 
 

@@ -35,9 +35,9 @@ def test_what_the_segments_add_sums_to_the_logits_of_every_engine(model, name):
     section = model.config.section("infer")
     parts, engine, clip = make_parts(name, model, section), make_engine(name, model, section), random_clip()
     segments = [[i, i + 1] for i in range(6)]
-    explanation = explain(parts, engine, clip, segments, LABELS, topk=4, grid=0)
+    explanation = explain(parts, engine, clip, segments, LABELS, range(4), grid=0)
     expected = engine(clip[None])[0]
-    assert [reason.class_id for reason in explanation.classes] == np.argsort(-expected).tolist()
+    assert [(reason.class_id, reason.label) for reason in explanation.classes] == list(enumerate(LABELS))
     for reason in explanation.classes:
         assert len(reason.shares) == 6
         assert sum(reason.shares) + reason.rest == pytest.approx(expected[reason.class_id], abs=1e-4)
@@ -60,7 +60,7 @@ def test_the_map_says_by_how_much_a_logit_falls_when_a_square_is_blanked():
 def test_an_explanation_is_written_as_json_and_as_a_picture(model, tmp_path):
     section = model.config.section("infer")
     parts, engine, clip = make_parts("paddle", model, section), make_engine("paddle", model, section), random_clip()
-    explanation = explain(parts, engine, clip, [[i, i + 1] for i in range(6)], LABELS, topk=2, grid=2, path="视.mp4")
+    explanation = explain(parts, engine, clip, [[i, i + 1] for i in range(6)], LABELS, [3, 1], grid=2, path="视.mp4")
     write_explanation_json(tmp_path / "why.json", explanation)
     facts = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
     assert facts["input_path"] == "视.mp4"
@@ -71,6 +71,6 @@ def test_an_explanation_is_written_as_json_and_as_a_picture(model, tmp_path):
 
 
 def test_a_model_that_cannot_be_cut_says_that_it_has_no_timeline(model, monkeypatch):
-    monkeypatch.setattr(type(model), "streaming", lambda self, network: None)
+    monkeypatch.setattr(type(model), "streaming", lambda self: None)
     with pytest.raises(UserError, match="STNET has no segments: it has no timeline"):
         make_parts("auto", model, model.config.section("infer"))

@@ -6,8 +6,13 @@ import pytest
 
 from core.config import load_config
 from core.errors import UserError
+from engine.checkpoint import read_description
 from engine.loading import check_description
-from models import model_section
+from models import get_model, model_section
+
+
+def compare(path, config, mode, labels=None):
+    check_description(str(path), read_description(str(path)), get_model("STNET", config, mode), labels)
 
 
 @pytest.fixture
@@ -17,7 +22,7 @@ def said(clip_set, trained, caplog):
     def check(mode, *overrides):
         caplog.clear()
         config = load_config(clip_set / "tiny.yaml", model_section, overrides)
-        check_description(str(trained / "STNET_final.pdparams"), config, mode)
+        compare(trained / "STNET_final.pdparams", config, mode)
         return [record.getMessage().split("configuration: ")[1] for record in caplog.records]
 
     return check
@@ -41,7 +46,7 @@ def test_a_description_without_those_settings_says_nothing(clip_set, trained, tm
     about = json.loads((trained / "STNET_final.json").read_text())
     (tmp_path / "x.json").write_text(json.dumps({**about, "config": config}))
     (tmp_path / "x.pdparams").write_bytes((trained / "STNET_final.pdparams").read_bytes())
-    check_description(str(tmp_path / "x.pdparams"), load_config(clip_set / "tiny.yaml", model_section), "infer")
+    compare(tmp_path / "x.pdparams", load_config(clip_set / "tiny.yaml", model_section), "infer")
     assert caplog.records == []
 
 
@@ -52,4 +57,4 @@ def test_class_names_of_another_kind_are_a_conflict(clip_set, trained, tmp_path)
     for labels in (["a", "b", "c"], ["a", "b", "c", "x"], 5):
         (tmp_path / "x.json").write_text(json.dumps({**about, "labels": labels}))
         with pytest.raises(UserError, match="class names differ"):
-            check_description(str(tmp_path / "x.pdparams"), config, "infer", ["a", "b", "c", "d"])
+            compare(tmp_path / "x.pdparams", config, "infer", ["a", "b", "c", "d"])

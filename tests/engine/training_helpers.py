@@ -26,7 +26,7 @@ def make_trainer(clip_set, folder, *overrides, evaluation_bn=False, validate=Fal
 
 
 def weights(trainer):
-    return {name: value.numpy().copy() for name, value in trainer.network.state_dict().items()}
+    return {name: value.numpy().copy() for name, value in trainer.model.network.state_dict().items()}
 
 
 def difference(a, b):

@@ -9,10 +9,10 @@ from models.stnet.network import StNet
 from models.stnet.streaming import StNetStreaming, shares
 
 
-def network(depth, **settings):
+def network(depth):
     """A small StNet with statistics that differ from channel to channel."""
     paddle.seed(depth)
-    net = StNet(depth, 5, 2, **settings)
+    net = StNet(depth, 5, 2)
     net.eval()
     for name, value in sorted(net.state_dict().items()):
         if name.endswith(("_mean", "_variance")):
@@ -85,10 +85,6 @@ def test_windows_that_do_not_touch():
 def test_a_segment_of_one_window_only_as_where_its_frames_wrap():
     windows = [[0, 1, 2, 3, 4, 10], [1, 2, 3, 4, 5, 11], [2, 3, 4, 5, 6, 12]]
     assert_windows_are_the_networks(network(18), windows, video(13))
-
-
-def test_channels_last():
-    assert_windows_are_the_networks(network(18, channels_last=True), sliding(9, 6, 2), video(9))
 
 
 def test_what_windows_share_is_computed_once():

@@ -126,7 +126,7 @@ def test_other_sampling_looks_at_everything_again(tmp_path):
     folder = clean_folder(tmp_path)
     assert run_check(folder)[1]["looked_at"] == 3
     assert run_check(folder, "--mode", "test")[1]["looked_at"] == 3
-    assert run_check(folder, "-o", "TRAIN.seglen=3")[1]["looked_at"] == 3
+    assert run_check(folder, "-o", "MODEL.seglen=3")[1]["looked_at"] == 3
     assert run_check(folder)[1]["looked_at"] == 0
 
 
@@ -251,13 +251,6 @@ def test_an_empty_or_missing_list_is_a_readable_error(tmp_path):
     (tmp_path / "train.list").write_text("# nothing\n")
     with pytest.raises(UserError, match="is empty: expected one clip a line"):
         run_check(tmp_path)
-
-
-def test_the_benchmark_runs_and_prints_a_ratio(capsys):
-    from bench import check_rate
-
-    check_rate.main(["--clips", "4", "--rounds", "1", "--size", "64", "--frames", "40", "--workers", "1"])
-    assert "check / (workers x decord alone) = " in capsys.readouterr().out
 
 
 def test_a_clip_that_only_opencv_survives_is_fine_and_noted(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_files_of_paddles_own_writers_load_and_give_the_golden_logits(depth, tmp
         assert read_weights(tmp_path / name).format == kind
         network = StNet(depth, num_classes, seglen)
         network.eval()
-        load_weights(network, str(tmp_path / name), original_to_structured(depth))
+        load_weights(network, read_weights(str(tmp_path / name), original_to_structured(depth)))
         with paddle.no_grad():
             np.testing.assert_allclose(network(clips).numpy(), logits, rtol=0, atol=1e-4)
     ours = combined_bytes({name: golden_param(name, dims) for name, dims in shapes.items()})
@@ -107,7 +107,7 @@ KINDS = ["combined", "pickle 1.7", "paddle.save", "folder"]
 
 def loaded(path):
     network = small_network()
-    load_weights(network, str(path), NAMES)
+    load_weights(network, read_weights(str(path), NAMES))
     return {name: value.numpy() for name, value in network.state_dict().items()}
 
 
@@ -172,7 +172,7 @@ def test_a_refused_file_leaves_the_network_as_it_was(kind, tmp_path):
     network = small_network()
     before = {name: value.numpy().copy() for name, value in network.state_dict().items()}
     with pytest.raises(UserError):
-        load_weights(network, str(path), NAMES)
+        load_weights(network, read_weights(str(path), NAMES))
     assert same({name: value.numpy() for name, value in network.state_dict().items()}, before)
 
 

@@ -9,6 +9,7 @@ from conftest import tiny_settings, write_config
 from entries import run, train
 from servers import Server
 
+from core.advice import advised
 from core.config import load_config
 from core.errors import UserError
 from engine.loading import start_training_from
@@ -58,7 +59,7 @@ def test_the_released_stnet_is_fetched_once_and_its_head_starts_anew(
             assert (tensors[names[original]].numpy() == np.float32(i / 1000)).all()
     assert (tensors["fc.weight"].numpy() == head).all()
     assert "is for 400 classes: fc.weight, fc.bias start anew" in caplog.text
-    assert f"starting from the StNet in {empty_home / name}" in caplog.text
+    assert f"starting from the STNET in {empty_home / name}" in caplog.text
 
 
 def test_with_as_many_classes_the_head_is_the_released_one(tmp_path, empty_home, published):
@@ -71,10 +72,11 @@ def test_with_as_many_classes_the_head_is_the_released_one(tmp_path, empty_home,
 
 
 def test_what_the_released_stnet_does_not_fit_is_one_line(tmp_path, empty_home):
-    with pytest.raises(UserError, match="weights .num_layers 50. do not fit: num_layers is 18; set --pretrain"):
+    with pytest.raises(UserError, match="weights .num_layers 50. do not fit: num_layers is 18$"):
         start_training_from(model_of(tmp_path, num_layers=18), "released")
-    with pytest.raises(UserError, match="downloading is off .*STNET_final.pdparams at .*, or set --pretrain to a file"):
+    with pytest.raises(UserError, match="downloading is off .*STNET_final.pdparams at ") as error:
         start_training_from(model_of(tmp_path), "released")
+    assert advised(error.value).endswith("; set --pretrain to a file, or --pretrain=none to start from random values")
 
 
 def test_the_config_says_it_where_the_flag_does_not(clip_set, tmp_path, capsys):

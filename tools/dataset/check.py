@@ -20,8 +20,8 @@ from core.atomic import prepare_folder
 from core.config import MODES, load_config
 from core.errors import UserError
 from reader.clip import clip_rng, read_clip
-from reader.errors import ClipError
-from reader.index import DAMAGED
+from reader.errors import ClipError, NoVideo
+from reader.formats import FORMATS
 from tools.dataset import findings
 from tools.dataset.findings import Record
 from tools.dataset.workers import Lost, cores, work_with_progress
@@ -63,11 +63,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def add_config_flags(made: argparse.ArgumentParser, mode: str) -> None:
-    """--config, --mode and -o: how the reader is set."""
+    """--config, --mode, -o and --plugin: how the reader is set."""
     made.add_argument("--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)")
     made.add_argument("--mode", default=mode, choices=MODES, help="section that reads (default: %(default)s)")
     made.add_argument(
         "-o", dest="override", action="append", default=[], metavar="SECTION.key=value", help="override one value"
+    )
+    made.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a clip format"
     )
 
 
@@ -77,9 +80,11 @@ def add_worker_flags(made: argparse.ArgumentParser) -> None:
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The configuration that --config and -o ask for."""
+    """The configuration that --config and -o ask for, after the plugins."""
     from models import model_section
 
+    for path in args.plugin:
+        cli.load_plugin(path)
     return load_config(args.config, model_section, args.override)
 
 
@@ -119,7 +124,7 @@ def prepare_out(out: str) -> None:
     try:
         prepare_folder(out)
     except UserError as error:
-        raise UserError(str(error).replace("--save_dir", "--out")) from None
+        raise UserError(str(error), "out") from None
 
 
 def look_at(
@@ -147,7 +152,8 @@ def look_at(
 def _examine_all(
     tasks: Sequence[Task], reading: Reading, workers: int, timeout: float
 ) -> Iterator[tuple[Task, Record]]:
-    """(task, record) of each; what makes a decoder hang or crash is tried again by OpenCV, as the reader does."""
+    """(task, record) of each; what makes a decoder hang or crash is tried again by another, as the reader does."""
+    second = FORMATS.get(reading.format).second_decoder
     settings = {"workers": workers, "timeout": timeout}
     chunk = max(1, min(16, len(tasks) // (8 * workers)))
     lost = {}
@@ -155,13 +161,13 @@ def _examine_all(
     for task, result in work_with_progress(look, tasks, "check", chunk=chunk, **settings):
         if not isinstance(result, Lost):
             yield task, result
-        elif reading.format == "pkl":
+        elif not second:
             yield task, _record(result.problem, result.reason)
         else:
             lost[task] = result
     if lost:
-        look = functools.partial(examine, reading=reading, decoder="opencv")
-        for task, result in work_with_progress(look, list(lost), "check again, by OpenCV", **settings):
+        look = functools.partial(examine, reading=reading, decoder=second)
+        for task, result in work_with_progress(look, list(lost), f"check again, by {second}", **settings):
             first = lost[task]
             if isinstance(result, Lost) or result["problem"]:
                 yield task, _record(first.problem, first.reason)
@@ -219,24 +225,24 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     try:
         sha256 = _sha256(file)
         clip = read_clip(file, reading.section, reading.format, rng, decoder)
+    except NoVideo as error:
+        return _record("no_video_stream", str(error))
     except (ClipError, OSError) as error:
-        silent = "cannot find video stream" in str(error)
-        return _record("no_video_stream" if silent else "undecodable", str(error))
-    facts = {"frames": clip.num_frames, "sha256": sha256, "label": clip.label}
-    if clip.video is None:
-        return _record("", "", **facts)
-    damaged = clip.video.in_order.startswith(DAMAGED)
-    facts["decoder"] = clip.video.decoder + (" in order" if clip.video.in_order else "")
-    facts["notes"] = [*clip.video.index.notes, *(["damaged"] if damaged else [])]
-    short = _short_of_header(clip.video)
-    return _record("short_of_header" if short else "", short, **facts)
+        return _record("undecodable", str(error))
+    video = clip.video
+    if video is None:
+        return _record("", "", clip.num_frames, sha256, clip.label)
+    short = _short_of_header(video)
+    notes = [*video.index.notes, *(["damaged"] if video.damaged else [])]
+    name = video.decoder + (" in order" if video.in_order else "")
+    return _record("short_of_header" if short else "", short, clip.num_frames, sha256, clip.label, name, notes)
 
 
 def _short_of_header(video: Video) -> str:
     """What is missing of a video by its container's header; "" if nothing is."""
-    index, damaged = video.index, video.in_order.startswith(DAMAGED)
+    index = video.index
     promised = max(index.promised, len(index.stamps))
-    if damaged and video.frames < len(index.stamps):
+    if video.damaged and video.frames < len(index.stamps):
         return f"{video.frames} frames can be decoded, the header says {promised}"
     # A header can count wrongly, and a duration can be another stream's: lost is what both miss, or a duration alone.
     missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.stamps))

@@ -12,6 +12,7 @@ from core.config import find_file
 from core.errors import UserError
 from core.schema import SCHEMA
 from reader import lists
+from reader.formats import FORMATS, Clip, Format
 
 PROBLEMS = {
     "missing": "no such file",
@@ -45,7 +46,7 @@ class Entry(NamedTuple):
     line: str
     path: str  # as the list has it
     file: str  # where it was looked up
-    label: int  # -1: none, or inside the file (pkl)
+    label: int  # -1: none, or inside the file
     label_error: str
 
 
@@ -59,29 +60,25 @@ class Finding(NamedTuple):
 
 def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | None) -> list[Entry]:
     """Entries of a list, wrong labels included. Raises UserError if it cannot be read or is empty."""
-    folder = os.path.dirname(os.path.abspath(filelist))
+    folder, clip_format = lists.list_folder(filelist), FORMATS.get(format)()
     entries = []
-    for number, line in enumerate(map(str.strip, lists.read_lines(filelist)), start=1):
-        if not line or line.startswith("#"):
-            continue
+    for number, line in lists.clip_lines(filelist):
         error = ""
         try:
-            clip = lists.parse_line(line, f"line {number}", folder, format, labelled, num_classes)
+            clip = clip_format.parse_line(line, folder, labelled, num_classes)
         except UserError as refusal:
-            error = str(refusal).partition(": ")[2]
-            clip = _without_label(line, folder)
+            error = str(refusal)
+            clip = _without_label(line, folder, clip_format)
         entries.append(Entry(number, line, clip.path, find_file(clip.path, folder), clip.label, error))
-    if not entries:
-        raise UserError(f"list file {filelist} is empty: expected one clip a line, 'PATH LABEL'")
     return entries
 
 
-def _without_label(line: str, folder: str) -> lists.Clip:
+def _without_label(line: str, folder: str, clip_format: Format) -> Clip:
     """The clip of a line whose label is wrong: a last word is taken for the label where the rest is a file."""
     path = line.rpartition(" ")[0].strip() or line.rpartition("\t")[0].strip()
     if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
-        return lists.Clip(path, -1)
-    return lists.parse_line(line, "", folder, "mp4", False, None)
+        return Clip(path, -1)
+    return clip_format.parse_line(line, folder, False, None)
 
 
 def judge(

@@ -29,6 +29,7 @@ from core.config import find_file
 from core.errors import UserError
 from reader.decode import read_frames
 from reader.errors import ClipError
+from reader.formats import PICKLE
 from reader.lists import read_list
 from reader.pickles import load_clip_pickle, read_clip_file
 from tools.dataset.check import add_worker_flags, prepare_out
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_unpack(args: argparse.Namespace) -> int:
     """Unpack the pickles of a list. Returns the exit code: 1 when one could not be unpacked, else 0."""
-    clips = read_list(args.list, "pkl")
+    clips = read_list(args.list, PICKLE)
     folder = os.path.dirname(os.path.abspath(args.list))
     with _only_writer(args.out):
         sources = list(dict.fromkeys(os.path.abspath(find_file(clip.path, folder)) for clip in clips))
@@ -128,7 +129,7 @@ def _only_writer(out: str) -> Iterator[None]:
         try:
             stack.enter_context(claimed(out))
         except UserError:
-            raise UserError(f"another run is writing into {out}; wait for it, or set --out to another folder") from None
+            raise UserError(f"another run is writing into {out}", "out in use") from None
         yield
 
 

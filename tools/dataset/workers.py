@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
-import signal
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from core.errors import UserError
-from core.processes import die_with_parent
+from core.processes import Child
 from core.progress import Progress
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.context import ForkProcess
-
-
+_LINE_EVERY = 50  # items, at least, where there is no terminal for a bar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,7 +51,7 @@ def work(
                 worker.top_up(queue, chunk)
             busy = [worker for worker in crew if worker.items]
             left = min(worker.deadline for worker in busy) - time.monotonic()
-            wait([worker.pipe for worker in busy], max(0.0, left))
+            wait([worker.child.pipe for worker in busy if worker.child], max(0.0, left))
             for worker in busy:
                 yield from worker.finished(queue)
     finally:
@@ -72,7 +63,7 @@ def work_with_progress(
     function: Callable[[Item], Result], items: Sequence[Item], what: str, **settings: Any
 ) -> Iterator[tuple[Item, Result | Lost]]:
     """`work`, with a bar or log lines that show rate and time left."""
-    progress = Progress(len(items), what, len(items), min(1000, max(1, len(items) // 20)))
+    progress = Progress(len(items), what, len(items), min(1000, max(_LINE_EVERY, len(items) // 20)))
     try:
         for item, result in work(function, items, **settings):
             yield item, result
@@ -87,13 +78,11 @@ def cores() -> int:
 
 
 class _Worker:
-    """One forked process, forked when there is work, and the items it was given, the current one first."""
-
-    pipe: Connection  # set while there is a process
+    """One child process, forked when there is work, and the items it was given, the current one first."""
 
     def __init__(self, function: Callable, timeout: float) -> None:
         self.function, self.timeout = function, timeout
-        self.process: ForkProcess | None = None
+        self.child: Child | None = None
         self.items: deque = deque()
         self.deadline = 0.0
 
@@ -101,78 +90,43 @@ class _Worker:
         """Give more items from the queue before the last ones are done."""
         if not queue or len(self.items) > chunk // 2:
             return
-        if self.process is None:
-            self._start()
+        if self.child is None:
+            self.child = Child(self.function)
         more = [queue.popleft() for _ in range(min(chunk, len(queue)))]
         if not self.items:
             self.deadline = time.monotonic() + self.timeout
         self.items.extend(more)
-        with contextlib.suppress(OSError):  # it crashed meanwhile, as `finished` will see
-            self.pipe.send(more)
+        self.child.send(more)
 
     def finished(self, queue: deque) -> list[tuple[Any, Any]]:
         """(item, result) of those that are there; what a lost worker had yet to do goes back to the queue."""
-        results = []
+        results: list[tuple[Any, Any]] = []
         try:
-            while self.items and self.pipe.poll():
-                answer = self.pipe.recv()
-                if isinstance(answer, Exception):
-                    raise answer
-                results.append((self.items.popleft(), answer[0]))
+            while self.items and self.child is not None:
+                answer = self.child.receive(0)
+                results.append((self.items.popleft(), answer))
                 self.deadline = time.monotonic() + self.timeout
-        except (EOFError, ConnectionError):
-            results.append((self.items.popleft(), self._lost(timed_out=False)))
-        else:
-            if self.items and time.monotonic() > self.deadline:
-                results.append((self.items.popleft(), self._lost(timed_out=True)))
-        if self.process is None:
+        except EOFError:
+            results.append((self.items.popleft(), self._crashed()))
+        except TimeoutError:  # no more answers yet
+            if time.monotonic() > self.deadline:
+                results.append((self.items.popleft(), self._hung()))
+        if self.child is None:
             queue.extendleft(reversed(self.items))
             self.items.clear()
         return results
 
     def end(self) -> None:
-        """Kill and reap the process."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.pipe.close()
-            self.process = None
+        """Kill the process."""
+        if self.child is not None:
+            self.child.kill()
+            self.child = None
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("fork")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.function, theirs, os.getpid()), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def _lost(self, timed_out: bool) -> Lost:
-        process = self.process
-        assert process is not None  # it was given items
-        if not timed_out:
-            process.join()
+    def _hung(self) -> Lost:
         self.end()
-        if timed_out:
-            return Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
-        code = process.exitcode
-        assert code is not None  # it has ended
-        if code < 0:
-            return Lost("crash", f"the decoder crashed ({signal.Signals(-code).name})")
-        return Lost("crash", f"the decoder ended itself (exit code {code})")
+        return Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
 
-
-def _serve(function: Callable, pipe: Connection, parent: int) -> None:
-    """A worker's whole life."""
-    die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT):
-        signal.signal(number, signal.SIG_DFL)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there about damaged files; the report names those
-    while True:
-        for item in pipe.recv():
-            try:
-                answer: tuple | Exception = (function(item),)
-            except UserError as error:
-                answer = error
-            except Exception:  # a bug: the parent raises it, with this traceback
-                answer = RuntimeError(f"at {item!r:.300}:\n{traceback.format_exc()}")
-            pipe.send(answer)
+    def _crashed(self) -> Lost:
+        child, self.child = self.child, None
+        assert child is not None  # it was given items
+        return Lost("crash", f"the decoder {child.how_it_ended()}")

@@ -1,1 +1,0 @@
-"""What ours is measured against."""

@@ -1,0 +1,168 @@
+"""Parts pipeline, startup and scaling: the entries as whole programs, and what of them runs alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from bench import spec as forms
+from bench.clips import write_list
+from bench.contender import ROOT, Prepare, Run, finish, program
+from bench.part import Part
+from bench.spec import CONFIG, WEIGHTS, Spec
+
+
+def pipeline(part: Part) -> None:
+    """eval.py against decoding alone and the network alone on clips that are ready; the memory of predict.py."""
+    spec = Spec(18, 3, 48, batch=4) if part.quick else Spec(50, 25, 256, batch=4)
+    count, drawn, frames = (8, 4, 60) if part.quick else (40, 8, 300)
+    part.about = f"{count} clips ({drawn} different ones), {spec.text}, {spec.layers} layers, batch 4, all cores"
+    part.call(forms.write_weights, spec)
+    paths = part.draw_clips(drawn, (340, 256), frames)
+    workers = {f"{section}_num_reader_threads": part.threads for section in ("TEST", "INFER")}
+    overrides = spec.overrides(TEST_filelist=write_list(f"{part.folder}/all.list", paths, count), **workers)
+    write_list(f"{part.folder}/first.list", paths, 4)
+    whole, decoding, network = "eval.py, the whole program", "decoding alone", "network alone"
+    contenders: dict[str, Prepare] = {whole: partial(evaluation, overrides), network: partial(computing, spec, count)}
+    contenders[decoding] = partial(reading, overrides, "test")
+    timed = part.time(contenders, rounds=min(3, part.rounds), warm=0)  # each takes a minute or two
+    part.add("all clips", timed, base=whole)
+    if len(timed) == len(contenders):
+        slower = max((decoding, network), key=lambda name: statistics.median(timed[name].seconds))
+        part.aim_ratio(timed, (whole, slower), "all clips", 1.15)
+    with part.going_on("memory of predict.py"):
+        largest, together = part.call(memory, overrides, paths[0])
+        part.notes.append(f"predict.py with its reading processes: {together:.2f} GB, pages they share counted once")
+        part.aim("predict.py, one clip, main process", largest, 1.5, unit=" GB")
+
+
+def entry(name: str, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start an entry of the project."""
+    command = [str(ROOT / name), f"--config={CONFIG}", f"--weights={WEIGHTS}", "--use_gpu=False", "--save_dir=results"]
+    home = {"STNET_WEIGHTS_HOME": os.getcwd(), "STNET_WEIGHTS_URL": "none"}
+    return program(*command, *(f"-o{text}" for text in overrides), **home)
+
+
+def evaluation(overrides: Sequence[str]) -> Run:
+    """Contender: eval.py; a first run on first.list has filled the cache of exports."""
+    finish(entry("eval.py", [*overrides, "TEST.filelist=first.list"]))
+    return lambda: finish(entry("eval.py", overrides))
+
+
+def reading(overrides: list[str], mode: str) -> Run:
+    """Contender: what an entry reads, by its own loader; gives clips and, after the start, clips a second."""
+    config = forms.load_config(overrides)
+    from reader.loader import build_loader
+
+    def run() -> dict[str, float]:
+        with contextlib.closing(build_loader(config, mode).epoch()) as batches:
+            counts, moments = zip(*((len(batch.indices), time.perf_counter()) for batch in batches))
+        warm = min(2 * config.section(mode).num_reader_threads, len(counts) - 2)  # until every worker is at work
+        return {"clips": sum(counts), "rate": sum(counts[warm + 1 :]) / (moments[-1] - moments[warm])}
+
+    return run
+
+
+def computing(spec: Spec, count: int) -> Run:
+    """Contender: eval.py's engine on as many clips, which are there."""
+    engine, clips = forms.load_engine(spec), spec.clips()
+    engine(clips)
+    return lambda: [engine(clips) for _ in range(0, count, spec.batch)] and None
+
+
+def memory(overrides: Sequence[str], video: str) -> tuple[float, float]:
+    """(GB of the largest process, of all together) that predict.py takes at most for one video."""
+    process, together = entry("predict.py", [*overrides, f"INFER.video_path={video}"]), 0
+    while process.poll() is None:
+        together = max(together, _session_memory())
+        time.sleep(0.05)
+    finish(process)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, together / 1e9
+
+
+def _session_memory() -> int:
+    """Bytes of the processes that this contender started, a page that several share counted in parts."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/smaps_rollup"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(path.parent.name)) == os.getpid() != int(path.parent.name):
+                total += sum(map(int, re.findall(r"^Pss: +(\d+)", path.read_text(), re.MULTILINE))) * 1024
+    return total
+
+
+def startup(part: Part) -> None:
+    """How long a program takes to say how it is used."""
+    part.about = "wall time of whole programs"
+    entry_help, paddle, python = "predict.py --help", "python -c 'import paddle'", "python -c pass"
+    commands = {
+        entry_help: [str(ROOT / "predict.py"), "--help"],
+        paddle: ["-c", "import paddle"],
+        python: ["-c", "pass"],
+    }
+    timed = part.time({name: partial(running, *command) for name, command in commands.items()})
+    part.add("one program", timed)
+    if entry_help in timed:
+        part.aim(entry_help, statistics.median(timed[entry_help].seconds), 0.5, unit=" s")
+
+
+def running(*arguments: str) -> Run:
+    """Contender: Python with these arguments."""
+    return lambda: finish(program(*arguments))
+
+
+def scaling(part: Part) -> None:
+    """Clips a second with more reading processes, and training on more ranks of one thread each, up to all cores.
+
+    It wants the machine for itself, and as many cores as it is to say anything about.
+    """
+    part.about = "seconds a clip; ranks compute with one thread each"
+    spec, frames, drawn = (Spec(18, 3, 48), 60, 4) if part.quick else (Spec(18, 7, 224), 300, 16)
+    paths = part.draw_clips(drawn, (340, 256), frames)
+    for action, contender, most in (("reading", workers, 16), ("training", ranks, 8)):
+        counts = [count for count in (1, 2, 4, 8, 16) if count <= min(part.threads, most)]
+        names = {f"{action} with {count} {contender.__name__}": count for count in counts}
+        timed = part.time({name: partial(contender, spec, paths, names[name], part.quick) for name in names}, warm=0)
+        part.add(action, {name: one.per(one.result["clips"]) for name, one in timed.items()})
+        rates = {names[name]: one.result["rate"] for name, one in timed.items()}  # by a clock of its own
+        shares = {count: rate / (count * rates[1]) for count, rate in rates.items() if 1 in rates}
+        for count, share in shares.items():
+            text = f"{rates[count]:.2f} clips a second, efficiency {share:.2f}"
+            part.notes.append(f"{action}: {count} processes, {text}")
+        if 8 in shares:
+            part.aim(f"{action}: efficiency at 8", shares[8], 0.8, least=True)
+
+
+def workers(spec: Spec, paths: list[str], count: int, quick: bool) -> Run:
+    """Contender: an epoch of the training loader with so many workers."""
+    filelist = write_list(f"workers{count}.list", paths, (8 if quick else 96) * count)
+    values = {"TRAIN_filelist": filelist, "TRAIN_num_reader_threads": count, "TRAIN_epoch": 1}
+    return reading(spec._replace(batch=4).overrides(**values), "train")
+
+
+def ranks(spec: Spec, paths: list[str], count: int, quick: bool) -> Run:
+    """Contender: a short training on so many CPU ranks, each with a batch of its own; the rate is the journal's."""
+    from engine.journal import read_journal
+
+    batch, out = 2 * count, f"ranks{count}"
+    clips = batch * (3 if quick else 12)
+    overrides = spec._replace(size=min(spec.size, 112), batch=batch).overrides(
+        TRAIN_filelist=write_list(f"{out}.list", paths, clips), TRAIN_num_reader_threads=1, TRAIN_epoch=1
+    )
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(count), "--log_dir", f"{out}/log"]
+    command = [*(launch if count > 1 else []), str(ROOT / "train.py"), f"--config={CONFIG}", f"--save_dir={out}"]
+    command += ["--use_gpu=False", "--pretrain=none", "--valid_interval=0", "--log_interval=1", "--overwrite"]
+
+    def run() -> dict[str, float]:
+        finish(program(*command, *(f"-o{text}" for text in overrides), STNET_THREADS="1"))
+        rows = [row["clips_per_s"] for row in read_journal(f"{out}/train_log.jsonl") if row["kind"] == "train"]
+        return {"clips": clips, "rate": statistics.median(rows[1:])}
+
+    return run

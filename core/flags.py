@@ -1,0 +1,246 @@
+"""The flags of train, eval, predict and inference, each declared once, in FLAGS.
+
+argparse's parsers, the settings at the top of run.sh (a test compares them word for word) and what goes from a flag
+into the configuration come from this table. A flag that is given wins over a setting of run.sh, and that over the
+configuration; -o wins over all. An empty value means "not given". A flag that is given twice with different values is
+warned of, and the last one counts; run.sh's settings do not count as given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core import runtime
+
+logger = logging.getLogger("stnet")
+
+SECTIONS = {"train": "TRAIN", "eval": "TEST", "predict": "INFER", "inference": "INFER"}  # what an action reads by
+ACTIONS = tuple(SECTIONS)
+TRAIN, PREDICT, INFERENCE = ("train",), ("predict",), ("inference",)
+LOOPS, SCORING, USING = ("train", "eval", "predict"), ("eval", "predict"), ("eval", "predict", "inference")
+FOLDERS = {"train": "checkpoints", "eval": "results", "predict": "results", "inference": "inference_model"}
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
+    return value
+
+
+def boolean(text: str) -> bool:
+    """True or False, in any case."""
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}") from None
+
+
+def device_choice(text: str) -> bool | Literal["auto"]:
+    """True, False or auto."""
+    return "auto" if text.lower() == "auto" else boolean(text)
+
+
+def export_format(text: str) -> str:
+    """What inference writes."""
+    if text not in ("paddle", "onnx"):
+        raise argparse.ArgumentTypeError(f"expected paddle or onnx, found {text!r}")
+    return text
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of some actions.
+
+    Args:
+        default: its value where it is not given; a dict: one for each action.
+        parse: from text to value; raises ValueError or ArgumentTypeError.
+        key: SECTION.key of the configuration that a given value replaces; "*" is the section the action reads by.
+        setting: what run.sh's variable of the same name holds until a user edits it; None: there is no variable.
+        note: the comment beside that variable; default: `help`.
+        kind: "value"; "switch", which takes none; "list", which may be given often.
+    """
+
+    name: str
+    help: str
+    actions: Sequence[str] = ACTIONS
+    default: Any = ""
+    parse: Callable[[str], Any] = str
+    metavar: str | None = None
+    key: str = ""
+    setting: str | None = None
+    note: str = ""
+    kind: Literal["value", "switch", "list"] = "value"
+
+    @property
+    def typed(self) -> str:
+        """As it is typed."""
+        return f"--{self.name}" if self.name != "o" else "-o"
+
+    def default_of(self, action: str) -> Any:
+        """The default for an action."""
+        return self.default[action] if isinstance(self.default, Mapping) else self.default
+
+    def key_of(self, action: str) -> str:
+        """The key of the configuration for an action."""
+        return self.key.replace("*", SECTIONS[action])
+
+
+# In the order of run.sh's settings: those of more actions first.
+FLAGS = (
+    Flag("model_name", "model; default: MODEL.name of the config", metavar="NAME", key="MODEL.name"),
+    Flag("config", "YAML file (default: %(default)s)", default="configs/stnet.yaml", metavar="FILE"),
+    Flag("o", "override one value of the config; repeatable", metavar="SECTION.key=value", kind="list"),
+    Flag(
+        "use_gpu", "auto: the GPU if one works; default: TRAIN.use_gpu of the config", parse=device_choice,
+        metavar="True|False|auto", key="TRAIN.use_gpu", setting="auto", note="True, False, auto: the GPU if one works",
+    ),
+    Flag(
+        "batch_size", "clips a step, over all cards", parse=positive_int, metavar="N", key="*.batch_size", setting="",
+    ),
+    Flag(
+        "save_dir", "where files go (default: %(default)s)", default=FOLDERS, metavar="DIR",
+        setting="", note="default: checkpoints (train), results (eval, predict), inference_model",
+    ),
+    Flag("weights_home", "cache of released weights (default: ~/.paddle/weights)", metavar="DIR"),
+    Flag("weights_url", "mirror of the released weights; none: never download", metavar="URL"),
+    Flag(
+        "plugin", "Python file that registers a model, clip format, engine or metric of your own; repeatable",
+        metavar="FILE", kind="list",
+    ),
+    Flag("debug", "show the configuration, and the traceback of a user error", kind="switch"),
+    Flag(
+        "log_interval", "steps between log lines (default: %(default)s)", LOOPS, 10, positive_int, "N",
+        setting="10", note="steps between log lines",
+    ),
+    Flag(
+        "weights", "weights; default: the released ones", USING, metavar="FILE", setting="",
+        note="default: the released ones",
+    ),
+    Flag(
+        "engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "
+        "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",
+        note="auto, paddle, inference, onnxruntime",
+    ),
+    Flag(
+        "pretrain", "weights to start from: a file of an ImageNet ResNet or of a StNet; released: the released StNet; "
+        "none: random values; default: TRAIN.pretrain of the config, or else the released ResNet-50", TRAIN,
+        metavar="FILE", key="TRAIN.pretrain", setting="", note="weights to start from: a file, released, none",
+    ),
+    Flag(
+        "resume", "checkpoint to go on from, weights to fine-tune, or auto: the newest checkpoint in save_dir", TRAIN,
+        metavar="FILE", setting="", note="checkpoint to go on from; auto: the newest in save_dir",
+    ),
+    Flag("epoch", "epochs", TRAIN, parse=positive_int, metavar="N", key="TRAIN.epoch", setting=""),
+    Flag(
+        "learning_rate", "initial learning rate", TRAIN, parse=float, metavar="RATE", key="TRAIN.learning_rate",
+        setting="",
+    ),
+    Flag(
+        "valid_interval", "epochs between validations; 0: none (default: %(default)s)", TRAIN, 1, int, "N",
+        setting="1", note="epochs between validations; 0: none",
+    ),
+    Flag(
+        "fix_random_seed", "same seed, same machine: the same losses", TRAIN, False, boolean, "True|False",
+        setting="False",
+    ),
+    Flag(
+        "overwrite", "start anew in a save_dir that holds another run: its checkpoints and logs are removed", TRAIN,
+        kind="switch",
+    ),
+    Flag("no_memory_optimize", "accepted for old scripts; has no effect", TRAIN, kind="switch"),
+    Flag("dry_run", "check config, lists, files, weights and one step; stop", TRAIN, kind="switch"),
+    Flag("video_path", "a video or a folder of videos", PREDICT, metavar="PATH", key="INFER.video_path", setting=""),
+    Flag("filelist", "list of videos, labels optional", PREDICT, metavar="FILE", key="INFER.filelist", setting=""),
+    Flag(
+        "infer_topk", "classes per clip; default: MODEL.topk of the config", PREDICT, parse=positive_int, metavar="K",
+        key="MODEL.topk", setting="", note="classes per clip",
+    ),
+    Flag(
+        "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others (default: %(default)s)", INFERENCE,
+        "paddle", export_format, "paddle|onnx",
+    ),
+)  # fmt: skip
+
+
+def flags_of(action: str) -> list[Flag]:
+    """The flags that an action has."""
+    return [flag for flag in FLAGS if action in flag.actions]
+
+
+def parse(action: str, description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of a command line, on top of run.sh's settings.
+
+    Returns:
+        a value for each flag by its name; `action`; and `given`, the values that were typed, by name.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for flag in flags_of(action):
+        _add(parser, flag, action)
+    settings = runtime.settings()
+    words = [f"--{flag.name}={settings[flag.name]}" for flag in flags_of(action) if settings.get(flag.name)]
+    args = parser.parse_args(words, argparse.Namespace(action=action, given={}))
+    args.given = {}
+    return parser.parse_args(argv, args)
+
+
+def config_values(args: argparse.Namespace) -> dict[str, Any]:
+    """SECTION.key -> value of the flags and settings that stand for a key of the configuration."""
+    flags = [flag for flag in flags_of(args.action) if flag.key]
+    values = {flag.key_of(args.action): getattr(args, flag.name) for flag in flags}
+    return {key: value for key, value in values.items() if value != ""}
+
+
+def _add(parser: argparse.ArgumentParser, flag: Flag, action: str) -> None:
+    if flag.kind == "switch":
+        parser.add_argument(flag.typed, action="store_true", help=flag.help)
+        return
+    parser.add_argument(
+        flag.typed,
+        action=_Append if flag.kind == "list" else _Once,
+        default=[] if flag.kind == "list" else flag.default_of(action),
+        type=_unless_empty(flag.parse),
+        metavar=flag.metavar,
+        help=flag.help,
+    )
+
+
+def _unless_empty(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parsed(text: str) -> Any:
+        return parse(text) if text else ""
+
+    parsed.__name__ = parse.__name__.replace("_", " ")  # argparse: invalid positive int value: 'x'
+    return parsed
+
+
+class _Once(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values == "":
+            return
+        if namespace.given.get(self.dest, values) != values:
+            logger.warning("--%s is given twice: %s counts, not %s", self.dest, values, namespace.given[self.dest])
+        namespace.given[self.dest] = values
+        setattr(namespace, self.dest, values)
+
+
+class _Append(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values:
+            setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])

@@ -1,0 +1,67 @@
+"""Clips that cannot be read: how many may be, which were, and the file that keeps those which hung a decoder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from core.errors import UserError
+from reader.lists import Clip
+
+logger = logging.getLogger("stnet")
+
+
+def allowed_bad(ratio: float, clips: int) -> float:
+    """How many of a list's clips may be bad: the share `ratio`, and, unless that is 0, at least one."""
+    return max(1, ratio * clips) if ratio else 0
+
+
+class BadClips:
+    """Clips that could not be read: named once, counted, and fatal when they are too many.
+
+    Args:
+        clips: the list.
+        allowed_ratio: share of the list that may be bad.
+        quarantine: file that keeps the clips which hung or crashed the decoder, `PATH<tab>REASON` a line, or "".
+    """
+
+    def __init__(self, clips: Sequence[Clip], allowed_ratio: float, quarantine: str = "") -> None:
+        self.clips = clips
+        self.allowed = allowed_bad(allowed_ratio, len(clips))
+        self.quarantine = quarantine
+        self.reasons: dict[int, str] = {}
+
+    def add(self, index: int, reason: str, quarantine: bool = False) -> None:
+        """Note a bad clip. Raises UserError when more than the allowed share of the list is bad."""
+        if index in self.reasons:
+            return
+        self.reasons[index] = reason
+        logger.warning("skipped %s: %s", self.clips[index].path, reason)
+        if quarantine and self.quarantine:
+            with open(self.quarantine, "a", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(f"{self.clips[index].path}\t{reason}\n")
+        if len(self.reasons) > self.allowed:
+            raise UserError(
+                f"{len(self.reasons)} of the {len(self.clips)} clips in the list cannot be read, more than "
+                f"max_bad_ratio allows; the last one: {self.clips[index].path}: {reason}"
+            )
+
+    def quarantined(self) -> dict[int, str]:
+        """Index -> reason of the clips in the quarantine file."""
+        if not self.quarantine or not os.path.exists(self.quarantine):
+            return {}
+        with open(self.quarantine, encoding="utf-8", errors="surrogateescape") as file:
+            lines = dict(line.rstrip("\n").partition("\t")[::2] for line in file if line.strip())
+        kept = {i: f"in quarantine: {lines[clip.path]}" for i, clip in enumerate(self.clips) if clip.path in lines}
+        if kept:
+            logger.info("%s: %d clips of the list are left out", self.quarantine, len(kept))
+        return kept
+
+    def log_total(self) -> None:
+        """One line: how many clips of the list were bad."""
+        logger.info("clips that could not be read: %d of %d", len(self.reasons), len(self.clips))
+
+    def summary(self) -> list[dict[str, str]]:
+        """Plain data for result files: path and reason of each bad clip."""
+        return [{"path": self.clips[i].path, "reason": reason} for i, reason in sorted(self.reasons.items())]

@@ -1,0 +1,121 @@
+"""Clip formats: how a line of a list, and the file that it names, become frames and a label. One table says it all."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from core.config import find_file
+from core.errors import UserError
+from core.registry import Registry
+from reader.decode import ClipSink, read_frames, read_pickle
+
+FORMATS: Registry[type[Format]] = Registry("clip format")
+VIDEO, PICKLE = "mp4", "pkl"  # the names of the original's two
+
+
+class Clip(NamedTuple):
+    """One entry of a list."""
+
+    path: str
+    label: int  # -1: none given, or inside the file
+
+
+class Format(ABC):
+    """How clips of one kind are listed and read. One of your own derives from this, with `read`, under FORMATS.
+
+    Attributes:
+        label_inside: the label is in the file, and a line of a list is a path alone.
+        second_decoder: what `read` gets as its decoder when a clip made the first one hang or crash; "": none is tried.
+        centre_formula: what `centre` computes, for the deploy.yaml of an export.
+    """
+
+    label_inside = False
+    second_decoder = ""
+    centre_formula = "(average - seglen) // 2"
+
+    @abstractmethod
+    def read(self, path: str, sink: ClipSink, decoder: str = "") -> int | None:
+        """Give a clip's frames to a sink.
+
+        Args:
+            path: the file.
+            sink: `sink.begin(count)` turns the number of frames into the ascending numbers of those that are wanted;
+                `sink.put(row, frame)` takes the row-th of them, uint8 [H, W, 3] RGB.
+            decoder: `second_decoder` at the second attempt, or what a test asks for; else "".
+
+        Returns:
+            the label, if it is inside the file.
+
+        Raises:
+            ValueError, OSError: the clip cannot be read; the message is the reason, without the path.
+        """
+
+    def centre(self, average: int, seglen: int) -> int:
+        """Where within a part of `average` frames the middle segment of `seglen` begins."""
+        return (average - seglen) // 2
+
+    def parse_line(self, line: str, folder: str, labelled: bool, num_classes: int | None) -> Clip:
+        """The Clip of one line of a list.
+
+        Args:
+            line: without blanks at its ends.
+            folder: of the list.
+            labelled: whether the label must be there.
+            num_classes: labels must be below it; None: any.
+
+        Raises:
+            UserError: the label is missing, not a number or out of range.
+        """
+        if self.label_inside or (not labelled and os.path.exists(find_file(line, folder))):
+            return Clip(line, -1)
+        return _path_and_label(line, labelled, num_classes)
+
+
+@FORMATS.register(VIDEO)
+class Video(Format):
+    """Any video file that FFmpeg reads."""
+
+    second_decoder = "opencv"
+    centre_formula = "(average - 1) // 2"
+
+    def read(self, path: str, sink: ClipSink, decoder: str = "") -> None:
+        """By whichever decoder gives the right frames, see reader.decode."""
+        sink.video = read_frames(path, sink, decoder)
+
+    def centre(self, average: int, seglen: int) -> int:
+        """The original's: not the middle of the segment, but its first frame lies in the centre."""
+        return (average - 1) // 2
+
+
+@FORMATS.register(PICKLE)
+class Pickle(Format):
+    """The original's `(video id, label, [JPEG bytes, ...])`."""
+
+    label_inside = True
+
+    def read(self, path: str, sink: ClipSink, decoder: str = "") -> int:
+        """The JPEGs that are wanted are decoded."""
+        frames, _, label = read_pickle(path, sink.begin)
+        for row, frame in enumerate(frames):
+            sink.put(row, frame)
+        return label
+
+
+def _path_and_label(line: str, labelled: bool, num_classes: int | None) -> Clip:
+    path, _, label = line.rpartition(" ") if " " in line else line.rpartition("\t")
+    path, label = path.strip(), label.strip()
+    try:
+        number = int(label) if path else None
+    except ValueError:
+        number = None
+    if not labelled:
+        return Clip(line if number is None else path, -1 if number is None else number)
+    if not path:
+        raise UserError(f"expected 'PATH LABEL', found no label: {line!r}")
+    if number is None:
+        raise UserError(f"label {label!r} is not a whole number")
+    if num_classes is not None and not 0 <= number < num_classes:
+        raise UserError(f"label {number} is outside 0..{num_classes - 1} (MODEL.num_classes {num_classes})")
+    return Clip(path, number)

@@ -1,0 +1,59 @@
+"""The order of an epoch: which clips each step reads, on each rank."""
+
+from __future__ import annotations
+
+import random
+
+_EVAL_BATCH = 16  # clips, at most
+Place = tuple[int, int]  # (epoch, index in the list)
+
+
+class EpochOrder:
+    """Which clips each step of an epoch reads on one rank; each clip comes once per epoch over all ranks.
+
+    Training: global batches are cut from the shuffled list and dealt out clip by clip. What is left at the end is
+    a smaller batch; if it is smaller than the number of ranks it joins the batch before it, so that every rank
+    takes the same number of steps.
+
+    Evaluation: whole batches, of 16 clips at most, are dealt out, in the order of the list. What is computed
+    together does not depend on the number of ranks, and so neither do the results, to the last bit.
+
+    Args:
+        clips: how many there are.
+        batch_size: over all ranks.
+        shuffle: training.
+        seed: of the order.
+        rank, ranks: this process, and how many share each batch.
+    """
+
+    def __init__(self, clips: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, ranks: int = 1):
+        self.clips, self.shuffle, self.seed = clips, shuffle, seed
+        self.batch_size = batch_size if shuffle else min(batch_size, _EVAL_BATCH)
+        self.rank, self.ranks = rank, ranks
+
+    def batches(self, epoch: int) -> list[list[Place]]:
+        """This rank's batches."""
+        order = list(range(self.clips))
+        cuts = self.starts()
+        if self.shuffle:
+            random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        ends = cuts[1:] + [self.clips]
+        batches = [[(epoch, i) for i in order[start:end]] for start, end in zip(cuts, ends)]
+        if self.shuffle:
+            return [batch[self.rank :: self.ranks] for batch in batches]
+        return batches[self.rank :: self.ranks]
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        return len(self.starts()) if self.shuffle else len(self.starts()[self.rank :: self.ranks])
+
+    def clips_at_once(self) -> int:
+        """Clips that a batch of this rank holds, at most."""
+        return -(-self.batch_size // self.ranks) if self.shuffle else self.batch_size
+
+    def starts(self) -> list[int]:
+        """Position in an epoch's order of the first clip of each global batch."""
+        cuts = list(range(0, self.clips, self.batch_size))
+        if self.shuffle and len(cuts) > 1 and self.clips - cuts[-1] < self.ranks:
+            cuts.pop()
+        return cuts
