@@ -19,6 +19,7 @@ import numpy as np
 
 from core.errors import UserError
 
+THRESHOLD, HOLD = 0.8, 0.5  # probabilities, where nothing else is asked for
 _TOUCHING = 1e-6  # seconds
 
 
@@ -34,8 +35,8 @@ class Event(NamedTuple):
 def events(
     spans: Sequence[tuple[float, float]],
     probabilities: np.ndarray,
-    threshold: float = 0.5,
-    hold: float = 0.35,
+    threshold: float = THRESHOLD,
+    hold: float = HOLD,
     shortest: float = 0.0,
 ) -> list[Event]:
     """The events of a video by the rule above, the earliest first.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,8 @@ from backends.engines import Run
 from core.atomic import write_atomically, write_json
 from core.files import StrPath
 from core.progress import Progress
-from engine.fonts import matplotlib_families
+from core.schema import SCHEMA
+from engine.fonts import drawing
 from engine.predictor import softmax
 
 if TYPE_CHECKING:
@@ -33,12 +36,28 @@ class ClassReason(NamedTuple):
     where: list[list[float]]  # by how much the logit falls when a square is blanked, [grid, grid]; empty: not asked for
 
 
-class Explanation(NamedTuple):
+@dataclass
+class Explanation:
     """Why a clip got some of its classes."""
 
-    path: str
+    input_path: str
     segments: list[list[int]]  # numbers of their frames
     classes: list[ClassReason]
+    frames: np.ndarray = field(repr=False, compare=False)  # uint8 [T, H, W, 3]: the middle one of each segment
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """All its numbers as plain data."""
+        classes = [reason._asdict() for reason in self.classes]
+        return {"input_path": self.input_path, "segments": self.segments, "classes": classes}
+
+    def save_to_json(self, path: StrPath) -> None:
+        """Write `json` and the schema into a file."""
+        write_json(path, {"schema": SCHEMA, **self.json})
+
+    def save_to_img(self, path: StrPath) -> None:
+        """Draw a PNG: the middle frame of each segment, below it what it adds to each class, and where."""
+        write_atomically(path, lambda temporary: _draw(self, temporary))
 
 
 def explain(
@@ -85,7 +104,7 @@ def explain(
         )
         for class_id in class_ids
     ]
-    return Explanation(path, [list(segment) for segment in segments], classes)
+    return Explanation(path, [list(segment) for segment in segments], classes, _middle_frames(clip))
 
 
 def occlusion(engine: Run, clip: np.ndarray, grid: int, blank: Sequence[float], log_interval: int = 10) -> np.ndarray:
@@ -111,46 +130,32 @@ def occlusion(engine: Run, clip: np.ndarray, grid: int, blank: Sequence[float], 
     return (whole - parts[0]).reshape(grid, grid, -1)
 
 
-def write_explanation_json(path: StrPath, explanation: Explanation) -> None:
-    """All its numbers."""
-    facts: dict[str, Any] = explanation._asdict()
-    facts["input_path"] = facts.pop("path")
-    facts["classes"] = [reason._asdict() for reason in explanation.classes]
-    write_json(path, facts)
-
-
-def write_explanation_picture(path: StrPath, explanation: Explanation, clip: np.ndarray) -> None:
-    """A PNG: the middle frame of each segment, below it what it adds to each class, and where.
-
-    Args:
-        clip: uint8 [T, 3 * seglen, H, W].
-    """
-    from matplotlib import rc_context
+def _draw(explanation: Explanation, path: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    classes, frames = explanation.classes, _middle_frames(clip)
+    classes, frames = explanation.classes, explanation.frames
+    title = os.path.basename(explanation.input_path)
     names = [" ".join(reason.label.split()) for reason in classes]
-    with rc_context({"font.family": matplotlib_families("".join([explanation.path, *names]))}):
+    with drawing("".join([title, *names])):
         side, rows = max(0.8, min(2.0, 6 / len(frames))), len(classes)  # inches a frame
         wide = side * len(frames)
         figure = Figure(figsize=(wide + 3.4, side + 0.8 + 1.9 * rows), layout="constrained")
+        FigureCanvasAgg(figure)
         grid = figure.add_gridspec(rows + 1, 2, width_ratios=[wide, 2.4], height_ratios=[side, *[1.6] * rows])
         strip = figure.add_subplot(grid[0, 0])
         strip.imshow(np.concatenate(list(frames), axis=1), extent=(-0.5, len(frames) - 0.5, 0, 1), aspect="auto")
-        strip.set(yticks=[], xticks=range(len(frames)), title=explanation.path)
+        strip.set(yticks=[], xticks=range(len(frames)), title=title)
         strip.set_xticklabels([str(segment[len(segment) // 2]) for segment in explanation.segments], fontsize=7)
         for row, (reason, name) in enumerate(zip(classes, names), start=1):
             bars = figure.add_subplot(grid[row, 0])
             bars.bar(range(len(reason.shares)), reason.shares, color=f"C{row - 1}")
             bars.axhline(0, color="black", linewidth=0.5)
             bars.set(xlim=(-0.5, len(frames) - 0.5), ylabel="adds to the logit", xticks=[])
-            bars.set_title(  # the sum of the bars, and the bias
-                f"{name} {reason.score:.1%}: {reason.logit:.2f} = {sum(reason.shares):.2f} {reason.rest:+.2f}"
-            )
+            terms = f"{reason.logit:.2f} = {sum(reason.shares):.2f} {reason.rest:+.2f}"  # the bars, and the bias
+            bars.set_title(f"{name} {reason.score:.1%}: {terms}")
             _draw_where(figure.add_subplot(grid[row, 1]), reason, frames)
-        FigureCanvasAgg(figure)
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+        figure.savefig(path, format="png", dpi=100)
 
 
 def _draw_where(axes: Any, reason: ClassReason, frames: np.ndarray) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import warnings
+from collections.abc import Iterator
 
 logger = logging.getLogger("stnet")
 _DEFAULT = "DejaVu Sans"  # comes with matplotlib; has no Chinese, for example
@@ -17,9 +20,15 @@ def font_for(text: str) -> tuple[str, str]:
     return _font_for(frozenset(text) - set(" \t\n"))
 
 
-def matplotlib_families(text: str) -> list[str]:
-    """For matplotlib's font.family."""
-    return list(dict.fromkeys([_DEFAULT, font_for(text)[0]]))
+@contextlib.contextmanager
+def drawing(text: str) -> Iterator[None]:
+    """Let matplotlib write a text in a font that has it, and not warn of what none has."""
+    from matplotlib import rc_context
+
+    families = list(dict.fromkeys([_DEFAULT, font_for(text)[0]]))
+    with rc_context({"font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 @functools.lru_cache(maxsize=64)

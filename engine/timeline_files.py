@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import html
 import json
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from core.atomic import write_atomically
 from core.files import StrPath
 from engine.events import Event
-from engine.fonts import matplotlib_families
+from engine.fonts import drawing
 from engine.predictor import top
 from engine.timeline import Window
 
@@ -88,14 +87,12 @@ def write_picture(
     title: str = "",
 ) -> None:
     """A PNG: the probabilities of the classes that matter over time, and below them the events."""
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no state beside the figure
     from matplotlib.figure import Figure
 
     shown = _classes_that_matter(probabilities, found)
     names = [" ".join(labels[class_id].split()) for class_id in shown]
-    with rc_context({"font.family": matplotlib_families("".join([title, *names]))}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a character that no font has; engine.fonts says so
+    with drawing("".join([title, *names])):
         figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
         curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.6 + 0.3 * len(shown)])
         centres = [(window.start + window.end) / 2 for window in windows]

@@ -11,7 +11,7 @@ from backends.engines import make_engine
 from backends.parts import make_parts
 from core.config import load_config
 from core.errors import UserError
-from engine.explain import explain, occlusion, write_explanation_json, write_explanation_picture
+from engine.explain import explain, occlusion
 from models import get_model, model_section
 
 LABELS = ["a", "b", "c", "d"]
@@ -61,12 +61,12 @@ def test_an_explanation_is_written_as_json_and_as_a_picture(model, tmp_path):
     section = model.config.section("infer")
     parts, engine, clip = make_parts("paddle", model, section), make_engine("paddle", model, section), random_clip()
     explanation = explain(parts, engine, clip, [[i, i + 1] for i in range(6)], LABELS, [3, 1], grid=2, path="视.mp4")
-    write_explanation_json(tmp_path / "why.json", explanation)
+    explanation.save_to_json(tmp_path / "why.json")
     facts = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
     assert facts["input_path"] == "视.mp4"
     assert facts["segments"][5] == [5, 6]
     assert [len(reason["where"]) for reason in facts["classes"]] == [2, 2]
-    write_explanation_picture(tmp_path / "why.png", explanation, clip)
+    explanation.save_to_img(tmp_path / "why.png")
     assert Image.open(tmp_path / "why.png").format == "PNG"
 
 
