@@ -24,10 +24,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.load_run_config(args, model_section)
 
     from backends.deploy import deploy
+    from backends.engines import exporter
     from core import next_step, runtime
     from engine.labels import load_labels
     from engine.loading import load_model
 
+    exporter(args.format)  # an unknown one is refused first
     runtime.start(config.TRAIN.use_gpu)
     labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
     model = load_model(config, "infer", args.weights, labels).model

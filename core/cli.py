@@ -36,7 +36,7 @@ def load_plugin(path: str) -> None:
 
 
 def load_run_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
-    """The configuration with the flags applied, of which -o counts most; --debug shows it.
+    """The configuration with settings, flags and -o applied; --debug shows it.
 
     From here until core.runtime.start, while Paddle is imported, Ctrl-C ends the process at once.
 
@@ -57,15 +57,18 @@ def load_run_config(args: argparse.Namespace, model_section: Callable[[str], typ
 
 
 def _values(args: argparse.Namespace) -> dict[str, object]:
-    """SECTION.key -> value of flags and -o; what is given twice is said."""
-    values = flags.config_values(args)
-    given = {flag.key_of(args.action) for flag in flags.flags_of(args.action) if flag.name in args.given}
-    for key, value in map(parse_override, args.o):
-        if key in given and values[key] != value:
-            logger.warning("%s is given twice: %s of -o counts, not %s", key, value, values[key])
-        values[key] = value
-        given.add(key)
-    return values
+    """SECTION.key -> value of settings, flags and -o, the last one typed; that a key is typed twice is said."""
+    keys = {flag.name: flag.key_of(args.action) for flag in flags.flags_of(args.action) if flag.key}
+    typed: dict[str, tuple[str, object]] = {}
+    for name, given in args.typed:
+        key, value = parse_override(given) if name == "o" else (keys.get(name, ""), given)
+        word = "-o" if name == "o" else f"--{name}"
+        before, old = typed.get(key, ("", value))
+        if key and old != value and (word, before) != (word, f"--{name}"):
+            logger.warning("%s is given twice: %s of %s counts, not %s of %s", key, value, word, old, before)
+        typed[key] = word, value
+    typed.pop("", None)  # of flags that stand for no key
+    return {**flags.config_values(args), **{key: value for key, (_, value) in typed.items()}}
 
 
 def save_config(args: argparse.Namespace, config: Config) -> None:

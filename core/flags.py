@@ -1,9 +1,9 @@
 """The flags of train, eval, predict and inference, each declared once, in FLAGS.
 
 argparse's parsers, the settings at the top of run.sh (a test compares them word for word) and what goes from a flag
-into the configuration come from this table. A flag that is given wins over a setting of run.sh, and that over the
-configuration; -o wins over all. An empty value means "not given". A flag that is given twice with different values is
-warned of, and the last one counts; run.sh's settings do not count as given.
+into the configuration come from this table. What is typed wins over a setting of run.sh, and that over the
+configuration. An empty value means "not given". What is typed twice with different values, by a flag or by -o, is
+warned of, and the last one counts; run.sh's settings do not count as typed.
 """
 
 from __future__ import annotations
@@ -44,13 +44,6 @@ def boolean(text: str) -> bool:
 def device_choice(text: str) -> bool | Literal["auto"]:
     """True, False or auto."""
     return "auto" if text.lower() == "auto" else boolean(text)
-
-
-def export_format(text: str) -> str:
-    """What inference writes."""
-    if text not in ("paddle", "onnx"):
-        raise argparse.ArgumentTypeError(f"expected paddle or onnx, found {text!r}")
-    return text
 
 
 @dataclass(frozen=True)
@@ -163,7 +156,7 @@ FLAGS = (
     ),
     Flag(
         "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others (default: %(default)s)", INFERENCE,
-        "paddle", export_format, "paddle|onnx",
+        "paddle", metavar="paddle|onnx",
     ),
 )  # fmt: skip
 
@@ -177,15 +170,15 @@ def parse(action: str, description: str | None, argv: Sequence[str] | None) -> a
     """The flags of a command line, on top of run.sh's settings.
 
     Returns:
-        a value for each flag by its name; `action`; and `given`, the values that were typed, by name.
+        a value for each flag by its name; `action`; and `typed`, the (name, value) that were typed, in order.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for flag in flags_of(action):
         _add(parser, flag, action)
     settings = runtime.settings()
     words = [f"--{flag.name}={settings[flag.name]}" for flag in flags_of(action) if settings.get(flag.name)]
-    args = parser.parse_args(words, argparse.Namespace(action=action, given={}))
-    args.given = {}
+    args = parser.parse_args(words, argparse.Namespace(action=action, typed=[]))
+    args.typed = []
     return parser.parse_args(argv, args)
 
 
@@ -228,9 +221,10 @@ class _Once(argparse.Action):
     ) -> None:
         if values == "":
             return
-        if namespace.given.get(self.dest, values) != values:
-            logger.warning("--%s is given twice: %s counts, not %s", self.dest, values, namespace.given[self.dest])
-        namespace.given[self.dest] = values
+        before = dict(namespace.typed).get(self.dest, values)
+        if before != values:
+            logger.warning("--%s is given twice: %s counts, not %s", self.dest, values, before)
+        namespace.typed.append((self.dest, values))
         setattr(namespace, self.dest, values)
 
 
@@ -243,4 +237,5 @@ class _Append(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         if values:
+            namespace.typed.append((self.dest, values))
             setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])

@@ -18,8 +18,8 @@ _SCRIPTS = {"train": "train.py", "eval": "eval.py", "predict": "predict.py", "in
 
 def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
     """Log the command of the next action on the same model: `words`, and what was typed now and holds there, too."""
-    names = {flag.name for flag in flags.flags_of(action)} & set(args.given)
-    carried = [f"--{name}={args.given[name]}" for name in _CARRIED if name in names]
+    typed, names = dict(args.typed), {flag.name for flag in flags.flags_of(action)}
+    carried = [f"--{name}={typed[name]}" for name in _CARRIED if name in typed and name in names]
     carried += [f"--plugin={path}" for path in args.plugin]
     sections = ("MODEL.", f"{flags.SECTIONS[action]}.")
     overrides = [word for text in args.o if text.startswith(sections) for word in ("-o", text)]
@@ -39,10 +39,11 @@ def suggest_deployed(args: argparse.Namespace) -> None:
 def _start(args: argparse.Namespace, action: str) -> list[str]:
     if runtime.typed():
         return [*runtime.typed().split(" ", 1), action, args.model_name, args.config]
-    flags_given = [f"--{name}={args.given[name]}" for name in ("model_name", "config") if name in args.given]
+    typed = dict(args.typed)
+    model = [f"--{name}={typed[name]}" for name in ("model_name", "config") if name in typed]
     if sys.argv[0].endswith(".py"):
-        return ["python", os.path.join(os.path.dirname(sys.argv[0]), _SCRIPTS[action]), *flags_given]
-    return ["stnet", action, *flags_given]
+        return ["python", os.path.join(os.path.dirname(sys.argv[0]), _SCRIPTS[action]), *model]
+    return ["stnet", action, *model]
 
 
 def _short(path: str) -> str:

@@ -66,7 +66,7 @@ def read_frames(path: str, sink: Sink, decoder: str = "") -> Video:
         ClipError: missing, empty or undecodable file, or one that `decoder` cannot be shown to decode rightly.
         UserError: STNET_DECODER names none of DECODERS.
     """
-    decoder = decoder or _decoder_asked_for()
+    decoder = decoder or decoder_asked_for()
     with utf8_name(path) as name:
         return _read_frames(name, sink, decoder)
 
@@ -87,7 +87,8 @@ def _read_frames(path: str, sink: Sink, decoder: str) -> Video:
     return _in_order(path, index, sink, decoder, doubt or "OpenCV was asked for", damaged)
 
 
-def _decoder_asked_for() -> str:
+def decoder_asked_for() -> str:
+    """One of DECODERS that STNET_DECODER names, or "". Raises UserError."""
     asked = os.environ.get("STNET_DECODER", "")
     if asked and asked not in DECODERS:
         raise UserError(f"STNET_DECODER is {asked!r}; expected one of {', '.join(DECODERS)}, or nothing")

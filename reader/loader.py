@@ -8,17 +8,18 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
-from paddle.base import core, multiprocess_utils
+from paddle.base import core
 
 from core.config import Config
 from core.errors import UserError, last_line
 from core.processes import die_with_parent
 from reader.bad_clips import BadClips
+from reader.decode import decoder_asked_for
 from reader.formats import VIDEO, Clip
 from reader.kinetics import KineticsDataset, Sample
 from reader.lists import list_folder, list_videos, read_list
@@ -61,8 +62,9 @@ def build_loader(
         paths: clips of the format MODEL.format, instead of a list ("infer").
 
     Raises:
-        UserError: no such format, or a list that cannot be used.
+        UserError: no such format or decoder, or a list that cannot be used.
     """
+    decoder_asked_for()  # a wrong name is said here, not by each worker
     section, model = config.section(mode), config.MODEL
     filelist = filelist or section.filelist
     num_classes = model.num_classes if mode != "infer" else None
@@ -173,8 +175,6 @@ class Loader:
 
         workers = min(self.workers, len(self.order))
         self.dataset.isolate = workers > 0
-        if workers:
-            _say_plainly_who_is_gone()
         iterator = iter(
             DataLoader(
                 self.dataset,
@@ -186,6 +186,7 @@ class Loader:
                 worker_init_fn=functools.partial(_init_worker, os.getpid()),
             )
         )
+        _SaysPlainly.take_over()
         atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
         return _Stream(iterator)
 
@@ -251,19 +252,24 @@ def _worker_gone(error: Exception) -> UserError:
     )
 
 
-@functools.cache
-def _say_plainly_who_is_gone() -> None:
-    """Paddle looks for dead workers whenever a child ends, wherever this process is; turn its error into ours."""
-    multiprocess_utils._set_SIGCHLD_handler()
-    paddles: Any = signal.getsignal(signal.SIGCHLD)
+class _SaysPlainly:
+    """Paddle's handler of a child's end, which looks for dead workers wherever this process is, with errors of ours."""
 
-    def handler(number: int, frame: Any) -> None:
+    def __init__(self, handler: Callable[[int, Any], Any]) -> None:
+        self.handler = handler
+
+    def __call__(self, number: int, frame: Any) -> None:
         try:
-            paddles(number, frame)
+            self.handler(number, frame)
         except (RuntimeError, SystemError) as error:
             raise _worker_gone(error) from None
 
-    signal.signal(signal.SIGCHLD, handler)
+    @classmethod
+    def take_over(cls) -> None:
+        """Take the place of Paddle's handler, once it is set."""
+        handler = signal.getsignal(signal.SIGCHLD)
+        if callable(handler) and not isinstance(handler, cls):
+            signal.signal(signal.SIGCHLD, cls(handler))
 
 
 def _end_worker(*_: object) -> None:

@@ -13,6 +13,7 @@ from backends.engines import ENGINES, Auto, Engine, make_engine
 from backends.exported import clips_at_once
 from backends.network import Dygraph
 from core.advice import advised
+from core.cli import load_plugin
 from core.config import load_config
 from core.errors import UserError
 from core.runtime import threads
@@ -147,13 +148,15 @@ def test_auto_goes_by_the_table(clip_set, home, monkeypatch):
 
 def test_an_edited_network_is_exported_anew(clip_set, home, tmp_path, monkeypatch):
     model, section = tiny(clip_set)
+    (tmp_path / "mine.py").write_text("class Layer: pass")
+    load_plugin(str(tmp_path / "mine.py"))
     for text in ("class Layer: pass", "class Layer: pass", "class Layer: other = True"):
-        (tmp_path / "layer.py").write_text(text)
-        monkeypatch.setattr(cache.inspect, "getfile", lambda _: str(tmp_path / "layer.py"))
+        (tmp_path / "mine.py").write_text(text)
         cache._code.cache_clear()
-        make_engine("inference", model, section)
-    monkeypatch.undo()
-    cache._code.cache_clear()
+        (code,) = cache.code_of(sys.modules["mine"].Layer)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "_code", lambda _, code=code: code)
+            make_engine("inference", model, section)
     assert len(names(home)) == 2
 
 

@@ -56,7 +56,7 @@ def test_a_flag_comes_before_a_setting_and_a_setting_before_the_default(action, 
     assert folder in ("checkpoints", "results", "inference_model")
     set_in_run_sh(save_dir="of run.sh", node_rank="0", epoch="3", weights="w")
     args = flags.parse(action, None, ["--save_dir="])
-    assert (args.save_dir, args.given) == ("of run.sh", {})
+    assert (args.save_dir, args.typed) == ("of run.sh", [])
     assert ("TRAIN.epoch" in flags.config_values(args)) == (action == "train")
     assert flags.parse(action, None, ["--save_dir=typed"]).save_dir == "typed"
 
@@ -89,7 +89,7 @@ def resolved(clip_set, *words):
     )
 
 
-def test_o_counts_most_and_what_is_given_twice_is_said(clip_set, set_in_run_sh, caplog):
+def test_the_last_one_typed_counts_and_what_is_typed_twice_is_said(clip_set, set_in_run_sh, caplog):
     set_in_run_sh(epoch="9", batch_size="3")
     config = resolved(clip_set, "-o", "TRAIN.epoch=7", "-o", "TRAIN.batch_size=3")
     assert (config.TRAIN.epoch, config.TRAIN.batch_size) == (7, 3)
@@ -97,8 +97,15 @@ def test_o_counts_most_and_what_is_given_twice_is_said(clip_set, set_in_run_sh, 
     config = resolved(clip_set, "--epoch=5", "-o", "TRAIN.epoch=6", "-o", "MODEL.topk=1", "-o", "MODEL.topk=2")
     assert (config.TRAIN.epoch, config.MODEL.topk) == (6, 2)
     assert caplog.messages == [
-        "TRAIN.epoch is given twice: 6 of -o counts, not 5",
-        "MODEL.topk is given twice: 2 of -o counts, not 1",
+        "TRAIN.epoch is given twice: 6 of -o counts, not 5 of --epoch",
+        "MODEL.topk is given twice: 2 of -o counts, not 1 of -o",
+    ]
+    caplog.clear()
+    config = resolved(clip_set, "-o", "TRAIN.epoch=6", "--epoch=5", "--epoch=4", "--save_dir=a", "--log_interval=1")
+    assert config.TRAIN.epoch == 4
+    assert caplog.messages == [
+        "--epoch is given twice: 4 counts, not 5",
+        "TRAIN.epoch is given twice: 5 of --epoch counts, not 6 of -o",
     ]
 
 

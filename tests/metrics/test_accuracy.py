@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from metrics import TopK
+from metrics import TopK, metric_classes
 
 
 def test_hits_and_loss_by_hand():
@@ -43,3 +43,11 @@ def test_logits_that_are_not_finite_are_no_hit():
 def test_no_sample_is_an_error():
     with pytest.raises(ValueError, match="no sample"):
         TopK().result()
+
+
+def test_chosen_metrics_come_after_top_k_once_each():
+    from core.errors import UserError
+
+    assert metric_classes([]) == metric_classes(["topk"]) == [TopK]
+    with pytest.raises(UserError, match="unknown metric 'F1'; known: TOPK"):
+        metric_classes(["F1"])

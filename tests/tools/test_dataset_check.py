@@ -304,3 +304,32 @@ def test_a_header_that_counts_four_times_as_many_frames_loses_none(tmp_path):
     code, report = run_check(tmp_path)
     assert (code, report["fine"]) == (0, 1)
     assert report["notes"]["header_count"] == 1
+
+
+def test_the_screen_shows_counts_and_a_few_examples_and_the_report_holds_all(tmp_path, capsys, caplog):
+    folder = clean_folder(tmp_path)
+    with open(folder / "train.list", "a") as file:
+        file.writelines(f"none {i}.mp4 0\n" for i in range(60))
+    with caplog.at_level("INFO"):
+        _, report = run_check(folder)
+    assert report["problems"]["missing"] == len(report["findings"]) == 60
+    assert capsys.readouterr().out.splitlines()[:6] == [
+        f"{'missing':<16}{60:>8}  no such file",
+        "    line 4: none 0.mp4: No such file or directory",
+        "    line 5: none 1.mp4: No such file or directory",
+        "    line 6: none 2.mp4: No such file or directory",
+        "    and 57 more",
+        f"{'fine':<16}{3:>8}  of 63 clips",
+    ]
+    assert len(caplog.records) == 1  # the progress of three clips that were decoded
+    assert "check 3/3 clips" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_the_flag_of_this_command(tmp_path):
+    from core.advice import advised
+
+    folder = clean_folder(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError) as refusal:
+        main(["check", "--list", f"{folder}/train.list", "--config", f"{folder}/tiny.yaml", f"--out={tmp_path}/file/x"])
+    assert advised(refusal.value) == f"cannot write into {tmp_path}/file/x: Not a directory; set --out"

@@ -53,30 +53,34 @@ class Reading(NamedTuple):
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
-    made = commands.add_parser("check", help="decode every clip of a list and report what is wrong")
-    made.add_argument("--list", required=True, metavar="FILE", help="list to check")
-    add_config_flags(made, "train")
-    made.add_argument("--out", default="", metavar="DIR", help="where the results go (default: the list's folder)")
-    add_worker_flags(made)
-    made.add_argument("--timeout", type=float, metavar="S", help="seconds a clip may take (default: decode_timeout)")
-    made.set_defaults(run=run)
+    parser = commands.add_parser("check", help="decode every clip of a list and report what is wrong")
+    parser.add_argument("--list", required=True, metavar="FILE", help="list to check")
+    add_config_flags(parser, "train")
+    parser.add_argument("--out", default="", metavar="DIR", help="where the results go (default: the list's folder)")
+    add_worker_flags(parser)
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds a clip may take (default: decode_timeout)")
+    parser.set_defaults(run=run)
 
 
-def add_config_flags(made: argparse.ArgumentParser, mode: str) -> None:
+def add_config_flags(parser: argparse.ArgumentParser, mode: str) -> None:
     """--config, --mode, -o and --plugin: how the reader is set."""
-    made.add_argument("--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)")
-    made.add_argument("--mode", default=mode, choices=MODES, help="section that reads (default: %(default)s)")
-    made.add_argument(
+    parser.add_argument(
+        "--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)"
+    )
+    parser.add_argument("--mode", default=mode, choices=MODES, help="section that reads (default: %(default)s)")
+    parser.add_argument(
         "-o", dest="override", action="append", default=[], metavar="SECTION.key=value", help="override one value"
     )
-    made.add_argument(
+    parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="Python file that registers a clip format"
     )
 
 
-def add_worker_flags(made: argparse.ArgumentParser) -> None:
+def add_worker_flags(parser: argparse.ArgumentParser) -> None:
     """--workers."""
-    made.add_argument("--workers", type=cli.positive_int, default=cores(), metavar="N", help="processes (%(default)s)")
+    parser.add_argument(
+        "--workers", type=cli.positive_int, default=cores(), metavar="N", help="processes (%(default)s)"
+    )
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -102,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     cache = Cache(os.path.join(out, f"{findings.list_name(args.list)}.checked.jsonl"), reading, timeout)
     started = time.monotonic()
     records, looked_at = look_at(entries, reading, cache, args.workers, timeout)
-    found = findings.judge(entries, records, section.seg_num * section.seglen, num_classes)
+    judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes)
     sampling = {
         "format": model.format,
         "seg_num": section.seg_num,
@@ -110,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         "augment": reading.augment,
     }
     facts = {"mode": args.mode, **sampling, "looked_at": looked_at, "decoders": findings.count_decoders(records)}
-    report = findings.write_results(out, args.list, entries, found, **facts, seconds=time.monotonic() - started)
+    report = findings.write_results(out, args.list, entries, judged, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
     print(f"decoded {looked_at} files in {report['seconds']:.1f} s; the results are in {out}")
     if report["bad"]:

@@ -36,6 +36,7 @@ NOTES = {
 }
 
 
+_EXAMPLES = 3  # clips of a kind that are shown; report.json has all
 Record = dict[str, Any]  # what decoding a file showed, as check.examine says; plain data, kept as JSON
 
 
@@ -155,11 +156,20 @@ def list_name(filelist: str) -> str:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The report's counts as text, a problem a line."""
-    rows = [(name, count, PROBLEMS[name]) for name, count in report["problems"].items() if count]
-    rows += [(name, count, f"{NOTES[name]} (only a note)") for name, count in report["notes"].items() if count]
-    lines = [f"{name:<16}{count:>8}  {meaning}" for name, count, meaning in rows]
+    """The report's counts as text, a problem or note a line, each with its first few clips."""
+    lines = []
+    meanings = {**PROBLEMS, **{name: f"{meaning} (only a note)" for name, meaning in NOTES.items()}}
+    for name, count in {**report["problems"], **report["notes"]}.items():
+        if count:
+            lines.append(f"{name:<16}{count:>8}  {meanings[name]}")
+            lines += _examples([finding for finding in report["findings"] if finding["problem"] == name])
     return "\n".join([*lines, f"{'fine':<16}{report['fine']:>8}  of {report['clips']} clips"])
+
+
+def _examples(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [f"    line {f['line']}: {f['path']}: {f['reason']}" for f in findings[:_EXAMPLES]]
+    more = len(findings) - _EXAMPLES
+    return [*lines, f"    and {more} more"] if more > 0 else lines
 
 
 def count_decoders(records: Mapping[str, Record]) -> dict[str, int]:
