@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from core.config import Config, ModelSection
 from core.registry import Registry
+from models.streaming import Streaming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +71,10 @@ class Model:
         common = {field.name for field in dataclasses.fields(ModelSection)}
         own = [field.name for field in dataclasses.fields(self.Section) if field.name not in common]
         return {name: getattr(self.config.MODEL, name) for name in own}
+
+    def streaming(self) -> Streaming | None:
+        """The network in parts that score overlapping windows; None: it has no segments, and so no timeline."""
+        return None
 
     def original_names(self) -> dict[str, str]:
         """Original name -> structured name of every tensor of the network; empty where there is no original."""

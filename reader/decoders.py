@@ -181,12 +181,17 @@ def in_order(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expect
 
 def pyav_frames(path: str, index: Index) -> Iterator[Callable[[], np.ndarray]]:
     """Iterator for `in_order`, by PyAV. Raises Damaged."""
+    return (rgb for _, rgb in stamped_frames(path, index))
+
+
+def stamped_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable[[], np.ndarray]]]:
+    """Iterator over (presentation stamp or None, function that gives the frame), by PyAV, in order. Raises Damaged."""
     with opened(path) as (container, stream), _decoding_errors():
         converter = Converter(stream, index)
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
-            yield functools.partial(converter.rgb, frame)
+            yield frame.pts, functools.partial(converter.rgb, frame)
 
 
 def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:

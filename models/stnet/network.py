@@ -147,17 +147,23 @@ class StNet(nn.Layer):
             self._check_input(clips)
         _, seg_num, channels, height, width = clips.shape
         x = clips.reshape([-1, channels, height, width])  # [B, T, 3*seglen, H, W] -> [B*T, 3*seglen, H, W]
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        x = self.layer2(self.layer1(x))
-        x = self.temporal1(x, seg_num)
+        x = self.temporal1(self.stem(x), seg_num)
         x = self.layer3(x)
         x = self.temporal2(x, seg_num)
-        x = self.layer4(x)
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # [B*T, C]
+        x = self.pool(self.layer4(x))  # [B*T, C]
         x = x.reshape([-1, seg_num, x.shape[1], 1]).transpose([0, 2, 1, 3])  # -> [B, C, T, 1]
         x = self.xception(x)  # [B, C/2, T, 1]
         return self.fc(x.max(axis=[2, 3]))  # [B, C/2] -> [B, num_classes]
+
+    def stem(self, x: paddle.Tensor) -> paddle.Tensor:
+        """All before the first temporal block: [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8]."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        return self.layer2(self.layer1(x))
+
+    def pool(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Mean over the pixels: [N, C, h, w] -> [N, C]."""
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
     def _check_input(self, clips: paddle.Tensor) -> None:
         shape = list(clips.shape)

@@ -12,6 +12,7 @@ from models.model import MODELS, Backbone, Model
 from models.stnet.backbone import from_resnet
 from models.stnet.depths import DEPTHS
 from models.stnet.names import original_to_structured
+from models.streaming import Streaming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,12 @@ class STNET(Model):
             known = ", ".join(map(str, DEPTHS))
             raise UserError(f"MODEL.num_layers: expected one of {known}, found {section.num_layers}")
         return StNet(depth=section.num_layers, num_classes=section.num_classes, seglen=self.seglen)
+
+    def streaming(self) -> Streaming:
+        """Any number of layers and segments."""
+        from models.stnet.streaming import StNetStreaming
+
+        return StNetStreaming(self.network)
 
     def original_names(self) -> dict[str, str]:
         """Original name -> structured name of every tensor of the network."""

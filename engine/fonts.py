@@ -1,0 +1,54 @@
+"""A font that has the characters of a text."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import warnings
+from collections.abc import Iterator
+
+logger = logging.getLogger("stnet")
+_DEFAULT = "DejaVu Sans"  # comes with matplotlib; has no Chinese, for example
+
+
+def font_for(text: str) -> tuple[str, str]:
+    """(family, file) of the default font if it has all characters of a text, else of the first installed one that has.
+
+    Where none has, it is the default, and the log says so: what it lacks is drawn as boxes.
+    """
+    return _font_for(frozenset(text) - set(" \t\n"))
+
+
+@contextlib.contextmanager
+def drawing(text: str) -> Iterator[None]:
+    """Let matplotlib write a text in a font that has it, and not warn of what none has."""
+    from matplotlib import rc_context
+
+    families = list(dict.fromkeys([_DEFAULT, font_for(text)[0]]))
+    with rc_context({"font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+@functools.lru_cache(maxsize=64)
+def _font_for(characters: frozenset[str]) -> tuple[str, str]:
+    from matplotlib import font_manager
+
+    default = font_manager.findfont(_DEFAULT)
+    if _has(default, characters):
+        return _DEFAULT, default
+    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.style != "normal", font.name)):
+        if not font.name.startswith("Last Resort") and _has(font.fname, characters):
+            return font.name, font.fname
+    logger.warning("no installed font has all characters of the labels: some are drawn as boxes")
+    return _DEFAULT, default
+
+
+def _has(path: str, characters: frozenset[str]) -> bool:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return set(map(ord, characters)) <= set(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):  # a file that is gone, or no font that FreeType reads
+        return False

@@ -1,0 +1,147 @@
+"""Files of a timeline: scores of windows, events, subtitles, a picture. Each is written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.atomic import write_atomically
+from core.files import StrPath
+from engine.events import Event
+from engine.fonts import drawing
+from engine.predictor import top
+from engine.timeline import Window
+
+_CURVES = 8  # classes in a picture, at most
+
+
+def write_windows_jsonl(
+    path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str], topk: int
+) -> None:
+    """One JSON object a window: its time, its frames, and its most probable classes, the most probable first."""
+
+    def lines() -> Iterable[str]:
+        for window, row in zip(windows, probabilities):
+            best = top(row, labels, topk)
+            facts = {
+                "start": round(window.start, 3),
+                "end": round(window.end, 3),
+                "frames": [window.first_frame, window.first_frame + window.frames],
+                "class_ids": [entry["class"] for entry in best],
+                "scores": [entry["probability"] for entry in best],
+                "label_names": [entry["label"] for entry in best],
+            }
+            yield json.dumps(facts, ensure_ascii=False) + "\n"
+
+    _write_text(path, lines())
+
+
+def write_windows_csv(
+    path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str]
+) -> None:
+    """One row a window: start and end in seconds, then the probability of every class."""
+    rows = ([f"{w.start:.3f}", f"{w.end:.3f}", *(f"{p:.6g}" for p in row)] for w, row in zip(windows, probabilities))
+    _write_csv(path, ["start", "end", *labels], rows)
+
+
+def write_events_csv(path: StrPath, found: Sequence[Event], labels: Sequence[str]) -> None:
+    """One row an event: start, end, class, probability."""
+    rows = ([f"{e.start:.3f}", f"{e.end:.3f}", labels[e.class_id], f"{e.probability:.6g}"] for e in found)
+    _write_csv(path, ["start", "end", "class", "probability"], rows)
+
+
+def write_webvtt(path: StrPath, found: Sequence[Event], labels: Sequence[str]) -> None:
+    """Subtitles for a browser's video element."""
+    cues = [
+        f"{_clock(event.start, '.')} --> {_clock(event.end, '.')}\n{html.escape(caption(event, labels), quote=False)}\n"
+        for event in found
+    ]
+    _write_text(path, ["\n".join(["WEBVTT\n", *cues])])
+
+
+def write_srt(path: StrPath, found: Sequence[Event], labels: Sequence[str]) -> None:
+    """Subtitles for players."""
+    cues = [
+        f"{number}\n{_clock(event.start, ',')} --> {_clock(event.end, ',')}\n{caption(event, labels)}\n"
+        for number, event in enumerate(found, start=1)
+    ]
+    _write_text(path, ["\n".join(cues)])
+
+
+def caption(event: Event, labels: Sequence[str]) -> str:
+    """What is shown of an event, on one line."""
+    return f"{' '.join(labels[event.class_id].split())} {event.probability:.0%}"
+
+
+def write_picture(
+    path: StrPath,
+    windows: Sequence[Window],
+    probabilities: np.ndarray,
+    found: Sequence[Event],
+    labels: Sequence[str],
+    title: str = "",
+) -> None:
+    """A PNG: the probabilities of the classes that matter over time, and below them the events."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no state beside the figure
+    from matplotlib.figure import Figure
+
+    shown = _classes_that_matter(probabilities, found)
+    names = [" ".join(labels[class_id].split()) for class_id in shown]
+    with drawing("".join([title, *names])):
+        figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
+        curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.6 + 0.3 * len(shown)])
+        centres = [(window.start + window.end) / 2 for window in windows]
+        for place, (class_id, name) in enumerate(zip(shown, names)):
+            colour = f"C{place}"
+            curves.plot(centres, probabilities[:, class_id], color=colour, label=name, marker=".", markersize=3)
+            spans = [(event.start, event.end - event.start) for event in found if event.class_id == class_id]
+            bars.broken_barh(spans, (place - 0.4, 0.8), color=colour)
+        curves.set(ylim=(-0.02, 1.02), ylabel="probability", title=title)
+        curves.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        bars.set(yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6), xlabel="seconds")
+        bars.set_yticklabels(names)
+        bars.set_xlim(windows[0].start, windows[-1].end)
+        FigureCanvasAgg(figure)
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+
+
+def _classes_that_matter(probabilities: np.ndarray, found: Sequence[Event]) -> list[int]:
+    """Those of events, the longest first, then those with the largest probability anywhere."""
+    length: dict[int, float] = {}
+    for event in found:
+        length[event.class_id] = length.get(event.class_id, 0) + event.end - event.start
+    likely = np.argsort(-probabilities.max(axis=0), kind="stable").tolist()
+    ordered = [*sorted(length, key=lambda class_id: -length[class_id]), *(i for i in likely if i not in length)]
+    return ordered[: max(min(len(length), 20), _CURVES)]
+
+
+def _clock(seconds: float, point: str) -> str:
+    """00:00:00.000"""
+    whole = max(0, round(seconds * 1000))
+    return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
+
+
+def _write_csv(path: StrPath, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    def write(file: Any) -> None:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(head)
+        table.writerows(rows)
+
+    _write(path, write)
+
+
+def _write_text(path: StrPath, pieces: Iterable[str]) -> None:
+    _write(path, lambda file: file.writelines(pieces))
+
+
+def _write(path: StrPath, fill: Callable[[Any], None]) -> None:
+    def write(temporary: str) -> None:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            fill(file)
+
+    write_atomically(path, write)

@@ -1,0 +1,88 @@
+"""A timeline of a video, from the weights to the files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from core.errors import UserError
+from core.progress import hours
+from engine import timeline_files as files
+from engine.events import HOLD, THRESHOLD, Event, events
+from engine.predictor import softmax
+from engine.render import render
+from engine.timeline import Timeline
+from reader.errors import ClipError
+
+if TYPE_CHECKING:
+    from backends.parts import Parts
+    from core.config import Config
+
+logger = logging.getLogger("stnet")
+_LOG_EVERY = 60.0  # seconds of video between lines of the log
+
+
+class Settings(NamedTuple):
+    """What a user may choose of a timeline."""
+
+    window: float = 10.0  # seconds
+    stride: float = 2.0
+    threshold: float = THRESHOLD  # see engine.events
+    hold: float = HOLD
+    shortest: float | None = None  # seconds; None: half a window
+    render: str = ""  # mp4 file with the events written into the picture; "": none
+
+
+def load_parts(config: Config, weights: str, engine: str, labels: Sequence[str]) -> Parts:
+    """The model of a configuration in parts. Errors as engine.loading.load_model and backends.parts.make_parts."""
+    from backends.parts import make_parts
+    from engine.loading import load_model
+
+    model, _, digest = load_model(config, "infer", weights, list(labels))
+    return make_parts(engine, model, config.section("infer"), digest)
+
+
+def make_timeline(
+    parts: Parts, path: str, config: Config, labels: Sequence[str], folder: str, settings: Settings
+) -> list[Event]:
+    """Score a video window by window, and write all that comes of it.
+
+    In the folder, NAME being the video's name: NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv,
+    NAME.vtt, NAME.srt, NAME.png (classes over time).
+
+    Raises:
+        UserError: the video cannot be read, a file cannot be written, or a setting makes no sense.
+    """
+    name = os.path.join(folder, os.path.splitext(os.path.basename(path))[0])
+    try:
+        events([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
+        timeline = Timeline(parts, path, config.section("infer"), settings.window, settings.stride)
+        logger.info("%s: %s", path, timeline.notes[0])
+        windows, logged = [], 0.0
+        for window in timeline.windows():
+            windows.append(window._replace(features=window.features[:0]))  # not needed any more
+            if window.end - logged >= _LOG_EVERY:
+                logged = window.end
+                logger.info("timeline: %s of video, %d windows", hours(logged), len(windows))
+        for note in timeline.notes[1:]:
+            logger.warning("%s: %s", path, note)
+        probabilities = softmax(np.stack([window.logits for window in windows]))
+        spans = [(window.start, window.end) for window in windows]
+        shortest = settings.window / 2 if settings.shortest is None else settings.shortest
+        found = events(spans, probabilities, settings.threshold, settings.hold, shortest)
+        files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, config.MODEL.topk)
+        files.write_windows_csv(f"{name}.windows.csv", windows, probabilities, labels)
+        files.write_events_csv(f"{name}.events.csv", found, labels)
+        files.write_webvtt(f"{name}.vtt", found, labels)
+        files.write_srt(f"{name}.srt", found, labels)
+        files.write_picture(f"{name}.png", windows, probabilities, found, labels, os.path.basename(path))
+        if settings.render:
+            for note in render(path, settings.render, found, labels):
+                logger.warning("%s: %s", path, note)
+    except ClipError as error:
+        raise UserError(f"{path}: {error}") from None
+    return found
