@@ -72,7 +72,7 @@ def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
     """The videos that the flags name, or else the configuration."""
     from engine.inputs import listed, sources
 
-    paths = [*args.videos, *args.video_path]
+    paths = [path for path in (*args.videos, *args.video_path) if path]
     if not paths and not args.filelist and config.INFER.video_path:
         paths = [config.INFER.video_path]
     videos = sources(paths, config.MODEL.format, scratch="")
@@ -124,8 +124,6 @@ def predict_into_table(
 
 def exit_code(videos: int, unread: int) -> int:
     """0: all videos were read; SOME_UNREAD, or NONE_READ."""
-    if unread:
-        logger.warning("%d of %d videos could not be read", unread, videos)
     return 0 if not unread else NONE_READ if unread == videos else SOME_UNREAD
 
 

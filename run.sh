@@ -29,8 +29,9 @@ learning_rate="${learning_rate-}"     # initial learning rate
 valid_interval="${valid_interval-1}"  # epochs between validations; 0: none
 fix_random_seed="${fix_random_seed-False}" # same seed, same machine: the same losses
 # predict
-video_path="${video_path-}"           # a video or a folder of videos
+video_path="${video_path-}"           # a video, a folder, a glob or a list file
 filelist="${filelist-}"               # list of videos, labels optional
+output="${output-}"                   # results.jsonl or results.csv, instead of predict_results.json
 infer_topk="${infer_topk-}"           # classes per clip
 # train: processes
 nproc="${nproc-}"                     # processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES

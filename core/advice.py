@@ -43,6 +43,7 @@ ADVICE: dict[str, str] = {
     "used folder without a newest": "set --resume to one of these to go on with it, --overwrite to remove its "
     "checkpoints and logs, or --save_dir to another folder",
     "weights": "set --weights to a file",
+    "whole export": "take the weights that it was made of",
 }
 
 

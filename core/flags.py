@@ -191,7 +191,7 @@ def parse(action: str, description: str | None, argv: Sequence[str] | None) -> a
     words = [f"--{flag.name}={settings[flag.name]}" for flag in flags_of(action) if settings.get(flag.name)]
     args = parser.parse_args(words, argparse.Namespace(action=action, typed=[]))
     args.typed = []
-    return parser.parse_args(argv, args)
+    return parser.parse_intermixed_args(argv, args)  # videos may stand between flags
 
 
 def config_values(args: argparse.Namespace) -> dict[str, Any]:

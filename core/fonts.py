@@ -1,45 +1,65 @@
-"""A font that has the characters of a text: class names are in any language."""
+"""A font that has the characters of a text."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import ImageFont
 
-# Families that hold Chinese, Japanese and Korean, where DejaVu, which matplotlib brings, does not.
-_FAMILIES = (
-    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
-    "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS",
-)  # fmt: skip
+logger = logging.getLogger("stnet")
+_DEFAULT = "DejaVu Sans"  # comes with matplotlib; has no Chinese, for example
 
 
-_WITHOUT_GLYPH = set(map(ord, "\n\r\t"))
+def font_for(text: str) -> tuple[str, str]:
+    """(family, file) of the default font if it has all characters of a text, else of the first installed one that has.
+
+    Where none has, it is the default, and the log says so: what it lacks is drawn as boxes.
+    """
+    return _font_for(frozenset(text) - set(" \t\n"))
 
 
-@functools.lru_cache(maxsize=256)
-def font_file(text: str) -> str:
-    """Path of a font that has every character of `text`; of DejaVu Sans where this machine has none."""
-    from matplotlib.font_manager import fontManager
-
-    paths = {font.name: font.fname for font in reversed(fontManager.ttflist) if font.style == "normal"}
-    default = fontManager.findfont("DejaVu Sans")
-    for path in (default, *(paths[family] for family in _FAMILIES if family in paths)):
-        if set(map(ord, text)) - _WITHOUT_GLYPH <= _characters(path):
-            return path
-    return default
-
-
-def font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """For PIL.ImageDraw, `size` pixels high."""
+def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """For PIL.ImageDraw to write a text, `size` pixels high."""
     from PIL import ImageFont
 
-    return ImageFont.truetype(font_file(text), size)
+    return ImageFont.truetype(font_for(text)[1], size)
 
 
-@functools.lru_cache(maxsize=16)
-def _characters(path: str) -> set[int]:
+@contextlib.contextmanager
+def drawing(text: str) -> Iterator[None]:
+    """Let matplotlib write a text in a font that has it, and not warn of what none has."""
+    from matplotlib import rc_context
+
+    families = list(dict.fromkeys([_DEFAULT, font_for(text)[0]]))
+    with rc_context({"font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+@functools.lru_cache(maxsize=64)
+def _font_for(characters: frozenset[str]) -> tuple[str, str]:
+    from matplotlib import font_manager
+
+    default = font_manager.findfont(_DEFAULT)
+    if _has(default, characters):
+        return _DEFAULT, default
+    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.style != "normal", font.name)):
+        if not font.name.startswith("Last Resort") and _has(font.fname, characters):
+            return font.name, font.fname
+    logger.warning("no installed font has all characters of the labels: some are drawn as boxes")
+    return _DEFAULT, default
+
+
+def _has(path: str, characters: frozenset[str]) -> bool:
     from matplotlib.ft2font import FT2Font
 
-    return set(FT2Font(path).get_charmap())
+    try:
+        return set(map(ord, characters)) <= set(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):  # a file that is gone, or no font that FreeType reads
+        return False

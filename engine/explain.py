@@ -13,9 +13,9 @@ import numpy as np
 from backends.engines import Run
 from core.atomic import write_atomically, write_json
 from core.files import StrPath
+from core.fonts import drawing
 from core.progress import Progress
 from core.schema import SCHEMA
-from engine.fonts import drawing
 from engine.predictor import softmax
 
 if TYPE_CHECKING:

@@ -21,6 +21,10 @@ from engine.result import Result
 
 if TYPE_CHECKING:
     from backends.network import Clips
+    from backends.parts import Parts
+    from engine.events import Event
+    from engine.explain import Explanation
+    from engine.timeline_run import Settings
     from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
@@ -81,6 +85,8 @@ class Predictor:
         self.mode, self.topk = mode, min(topk, self.config.MODEL.num_classes)
 
     model: Model | None = None  # an export has none
+    engine_name = "auto"
+    _parts: Parts | None = None
     engine: Callable[[Clips], np.ndarray]  # from uint8 clips to logits
 
     def _use_export(self, folder: str, engine: str) -> None:
@@ -108,7 +114,7 @@ class Predictor:
         self.config = config
         self.labels = labels or load_labels(config.MODEL.labels, config.MODEL.num_classes)
         model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
-        self.model = model
+        self.model, self.engine_name = model, engine
         self.engine = make_engine(engine, model, config.section(mode), clips, self.digest)
 
     def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:
@@ -144,6 +150,39 @@ class Predictor:
                 for _, index in places:
                     yield self._result(videos[index], rows.get(index), loader.bad.reasons.get(index, ""))
 
+    def parts(self) -> Parts:
+        """The model in parts, by its engine: for timelines and for reasons. Made once.
+
+        Raises:
+            UserError: the model has no segments, or is an export.
+        """
+        from backends.parts import make_parts
+
+        if self.model is None:
+            raise UserError("an export does not show its segments: it has no timeline, and no shares", "whole export")
+        if self._parts is None:
+            self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
+        return self._parts
+
+    def timeline(self, path: StrPath, folder: StrPath, settings: Settings | None = None) -> list[Event]:
+        """What happens in a long video, and when; writes the files of a timeline into a folder: engine.timeline_run.
+
+        Raises:
+            UserError: the video cannot be read, a file cannot be written, or a setting makes no sense; as `parts`.
+        """
+        from engine.timeline_run import Settings, make_timeline
+
+        settings = settings or Settings()
+        return make_timeline(self.parts(), os.fspath(path), self.config, self.labels, os.fspath(folder), settings)
+
+    def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
+        from engine.explain import explain
+        from reader.transforms import to_super_images
+
+        pixels = to_super_images(clip.frames, len(clip.segments))
+        blank = self.config.MODEL.image_mean
+        return explain(self.parts(), self.engine, pixels, clip.segments, self.labels, class_ids, grid, blank, path)
+
     def _result(self, video: Source, probabilities: np.ndarray | None, reason: str) -> Result:
         if probabilities is None:
             return Result(video.path, label=video.label, error=reason)
@@ -154,6 +193,7 @@ class Predictor:
             input_path=video.path,
             label=video.label,
             _read=functools.partial(self._read, video),
+            _explain=self._explain,
         )
 
     def _read(self, video: Source) -> Clip:

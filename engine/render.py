@@ -13,8 +13,8 @@ import numpy as np
 from core.atomic import write_atomically
 from core.errors import UserError
 from core.files import StrPath
+from core.fonts import font_for
 from engine.events import Event
-from engine.fonts import font_for
 from engine.timeline_files import caption
 from reader.containers import opened, utf8_name
 from reader.stream import VideoStream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,10 @@ class Result:
     label: int | None = None  # what the list says
     error: str = ""  # why the video could not be read
     _read: Callable[[], Clip] | None = field(default=None, repr=False, compare=False)
-    _explain: Callable[[Clip, list[int]], Explanation] | None = field(default=None, repr=False, compare=False)
+    _explain: Callable[[str, Clip, list[int], int], Explanation] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: list[str], topk: int, **facts: Any) -> Result:
+    def of(cls, probabilities: np.ndarray, labels: Sequence[str], topk: int, **facts: Any) -> Result:
         """The Result of one clip's probabilities [num_classes]; of equal ones the smaller class number comes first."""
         ids = np.argsort(-probabilities, kind="stable")[:topk].tolist()
         return cls(
@@ -119,16 +119,20 @@ class Result:
             raise UserError(f"{self.input_path}: {self.error}")
         return self._read()
 
-    def explain(self, topk: int | None = None) -> Explanation:
-        """What each segment contributed to the scores of the top classes, see engine.explain.
+    def explain(self, topk: int | None = None, grid: int = 8) -> Explanation:
+        """What each segment adds to the scores of the top classes, and where in the picture it is; see engine.explain.
+
+        Args:
+            topk: of the result's classes; default: all.
+            grid: squares along a side that are blanked one by one; 0: no maps.
 
         Raises:
-            UserError: the video could not be read, or the model's head does not split.
+            UserError: the video could not be read, or the model has no segments.
         """
         clip = self.clip()
         if self._explain is None:
             raise UserError("an exported model does not show what its segments contributed: take the weights instead")
-        return self._explain(clip, self.class_ids[:topk])
+        return self._explain(self.input_path or "", clip, self.class_ids[:topk], grid)
 
     def _file(self, path: StrPath, suffix: str) -> str:
         text = os.fspath(path)

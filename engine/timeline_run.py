@@ -37,15 +37,6 @@ class Settings(NamedTuple):
     render: str = ""  # mp4 file with the events written into the picture; "": none
 
 
-def load_parts(config: Config, weights: str, engine: str, labels: Sequence[str]) -> Parts:
-    """The model of a configuration in parts. Errors as engine.loading.load_model and backends.parts.make_parts."""
-    from backends.parts import make_parts
-    from engine.loading import load_model
-
-    model, _, digest = load_model(config, "infer", weights, list(labels))
-    return make_parts(engine, model, config.section("infer"), digest)
-
-
 def make_timeline(
     parts: Parts, path: str, config: Config, labels: Sequence[str], folder: str, settings: Settings
 ) -> list[Event]:
@@ -73,16 +64,16 @@ def make_timeline(
         probabilities = softmax(np.stack([window.logits for window in windows]))
         spans = [(window.start, window.end) for window in windows]
         shortest = settings.window / 2 if settings.shortest is None else settings.shortest
-        found = events(spans, probabilities, settings.threshold, settings.hold, shortest)
+        happenings = events(spans, probabilities, settings.threshold, settings.hold, shortest)
         files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, config.MODEL.topk)
         files.write_windows_csv(f"{name}.windows.csv", windows, probabilities, labels)
-        files.write_events_csv(f"{name}.events.csv", found, labels)
-        files.write_webvtt(f"{name}.vtt", found, labels)
-        files.write_srt(f"{name}.srt", found, labels)
-        files.write_picture(f"{name}.png", windows, probabilities, found, labels, os.path.basename(path))
+        files.write_events_csv(f"{name}.events.csv", happenings, labels)
+        files.write_webvtt(f"{name}.vtt", happenings, labels)
+        files.write_srt(f"{name}.srt", happenings, labels)
+        files.write_picture(f"{name}.png", windows, probabilities, happenings, labels, os.path.basename(path))
         if settings.render:
-            for note in render(path, settings.render, found, labels):
+            for note in render(path, settings.render, happenings, labels):
                 logger.warning("%s: %s", path, note)
     except ClipError as error:
         raise UserError(f"{path}: {error}") from None
-    return found
+    return happenings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from core.fonts import font
+from core.fonts import pillow_font
 from reader.clip import Clip
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def draw_sheet(blocks: Sequence[Block], tile: int) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     top = 0
     for block in blocks:
-        pen.text((GAP, top + GAP), block.title, fill=_INK, font=font(block.title, LINE - 4))
+        pen.text((GAP, top + GAP), block.title, fill=_INK, font=pillow_font(block.title, LINE - 4))
         _draw_tiles(sheet, pen, block, tile, top + _heading(block))
         top += block_size(block, tile)[1]
     return sheet

@@ -189,8 +189,8 @@ def test_eval_counts_what_it_skips(clip_set, trained, tmp_path):
     assert (found["count"], found["skipped"]) == (1, [{"path": "none.mp4", "reason": "no such file"}])
 
 
-def predictions(clip_set, trained, tmp_path, *flags):
-    code = run(
+def predictions(clip_set, trained, tmp_path, *flags, code=0):
+    ended = run(
         predict,
         "--config",
         clip_set / "tiny.yaml",
@@ -200,7 +200,7 @@ def predictions(clip_set, trained, tmp_path, *flags):
         tmp_path,
         *flags,
     )
-    assert code == 0
+    assert ended == code
     return json.loads((tmp_path / "predict_results.json").read_text())["results"]
 
 
@@ -222,6 +222,53 @@ def test_predict_takes_a_video_a_folder_and_a_list(clip_set, trained, tmp_path, 
     assert sum(row["probability"] for row in full[0]["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
+def table(clip_set, trained, tmp_path, *flags):
+    """Exit code of predict into a table, and the table's rows; results in the working directory."""
+    words = ["--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path, "--engine=paddle"]
+    code = run(predict, *words, "--output", tmp_path / "r.jsonl", *flags)
+    lines = (tmp_path / "r.jsonl").read_text().splitlines() if (tmp_path / "r.jsonl").exists() else []
+    return code, [json.loads(line) for line in lines]
+
+
+def test_predict_takes_files_and_globs_without_a_config_and_writes_a_table(clip_set, trained, tmp_path):
+    code, rows = table(clip_set, trained, tmp_path, clip_set / "val 1.mp4", clip_set / "val [02].mp4")
+    assert (code, [Path(row["input_path"]).name for row in rows]) == (0, ["val 1.mp4", "val 0.mp4", "val 2.mp4"])
+    assert not (tmp_path / "predict_results.json").exists()
+    one = predictions(clip_set, trained, tmp_path, "--engine=paddle", "--video_path", clip_set / "val 1.mp4")
+    best = one[0]["predictions"][0]
+    assert (rows[0]["class_ids"][0], rows[0]["label_names"][0]) == (best["class"], best["label"])
+    assert rows[0]["scores"][0] == pytest.approx(best["probability"], abs=1e-6)
+
+
+def test_one_of_ten_broken_gives_nine_results_and_its_name(clip_set, trained, tmp_path):
+    paths = [clip_set / f"{split} {i}.mp4" for split, count in (("train", 5), ("val", 4)) for i in range(count)]
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    code, rows = table(clip_set, trained, tmp_path, *paths, tmp_path / "broken.mp4")
+    assert (code, len(rows)) == (3, 10)
+    assert [Path(row["input_path"]).name for row in rows if "error" in row] == ["broken.mp4"]
+    assert sum(bool(row["class_ids"]) for row in rows) == 9
+    code, rows = table(clip_set, trained, tmp_path, "--overwrite", tmp_path / "broken.mp4", tmp_path / "none.mp4")
+    assert (code, ["error" in row for row in rows]) == (1, [True, True])
+
+
+def test_a_table_is_refused_gone_on_with_and_replaced(clip_set, trained, tmp_path, capsys):
+    table(clip_set, trained, tmp_path, clip_set / "val 0.mp4", clip_set / "val 1.mp4")
+    whole = (tmp_path / "r.jsonl").read_text()
+    code, _ = table(clip_set, trained, tmp_path, clip_set / "val 0.mp4", clip_set / "val 1.mp4")
+    assert code == 1
+    assert "r.jsonl exists; set --resume to go on with it, --overwrite to replace it" in capsys.readouterr().err
+    assert (tmp_path / "r.jsonl").read_text() == whole
+    (tmp_path / "r.jsonl").write_text(whole.splitlines(keepends=True)[0] + '{"input_pa')  # as a kill would leave it
+    code, rows = table(clip_set, trained, tmp_path, clip_set / "val 0.mp4", clip_set / "val 1.mp4", "--resume")
+    assert (code, len(rows)) == (0, 2)
+    assert (tmp_path / "r.jsonl").read_text() == whole
+    code, _ = table(clip_set, trained, tmp_path, clip_set / "val 0.mp4", "--resume", "-o", "INFER.short_size=40")
+    assert code == 1
+    assert "was made with other config" in capsys.readouterr().err
+    code, rows = table(clip_set, trained, tmp_path, clip_set / "val 3.mp4", "--overwrite")
+    assert (code, len(rows)) == (0, 1)
+
+
 def test_a_clip_of_one_frame_is_predicted(clip_set, trained, tmp_path):
     write_video(tmp_path / "short.mp4", frames=1)
     assert len(predictions(clip_set, trained, tmp_path, "--video_path", tmp_path / "short.mp4")) == 1
@@ -230,7 +277,7 @@ def test_a_clip_of_one_frame_is_predicted(clip_set, trained, tmp_path):
 def test_predict_goes_on_after_a_bad_clip(clip_set, trained, tmp_path):
     write_video(tmp_path / "a.mp4")
     (tmp_path / "b.mp4").write_bytes(b"")
-    assert len(predictions(clip_set, trained, tmp_path, "--video_path", tmp_path)) == 1
+    assert len(predictions(clip_set, trained, tmp_path, "--video_path", tmp_path, code=3)) == 1
     found = json.loads((tmp_path / "predict_results.json").read_text())
     assert found["skipped"] == [{"path": str(tmp_path / "b.mp4"), "reason": "the file is empty (0 bytes)"}]
 
@@ -241,7 +288,7 @@ def test_file_names_that_are_not_utf_8_are_in_the_results(clip_set, trained, vid
     words = [sys.executable, PROJECT / "predict.py", "--config", clip_set / "tiny.yaml", "--save_dir", tmp_path]
     words += ["--weights", trained / "STNET_final.pdparams", "--filelist", tmp_path / "x.list", "--engine=paddle"]
     done = subprocess.run([*words, "-o", "MODEL.format=pkl"], capture_output=True, check=False)
-    assert done.returncode == 0
+    assert done.returncode == 3
     assert b"Logging error" not in done.stderr
     assert b"skipped no \\udce9.pkl: no such file" in done.stderr
     found = json.loads((tmp_path / "predict_results.json").read_text())
@@ -269,7 +316,7 @@ def test_every_flag_of_the_original_is_accepted():
     flags.parse("eval", None, [*common, "--weights=w", "--save_dir=s"])
     words = [*common, "--weights=w", "--save_dir=s", "--filelist=f", "--infer_topk=3", "--video_path=v"]
     args = flags.parse("predict", None, words)
-    assert (args.batch_size, args.use_gpu, args.infer_topk, args.video_path) == (4, True, 3, "v")
+    assert (args.batch_size, args.use_gpu, args.infer_topk, args.video_path) == (4, True, 3, ["v"])
     words = ["--model_name=STNET", "--config=c", "--use_gpu=False", "--weights=w", "--batch_size=1", "--save_dir=s"]
     assert flags.parse("inference", None, words).use_gpu is False
 

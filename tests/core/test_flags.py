@@ -44,7 +44,7 @@ def test_the_settings_of_run_sh_are_those_of_the_table():
 
 @pytest.mark.parametrize("action", flags.ACTIONS)
 def test_an_empty_value_is_one_that_is_not_given(action):
-    words = [f"{flag.typed}=" for flag in flags.flags_of(action) if flag.kind != "switch" and flag.name != "o"]
+    words = [f"{flag.typed}=" for flag in flags.flags_of(action) if flag.kind in ("value", "list") and flag.name != "o"]
     assert {"--config=", "--save_dir=", "--model_name=", "--plugin=", "--batch_size="} <= set(words)
     assert flags.parse(action, None, [*words, "-o", ""]) == flags.parse(action, None, [])
     assert flags.config_values(flags.parse(action, None, words)) == {}
@@ -77,9 +77,9 @@ def test_keys_of_the_configuration_get_values_and_not_text():
         "MODEL.name": "no", "TRAIN.use_gpu": "auto", "TRAIN.batch_size": 4, "TRAIN.pretrain": "1e3",
         "TRAIN.learning_rate": 0.001,
     }  # fmt: skip
-    args = flags.parse("predict", None, ["--video_path=[x]: y", "--filelist=true", "--infer_topk=3", "--batch_size=2"])
+    args = flags.parse("predict", None, ["--filelist=true", "--infer_topk=3", "--batch_size=2"])
     assert flags.config_values(args) == {
-        "INFER.batch_size": 2, "INFER.video_path": "[x]: y", "INFER.filelist": "true", "MODEL.topk": 3,
+        "INFER.batch_size": 2, "INFER.filelist": "true", "MODEL.topk": 3,
     }  # fmt: skip
 
 
@@ -135,3 +135,11 @@ def test_a_wrong_setting_of_run_sh_is_refused_as_the_flag_is(set_in_run_sh, caps
         flags.parse("eval", None, [])
     assert "argument --use_gpu: expected True or False, found 'perhaps'" in capsys.readouterr().err
     assert runtime.settings() == {"use_gpu": "perhaps"}
+
+
+def test_a_video_can_be_named_with_or_without_a_flag_and_again(set_in_run_sh):
+    args = flags.parse("predict", None, ["a.mp4", "--video_path=b.mp4", "--video_path", "c.mp4", "d.mp4"])
+    assert (args.videos, args.video_path) == (["a.mp4", "d.mp4"], ["b.mp4", "c.mp4"])
+    set_in_run_sh(video_path="of run.sh")
+    assert flags.parse("predict", None, []).video_path == ["of run.sh"]
+    assert flags.parse("predict", None, ["--video_path=b.mp4"]).video_path == ["b.mp4"]

@@ -1,31 +1,127 @@
-"""The Predictor: clips by their paths, plain results in the same order."""
+"""The Predictor: videos of any kind in, results in the same order out."""
 
+import numpy as np
 import pytest
 
+from core.errors import UserError
 from engine.predictor import Predictor
+from reader.decode import read_video
 
 
 @pytest.fixture(scope="module")
 def predictor(trained, clip_set):
-    return Predictor(trained / "STNET_final.pdparams", clip_set / "tiny.yaml", engine="paddle", device="cpu")
+    weights = trained / "STNET_final.pdparams"
+    return Predictor(weights, clip_set / "tiny.yaml", engine="paddle", device="cpu", topk=4)
 
 
-def test_results_come_in_the_order_of_the_paths_and_an_unreadable_clip_is_left_out(predictor, clip_set, tmp_path):
+def scores(results):
+    """path, and score by class."""
+    return [(r.input_path, dict(zip(r.class_ids, r.scores))) for r in results]
+
+
+def test_results_come_in_the_order_of_the_inputs_and_a_bad_video_says_why(predictor, clip_set, tmp_path):
     (tmp_path / "damaged.mp4").write_bytes(b"no video")
-    paths = [clip_set / "val 3.mp4", tmp_path / "damaged.mp4", clip_set / "val 0.mp4"]
-    results = list(predictor.predict(paths, topk=4))
-    assert [result["path"] for result in results] == [str(paths[0]), str(paths[2])]
-    for result in results:
-        probabilities = [row["probability"] for row in result["predictions"]]
-        assert probabilities == sorted(probabilities, reverse=True)
-        assert sum(probabilities) == pytest.approx(1)
-        assert sorted((row["class"], row["label"]) for row in result["predictions"]) == list(enumerate("abcd"))
-    (alone,) = predictor.predict(str(paths[2]))  # two classes, as MODEL.topk says
-    assert len(alone["predictions"]) == 2
-    for row, expected in zip(alone["predictions"], results[1]["predictions"]):
-        assert row["label"] == expected["label"]
-        assert row["probability"] == pytest.approx(expected["probability"], rel=1e-5)
+    paths = [clip_set / "val 3.mp4", tmp_path / "damaged.mp4", tmp_path / "missing.mp4", clip_set / "val 0.mp4"]
+    results = list(predictor.predict(paths))
+    assert [result.input_path for result in results] == list(map(str, paths))
+    assert [bool(result.error) for result in results] == [False, True, True, False]
+    for result in (results[0], results[3]):
+        assert result.scores == sorted(result.scores, reverse=True)
+        assert sum(result.scores) == pytest.approx(1)
+        assert sorted(zip(result.class_ids, result.label_names)) == list(enumerate("abcd"))
+    assert results[1].class_ids == []
 
 
-def test_no_paths_give_no_results(predictor):
+def test_one_clip_has_the_same_scores_whatever_way_it_comes(predictor, clip_set, tmp_path, monkeypatch):
+    path = clip_set / "val 1.mp4"
+    monkeypatch.chdir(clip_set)
+    (tmp_path / "mine.list").write_text(f"{path} 3\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.mp4").write_bytes(path.read_bytes())
+    frames = np.stack(list(read_video(str(path), range)[0]))
+    ways = [str(path), path, "val 1.mp4", "val [1].mp4", tmp_path / "folder", tmp_path / "mine.list"]
+    ways += [path.read_bytes(), memoryview(path.read_bytes()), frames]
+    alone = [next(predictor.predict(way)) for way in ways]
+    together = list(predictor.predict(ways))
+    assert [result.input_path for result in together[-3:]] == [None] * 3
+    assert together[5].label == 3
+    for result in [*alone, *together]:
+        assert result.class_ids == alone[0].class_ids
+        assert result.scores == pytest.approx(alone[0].scores, abs=1e-7)
+
+
+def test_a_list_keeps_its_labels_and_its_paths(predictor, clip_set):
+    results = list(predictor.predict(clip_set / "val.list"))
+    assert [(result.input_path, result.label) for result in results] == [(f"val {i}.mp4", i % 4) for i in range(6)]
+
+
+def test_frames_and_bytes_can_be_drawn_again(predictor, clip_set, tmp_path):
+    frames = np.full((9, 40, 48, 3), 100, np.uint8)
+    for content in (frames, (clip_set / "val 0.mp4").read_bytes()):
+        (result,) = predictor.predict([content])
+        assert result.clip().frames.shape[1:] == (32, 32, 3)
+        assert result.save_to_img(tmp_path) == str(tmp_path / "clip.png")
+
+
+def test_no_input_gives_no_result(predictor):
     assert list(predictor.predict([])) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a.mp4", 3], "input 1: expected a path, bytes, or frames .*, found int"),
+        (np.zeros((2, 4, 4, 3), np.float32), "expected frames, uint8 .*, found float32"),
+        ([np.zeros((4, 4, 3), np.uint8)], r"found uint8 \[4, 4, 3\]"),
+        ("nothing/*.mp4", "no file matches"),
+        ("nothing.list", "list file not found"),
+    ],
+)
+def test_what_cannot_be_predicted_is_said(predictor, given, message):
+    with pytest.raises(UserError, match=message):
+        list(predictor.predict(given))
+
+
+@pytest.mark.parametrize(("options", "message"), [({"device": "tpu"}, "device"), ({"topk": 0}, "topk")])
+def test_options_are_checked_before_anything_is_loaded(options, message):
+    with pytest.raises(UserError, match=message):
+        Predictor("no such file", **options)
+
+
+def test_no_config_is_needed_where_one_stands_beside_the_weights(predictor, trained, clip_set):
+    alone = Predictor(trained / "STNET_final.pdparams", engine="paddle", device="cpu")
+    assert alone.labels == list("abcd")
+    assert alone.topk == 4  # of 5: there are no more classes
+    path = clip_set / "val 2.mp4"
+    assert scores(alone.predict(path)) == scores(predictor.predict(path))
+
+
+@pytest.mark.parametrize("file_format", ["paddle", "onnx"])
+def test_an_exported_folder_is_a_predictor(predictor, clip_set, tmp_path, file_format):
+    pytest.importorskip("paddle2onnx" if file_format == "onnx" else "paddle")
+    from backends.deploy import deploy
+
+    deploy(predictor.model, predictor.config.section("infer"), predictor.labels, str(tmp_path), file_format)
+    exported = Predictor(tmp_path, device="cpu")
+    path = clip_set / "val 2.mp4"
+    (expected,), (result,) = predictor.predict(path), exported.predict(path)
+    assert result.label_names == expected.label_names
+    assert result.scores == pytest.approx(expected.scores, abs=1e-5)
+    with pytest.raises(UserError, match="an export does not show its segments"):
+        result.explain()
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "a: [", "model: {files: [x.onnx]}", "schema: 99"])
+def test_a_damaged_export_is_one_line(tmp_path, damage):
+    (tmp_path / "deploy.yaml").write_text(damage)
+    with pytest.raises(UserError, match="deploy.yaml is damaged|deploy.yaml has schema 99"):
+        Predictor(tmp_path)
+
+
+def test_the_shares_of_segments_sum_to_the_logits(predictor, clip_set):
+    (result,) = predictor.predict(clip_set / "val 0.mp4")
+    explanation = result.explain(topk=2, grid=2)
+    assert [reason.class_id for reason in explanation.classes] == result.class_ids[:2]
+    for reason, score in zip(explanation.classes, result.scores):
+        assert sum(reason.shares) + reason.rest == pytest.approx(reason.logit, abs=1e-4)
+        assert reason.score == pytest.approx(score, abs=1e-5)

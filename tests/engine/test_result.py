@@ -69,8 +69,8 @@ def test_what_was_not_read_has_no_picture_and_no_reason(tmp_path):
 
 
 def test_the_reason_is_asked_for_the_top_classes():
-    told = result(_explain=lambda clip, classes: (clip.num_frames, classes))
-    assert told.explain() == (10, [1, 0])
-    assert told.explain(topk=1) == (10, [1])
+    told = result(_explain=lambda path, clip, classes, grid: (path, clip.num_frames, classes, grid))
+    assert told.explain() == ("clips/a.b.mp4", 10, [1, 0], 8)
+    assert told.explain(topk=1, grid=0) == ("clips/a.b.mp4", 10, [1], 0)
     with pytest.raises(UserError, match="exported model does not show"):
         result().explain()
