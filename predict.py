@@ -7,6 +7,7 @@ python predict.py --model_name=STNET --config=configs/stnet.yaml --weights=check
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from core import cli, flags
+from core.config import Config
+from core.errors import UserError
 
 logger = logging.getLogger("stnet")
 
@@ -40,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     runtime.start(config.TRAIN.use_gpu)
     prepare_folder(args.save_dir)
     cli.save_config(args, config)
+    if args.timeline:
+        timelines(args, config)
+        return
     loader = build_loader(config, "infer", video_path=config.INFER.video_path)
     loader.start()  # clips are read while the model is made
     predictor = Predictor(args.weights, config, args.engine, None, len(loader.dataset))
@@ -52,6 +58,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights}
     write_json(path, {"schema": SCHEMA, "results": results, **facts})
     logger.info("results are in %s", path)
+
+
+def timelines(args: argparse.Namespace, config: Config) -> None:
+    """A timeline of each video: its events to standard output, everything into files."""
+    from engine.labels import load_labels
+    from engine.timeline_run import Settings, load_parts, make_timeline
+    from reader.lists import list_videos
+
+    if not config.INFER.video_path:
+        raise UserError("a timeline is of videos, and none is given", "timeline video")
+    videos = list_videos(config.INFER.video_path)
+    if args.render and len(videos) > 1:
+        raise UserError(f"one file cannot hold copies of {len(videos)} videos", "timeline of one")
+    chosen = {name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""}
+    labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
+    parts = load_parts(config, args.weights, args.engine, labels)
+    for video in videos:
+        events = make_timeline(parts, video.path, config, labels, args.save_dir, Settings(**chosen))
+        rows = [f"    {e.start:.2f} - {e.end:.2f} s, {labels[e.class_id]}, {e.probability:.6f}" for e in events]
+        print(video.path, *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
+    logger.info("timelines are in %s", args.save_dir)
 
 
 def show(result: dict[str, Any]) -> None:
