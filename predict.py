@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from core import cli, flags
-from core.config import Config
+from core.config import Config, find_file
 from core.errors import UserError
+from core.files import unique_stems
 
 logger = logging.getLogger("stnet")
 
@@ -49,10 +50,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     loader = build_loader(config, "infer", video_path=config.INFER.video_path)
     loader.start()  # clips are read while the model is made
     predictor = Predictor(args.weights, config, args.engine, None, len(loader.dataset))
+    explainer = predictor.explainer() if args.explain else None
+    dataset = loader.dataset
+    paths = [clip.path for clip in dataset.clips]
+    names = dict(zip(paths, unique_stems(paths)))
     results = []
     for result in predictor.results(loader, log_interval=args.log_interval):
         results.append(result)
         show(result)
+        if explainer:
+            ids = [row["class"] for row in result["predictions"]]
+            name = os.path.join(args.save_dir, names[result["path"]])
+            explainer.write(find_file(result["path"], dataset.folder), dataset.format, ids, name)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "predict_results.json")
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights}
@@ -74,8 +83,9 @@ def timelines(args: argparse.Namespace, config: Config) -> None:
     chosen = {name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""}
     labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
     parts = load_parts(config, args.weights, args.engine, labels)
-    for video in videos:
-        events = make_timeline(parts, video.path, config, labels, args.save_dir, Settings(**chosen))
+    for video, name in zip(videos, unique_stems([video.path for video in videos])):
+        path = os.path.join(args.save_dir, name)
+        events = make_timeline(parts, video.path, config, labels, path, Settings(**chosen))
         rows = [f"    {e.start:.2f} - {e.end:.2f} s, {labels[e.class_id]}, {e.probability:.6f}" for e in events]
         print(video.path, *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
     logger.info("timelines are in %s", args.save_dir)

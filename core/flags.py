@@ -155,6 +155,10 @@ FLAGS = (
         key="MODEL.topk", setting="", note="classes per clip",
     ),
     Flag(
+        "explain", "write what each segment adds to the scores, and where in the picture that is", PREDICT,
+        kind="switch",
+    ),
+    Flag(
         "timeline", "of long videos: score overlapping windows, say what happens when; files go to save_dir", PREDICT,
         kind="switch",
     ),

@@ -12,14 +12,19 @@ import numpy as np
 
 from backends.engines import Run
 from core.atomic import write_atomically, write_json
+from core.errors import UserError
 from core.files import StrPath
 from core.progress import Progress
 from core.schema import SCHEMA
 from engine.fonts import drawing
 from engine.predictor import softmax
+from reader.clip import Clip, read_clip
+from reader.errors import ClipError
+from reader.transforms import to_super_images
 
 if TYPE_CHECKING:
     from backends.parts import Parts
+    from core.config import Config
 
 _CLIPS_AT_ONCE = 4
 
@@ -58,6 +63,40 @@ class Explanation:
     def save_to_img(self, path: StrPath) -> None:
         """Draw a PNG: the middle frame of each segment, below it what it adds to each class, and where."""
         write_atomically(path, lambda temporary: _draw(self, temporary))
+
+
+class Explainer:
+    """Explains clips of a configuration.
+
+    Args:
+        parts: of the model, by any engine.
+        engine: of the same model, for the maps.
+        labels: names of all classes.
+        grid: squares along a side, see `explain`.
+    """
+
+    def __init__(self, parts: Parts, engine: Run, config: Config, labels: Sequence[str], grid: int = 8) -> None:
+        self.parts, self.engine, self.config, self.labels, self.grid = parts, engine, config, labels, grid
+
+    def __call__(self, clip: Clip, class_ids: Sequence[int], path: str = "") -> Explanation:
+        """Why a clip, as reader.clip.read_clip gives it, got some classes."""
+        images = to_super_images(clip.frames, len(clip.segments))
+        mean = self.config.MODEL.image_mean
+        return explain(self.parts, self.engine, images, clip.segments, self.labels, class_ids, self.grid, mean, path)
+
+    def write(self, path: str, clip_format: str, class_ids: Sequence[int], name: str) -> None:
+        """Read a clip of a format, and write NAME.why.json and NAME.why.png.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            clip = read_clip(path, self.config.section("infer"), clip_format)
+        except ClipError as error:
+            raise UserError(f"{path}: {error}") from None
+        explanation = self(clip, class_ids, path)
+        explanation.save_to_json(f"{name}.why.json")
+        explanation.save_to_img(f"{name}.why.png")
 
 
 def explain(

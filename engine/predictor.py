@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,9 @@ from core.progress import Progress
 from engine.labels import load_labels
 
 if TYPE_CHECKING:
+    from backends.engines import Compute
+    from engine.explain import Explainer
+    from models.model import Model
     from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
@@ -63,6 +67,11 @@ class Predictor:
             runtime.start(use_gpu)
         model, self.weights, digest = load_model(config, "infer", os.fspath(weights), self.labels)
         self.engine = make_engine(engine, model, config.section("infer"), clips, digest)
+        self._explainer = functools.partial(_explainer, engine, model, self.engine, self.labels, digest)
+
+    def explainer(self) -> Explainer:
+        """What explains the classes of a clip. Raises UserError where the model's logits do not split."""
+        return self._explainer()
 
     def predict(self, paths: StrPath | Iterable[StrPath], topk: int | None = None) -> Iterator[Result]:
         """The classes of clips, given by their paths; see `results`."""
@@ -94,6 +103,13 @@ class Predictor:
                 for index, row in zip(batch.indices, softmax(self.engine(batch.clips))):
                     yield {"path": loader.dataset.clips[index].path, "predictions": top(row, self.labels, topk)}
                 progress.update(len(batch.indices))
+
+
+def _explainer(name: str, model: Model, engine: Compute, labels: Sequence[str], digest: str) -> Explainer:
+    from backends.parts import make_parts
+    from engine.explain import Explainer
+
+    return Explainer(make_parts(name, model, model.config.section("infer"), digest), engine, model.config, labels)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

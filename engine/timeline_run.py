@@ -47,17 +47,16 @@ def load_parts(config: Config, weights: str, engine: str, labels: Sequence[str])
 
 
 def make_timeline(
-    parts: Parts, path: str, config: Config, labels: Sequence[str], folder: str, settings: Settings
+    parts: Parts, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
 ) -> list[Event]:
     """Score a video window by window, and write all that comes of it.
 
-    In the folder, NAME being the video's name: NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv,
-    NAME.vtt, NAME.srt, NAME.png (classes over time).
+    These are NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv, NAME.vtt, NAME.srt, and NAME.png
+    (classes over time), where `name` is a path without suffix.
 
     Raises:
         UserError: the video cannot be read, a file cannot be written, or a setting makes no sense.
     """
-    name = os.path.join(folder, os.path.splitext(os.path.basename(path))[0])
     try:
         events([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
         timeline = Timeline(parts, path, config.section("infer"), settings.window, settings.stride)
