@@ -3,6 +3,7 @@
 
 python predict.py a.mp4 'clips/*.mp4' --weights=checkpoints/STNET_final.pdparams
 python predict.py --model_name=STNET --config=configs/stnet.yaml --video_path=clips --output=results.jsonl
+python predict.py long.mp4 --weights=checkpoints/STNET_final.pdparams --timeline --window=10 --stride=2
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from core import cli, flags
@@ -47,22 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     if args.output:
         check_path(args.output, args.resume or args.overwrite)
+    runtime.start(config.TRAIN.use_gpu)
     prepare_folder(args.save_dir)
     loader = None
     if is_deployed(args.weights):
-        runtime.start(config.TRAIN.use_gpu)
         predictor = Predictor(args.weights, engine=args.engine, device=None, topk=args.infer_topk or config.MODEL.topk)
         videos = asked_for(args, predictor.config)
     else:
         if args.infer_topk and args.infer_topk > config.MODEL.num_classes:
             logger.warning("--infer_topk %d: there are %d classes", args.infer_topk, config.MODEL.num_classes)
-        videos = asked_for(args, config)
         cli.save_config(args, config)
-        runtime.start(config.TRAIN.use_gpu)
-        if not args.resume:
+        videos = asked_for(args, config)
+        if not (args.resume or args.timeline):
             loader = loader_of(config, videos)
             loader.start()  # videos are read while the model is made
         predictor = Predictor(args.weights, config, args.engine, None, config.MODEL.topk, clips=len(videos))
+    if args.timeline:
+        return write_timelines(args, predictor, videos)
     if args.output:
         return predict_into_table(args, predictor, videos, loader)
     return predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
@@ -82,14 +84,11 @@ def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
 
 
 def predict_into_json(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
-    """Print each result; at the end, write predict_results.json. Returns the exit code."""
+    """Write predict_results.json at the end. Returns the exit code."""
     from core.atomic import write_json
     from core.schema import SCHEMA
 
-    results = []
-    for result in predictor.results(videos, loader, args.log_interval):
-        results.append(result)
-        result.print()
+    results = list(shown(args, predictor, videos, loader))
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "predict_results.json")
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights}
@@ -102,7 +101,7 @@ def predict_into_json(args: argparse.Namespace, predictor: Predictor, videos: Se
 def predict_into_table(
     args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader | None
 ) -> int:
-    """Print each result and append it to --output. Returns the exit code."""
+    """Append each result to --output. Returns the exit code."""
     from engine.output import Output
 
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
@@ -113,12 +112,51 @@ def predict_into_table(
         unread, rest = output.failed, videos[output.done :]
         if rest:
             loader = loader or predictor.loader(rest)
-            for result in predictor.results(rest, loader, args.log_interval):
+            for result in shown(args, predictor, rest, loader):
                 output.add(result)
-                result.print()
             loader.bad.log_total()
             unread += len(loader.bad.reasons)
     logger.info("results are in %s", args.output)
+    return exit_code(len(videos), unread)
+
+
+def shown(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> Iterator[Result]:
+    """Each result, printed, and with --explain its reasons written."""
+    from core.files import unique_stems
+
+    names = unique_stems([video.path or "" for video in videos])
+    if args.explain:
+        predictor.parts()  # a model that cannot explain is refused first
+    for name, result in zip(names, predictor.results(videos, loader, args.log_interval)):
+        result.print()
+        if args.explain and not result.error:
+            explanation = result.explain()
+            explanation.save_to_json(os.path.join(args.save_dir, f"{name}.why.json"))
+            explanation.save_to_img(os.path.join(args.save_dir, f"{name}.why.png"))
+        yield result
+
+
+def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source]) -> int:
+    """A timeline of each video: its events to standard output, everything into files. Returns the exit code."""
+    from core.errors import UserError
+    from core.files import unique_stems
+    from engine.timeline_run import Settings, Unreadable
+
+    if args.render and len(videos) > 1:
+        raise UserError(f"one file cannot hold copies of {len(videos)} videos", "timeline of one")
+    settings = Settings(**{name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""})
+    unread = 0
+    for video, name in zip(videos, unique_stems([video.clip.path for video in videos])):
+        try:
+            events = predictor.timeline(video.clip.path, os.path.join(args.save_dir, name), settings)
+        except Unreadable as error:
+            logger.warning("skipped %s", error)
+            unread += 1
+            continue
+        labels = [predictor.labels[event.class_id] for event in events]
+        rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
+        print(video.path, *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
+    logger.info("timelines are in %s", args.save_dir)
     return exit_code(len(videos), unread)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
+from collections.abc import Sequence
 from typing import Union
 
 StrPath = Union[str, "os.PathLike[str]"]
@@ -38,3 +40,13 @@ def sha256_of(path: StrPath) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def unique_stems(paths: Sequence[StrPath]) -> list[str]:
+    """For each path its file's name without suffix, with -2, -3, ... behind it where that is taken."""
+    stems: list[str] = []
+    for path in paths:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        stems.append(next(name for name in names if name not in stems))
+    return stems

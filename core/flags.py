@@ -167,6 +167,23 @@ FLAGS = (
         key="MODEL.topk", setting="", note="classes per clip",
     ),
     Flag(
+        "explain", "write what each segment adds to the scores, and where in the picture that is", PREDICT,
+        kind="switch",
+    ),
+    Flag(
+        "timeline", "of long videos: score overlapping windows, say what happens when; files go to save_dir", PREDICT,
+        kind="switch",
+    ),
+    Flag("window", "seconds of a timeline's window (default: %(default)s)", PREDICT, 10.0, float, "SECONDS"),
+    Flag("stride", "seconds from one window to the next (default: %(default)s)", PREDICT, 2.0, float, "SECONDS"),
+    Flag("threshold", "probability at which an event begins (default: %(default)s)", PREDICT, 0.8, float, "P"),
+    Flag("hold", "probability down to which an event goes on (default: %(default)s)", PREDICT, 0.5, float, "P"),
+    Flag(
+        "shortest", "seconds of the shortest event of a timeline; default: half a window", PREDICT, parse=float,
+        metavar="SECONDS",
+    ),
+    Flag("render", "mp4: a copy of the video with its timeline written into the picture", PREDICT, metavar="FILE"),
+    Flag(
         "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others (default: %(default)s)", INFERENCE,
         "paddle", metavar="paddle|onnx",
     ),

@@ -87,14 +87,16 @@ class Predictor:
     model: Model | None = None  # an export has none
     engine_name = "auto"
     _parts: Parts | None = None
-    engine: Callable[[Clips], np.ndarray]  # from uint8 clips to logits
+    _make_engine: Callable[[], Callable[[Clips], np.ndarray]]
 
     def _use_export(self, folder: str, engine: str) -> None:
         from backends.deployed import load_deployed
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
-        self.engine, self.config, self.labels, self.digest = load_deployed(folder)
+        deployed = load_deployed(folder)
+        self.config, self.labels, self.digest = deployed.config, deployed.labels, deployed.sha256
+        self._make_engine = lambda: deployed.engine
         self.weights = os.path.abspath(folder)
 
     def _use_weights(
@@ -115,7 +117,13 @@ class Predictor:
         self.labels = labels or load_labels(config.MODEL.labels, config.MODEL.num_classes)
         model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
         self.model, self.engine_name = model, engine
-        self.engine = make_engine(engine, model, config.section(mode), clips, self.digest)
+        section, digest = config.section(mode), self.digest
+        self._make_engine = lambda: make_engine(engine, model, section, clips, digest)
+
+    @functools.cached_property
+    def engine(self) -> Callable[[Clips], np.ndarray]:
+        """From uint8 clips [B, seg_num, 3 * seglen, H, W] to logits; made at the first use. Raises UserError."""
+        return self._make_engine()
 
     def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:
         """The results of videos, in order, each as soon as it is there; workers read ahead.
@@ -164,8 +172,13 @@ class Predictor:
             self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts
 
-    def timeline(self, path: StrPath, folder: StrPath, settings: Settings | None = None) -> list[Event]:
-        """What happens in a long video, and when; writes the files of a timeline into a folder: engine.timeline_run.
+    def timeline(self, path: StrPath, name: StrPath, settings: Settings | None = None) -> list[Event]:
+        """What happens in a long video, and when; writes NAME.events.csv and the other files of a timeline.
+
+        Args:
+            path: the video.
+            name: path without suffix of the files, see engine.timeline_run.make_timeline.
+            settings: windows, rule, and whether the video is rendered with labels.
 
         Raises:
             UserError: the video cannot be read, a file cannot be written, or a setting makes no sense; as `parts`.
@@ -173,7 +186,7 @@ class Predictor:
         from engine.timeline_run import Settings, make_timeline
 
         settings = settings or Settings()
-        return make_timeline(self.parts(), os.fspath(path), self.config, self.labels, os.fspath(folder), settings)
+        return make_timeline(self.parts(), os.fspath(path), self.config, self.labels, os.fspath(name), settings)
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
         from engine.explain import explain

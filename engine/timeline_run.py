@@ -26,6 +26,10 @@ logger = logging.getLogger("stnet")
 _LOG_EVERY = 60.0  # seconds of video between lines of the log
 
 
+class Unreadable(UserError):
+    """A video cannot be read."""
+
+
 class Settings(NamedTuple):
     """What a user may choose of a timeline."""
 
@@ -38,17 +42,17 @@ class Settings(NamedTuple):
 
 
 def make_timeline(
-    parts: Parts, path: str, config: Config, labels: Sequence[str], folder: str, settings: Settings
+    parts: Parts, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
 ) -> list[Event]:
     """Score a video window by window, and write all that comes of it.
 
-    In the folder, NAME being the video's name: NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv,
-    NAME.vtt, NAME.srt, NAME.png (classes over time).
+    These are NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv, NAME.vtt, NAME.srt, and NAME.png
+    (classes over time), where `name` is a path without suffix.
 
     Raises:
-        UserError: the video cannot be read, a file cannot be written, or a setting makes no sense.
+        Unreadable: the video cannot be read.
+        UserError: a file cannot be written, or a setting makes no sense.
     """
-    name = os.path.join(folder, os.path.splitext(os.path.basename(path))[0])
     try:
         events([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
         timeline = Timeline(parts, path, config.section("infer"), settings.window, settings.stride)
@@ -75,5 +79,5 @@ def make_timeline(
             for note in render(path, settings.render, happenings, labels):
                 logger.warning("%s: %s", path, note)
     except ClipError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise Unreadable(f"{path}: {error}") from None
     return happenings

@@ -27,26 +27,28 @@ FRAMES = 24
 RATE = 12  # frames a second
 
 
-def draw_clip(name: str, rng: random.Random) -> np.ndarray:
+def draw_clip(name: str, rng: random.Random, count: int = FRAMES) -> np.ndarray:
     """Frames of one clip.
 
     Args:
         name: one of CLASSES.
         rng: the same state gives the same clip for both classes of a pair, one reversed.
+        count: frames; a longer clip goes on at the same speed, but for growing and shrinking.
 
     Returns:
-        uint8 [FRAMES, SIZE, SIZE, 3], BGR.
+        uint8 [count, SIZE, SIZE, 3], BGR.
     """
     pair, backwards = divmod(CLASSES.index(name), 2)
     ground = _ground(rng)
     colour = np.array([rng.uniform(150, 255) for _ in range(3)])
     corners = rng.choice((2, 3, 4))
-    time = np.linspace(-0.5, 0.5, FRAMES)
+    half = 0.5 * (count - 1) / (FRAMES - 1)
+    time = np.linspace(-half, half, count)
     travel = rng.uniform(0.9, 1.5) * SIZE * (pair < 2)
     x, y = rng.uniform(0, SIZE), rng.uniform(0, SIZE)
-    radius = np.full(FRAMES, rng.uniform(7, 13))
+    radius = np.full(count, rng.uniform(7, 13))
     if pair == 2:
-        radius = np.linspace(rng.uniform(12, 15), rng.uniform(5, 8), FRAMES)[::-1]
+        radius = np.linspace(rng.uniform(12, 15), rng.uniform(5, 8), count)[::-1]
     angle = rng.uniform(0, 2 * np.pi)
     frames = []
     for i, moment in enumerate(time):

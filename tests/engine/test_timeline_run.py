@@ -1,0 +1,72 @@
+"""predict --timeline and predict --explain, as they are typed."""
+
+import csv
+import json
+
+import av
+import pytest
+from conftest import write_video
+from entries import failing, predict, run
+from PIL import Image
+
+from core.files import unique_stems
+
+
+@pytest.fixture
+def typed(clip_set, trained, tmp_path):
+    """The flags of predict with the weights of a tiny training, whose files go to `out`."""
+    weights = trained / "STNET_final.pdparams"
+    return ["--config", clip_set / "tiny.yaml", "--weights", weights, "--save_dir", tmp_path / "out", "--engine=paddle"]
+
+
+def test_predict_writes_a_timeline(typed, tmp_path, capsys):
+    path = write_video(tmp_path / "long 视频.mp4", frames=60)
+    timeline = ["--timeline", "--window=1", "--stride=0.5", "--threshold=0.25", "--hold=0.2"]
+    assert run(predict, *typed, "--video_path", path, *timeline, "--render", tmp_path / "copy.mp4") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == str(path)
+    out = tmp_path / "out"
+    lines = (out / "long 视频.windows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["frames"] for line in lines] == [[i, i + 12] for i in range(0, 49, 6)]
+    with open(out / "long 视频.events.csv", encoding="utf-8", newline="") as file:
+        events = list(csv.DictReader(file))
+    assert len(events) == len(said) - 1 > 0
+    assert said[1] == "    {:.2f} - {:.2f} s, {}, {:.6f}".format(
+        float(events[0]["start"]), float(events[0]["end"]), events[0]["class"], float(events[0]["probability"])
+    )
+    assert Image.open(out / "long 视频.png").format == "PNG"
+    assert {path.suffix for path in out.iterdir()} == {".jsonl", ".csv", ".vtt", ".srt", ".png", ".yaml"}
+    with av.open(str(tmp_path / "copy.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 60
+
+
+def test_predict_explains_each_clip(typed, clip_set, tmp_path):
+    (tmp_path / "one.list").write_text(f"{clip_set / 'val 0.mp4'}\n", encoding="utf-8")
+    assert run(predict, *typed, "--explain", "--filelist", tmp_path / "one.list") == 0
+    results = json.loads((tmp_path / "out" / "predict_results.json").read_text(encoding="utf-8"))["results"]
+    why = json.loads((tmp_path / "out" / "val 0.why.json").read_text(encoding="utf-8"))
+    scores = [row["probability"] for row in results[0]["predictions"]]
+    assert [reason["score"] for reason in why["classes"]] == pytest.approx(scores, abs=1e-4)
+    assert len(why["segments"]) == len(why["classes"][0]["shares"])
+    assert Image.open(tmp_path / "out" / "val 0.why.png").format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--video_path={folder}", "--window=-1"], "window and stride: expected more than 0 seconds, found -1 and 2"),
+        (["--video_path={folder}", "--threshold=0.4"], "threshold and hold: expected 0 < hold <= threshold <= 1"),
+        (["--video_path={folder}", "--render=a.mp4"], "one file cannot hold copies of 2 videos; set --video_path"),
+        (["--filelist=a.list"], "a timeline is of videos, and none is given; set --video_path"),
+    ],
+)
+def test_a_timeline_that_makes_no_sense_is_one_line(typed, tmp_path, capsys, flags, message):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(folder / name)
+    failing("predict", message, capsys, *typed, "--timeline", *(flag.format(folder=folder) for flag in flags))
+
+
+def test_files_of_videos_with_the_same_name_have_different_ones():
+    assert unique_stems(["a/x.mp4", "b/x.mp4", "x-2.avi", "c/x.mkv"]) == ["x", "x-2", "x-2-2", "x-3"]
