@@ -14,7 +14,7 @@ from bench.contender import Run
 from bench.part import Part
 from bench.spec import Spec
 
-# (segments in a window, segments from one to the next, speed-up by multiply-adds where a window's ends are convolved anew)
+# (segments in a window, from one window to the next, speed-up by multiply-adds where the ends are convolved anew)
 CASES = ((25, 1, 9.2), (25, 5, 3.7), (7, 1, 2.6))
 DIFFERENT = 40  # segments that are drawn; the video repeats them
 
