@@ -4,6 +4,7 @@ python -m bench                                    # every part but those on req
 python -m bench forward reader --rounds 7 --json bench.json
 python -m bench scaling                            # on request: more and more processes, for a machine with many cores
 python -m bench check                              # on request: how fast `tools.dataset check` looks at many clips
+python -m bench timeline                           # on request: windows of a long video; a quarter of an hour
 
 Ours and its peers take turns, each in a process of its own with the same number of threads; see bench/contender.py.
 Peers are no dependencies: what is not installed is left out. For all of them, and ffmpeg, which draws the clips:
@@ -29,10 +30,11 @@ from bench.network import forward, train_step
 from bench.part import Part
 from bench.programs import pipeline, scaling, startup
 from bench.reader import check, reader
+from bench.timeline import timeline
 from core import cli, runtime
 from core.atomic import write_json
 
-ON_REQUEST: tuple[Callable[[Part], None], ...] = (scaling, check)
+ON_REQUEST: tuple[Callable[[Part], None], ...] = (scaling, check, timeline)
 PARTS = {part.__name__: part for part in (reader, forward, train_step, pipeline, startup, *ON_REQUEST)}
 PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "numpy", "decord", "opencv-python", "opencv-python-headless", "pillow",

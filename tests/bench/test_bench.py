@@ -102,6 +102,13 @@ def test_scaling_has_an_efficiency_for_each_row(found):
     assert sum("clips a second, efficiency" in note for note in part["notes"]) == len(part["rows"])
 
 
+def test_timeline_is_compared_with_one_window_after_the_other(found):
+    part = found[0]["parts"]["timeline"]
+    assert names(part) == {"timeline", "window by window"}
+    assert [aim["met"] for aim in part["aims"] if aim["must"]] == [True] * 3
+    assert [aim["aim"] for aim in part["aims"] if not aim["must"]] == pytest.approx([6.13, 2.47, 1.73], abs=0.01)
+
+
 def test_check_is_compared_with_decord_alone(found):
     part = found[0]["parts"]["check"]
     assert names(part) == {"check", "decord alone, all cores", "decord alone, one process"}
