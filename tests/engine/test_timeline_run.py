@@ -57,7 +57,7 @@ def test_predict_explains_each_clip(typed, clip_set, tmp_path):
         (["--video_path={folder}", "--window=-1"], "window and stride: expected more than 0 seconds, found -1 and 2"),
         (["--video_path={folder}", "--threshold=0.4"], "threshold and hold: expected 0 < hold <= threshold <= 1"),
         (["--video_path={folder}", "--render=a.mp4"], "one file cannot hold copies of 2 videos; set --video_path"),
-        (["--filelist=a.list"], "a timeline is of videos, and none is given; set --video_path"),
+        (["--filelist=a.list"], "list file not found: a.list"),
     ],
 )
 def test_a_timeline_that_makes_no_sense_is_one_line(typed, tmp_path, capsys, flags, message):
