@@ -3,7 +3,7 @@
     from stnet import Predictor
 
     for result in Predictor("STNET_final.pdparams").predict(["clip.mp4"]):
-        print(result["path"], result["predictions"][0]["label"])
+        result.print()
 
 In a wheel the other folders lie below this one; in a checkout, also one installed by `pip install -e`, beside it.
 """

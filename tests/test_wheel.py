@@ -95,9 +95,9 @@ try:
     Predictor(weights, device="cpu")
 except UserError as error:  # configuration and labels were found; the checkpoint has 18 layers and 4 classes
     assert "num_classes is 400 in the config and 4 in the weights" in str(error)
-predictor = Predictor(weights, load_config(config, ["MODEL.topk=3"]), engine="paddle", device="cpu")
+predictor = Predictor(weights, load_config(config), engine="paddle", device="cpu", topk=3)
 for result in predictor.predict(clips):
-    print(result["path"], *(row["label"] for row in result["predictions"]), sep="|")
+    print(result.input_path, *result.label_names, sep="|")
 """
 
 
