@@ -131,7 +131,8 @@ def test_a_rendered_video_plays_in_browsers_with_its_sound_and_times(tmp_path, n
         frames = [(frame.time, frame.to_ndarray(format="gray")) for frame in container.decode(picture)]
     if codec == "libx264":  # AVI has frames at a steady rate only
         assert [1000 * (time - frames[0][0]) for time, _ in frames] == pytest.approx(stamps, abs=1)
-    assert picture_behind_sound(tmp_path / "out.mp4") == pytest.approx(picture_behind_sound(tmp_path / name), abs=1e-3)
+    before, after = picture_behind_sound(tmp_path / name), picture_behind_sound(tmp_path / "out.mp4")
+    assert after == pytest.approx(before, abs=1e-3 if sound == "aac" else 0.01)  # an encoder's delay is its own
     changed = [time for time, image in frames if np.abs(image.astype(int) - 120).max() > 60]
     assert changed == [time for time, _ in frames if 0.5 <= time < 1.0] != []
     with av.open(str(tmp_path / "out.mp4")) as container:
