@@ -17,6 +17,7 @@ from typing import Any, Literal, Optional, Union
 import yaml
 
 from core.errors import UserError
+from core.files import StrPath
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # holds configs and labels, in a wheel too
 MODES = ("train", "valid", "test", "infer")
@@ -169,7 +170,7 @@ class Config:
 
 
 def load_config(
-    source: Union[str, Mapping[str, Any]],
+    source: Union[StrPath, Mapping[str, Any]],
     model_section: Callable[[str], type[ModelSection]],
     overrides: Iterable[str] = (),
     values: Mapping[str, Any] = MappingProxyType({}),
@@ -185,11 +186,11 @@ def load_config(
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
-    if isinstance(source, str):
-        path = find_file(source, PROJECT)
-        data = _read_yaml(path)
-    else:
+    if isinstance(source, Mapping):
         path, data = "the configuration beside the weights", copy.deepcopy(dict(source))
+    else:
+        path = find_file(os.fspath(source), PROJECT)
+        data = _read_yaml(path)
     for name, value in [*values.items(), *map(parse_override, overrides)]:
         _set(data, name, value)
     missing = [name for name in ("MODEL", *SECTIONS) if data.get(name) is None]

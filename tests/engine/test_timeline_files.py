@@ -132,7 +132,9 @@ def test_a_rendered_video_plays_in_browsers_with_its_sound_and_times(tmp_path, n
     if codec == "libx264":  # AVI has frames at a steady rate only
         assert [1000 * (time - frames[0][0]) for time, _ in frames] == pytest.approx(stamps, abs=1)
     before, after = picture_behind_sound(tmp_path / name), picture_behind_sound(tmp_path / "out.mp4")
-    assert after == pytest.approx(before, abs=1e-3 if sound == "aac" else 0.01)  # an encoder's delay is its own
+    assert after == pytest.approx(
+        before, abs=1e-3 if sound == "aac" else 0.03
+    )  # what an encoder puts before, players skip
     changed = [time for time, image in frames if np.abs(image.astype(int) - 120).max() > 60]
     assert changed == [time for time, _ in frames if 0.5 <= time < 1.0] != []
     with av.open(str(tmp_path / "out.mp4")) as container:
