@@ -32,7 +32,7 @@ NOT_TYPED = {
 # The Chinese ones with commands that differ, if only by a comment.
 TRANSLATED = [theirs for ours, theirs in CHINESE.items() if typed(theirs) != typed(ours)]
 # What takes minutes, or is said twice: typed by bash run.sh test --all.
-LONG = ["docs/reliability.md", *TRANSLATED]
+LONG = ["docs/reliability.md", "docs/timeline.md", *TRANSLATED]
 WALK = {"README.md": "## Your own videos", "README_cn.md": "## 自己的视频"}
 
 
