@@ -17,7 +17,7 @@ from typing import Any, Literal, Optional, Union
 import yaml
 
 from core.errors import UserError
-from core.files import find_file
+from core.files import StrPath, find_file
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # holds configs and labels, in a wheel too
 MODES = ("train", "valid", "test", "infer")
@@ -170,7 +170,7 @@ class Config:
 
 
 def load_config(
-    source: Union[str, Mapping[str, Any]],
+    source: Union[StrPath, Mapping[str, Any]],
     model_section: Callable[[str], type[ModelSection]],
     overrides: Iterable[str] = (),
     values: Mapping[str, Any] = MappingProxyType({}),
@@ -186,8 +186,8 @@ def load_config(
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
-    if isinstance(source, str):
-        path = find_file(source, PROJECT)
+    if isinstance(source, (str, os.PathLike)):
+        path = find_file(os.fspath(source), PROJECT)
         data = _read_yaml(path)
     else:
         path, data = "the configuration beside the weights", copy.deepcopy(dict(source))
