@@ -29,7 +29,7 @@ def forward(part: Part) -> None:
     """One clip by ours, by peers, and by what its multiply-adds alone take at the rate of a matrix product."""
     layers, side = (18, 512) if part.quick else (50, 2048)
     passes = {(2, 48): 1} if part.quick else {(7, 224): 4, (25, 256): 1}  # in a turn
-    part.about = f"fp32, batch 1, {layers} layers, 400 classes"
+    part.description = f"fp32, batch 1, {layers} layers, 400 classes"
     for name, (_, modules) in PEERS.items():
         part.notes += [] if installed(*modules) else [f"{name} is left out: it needs {' and '.join(modules)}"]
     peers = {name: contender for name, (contender, modules) in PEERS.items() if installed(*modules)}
@@ -130,7 +130,7 @@ def train_step(part: Part) -> None:
     """One step, from the clips to the updated weights, again and again, from the same weights."""
     layers, seg_num, size = (18, 2, 48) if part.quick else (50, 7, 112)
     spec = Spec(layers, seg_num, size, batch=2, rate=1e-3)  # small: the labels of noise are not to be learnt
-    part.about = f"forward, backward and update, batch {spec.batch}, {spec.text}, {layers} layers, fp32"
+    part.description = f"forward, backward and update, batch {spec.batch}, {spec.text}, {layers} layers, fp32"
     part.call(forms.write_weights, spec)
     contenders: dict[str, Prepare] = {"ours": partial(our_step, spec)}
     if installed("torch", "torchvision"):

@@ -42,7 +42,7 @@ class Part:
     quick: bool  # tiny networks and clips, to try whether everything runs
     threads: int
     folder: str
-    about: str = ""
+    description: str = ""
     notes: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     aims: list[dict[str, Any]] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Part:
 
     def lines(self) -> Iterator[str]:
         """The findings as printed lines."""
-        yield f"== {self.name}: {self.about}"
+        yield f"== {self.name}: {self.description}"
         yield from (f"   {note}" for note in self.notes)
         group = None
         for row in self.rows:

@@ -24,7 +24,7 @@ def pipeline(part: Part) -> None:
     """eval.py against decoding alone and the network alone on clips that are ready; the memory of predict.py."""
     spec = Spec(18, 3, 48, batch=4) if part.quick else Spec(50, 25, 256, batch=4)
     count, drawn, frames = (8, 4, 60) if part.quick else (40, 8, 300)
-    part.about = f"{count} clips ({drawn} different ones), {spec.text}, {spec.layers} layers, batch 4, all cores"
+    part.description = f"{count} clips ({drawn} different ones), {spec.text}, {spec.layers} layers, batch 4, all cores"
     part.call(forms.write_weights, spec)
     paths = part.draw_clips(drawn, (340, 256), frames)
     workers = {f"{section}_num_reader_threads": part.threads for section in ("TEST", "INFER")}
@@ -100,7 +100,7 @@ def _session_memory() -> int:
 
 def startup(part: Part) -> None:
     """How long a program takes to say how it is used."""
-    part.about = "wall time of whole programs"
+    part.description = "wall time of whole programs"
     entry_help, paddle, python = "predict.py --help", "python -c 'import paddle'", "python -c pass"
     commands = {
         entry_help: [str(ROOT / "predict.py"), "--help"],
@@ -123,7 +123,7 @@ def scaling(part: Part) -> None:
 
     It wants the machine for itself, and as many cores as it is to say anything about.
     """
-    part.about = "seconds a clip; ranks compute with one thread each"
+    part.description = "seconds a clip; ranks compute with one thread each"
     spec, frames, drawn = (Spec(18, 3, 48), 60, 4) if part.quick else (Spec(18, 7, 224), 300, 16)
     paths = part.draw_clips(drawn, (340, 256), frames)
     for action, contender, most in (("reading", workers, 16), ("training", ranks, 8)):

@@ -30,7 +30,7 @@ MODES = {"train": 1.8, "test": 6.0}  # and original's way / ours at least
 
 def reader(part: Part) -> None:
     """One process: clips of two sizes, also by the original's way, files of three kinds, and the growth of memory."""
-    part.about = "one process, file to clip; seconds a clip"
+    part.description = "one process, file to clip; seconds a clip"
     count, frames = (2, 60) if part.quick else (4, 300)
     for size, (pixels, aim) in SIZES.items():
         paths = part.draw_clips(count, pixels, frames)
@@ -156,7 +156,7 @@ def memory_growth(paths: Sequence[str], clips: int, warm: int, quick: bool) -> i
 def check(part: Part) -> None:
     """How fast `tools.dataset check` looks at many short clips, against decord alone on all cores and on one."""
     count = 8 if part.quick else 2000
-    part.about = f"{count} clips, {part.threads} processes; seconds a clip"
+    part.description = f"{count} clips, {part.threads} processes; seconds a clip"
     drawn = [Path(path).read_bytes() for path in part.draw_clips(min(50, count // 2), (128, 128), 60)]
     paths = [os.path.join(part.folder, f"clip{number:05d}.mp4") for number in range(count)]
     for number, path in enumerate(paths):

@@ -22,7 +22,7 @@ DIFFERENT = 40  # segments that are drawn; the video repeats them
 def timeline(part: Part) -> None:
     """All windows of a video; the times are of one window."""
     layers, size, segments = (18, 48, 30) if part.quick else (50, 256, 300)
-    part.about = f"{segments} segments of {size} x {size}, decoded beforehand, fp32, {layers} layers, 400 classes"
+    part.description = f"{segments} segments of {size} x {size}, decoded beforehand, fp32, {layers} layers, 400 classes"
     for seg_num, stride, ceiling in CASES:
         spec, windows = Spec(layers, seg_num, size), (segments - seg_num) // stride + 1
         part.call(forms.write_weights, spec)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Optional, Union
 import yaml
 
 from core.errors import UserError
-from core.files import StrPath
+from core.files import StrPath, find_file
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # holds configs and labels, in a wheel too
 MODES = ("train", "valid", "test", "infer")
@@ -186,11 +186,11 @@ def load_config(
     Raises:
         UserError: naming the key at fault, and the nearest known one.
     """
-    if isinstance(source, Mapping):
-        path, data = "the configuration beside the weights", copy.deepcopy(dict(source))
-    else:
+    if isinstance(source, (str, os.PathLike)):
         path = find_file(os.fspath(source), PROJECT)
         data = _read_yaml(path)
+    else:
+        path, data = "the configuration beside the weights", copy.deepcopy(dict(source))
     for name, value in [*values.items(), *map(parse_override, overrides)]:
         _set(data, name, value)
     missing = [name for name in ("MODEL", *SECTIONS) if data.get(name) is None]
@@ -346,14 +346,3 @@ def _refuse_other_seglen(config: Config, data: dict[str, Any], path: str) -> Non
                 f"{path}: {name}.seglen is {seglen!r} and MODEL.seglen {config.MODEL.seglen}: "
                 "expected MODEL.seglen alone, which counts in every section"
             )
-
-
-def find_file(path: str, *folders: str) -> str:
-    """`path` itself if it exists or is absolute, else the first existing `folder/path`, else `path`."""
-    if os.path.isabs(path) or os.path.exists(path):
-        return path
-    for folder in folders:
-        candidate = os.path.join(folder, path)
-        if os.path.exists(candidate):
-            return candidate
-    return path

@@ -50,3 +50,14 @@ def unique_stems(paths: Sequence[StrPath]) -> list[str]:
         names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
         stems.append(next(name for name in names if name not in stems))
     return stems
+
+
+def find_file(path: str, *folders: str) -> str:
+    """`path` itself if it exists or is absolute, else the first existing `folder/path`, else `path`."""
+    if os.path.isabs(path) or os.path.exists(path):
+        return path
+    for folder in folders:
+        candidate = os.path.join(folder, path)
+        if os.path.exists(candidate):
+            return candidate
+    return path

@@ -32,7 +32,7 @@ class Event(NamedTuple):
     probability: float
 
 
-def events(
+def events_of(
     spans: Sequence[tuple[float, float]],
     probabilities: np.ndarray,
     threshold: float = THRESHOLD,
@@ -51,15 +51,15 @@ def events(
     if not 0 < hold <= threshold <= 1:
         raise UserError(f"threshold and hold: expected 0 < hold <= threshold <= 1, found {threshold:g} and {hold:g}")
     cells = cells_of(spans)
-    found = []
+    events = []
     for class_id in np.flatnonzero((probabilities >= threshold).any(axis=0)) if len(cells) else ():
         column = probabilities[:, class_id]
         for first, stop in _runs(column >= hold, cells):
             row = column[first:stop]
             event = Event(cells[first][0], cells[stop - 1][1], int(class_id), float(row.mean()))
             if row.max() >= threshold and event.end - event.start >= shortest - _TOUCHING:
-                found.append(event)
-    return sorted(found)
+                events.append(event)
+    return sorted(events)
 
 
 def cells_of(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple, Union
 
 import numpy as np
 
-from core.config import find_file
 from core.errors import UserError
-from core.files import StrPath
+from core.files import StrPath, find_file
 from reader.formats import FRAMES, VIDEO, Clip
 from reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list
 

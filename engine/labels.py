@@ -6,8 +6,9 @@ import json
 import logging
 import os
 
-from core.config import PROJECT, find_file
+from core.config import PROJECT
 from core.errors import UserError
+from core.files import find_file
 
 logger = logging.getLogger("stnet")
 

@@ -26,13 +26,13 @@ _FINEST = 90000  # units a second of the stamps
 _UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
 
 
-def render(source: str, target: StrPath, found: Sequence[Event], labels: Sequence[str]) -> list[str]:
+def render(source: str, target: StrPath, events: Sequence[Event], labels: Sequence[str]) -> list[str]:
     """Write an mp4 that browsers play: H.264, 4:2:0, its index in front, every frame at its own time.
 
     Args:
         source: the video; it is turned upright, and an odd width or height loses its last column or row.
         target: mp4 file.
-        found: events, in seconds from the start of the file.
+        events: events, in seconds from the start of the file.
 
     Returns:
         what should be said of it: where the video breaks off, sound that cannot be kept.
@@ -42,7 +42,7 @@ def render(source: str, target: StrPath, found: Sequence[Event], labels: Sequenc
         UserError: the target cannot be written, or this PyAV has no encoder.
     """
     notes: list[str] = []
-    write_atomically(target, lambda temporary: notes.extend(_render(source, temporary, Overlay(found, labels))))
+    write_atomically(target, lambda temporary: notes.extend(_render(source, temporary, Overlay(events, labels))))
     return notes
 
 
@@ -163,15 +163,15 @@ class Sound:
 class Overlay:
     """Writes what happens at a moment into the upper left corner."""
 
-    def __init__(self, found: Sequence[Event], labels: Sequence[str]) -> None:
-        self.found, self.labels = found, labels
+    def __init__(self, events: Sequence[Event], labels: Sequence[str]) -> None:
+        self.events, self.labels = events, labels
         self.lines: Sequence[str] = ()
         self.strip: Optional[np.ndarray] = None  # uint8 [h, w, 4] of the lines
 
     def drawn(self, image: np.ndarray, seconds: float) -> np.ndarray:
         """The image, uint8 [H, W, 3] RGB, with what happens at that moment; both sides even."""
         image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
-        lines = [caption(event, self.labels) for event in self.found if event.start <= seconds < event.end]
+        lines = [caption(event, self.labels) for event in self.events if event.start <= seconds < event.end]
         if lines != self.lines:
             self.lines, self.strip = lines, _strip(lines, image.shape[1], image.shape[0]) if lines else None
         if self.strip is None:

@@ -49,26 +49,26 @@ def write_windows_csv(
     _write_csv(path, ["start", "end", *labels], rows)
 
 
-def write_events_csv(path: StrPath, happenings: Sequence[Event], labels: Sequence[str]) -> None:
+def write_events_csv(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
     """One row an event: start, end, class, probability."""
-    rows = ([f"{e.start:.3f}", f"{e.end:.3f}", labels[e.class_id], f"{e.probability:.6g}"] for e in happenings)
+    rows = ([f"{e.start:.3f}", f"{e.end:.3f}", labels[e.class_id], f"{e.probability:.6g}"] for e in events)
     _write_csv(path, ["start", "end", "class", "probability"], rows)
 
 
-def write_webvtt(path: StrPath, happenings: Sequence[Event], labels: Sequence[str]) -> None:
+def write_webvtt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
     """Subtitles for a browser's video element."""
     cues = [
         f"{_clock(event.start, '.')} --> {_clock(event.end, '.')}\n{html.escape(caption(event, labels), quote=False)}\n"
-        for event in happenings
+        for event in events
     ]
     _write_text(path, ["\n".join(["WEBVTT\n", *cues])])
 
 
-def write_srt(path: StrPath, happenings: Sequence[Event], labels: Sequence[str]) -> None:
+def write_srt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
     """Subtitles for players."""
     cues = [
         f"{number}\n{_clock(event.start, ',')} --> {_clock(event.end, ',')}\n{caption(event, labels)}\n"
-        for number, event in enumerate(happenings, start=1)
+        for number, event in enumerate(events, start=1)
     ]
     _write_text(path, ["\n".join(cues)])
 
@@ -82,7 +82,7 @@ def write_picture(
     path: StrPath,
     windows: Sequence[Window],
     probabilities: np.ndarray,
-    happenings: Sequence[Event],
+    events: Sequence[Event],
     labels: Sequence[str],
     title: str = "",
 ) -> None:
@@ -90,7 +90,7 @@ def write_picture(
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no state beside the figure
     from matplotlib.figure import Figure
 
-    shown = _classes_that_matter(probabilities, happenings)
+    shown = _classes_that_matter(probabilities, events)
     names = [" ".join(labels[class_id].split()) for class_id in shown]
     with drawing("".join([title, *names])):
         figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
@@ -99,7 +99,7 @@ def write_picture(
         for place, (class_id, name) in enumerate(zip(shown, names)):
             colour = f"C{place}"
             curves.plot(centres, probabilities[:, class_id], color=colour, label=name, marker=".", markersize=3)
-            spans = [(event.start, event.end - event.start) for event in happenings if event.class_id == class_id]
+            spans = [(event.start, event.end - event.start) for event in events if event.class_id == class_id]
             bars.broken_barh(spans, (place - 0.4, 0.8), color=colour)
         curves.set(ylim=(-0.02, 1.02), ylabel="probability", title=title)
         curves.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
@@ -110,10 +110,10 @@ def write_picture(
         write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
 
 
-def _classes_that_matter(probabilities: np.ndarray, happenings: Sequence[Event]) -> list[int]:
+def _classes_that_matter(probabilities: np.ndarray, events: Sequence[Event]) -> list[int]:
     """Those of events, the longest first, then those with the largest probability anywhere."""
     length: dict[int, float] = {}
-    for event in happenings:
+    for event in events:
         length[event.class_id] = length.get(event.class_id, 0) + event.end - event.start
     likely = np.argsort(-probabilities.max(axis=0), kind="stable").tolist()
     ordered = [*sorted(length, key=lambda class_id: -length[class_id]), *(i for i in likely if i not in length)]

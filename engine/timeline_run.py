@@ -12,7 +12,7 @@ import numpy as np
 from core.errors import UserError
 from core.progress import hours
 from engine import timeline_files as files
-from engine.events import HOLD, THRESHOLD, Event, events
+from engine.events import HOLD, THRESHOLD, Event, events_of
 from engine.predictor import softmax
 from engine.render import render
 from engine.timeline import Timeline
@@ -54,7 +54,7 @@ def make_timeline(
         UserError: a file cannot be written, or a setting makes no sense.
     """
     try:
-        events([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
+        events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
         timeline = Timeline(parts, path, config.section("infer"), settings.window, settings.stride)
         logger.info("%s: %s", path, timeline.notes[0])
         windows, logged = [], 0.0
@@ -68,16 +68,16 @@ def make_timeline(
         probabilities = softmax(np.stack([window.logits for window in windows]))
         spans = [(window.start, window.end) for window in windows]
         shortest = settings.window / 2 if settings.shortest is None else settings.shortest
-        happenings = events(spans, probabilities, settings.threshold, settings.hold, shortest)
+        events = events_of(spans, probabilities, settings.threshold, settings.hold, shortest)
         files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, config.MODEL.topk)
         files.write_windows_csv(f"{name}.windows.csv", windows, probabilities, labels)
-        files.write_events_csv(f"{name}.events.csv", happenings, labels)
-        files.write_webvtt(f"{name}.vtt", happenings, labels)
-        files.write_srt(f"{name}.srt", happenings, labels)
-        files.write_picture(f"{name}.png", windows, probabilities, happenings, labels, os.path.basename(path))
+        files.write_events_csv(f"{name}.events.csv", events, labels)
+        files.write_webvtt(f"{name}.vtt", events, labels)
+        files.write_srt(f"{name}.srt", events, labels)
+        files.write_picture(f"{name}.png", windows, probabilities, events, labels, os.path.basename(path))
         if settings.render:
-            for note in render(path, settings.render, happenings, labels):
+            for note in render(path, settings.render, events, labels):
                 logger.warning("%s: %s", path, note)
     except ClipError as error:
         raise Unreadable(f"{path}: {error}") from None
-    return happenings
+    return events

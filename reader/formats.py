@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.config import find_file
 from core.errors import UserError
+from core.files import find_file
 from core.registry import Registry
 from reader.decode import ClipSink, read_frames, read_pickle
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from paddle.io import Dataset
 
-from core.config import ReaderSection, find_file
+from core.config import ReaderSection
+from core.files import find_file
 from reader.clip import clip_rng, read_clip
 from reader.errors import ClipError
 from reader.formats import FORMATS, VIDEO

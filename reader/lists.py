@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from core.config import find_file
 from core.errors import UserError
+from core.files import find_file
 from reader.formats import FORMATS, VIDEO, Clip
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts")

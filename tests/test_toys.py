@@ -132,7 +132,7 @@ def test_a_clip_that_the_format_refuses_is_a_bad_one(trained_toy):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("MODEL.format=avi", "unknown clip format 'avi'; known: mp4, npy, pkl"),
+        ("MODEL.format=avi", "unknown clip format 'avi'; known: frames, mp4, npy, pkl"),
         ("MODEL.metrics=[F1]", "unknown metric 'F1'; known: CLASS_MEAN, TOPK"),
     ],
 )

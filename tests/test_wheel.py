@@ -90,9 +90,9 @@ from stnet import ENGINES, FORMATS, METRICS, MODELS, Predictor, UserError, load_
 config, weights, *clips = sys.argv[1:]
 assert load_config().MODEL.num_classes == 400
 assert (MODELS.names(), METRICS.names(), ENGINES.names()[0]) == (["STNET"], ["TOPK"], "auto")
-assert FORMATS.names() == ["mp4", "pkl"]
+assert FORMATS.names() == ["frames", "mp4", "pkl"]
 try:
-    Predictor(weights, device="cpu")
+    Predictor(weights, load_config(), device="cpu")
 except UserError as error:  # configuration and labels were found; the checkpoint has 18 layers and 4 classes
     assert "num_classes is 400 in the config and 4 in the weights" in str(error)
 predictor = Predictor(weights, load_config(config), engine="paddle", device="cpu", topk=3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from engine.events import Event, cells_of, events
+from engine.events import Event, cells_of, events_of
 
 
 def spans(count, length=4.0, stride=1.0):
@@ -24,34 +24,34 @@ def test_a_window_speaks_for_the_time_around_its_centre_and_the_outer_ones_to_th
 
 
 def test_an_event_begins_at_the_threshold_and_goes_on_both_ways_while_it_holds():
-    found = events(spans(7), of_one_class([0.1, 0.4, 0.9, 0.6, 0.4, 0.2, 0.4]), threshold=0.8, hold=0.4)
+    found = events_of(spans(7), of_one_class([0.1, 0.4, 0.9, 0.6, 0.4, 0.2, 0.4]), threshold=0.8, hold=0.4)
     assert found == [Event(2.5, 6.5, 1, pytest.approx((0.4 + 0.9 + 0.6 + 0.4) / 4))]
 
 
 def test_below_the_threshold_nothing_is_claimed():
-    assert events(spans(5), of_one_class([0.4, 0.49, 0.49, 0.4, 0.4]), threshold=0.5, hold=0.3) == []
-    assert events([], np.zeros((0, 3))) == []
+    assert events_of(spans(5), of_one_class([0.4, 0.49, 0.49, 0.4, 0.4]), threshold=0.5, hold=0.3) == []
+    assert events_of([], np.zeros((0, 3))) == []
 
 
 def test_what_is_shorter_than_the_shortest_is_no_event():
     row = of_one_class([0.0, 0.9, 0.0, 0.9, 0.9, 0.0])
-    assert [(e.start, e.end) for e in events(spans(6), row)] == [(2.5, 3.5), (4.5, 6.5)]
-    assert [(e.start, e.end) for e in events(spans(6), row, shortest=2)] == [(4.5, 6.5)]
-    assert events(spans(6), row, shortest=2.1) == []
+    assert [(e.start, e.end) for e in events_of(spans(6), row)] == [(2.5, 3.5), (4.5, 6.5)]
+    assert [(e.start, e.end) for e in events_of(spans(6), row, shortest=2)] == [(4.5, 6.5)]
+    assert events_of(spans(6), row, shortest=2.1) == []
 
 
 def test_an_event_does_not_cross_time_that_no_window_holds():
-    found = events(spans(3, length=1, stride=5), of_one_class([0.9, 0.9, 0.1]))
+    found = events_of(spans(3, length=1, stride=5), of_one_class([0.9, 0.9, 0.1]))
     assert [(e.start, e.end) for e in found] == [(0, 1), (5, 6)]
 
 
 def test_classes_are_judged_each_by_itself_and_given_in_the_order_of_time():
     rows = np.array([[0.1, 0.9], [0.45, 0.55], [0.6, 0.4], [0.9, 0.1]])
-    found = events(spans(4), rows, threshold=0.6, hold=0.4)
+    found = events_of(spans(4), rows, threshold=0.6, hold=0.4)
     assert [(e.start, e.end, e.class_id) for e in found] == [(0, 4.5, 1), (2.5, 7, 0)]
 
 
 @pytest.mark.parametrize("levels", [(0.3, 0.5), (1.5, 0.5), (0.5, 0)])
 def test_levels_that_make_no_sense_are_refused(levels):
     with pytest.raises(UserError, match="expected 0 < hold <= threshold <= 1"):
-        events(spans(1), of_one_class([0.9]), *levels)
+        events_of(spans(1), of_one_class([0.9]), *levels)

@@ -27,7 +27,7 @@ def test_the_formula_of_an_export_is_what_is_computed(name):
 
 def test_an_unknown_format_is_refused_before_the_list_is_read(clip_set):
     config = load_config(clip_set / "tiny.yaml", model_section, ["MODEL.format=avi", "TEST.filelist=none.list"])
-    with pytest.raises(UserError, match="^unknown clip format 'avi'; known: mp4, pkl$"):
+    with pytest.raises(UserError, match="^unknown clip format 'avi'; known: frames, mp4, pkl$"):
         build_loader(config, "test")
 
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from core.atomic import write_atomically, write_json
-from core.config import find_file
 from core.errors import UserError
+from core.files import find_file
 from core.schema import SCHEMA
 from reader import lists
 from reader.formats import FORMATS, Clip, Format

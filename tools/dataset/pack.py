@@ -25,8 +25,8 @@ import numpy as np
 
 from core import cli
 from core.atomic import claimed, write_atomically
-from core.config import find_file
 from core.errors import UserError
+from core.files import find_file
 from reader.decode import read_frames
 from reader.errors import ClipError
 from reader.formats import PICKLE
