@@ -29,7 +29,6 @@ class Window(NamedTuple):
     first_frame: int
     frames: int
     logits: np.ndarray  # [num_classes]
-    features: np.ndarray  # [T, C], see models.streaming
 
 
 class Plan(NamedTuple):
@@ -150,14 +149,14 @@ class Timeline:
     def _window(self, window: int, features: np.ndarray) -> Window:
         first, end = self._end(window) - self.plan.frames, self._end(window)
         logits = self.parts.streaming.logits(features)
-        return Window(self.seconds[first], self.seconds[end], first, self.plan.frames, logits, features)
+        return Window(self.seconds[first], self.seconds[end], first, self.plan.frames, logits)
 
     def _whole_video(self) -> Window:
         """A video that is shorter than a window: what predict makes of it."""
         clip = read_clip(self.path, self.section)
         features = self.parts.features(to_super_images(clip.frames, self.plan.seg_num)[None])[0]
         start, end = (self.seconds[0], self.seconds[-1]) if self.seconds else (0.0, clip.num_frames / self.plan.rate)
-        return Window(start, end, 0, clip.num_frames, self.parts.streaming.logits(features), features)
+        return Window(start, end, 0, clip.num_frames, self.parts.streaming.logits(features))
 
     def _note_end(self, frames: int, windows: int) -> None:
         """Notes of what could not be read, and of what no window holds."""

@@ -59,7 +59,7 @@ def make_timeline(
         logger.info("%s: %s", path, timeline.notes[0])
         windows, logged = [], 0.0
         for window in timeline.windows():
-            windows.append(window._replace(features=window.features[:0]))  # not needed any more
+            windows.append(window)
             if window.end - logged >= _LOG_EVERY:
                 logged = window.end
                 logger.info("timeline: %s of video, %d windows", hours(logged), len(windows))

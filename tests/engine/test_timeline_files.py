@@ -17,7 +17,7 @@ from engine.timeline import Window
 
 LABELS = ["playing cello", "a < b & c --> d", "倒立\nwalking"]
 EVENTS = [Event(0.5, 2.25, 0, 0.87), Event(3661.001, 3662, 1, 0.5), Event(3662, 3663.5, 2, 0.999)]
-WINDOWS = [Window(i, i + 2.0, 25 * i, 50, np.zeros(3), np.zeros((4, 2))) for i in range(3)]
+WINDOWS = [Window(i, i + 2.0, 25 * i, 50, np.zeros(3)) for i in range(3)]
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], np.float32)
 
 
