@@ -34,6 +34,7 @@ ADVICE: dict[str, str] = {
     "ranks differ": "every machine must see the same lists, weights and save_dir",
     "recorded otherwise": "delete both to fetch them again, or the record alone if you changed the file yourself",
     "resume and overwrite": "--resume goes on with a run, --overwrite removes it: set one of them",
+    "render target": "set --render to another file",
     "save_dir": "set --save_dir",
     "save_dir in use": "set --save_dir to a folder of its own",
     "sizes": "set the sizes in MODEL, such as the depth, to those that the weights were made for",

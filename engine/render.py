@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
@@ -10,7 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from core.atomic import write_atomically
+from core.atomic import write_atomically, writing
 from core.errors import UserError
 from core.files import StrPath
 from core.fonts import font_for
@@ -24,6 +26,17 @@ _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _X264 = {"crf": "20", "preset": "fast"}
 _FINEST = 90000  # units a second of the stamps
 _UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
+
+
+def check_target(source: str, target: StrPath) -> None:
+    """See before any long work that the copy can be written, and is not the video itself. Raises UserError."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise UserError(f"the copy {target} would replace the video that it is made of", "render target")
+    folder = os.path.dirname(os.path.abspath(target))
+    with writing(target):
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def render(source: str, target: StrPath, events: Sequence[Event], labels: Sequence[str]) -> list[str]:

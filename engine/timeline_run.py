@@ -14,7 +14,7 @@ from core.progress import hours
 from engine import timeline_files as files
 from engine.events import HOLD, THRESHOLD, Event, events_of
 from engine.predictor import softmax
-from engine.render import render
+from engine.render import check_target, render
 from engine.timeline import Timeline
 from reader.errors import ClipError
 
@@ -55,6 +55,8 @@ def make_timeline(
     """
     try:
         events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
+        if settings.render:
+            check_target(path, settings.render)
         timeline = Timeline(parts, path, config.section("infer"), settings.window, settings.stride)
         logger.info("%s: %s", path, timeline.notes[0])
         windows, logged = [], 0.0

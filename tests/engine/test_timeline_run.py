@@ -40,6 +40,16 @@ def test_predict_writes_a_timeline(typed, tmp_path, capsys):
         assert sum(1 for _ in container.decode(video=0)) == 60
 
 
+def test_a_copy_does_not_replace_the_video_that_it_is_made_of(typed, tmp_path, capsys):
+    path = write_video(tmp_path / "long.mp4", frames=30)
+    before = path.read_bytes()
+    failing("predict", "would replace the video .*; set --render to another file", capsys, *typed, "--timeline",
+            "--video_path", path, "--render", tmp_path / "." / "long.mp4")  # fmt: skip
+    failing("predict", "cannot write .*(Not a directory|File exists)", capsys, *typed, "--timeline", "--video_path", path,
+            "--render", path / "copy.mp4")  # fmt: skip
+    assert path.read_bytes() == before
+
+
 def test_predict_explains_each_clip(typed, clip_set, tmp_path):
     (tmp_path / "one.list").write_text(f"{clip_set / 'val 0.mp4'}\n", encoding="utf-8")
     assert run(predict, *typed, "--explain", "--filelist", tmp_path / "one.list") == 0
