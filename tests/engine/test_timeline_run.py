@@ -45,8 +45,8 @@ def test_a_copy_does_not_replace_the_video_that_it_is_made_of(typed, tmp_path, c
     before = path.read_bytes()
     failing("predict", "would replace the video .*; set --render to another file", capsys, *typed, "--timeline",
             "--video_path", path, "--render", tmp_path / "." / "long.mp4")  # fmt: skip
-    failing("predict", "cannot write .*(Not a directory|File exists)", capsys, *typed, "--timeline", "--video_path", path,
-            "--render", path / "copy.mp4")  # fmt: skip
+    message = "cannot write .*(Not a directory|File exists)"
+    failing("predict", message, capsys, *typed, "--timeline", path, "--render", path / "copy.mp4")
     assert path.read_bytes() == before
 
 
