@@ -19,9 +19,10 @@ logger = logging.getLogger("stnet")
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, data, model, loop, results."""
     args = flags.parse("eval", __doc__, argv)
+    from engine.described import settings_for
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section)
+    config = cli.load_run_config(args, model_section, settings_for(args))
 
     from backends.engines import ENGINES
     from core import next_step, runtime

@@ -19,19 +19,20 @@ logger = logging.getLogger("stnet")
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, model, export."""
     args = flags.parse("inference", __doc__, argv)
+    from engine.described import settings_for
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section)
+    config = cli.load_run_config(args, model_section, settings_for(args))
 
     from backends.deploy import deploy
     from backends.engines import exporter
     from core import next_step, runtime
-    from engine.labels import load_labels
     from engine.loading import load_model
+    from engine.predictor import labels_for
 
     exporter(args.format)  # an unknown one is refused first
     runtime.start(config.TRAIN.use_gpu)
-    labels = load_labels(config.MODEL.labels, config.MODEL.num_classes)
+    labels = labels_for(config, args.weights)
     model = load_model(config, "infer", args.weights, labels).model
     deviation, files = deploy(model, config.section("infer"), labels, args.save_dir, args.format)
     logger.info("%s: %s; largest deviation from the network: %.2g", args.save_dir, ", ".join(files), deviation)

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
-NONE_READ, SOME_UNREAD = 1, 3  # exit codes
+SOME_UNREAD = 3  # exit code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Configuration, device, videos, model, loop, results."""
     args = flags.parse("predict", __doc__, argv)
-    from engine.described import config_beside
+    from engine.described import settings_for
     from models import model_section  # late: --help is instant
 
-    beside = None if "config" in dict(args.typed) else config_beside(args.weights)
-    config = cli.load_run_config(args, model_section, beside)
+    check_together(args)
+    config = cli.load_run_config(args, model_section, settings_for(args))
 
     from backends.deployed import is_deployed
     from backends.engines import ENGINES
@@ -70,11 +70,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
 
 
+def check_together(args: argparse.Namespace) -> None:
+    """Raise UserError where a flag would be without effect."""
+    from core.errors import UserError
+
+    typed = dict(args.typed)
+    alone = [] if args.timeline else ["window", "stride", "threshold", "hold", "shortest", "render"]
+    needs = dict.fromkeys((name for name in alone if name in typed), "timeline")
+    if not args.output:
+        needs.update({name: "output" for name in ("resume", "overwrite") if getattr(args, name)})
+    for name, needed in needs.items():
+        raise UserError(f"--{name} is without effect unless --{needed} is given")
+    if args.resume and args.overwrite:
+        raise UserError("--resume goes on with a table, --overwrite replaces it: set one of them")
+    if args.timeline and (args.output or args.explain):
+        raise UserError(f"--timeline writes files of its own, without --{'output' if args.output else 'explain'}")
+
+
 def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
     """The videos that the flags name, or else the configuration."""
     from engine.inputs import listed, sources
 
-    paths = [path for path in (*args.videos, *args.video_path) if path]
+    typed = "video_path" in dict(args.typed)  # and not in run.sh's settings alone
+    paths = [path for path in (*args.videos, *(args.video_path if typed or not args.videos else ())) if path]
     if not paths and not args.filelist and config.INFER.video_path:
         paths = [config.INFER.video_path]
     videos = sources(paths, config.MODEL.format, scratch="")
@@ -88,14 +106,16 @@ def predict_into_json(args: argparse.Namespace, predictor: Predictor, videos: Se
     from core.atomic import write_json
     from core.schema import SCHEMA
 
-    results = list(shown(args, predictor, videos, loader))
+    results = list(shown(args, predictor, videos, loader, names_of(args, videos)))
     loader.bad.log_total()
+    unread = len(loader.bad.reasons)
+    code = exit_code(videos, unread, results)  # where none was read, an earlier run's results stay
     path = os.path.join(args.save_dir, "predict_results.json")
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights}
     rows = [as_before(result) for result in results if not result.error]
     write_json(path, {"schema": SCHEMA, "results": rows, **facts})
     logger.info("results are in %s", path)
-    return exit_code(len(videos), len(loader.bad.reasons))
+    return code
 
 
 def predict_into_table(
@@ -105,26 +125,35 @@ def predict_into_table(
     from engine.output import Output
 
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
-    paths = [video.path or "" for video in videos]
-    with contextlib.closing(Output(args.output, paths, facts, predictor.topk, args.resume, args.overwrite)) as output:
+    facts["labels"] = predictor.labels
+    inputs = [(video.path or "", video.label) for video in videos]
+    with contextlib.closing(Output(args.output, inputs, facts, predictor.topk, args.resume, args.overwrite)) as output:
         if output.done:
             logger.info("%s holds %d of the %d videos: going on", args.output, output.done, len(videos))
+        results: list[Result] = []
         unread, rest = output.failed, videos[output.done :]
         if rest:
             loader = loader or predictor.loader(rest)
-            for result in shown(args, predictor, rest, loader):
+            for result in shown(args, predictor, rest, loader, names_of(args, videos)[output.done :]):
                 output.add(result)
+                results = results or [result]
             loader.bad.log_total()
             unread += len(loader.bad.reasons)
     logger.info("results are in %s", args.output)
-    return exit_code(len(videos), unread)
+    return exit_code(videos, unread, results)
 
 
-def shown(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> Iterator[Result]:
-    """Each result, printed, and with --explain its reasons written."""
+def names_of(args: argparse.Namespace, videos: Sequence[Source]) -> list[str]:
+    """What the files of --explain are called, for each video; nothing without it."""
     from core.files import unique_stems
 
-    names = unique_stems([video.path or "" for video in videos])
+    return unique_stems([video.path or "" for video in videos]) if args.explain else [""] * len(videos)
+
+
+def shown(
+    args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader, names: Sequence[str]
+) -> Iterator[Result]:
+    """Each result, printed, and with --explain its reasons written."""
     if args.explain:
         predictor.parts()  # a model that cannot explain is refused first
     for name, result in zip(names, predictor.results(videos, loader, args.log_interval)):
@@ -132,7 +161,7 @@ def shown(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Sourc
         if args.explain and not result.error:
             explanation = result.explain()
             explanation.save_to_json(os.path.join(args.save_dir, f"{name}.why.json"))
-            explanation.save_to_img(os.path.join(args.save_dir, f"{name}.why.png"))
+            logger.info("reasons are in %s", explanation.save_to_img(os.path.join(args.save_dir, f"{name}.why.png")))
         yield result
 
 
@@ -144,25 +173,33 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
 
     if args.render and len(videos) > 1:
         raise UserError(f"one file cannot hold copies of {len(videos)} videos", "timeline of one")
-    settings = Settings(**{name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""})
+    settings = {name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""}
     unread = 0
     for video, name in zip(videos, unique_stems([video.clip.path for video in videos])):
         try:
-            events = predictor.timeline(video.clip.path, os.path.join(args.save_dir, name), settings)
+            events = predictor.timeline(video.clip.path, os.path.join(args.save_dir, name), **settings)
         except Unreadable as error:
+            print(video.path, f"    {error.reason}", sep="\n", flush=True)
             logger.warning("skipped %s", error)
             unread += 1
             continue
         labels = [predictor.labels[event.class_id] for event in events]
         rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
         print(video.path, *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
-    logger.info("timelines are in %s", args.save_dir)
-    return exit_code(len(videos), unread)
+    if unread:
+        logger.warning("%d of %d videos could not be read", unread, len(videos))
+    logger.info("timelines are in %s%s", args.save_dir, f", the copy is {args.render}" if args.render else "")
+    return exit_code(videos, unread)
 
 
-def exit_code(videos: int, unread: int) -> int:
-    """0: all videos were read; SOME_UNREAD, or NONE_READ."""
-    return 0 if not unread else NONE_READ if unread == videos else SOME_UNREAD
+def exit_code(videos: Sequence[Source], unread: int, results: Sequence[Result] = ()) -> int:
+    """0: all videos were read; or SOME_UNREAD. Raises UserError, which ends with 1, where none was."""
+    from core.errors import UserError
+
+    if unread == len(videos):
+        reason = f"; the first: {results[0].input_path}: {results[0].error}" if results else ""
+        raise UserError(f"no clip could be read{reason}")
+    return SOME_UNREAD if unread else 0
 
 
 def as_before(result: Result) -> dict[str, object]:

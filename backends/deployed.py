@@ -33,12 +33,13 @@ class DeployedEngine:
 
     Args:
         run: from normalised float32 clips to probabilities.
-        mean, std: of R, G, B.
+        settings: mean, std and number of classes.
         name: for the log.
     """
 
-    def __init__(self, run: Run, mean: list[float], std: list[float], name: str) -> None:
-        self.run, self.name = run, name
+    def __init__(self, run: Run, settings: ModelSection, name: str) -> None:
+        self.run, self.name, self.num_classes = run, name, settings.num_classes
+        mean, std = settings.image_mean, settings.image_std
         self.mean, self.std = np.float32(mean), np.float32(std)
 
     def __call__(self, clips: Clips) -> np.ndarray:
@@ -46,7 +47,12 @@ class DeployedEngine:
         clips = np.asarray(clips)
         mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
         tiny = np.finfo(np.float32).tiny
-        return np.log(np.maximum(self.run((clips / np.float32(255) - mean) / std), tiny))
+        answer = self.run((clips / np.float32(255) - mean) / std)
+        if answer.shape != (len(clips), self.num_classes):
+            raise UserError(
+                f"the model answers {len(clips)} clips with {list(answer.shape)}, not {self.num_classes} classes"
+            )
+        return np.log(np.maximum(answer, tiny))
 
 
 def is_deployed(path: StrPath) -> bool:
@@ -75,9 +81,9 @@ def load_deployed(folder: StrPath) -> Deployed:
         raise UserError(f"{path} names {os.path.basename(missing[0])}, which is not there")
     try:
         run, _, name = exporter("onnx" if suffix == ".onnx" else "paddle").load(prefix)
-    except RuntimeError as error:  # both runtimes' own
+    except (RuntimeError, OSError, StopIteration) as error:  # both runtimes' own; no program among the files
         raise UserError(f"the model in {folder} cannot be loaded: {last_line(error)}") from None
-    engine = DeployedEngine(run, config.MODEL.image_mean, config.MODEL.image_std, name)
+    engine = DeployedEngine(run, config.MODEL, name)
     return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)))
 
 
@@ -103,6 +109,8 @@ def _config(facts: dict[str, Any]) -> Config:
         if type(value) is not int or value < 1:
             raise ValueError(f"expected a whole number of at least 1, found {value!r:.20}")
     for row in (settings.image_mean, settings.image_std):
-        if len(row) != 3 or not all(isinstance(value, (int, float)) for value in row):
+        if len(row) != 3 or not np.isfinite(np.float64(row)).all():
             raise ValueError(f"expected three numbers, found {row!r:.40}")
+    if min(settings.image_std) <= 0:
+        raise ValueError(f"expected positive deviations, found {settings.image_std!r:.40}")
     return Config(settings, TrainSection(), ReaderSection(), ReaderSection(), infer)

@@ -18,22 +18,31 @@ from core import flags, runtime, signals
 from core.advice import advised
 from core.atomic import write_text
 from core.config import Config, ModelSection, load_config, parse_override
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.flags import positive_int as positive_int  # for the parsers of tools and bench
 from core.signals import Stopped
 
 logger = logging.getLogger("stnet")
 
 
+_plugins: set[str] = set()  # real paths of those that were run
+
+
 def load_plugin(path: str) -> None:
-    """Run a Python file, which registers what it brings. Raises UserError if there is none."""
-    name = os.path.splitext(os.path.basename(path))[0]
+    """Run a Python file, once, which registers what it brings. Raises UserError if there is none, or if it fails."""
+    if os.path.realpath(path) in _plugins:
+        return
+    name = f"plugin_{os.path.splitext(os.path.basename(path))[0]}"  # which is no module of ours, or of Python's
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not os.path.isfile(path):
         raise UserError(f"plugin {path}: no such Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # what it defines can be pickled
-    spec.loader.exec_module(module)
+    _plugins.add(os.path.realpath(path))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"plugin {path} fails: {type(error).__name__}: {first_line(error)}", "plugin") from error
 
 
 def load_run_config(
@@ -105,6 +114,11 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         with contextlib.suppress(OSError):  # the terminal may be gone
             print(error, file=sys.stderr, flush=True)
         return error.code
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        print("error: PaddlePaddle is not installed: pip install paddlepaddle, or paddlepaddle-gpu", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130

@@ -95,7 +95,7 @@ class ReaderSection:
 class TrainSection(ReaderSection):
     """TRAIN: reading, optimisation and schedule."""
 
-    use_gpu: Union[bool, Literal["auto"]] = True
+    use_gpu: Union[bool, Literal["auto"]] = "auto"
     epoch: int = key(60, least=1)
     learning_rate: float = key(0.01, least=0.0)
     learning_rate_decay: float = key(0.1, least=0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import stat
 from collections.abc import Sequence
@@ -44,12 +43,16 @@ def sha256_of(path: StrPath) -> str:
 
 def unique_stems(paths: Sequence[StrPath]) -> list[str]:
     """For each path its file's name without suffix, with -2, -3, ... behind it where that is taken."""
-    stems: list[str] = []
+    stems: dict[str, int] = {}  # taken -> number of the next one
+    names = []
     for path in paths:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-        stems.append(next(name for name in names if name not in stems))
-    return stems
+        stem = name = os.path.splitext(os.path.basename(path))[0]
+        while name in stems:
+            stems[stem] += 1
+            name = f"{stem}-{stems[stem]}"
+        stems[name] = 1
+        names.append(name)
+    return names
 
 
 def find_file(path: str, *folders: str) -> str:

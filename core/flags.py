@@ -205,9 +205,13 @@ def parse(action: str, description: str | None, argv: Sequence[str] | None) -> a
     for flag in flags_of(action):
         _add(parser, flag, action)
     settings = runtime.settings()
-    words = [f"--{flag.name}={settings[flag.name]}" for flag in flags_of(action) if settings.get(flag.name)]
+    set_there = [flag for flag in flags_of(action) if flag.setting is not None and settings.get(flag.name)]
+    words = [f"--{flag.name}={settings[flag.name]}" for flag in set_there]
     args = parser.parse_args(words, argparse.Namespace(action=action, typed=[]))
     args.typed = []
+    for flag in flags_of(action):
+        if flag.kind == "words":
+            delattr(args, flag.name)  # argparse wants to fill it itself
     return parser.parse_intermixed_args(argv, args)  # videos may stand between flags
 
 

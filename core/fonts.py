@@ -7,6 +7,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Iterator
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_for(text)[1], size)
 
 
+def drawable(text: str, width: int = 60) -> str:
+    """A text on one line, not too long, as matplotlib draws it word for word: file names may hold anything."""
+    line = shorten(text.encode("utf-8", "replace").decode("utf-8"), width, placeholder="…")
+    return line.replace("$", r"\$")
+
+
 @contextlib.contextmanager
 def drawing(text: str) -> Iterator[None]:
     """Let matplotlib write a text in a font that has it, and not warn of what none has."""
@@ -52,8 +59,15 @@ def _font_for(characters: frozenset[str]) -> tuple[str, str]:
     for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.style != "normal", font.name)):
         if not font.name.startswith("Last Resort") and _has(font.fname, characters):
             return font.name, font.fname
-    logger.warning("no installed font has all characters of the labels: some are drawn as boxes")
+    _say_what_is_missing()
     return _DEFAULT, default
+
+
+@functools.lru_cache(maxsize=1)
+def _say_what_is_missing() -> None:
+    logger.warning(
+        "no installed font has all characters of the labels: some are drawn as boxes (Noto Sans CJK has most)"
+    )
 
 
 def _has(path: str, characters: frozenset[str]) -> bool:

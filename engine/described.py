@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from typing import Any
@@ -22,7 +23,14 @@ def config_beside(weights: StrPath) -> dict[str, Any] | None:
         return None
     config = description.get("config")
     sections = config if isinstance(config, dict) else {}
-    return {**{name: sections.get(name) or {} for name in _SECTIONS}, "MODEL": dict(description["model"])}
+    settings = {**{name: sections.get(name) or {} for name in _SECTIONS}, "MODEL": dict(description["model"])}
+    settings["TRAIN"] = {**settings["TRAIN"], "use_gpu": "auto"}  # whatever that machine had
+    return settings
+
+
+def settings_for(args: argparse.Namespace) -> dict[str, Any] | None:
+    """`config_beside` the weights that a command names, if it names no --config."""
+    return None if "config" in dict(args.typed) else config_beside(args.weights)
 
 
 def labels_beside(weights: StrPath) -> list[str] | None:

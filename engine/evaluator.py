@@ -61,7 +61,12 @@ def scored(
     progress = Progress(clips, what, len(loader), log_interval)
     with contextlib.closing(progress), contextlib.closing(loader.epoch()) as batches:
         for batch in batches:
-            yield batch, engine(batch.clips) if batch.indices else np.zeros((0, 0), np.float32)
+            logits = engine(batch.clips) if batch.indices else np.zeros((0, 0), np.float32)
+            if len(logits) != len(batch.indices):
+                raise UserError(
+                    f"the engine gave {len(logits)} rows of logits for {len(batch.indices)} clips", "engine"
+                )
+            yield batch, logits
             progress.update(len(batch.indices))
 
 

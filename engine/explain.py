@@ -13,15 +13,17 @@ import numpy as np
 from backends.engines import Run
 from core.atomic import write_atomically, write_json
 from core.files import StrPath
-from core.fonts import drawing
+from core.fonts import drawable, drawing
 from core.progress import Progress
 from core.schema import SCHEMA
 from engine.predictor import softmax
+from engine.result import file_in
 
 if TYPE_CHECKING:
     from backends.parts import Parts
 
 _CLIPS_AT_ONCE = 4
+_NAME = 40  # characters of a class name in the picture
 
 
 class ClassReason(NamedTuple):
@@ -51,13 +53,17 @@ class Explanation:
         classes = [reason._asdict() for reason in self.classes]
         return {"input_path": self.input_path, "segments": self.segments, "classes": classes}
 
-    def save_to_json(self, path: StrPath) -> None:
-        """Write `json` and the schema into a file."""
+    def save_to_json(self, path: StrPath) -> str:
+        """Write `json` and the schema into a .json file, or into NAME.why.json in a folder; returns its path."""
+        path = file_in(path, self.input_path, ".why.json", ".json")
         write_json(path, {"schema": SCHEMA, **self.json})
+        return path
 
-    def save_to_img(self, path: StrPath) -> None:
-        """Draw a PNG: the middle frame of each segment, below it what it adds to each class, and where."""
+    def save_to_img(self, path: StrPath) -> str:
+        """Draw the middle frames, what each segment adds, and where, as `save_to_json` writes; returns its path."""
+        path = file_in(path, self.input_path, ".why.png", ".png")
         write_atomically(path, lambda temporary: _draw(self, temporary))
+        return path
 
 
 def explain(
@@ -135,8 +141,8 @@ def _draw(explanation: Explanation, path: str) -> None:
     from matplotlib.figure import Figure
 
     classes, frames = explanation.classes, explanation.frames
-    title = os.path.basename(explanation.input_path)
-    names = [" ".join(reason.label.split()) for reason in classes]
+    title = drawable(os.path.basename(explanation.input_path))
+    names = [drawable(reason.label, _NAME) for reason in classes]
     with drawing("".join([title, *names])):
         side, rows = max(0.8, min(2.0, 6 / len(frames))), len(classes)  # inches a frame
         wide = side * len(frames)
@@ -145,7 +151,7 @@ def _draw(explanation: Explanation, path: str) -> None:
         grid = figure.add_gridspec(rows + 1, 2, width_ratios=[wide, 2.4], height_ratios=[side, *[1.6] * rows])
         strip = figure.add_subplot(grid[0, 0])
         strip.imshow(np.concatenate(list(frames), axis=1), extent=(-0.5, len(frames) - 0.5, 0, 1), aspect="auto")
-        strip.set(yticks=[], xticks=range(len(frames)), title=title)
+        strip.set(yticks=[], xticks=range(len(frames)), title=title, xlabel="frame")
         strip.set_xticklabels([str(segment[len(segment) // 2]) for segment in explanation.segments], fontsize=7)
         for row, (reason, name) in enumerate(zip(classes, names), start=1):
             bars = figure.add_subplot(grid[row, 0])

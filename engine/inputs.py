@@ -11,7 +11,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.files import StrPath, find_file
-from reader.formats import FRAMES, VIDEO, Clip
+from reader.formats import FRAMES, PICKLE, VIDEO, Clip
 from reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list
 
 Bytes = (bytes, bytearray, memoryview)
@@ -42,6 +42,8 @@ def sources(inputs: Input | Iterable[Input], clip_format: str, scratch: str) -> 
     """
     is_one = isinstance(inputs, (str, os.PathLike, *Bytes)) or (isinstance(inputs, np.ndarray) and inputs.ndim == 4)
     items: Any = [inputs] if is_one else inputs
+    if not isinstance(items, Iterable):
+        raise UserError(f"expected a path, bytes, frames, or several of them, found {type(inputs).__name__}")
     return [source for number, item in enumerate(items) for source in _sources_of(item, clip_format, scratch, number)]
 
 
@@ -65,21 +67,27 @@ def _sources_of(item: Any, clip_format: str, scratch: str, number: int) -> Seque
 
 
 def _sources_at(path: str, clip_format: str) -> Sequence[Source]:
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        return [
+            Source(clip.path, None, clip._replace(format=format_of(clip.path, clip_format)))
+            for clip in list_videos(path)
+        ]
     if path.lower().endswith(LIST_SUFFIXES):
         return listed(path, clip_format)
-    if os.path.isdir(path):
-        return [Source(clip.path, None, clip._replace(format=VIDEO)) for clip in list_videos(path)]
     if os.path.exists(path) or not glob.has_magic(path):
         paths = [path]
     else:
         paths = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
         if not paths:
             raise UserError(f"{path}: no file matches")
-    return [Source(name, None, Clip(name, -1, _format(name))) for name in paths]
+    return [Source(name, None, Clip(name, -1, format_of(name, clip_format))) for name in paths]
 
 
-def _format(path: str) -> str:
-    return VIDEO if path.lower().endswith(VIDEO_SUFFIXES) else ""
+def format_of(path: str, clip_format: str) -> str:
+    """The format of a file that is named alone: MODEL.format, but a video is one where that is pickles or frames."""
+    is_video = path.lower().endswith(VIDEO_SUFFIXES) and clip_format.lower() in (PICKLE, FRAMES)
+    return VIDEO if is_video else clip_format
 
 
 def listed(path: str, clip_format: str) -> list[Source]:

@@ -6,11 +6,12 @@ Beside it lies NAME.run.json, which says what made it: weights and configuration
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from core.atomic import write_json, writing
 from core.errors import UserError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from engine.result import Result
 
 SUFFIXES = (".jsonl", ".csv")
+Row = tuple[str, Optional[int], str]  # path, label, error
 _NAMES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
@@ -47,7 +49,7 @@ class Output:
 
     Args:
         path: .jsonl or .csv.
-        inputs: paths of all videos, in order.
+        inputs: path and label of all videos, in order.
         facts: plain data that must be the same for a run that goes on: weights, their digest, configuration.
         topk: classes a row.
         resume: go on with an existing file; one that is not there is begun.
@@ -62,21 +64,28 @@ class Output:
     """
 
     def __init__(
-        self, path: str, inputs: Sequence[str], facts: dict[str, Any], topk: int, resume: bool, overwrite: bool
+        self,
+        path: str,
+        inputs: Sequence[tuple[str, int | None]],
+        facts: dict[str, Any],
+        topk: int,
+        resume: bool,
+        overwrite: bool,
     ) -> None:
         check_path(path, resume or overwrite)
         self.path, self.topk = path, topk
         self.done = self.failed = 0
         facts = json.loads(json.dumps({**facts, "topk": topk}))
-        if os.path.exists(path) and resume:
-            self._read(inputs, facts)
         with writing(path):
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            if not self.done:
-                with open(path, "w", **_NAMES):
-                    pass
-                write_json(facts_path(path), {"schema": SCHEMA, **facts})
             self.file = open(path, "a", **_NAMES)  # noqa: SIM115
+        self._lock()
+        if os.path.getsize(path) and resume:
+            self._read(inputs, facts)
+        with writing(path):
+            if not self.done:
+                self.file.truncate(0)
+                write_json(facts_path(path), {"schema": SCHEMA, **facts})
         if path.endswith(".csv") and not os.path.getsize(path):
             self._append(csv_rows([], topk))
 
@@ -94,24 +103,32 @@ class Output:
             os.fsync(self.file.fileno())
             self.file.close()
 
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or its process ends
+        except OSError:
+            raise UserError(f"another run is writing {self.path}") from None
+
     def _append(self, text: str) -> None:
         with writing(self.path):
             self.file.write(text)
             self.file.flush()
 
-    def _read(self, inputs: Sequence[str], facts: dict[str, Any]) -> None:
+    def _read(self, inputs: Sequence[tuple[str, int | None]], facts: dict[str, Any]) -> None:
         """Count the whole rows, cut off a half one, and compare what made them."""
         then = _read_facts(self.path)
         other = sorted(key for key in {*then, *facts} if then.get(key) != facts.get(key))
         if other:
             raise UserError(f"{self.path} was made with other {', '.join(other)}", "output of others")
-        paths, errors, size = _whole_rows(self.path, self.topk)
-        for number, (row, given) in enumerate(zip(paths, inputs), start=1):
-            if row != given:
-                raise UserError(f"{self.path} has {row!r} as video {number}, and not {given!r}", "output of others")
-        if len(paths) > len(inputs):
-            raise UserError(f"{self.path} has {len(paths)} videos, and {len(inputs)} are given", "output of others")
-        self.done, self.failed = len(paths), sum(map(bool, errors))
+        rows, size = _whole_rows(self.path, self.topk)
+        for number, (row, (path, label)) in enumerate(zip(rows, inputs), start=1):
+            if row[:2] != (path, label):
+                there = f"{row[0]!r} with label {row[1]}"
+                given = f"{path!r} with label {label}"
+                raise UserError(f"{self.path} has {there} as video {number}, and not {given}", "output of others")
+        if len(rows) > len(inputs):
+            raise UserError(f"{self.path} has {len(rows)} videos, and {len(inputs)} are given", "output of others")
+        self.done, self.failed = len(rows), sum(bool(error) for _, _, error in rows)
         with writing(self.path):
             os.truncate(self.path, size)
 
@@ -142,8 +159,8 @@ def _read_facts(path: str) -> dict[str, Any]:
     return facts
 
 
-def _whole_rows(path: str, topk: int) -> tuple[list[str], list[str], int]:
-    """(paths, errors, bytes) of the rows that are whole."""
+def _whole_rows(path: str, topk: int) -> tuple[list[Row], int]:
+    """(rows, bytes) of those that are whole."""
     with writing(path), open(path, "rb") as file:
         content = file.read()
     content = content[: content.rfind(b"\n") + 1]
@@ -151,12 +168,12 @@ def _whole_rows(path: str, topk: int) -> tuple[list[str], list[str], int]:
         if path.endswith(".csv"):
             return _whole_csv_rows(content, topk)
         rows = [json.loads(line) for line in content.splitlines()]
-        return [row["input_path"] for row in rows], [row.get("error", "") for row in rows], len(content)
+        return [(row["input_path"], row.get("label"), row.get("error", "")) for row in rows], len(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
         raise UserError(f"{path} is not a table of predictions", "output of others") from None
 
 
-def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[str], list[str], int]:
+def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[Row], int]:
     text = content.decode("utf-8", "surrogateescape")
     lines = io.StringIO(text, newline="").readlines()
     rows, ends, table = [], [0], csv.reader(lines, strict=True)
@@ -170,4 +187,4 @@ def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[str], list[str], in
     if rows and rows[0] != columns(topk):
         raise ValueError("another header")
     size = len("".join(lines[: ends[len(rows)]]).encode("utf-8", "surrogateescape"))
-    return [row[0] for row in rows[1:]], [row[2] for row in rows[1:]], size
+    return [(row[0], int(row[1]) if row[1] else None, row[2]) for row in rows[1:]], size

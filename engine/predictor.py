@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,16 +16,16 @@ from core.config import Config, load_config
 from core.errors import UserError
 from core.files import StrPath
 from engine.described import config_beside, labels_beside
-from engine.inputs import Input, Source, sources
+from engine.inputs import Input, Source, format_of, sources
 from engine.labels import load_labels
 from engine.result import Result
+from reader.formats import VIDEO
 
 if TYPE_CHECKING:
     from backends.network import Clips
     from backends.parts import Parts
     from engine.events import Event
     from engine.explain import Explanation
-    from engine.timeline_run import Settings
     from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
@@ -44,7 +45,7 @@ class Predictor:
         engine: what computes, the name of one of backends.engines.ENGINES; of a folder: what it was written for.
         device: "cpu", "gpu", or "auto": the GPU if one works; None: what core.runtime.start has chosen.
         topk: classes in a result, at most all.
-        mode: whose section of the configuration says how clips are taken: "infer" or "test".
+        mode: "test": clips are taken as section TEST of the configuration says, and not INFER.
         clips: how many there will be in all, if that is known.
 
     Attributes:
@@ -82,7 +83,7 @@ class Predictor:
             self._use_export(os.fspath(weights), engine)
         else:
             self._use_weights(os.fspath(weights), config, engine, mode, clips)
-        self.mode, self.topk = mode, min(topk, self.config.MODEL.num_classes)
+        self.topk = min(topk, self.config.MODEL.num_classes)
 
     model: Model | None = None  # an export has none
     engine_name = "auto"
@@ -107,17 +108,19 @@ class Predictor:
         from models import model_section
 
         ENGINES.get(engine)  # an unknown name is refused first
-        labels = None
         if config is None:
-            labels = labels_beside(weights)
             config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
             config = load_config(os.fspath(config), model_section)
+        if mode == "test":
+            sizes = ("short_size", "target_size", "seg_num", "batch_size")
+            infer = dataclasses.replace(config.INFER, **{name: getattr(config.TEST, name) for name in sizes})
+            config = dataclasses.replace(config, INFER=infer)
         self.config = config
-        self.labels = labels or load_labels(config.MODEL.labels, config.MODEL.num_classes)
-        model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
+        self.labels = labels_for(config, weights)
+        model, self.weights, self.digest = load_model(config, "infer", weights, self.labels)
         self.model, self.engine_name = model, engine
-        section, digest = config.section(mode), self.digest
+        section, digest = config.section("infer"), self.digest
         self._make_engine = lambda: make_engine(engine, model, section, clips, digest)
 
     @functools.cached_property
@@ -130,10 +133,11 @@ class Predictor:
 
         Args:
             inputs: one or several of: the path of a video; a folder of videos; a glob; a list file (.list, .txt); the
-                bytes of a file; frames, uint8 [T, H, W, 3] RGB.
+                bytes of a file; frames, uint8 [T, H, W, 3] RGB. For a picture or a reason, a result reads the same file
+                or object again.
 
         Raises:
-            UserError: an empty folder, a glob without a match, a list that cannot be read, or something else. A video
+            UserError: an empty folder, a glob without a match, a list that cannot be read, or another thing. A video
                 that cannot be read does not raise: its result says why.
         """
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
@@ -154,6 +158,8 @@ class Predictor:
         order = loader.order.batches(0)
         with contextlib.closing(scored(self.engine, loader, "predict", log_interval)) as batches:
             for places, (batch, logits) in zip(order, batches):
+                if batch.indices and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
+                    raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
                 rows = dict(zip(batch.indices, softmax(logits)))
                 for _, index in places:
                     yield self._result(videos[index], rows.get(index), loader.bad.reasons.get(index, ""))
@@ -172,21 +178,27 @@ class Predictor:
             self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts
 
-    def timeline(self, path: StrPath, name: StrPath, settings: Settings | None = None) -> list[Event]:
+    def timeline(self, path: StrPath, name: StrPath, **settings: Any) -> list[Event]:
         """What happens in a long video, and when; writes NAME.events.csv and the other files of a timeline.
 
         Args:
             path: the video.
-            name: path without suffix of the files, see engine.timeline_run.make_timeline.
-            settings: windows, rule, and whether the video is rendered with labels.
+            name: path without suffix of the files; or a folder, in which they are called like the video.
+            settings: window, stride, threshold, hold, shortest, render: as predict's flags.
 
         Raises:
             UserError: the video cannot be read, a file cannot be written, or a setting makes no sense; as `parts`.
         """
         from engine.timeline_run import Settings, make_timeline
 
-        settings = settings or Settings()
-        return make_timeline(self.parts(), os.fspath(path), self.config, self.labels, os.fspath(name), settings)
+        if format_of(os.fspath(path), self.config.MODEL.format).lower() != VIDEO:
+            raise UserError(
+                f"{path}: a timeline is of a video, not of what MODEL.format {self.config.MODEL.format} says"
+            )
+        name = os.fspath(name)
+        if os.path.isdir(name) or name.endswith(("/", os.sep)):
+            name = os.path.join(name, os.path.splitext(os.path.basename(path))[0])
+        return make_timeline(self.parts(), os.fspath(path), self.config, self.labels, name, Settings(**settings))
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
         from engine.explain import explain
@@ -220,9 +232,24 @@ class Predictor:
                 (again,) = sources([video.content], self.config.MODEL.format, scratch)
                 clip = again.clip
             try:
-                return read_clip(clip.path, self.config.section(self.mode), clip.format or self.config.MODEL.format)
+                return read_clip(clip.path, self.config.section("infer"), clip.format or self.config.MODEL.format)
             except ClipError as error:
                 raise UserError(f"{video.path}: {error}") from None
+
+
+def labels_for(config: Config, weights: str) -> list[str]:
+    """The class names of a configuration; where its file is not on this machine, those saved with the weights.
+
+    Raises:
+        UserError: there are neither, or another number of them.
+    """
+    try:
+        return load_labels(config.MODEL.labels, config.MODEL.num_classes)
+    except UserError:
+        saved = labels_beside(weights)
+        if saved is None or len(saved) != config.MODEL.num_classes:
+            raise
+        return saved
 
 
 def loader_of(config: Config, videos: Sequence[Source]) -> Loader:

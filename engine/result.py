@@ -96,8 +96,7 @@ class Result:
         """Draw what the network saw, a row a super-image, with the top classes above it.
 
         Args:
-            path: a .png or .jpg file; or a folder (existing, or a name that ends with /), in which the file is called
-                like the video.
+            path: a .png or .jpg file; or a folder, made if missing, in which the file is called like the video.
 
         Returns:
             the path of the file.
@@ -107,7 +106,7 @@ class Result:
         """
         from reader.sheet import block_of, draw_sheet
 
-        path = self._file(path, ".png")
+        path = self._file(path, ".png", ".jpg", ".jpeg")
         sheet = draw_sheet([block_of(self.clip(), str(self))], TILE)
         kind = "JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "PNG"
         write_atomically(path, functools.partial(sheet.save, format=kind))
@@ -134,9 +133,14 @@ class Result:
             raise UserError("an exported model does not show what its segments contributed: take the weights instead")
         return self._explain(self.input_path or "", clip, self.class_ids[:topk], grid)
 
-    def _file(self, path: StrPath, suffix: str) -> str:
-        text = os.fspath(path)
-        if not (os.path.isdir(text) or text.endswith(("/", os.sep))):
-            return text
-        stem = os.path.splitext(os.path.basename(self.input_path or "clip"))[0]
-        return os.path.join(text, stem + suffix)
+    def _file(self, path: StrPath, *suffixes: str) -> str:
+        return file_in(path, self.input_path, *suffixes)
+
+
+def file_in(path: StrPath, video: str | None, *suffixes: str) -> str:
+    """`path`, if it ends with one of the suffixes; else that of a file in the folder `path`, called like the video."""
+    text = os.fspath(path)
+    if text.lower().endswith(suffixes) and not os.path.isdir(text):
+        return text
+    stem = os.path.splitext(os.path.basename(video or "clip"))[0]
+    return os.path.join(text, stem + suffixes[0])

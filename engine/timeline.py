@@ -167,6 +167,8 @@ class Timeline:
             )
         elif promised > end + _SHORTER:
             self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
+        elif self.stream.count is not None and frames < self.stream.count:
+            self.notes.append(f"of its {self.stream.count} frames {frames} could be read in order")
         if not windows:
             self.notes.append("it is shorter than a window: taken as one clip")
         elif frames > self._end(windows - 1):

@@ -12,12 +12,13 @@ import numpy as np
 
 from core.atomic import write_atomically
 from core.files import StrPath
-from core.fonts import drawing
+from core.fonts import drawable, drawing
 from engine.events import Event
 from engine.result import Result
 from engine.timeline import Window
 
 _CURVES = 8  # classes in a picture, at most
+_NAME = 40  # characters of a class name there
 
 
 def write_windows_jsonl(
@@ -91,7 +92,7 @@ def write_picture(
     from matplotlib.figure import Figure
 
     shown = _classes_that_matter(probabilities, events)
-    names = [" ".join(labels[class_id].split()) for class_id in shown]
+    names, title = [drawable(labels[class_id], _NAME) for class_id in shown], drawable(title)
     with drawing("".join([title, *names])):
         figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
         curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.6 + 0.3 * len(shown)])

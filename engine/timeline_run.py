@@ -29,6 +29,10 @@ _LOG_EVERY = 60.0  # seconds of video between lines of the log
 class Unreadable(UserError):
     """A video cannot be read."""
 
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
 
 class Settings(NamedTuple):
     """What a user may choose of a timeline."""
@@ -46,7 +50,8 @@ def make_timeline(
 ) -> list[Event]:
     """Score a video window by window, and write all that comes of it.
 
-    These are NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv, NAME.vtt, NAME.srt, and NAME.png
+    These are NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv, NAME.vtt, NAME.srt, and
+    NAME.timeline.png
     (classes over time), where `name` is a path without suffix.
 
     Raises:
@@ -76,10 +81,10 @@ def make_timeline(
         files.write_events_csv(f"{name}.events.csv", events, labels)
         files.write_webvtt(f"{name}.vtt", events, labels)
         files.write_srt(f"{name}.srt", events, labels)
-        files.write_picture(f"{name}.png", windows, probabilities, events, labels, os.path.basename(path))
+        files.write_picture(f"{name}.timeline.png", windows, probabilities, events, labels, os.path.basename(path))
         if settings.render:
             for note in render(path, settings.render, events, labels):
                 logger.warning("%s: %s", path, note)
     except ClipError as error:
-        raise Unreadable(f"{path}: {error}") from None
+        raise Unreadable(path, str(error)) from None
     return events

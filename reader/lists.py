@@ -58,7 +58,7 @@ def clip_lines(path: str) -> list[tuple[int, str]]:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = file.readlines()
     except FileNotFoundError:
-        raise UserError(f"list file not found: {path}") from None
+        raise UserError(f"list file not found: {path}", "missing list") from None
     except OSError as error:
         raise UserError(f"list file {path} cannot be read: {error}") from None
     if any("\0" in line for line in lines):

@@ -45,7 +45,7 @@ def test_a_missing_config_or_list_stops_with_one_line(entry, clip_set, trained, 
 BAD_VIDEOS = {
     "0 bytes": (lambda path: path.write_bytes(b""), "no clip could be read; .* the file is empty"),
     "text": (lambda path: path.write_text("no video"), "no clip could be read; .* no frame can be decoded"),
-    "missing": (lambda path: None, "video_path .*x.mp4: no such file or folder"),
+    "missing": (lambda path: None, "no clip could be read; .*x.mp4: no such file"),
     "empty folder": (lambda path: path.mkdir(), "video_path .*x.mp4: the folder holds no video files"),
 }
 

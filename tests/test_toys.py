@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import write_config
 
-from core.cli import load_plugin
+from core import cli
 from engine.journal import read_journal
 from metrics import METRICS
 from reader.formats import FORMATS
@@ -101,7 +101,8 @@ def test_toys_are_exported(trained_toy, file_format, monkeypatch):
     assert "starts at i * average + (average - seglen) // 2, at i * average if" in description["sampling"]["meaning"]
     for table in (FORMATS, METRICS):  # this process gets the format, too, for this test
         monkeypatch.setattr(table, "_entries", dict(table._entries))
-    load_plugin(str(TOYS / "reading.py"))
+    monkeypatch.setattr(cli, "_plugins", set())
+    cli.load_plugin(str(TOYS / "reading.py"))
     predicted = trained_toy.results("predict_results.json")["results"][0]["predictions"]
     clip = run_deployed.read_clip(str(trained_toy.folder / "0.npy"), description)
     probabilities = run_deployed.load(str(folder), description)(clip[None])[0]

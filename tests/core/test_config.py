@@ -100,7 +100,7 @@ def test_a_section_in_a_module_that_postpones_its_annotations_is_checked(tmp_pat
     load_plugin(str(tmp_path / "postponed.py"))
     path = changed(tmp_path, lambda settings: settings["MODEL"].update(num_layers="many"))
     with pytest.raises(UserError, match="MODEL.num_layers: expected a whole number, found 'many'"):
-        load_config(path, lambda _: sys.modules["postponed"].Section)
+        load_config(path, lambda _: sys.modules["plugin_postponed"].Section)
 
 
 def original_settings(data):

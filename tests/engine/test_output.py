@@ -21,7 +21,8 @@ def result(path):
 
 
 def output(path, inputs=INPUTS, facts=FACTS, topk=2, resume=False, overwrite=False):
-    return Output(str(path), inputs, facts, topk, resume, overwrite)
+    labelled = [(name, 1 if name.startswith("a") else None) for name in inputs]
+    return Output(str(path), labelled, facts, topk, resume, overwrite)
 
 
 def write(path, rows, **options):
@@ -74,8 +75,16 @@ def test_what_is_written_is_in_the_file_at_once(path):
     table = output(path)
     for number, name in enumerate(INPUTS, start=1):
         table.add(result(name))
-        assert output(path, resume=True).done == number
+        assert path.read_bytes().count(b"\n") >= number
     table.close()
+
+
+def test_two_runs_do_not_write_one_table(path):
+    table = output(path)
+    with pytest.raises(UserError, match="another run is writing"):
+        output(path, resume=True)
+    table.close()
+    output(path, resume=True).close()
 
 
 def test_an_existing_file_is_refused_and_left_alone(path):
@@ -101,7 +110,7 @@ def test_resume_without_a_file_begins_one(path):
     [
         ({"facts": {**FACTS, "sha256": "cd"}}, "made with other sha256"),
         ({"facts": {**FACTS, "config": {}}, "topk": 1}, "made with other config, topk"),
-        ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has 'a.mp4' as video 1, and not 'b.mp4'"),
+        ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has 'a.mp4' with label 1 as video 1, and not 'b.mp4' with label None"),
         ({"inputs": INPUTS[:1]}, "has 3 videos, and 1 are given"),
     ],
 )

@@ -34,7 +34,7 @@ def test_predict_writes_a_timeline(typed, tmp_path, capsys):
     assert said[1] == "    {:.2f} - {:.2f} s, {}, {:.6f}".format(
         float(events[0]["start"]), float(events[0]["end"]), events[0]["class"], float(events[0]["probability"])
     )
-    assert Image.open(out / "long 视频.png").format == "PNG"
+    assert Image.open(out / "long 视频.timeline.png").format == "PNG"
     assert {path.suffix for path in out.iterdir()} == {".jsonl", ".csv", ".vtt", ".srt", ".png", ".yaml"}
     with av.open(str(tmp_path / "copy.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 60
