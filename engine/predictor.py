@@ -112,13 +112,13 @@ class Predictor:
             config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
             config = load_config(os.fspath(config), model_section)
+        self.labels = labels_for(config, weights)
+        model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
         if mode == "test":
             sizes = ("short_size", "target_size", "seg_num", "batch_size")
             infer = dataclasses.replace(config.INFER, **{name: getattr(config.TEST, name) for name in sizes})
             config = dataclasses.replace(config, INFER=infer)
         self.config = config
-        self.labels = labels_for(config, weights)
-        model, self.weights, self.digest = load_model(config, "infer", weights, self.labels)
         self.model, self.engine_name = model, engine
         section, digest = config.section("infer"), self.digest
         self._make_engine = lambda: make_engine(engine, model, section, clips, digest)
