@@ -251,6 +251,27 @@ def test_one_of_ten_broken_gives_nine_results_and_its_name(clip_set, trained, tm
     assert (code, ["error" in row for row in rows]) == (1, [True, True])
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--window=5"], "--window is without effect unless --timeline is given"),
+        (["--render=x.mp4"], "--render is without effect unless --timeline is given"),
+        (["--resume"], "--resume is without effect unless --output is given"),
+        (["--output=x.csv", "--resume", "--overwrite"], "set one of them"),
+        (["--timeline", "--explain"], "--timeline writes files of its own, without --explain"),
+    ],
+)
+def test_flags_without_effect_are_refused(words, message, capsys):
+    failing("predict", message, capsys, "a.mp4", *words)
+
+
+def test_a_typo_leaves_earlier_results(clip_set, trained, tmp_path):
+    predictions(clip_set, trained, tmp_path, "--engine=paddle")
+    before = (tmp_path / "predict_results.json").read_text()
+    predictions(clip_set, trained, tmp_path, "--engine=paddle", clip_set / "vla 0.mp4", code=1)
+    assert (tmp_path / "predict_results.json").read_text() == before
+
+
 def test_a_table_is_refused_gone_on_with_and_replaced(clip_set, trained, tmp_path, capsys):
     table(clip_set, trained, tmp_path, clip_set / "val 0.mp4", clip_set / "val 1.mp4")
     whole = (tmp_path / "r.jsonl").read_text()

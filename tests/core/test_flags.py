@@ -143,3 +143,9 @@ def test_a_video_can_be_named_with_or_without_a_flag_and_again(set_in_run_sh):
     set_in_run_sh(video_path="of run.sh")
     assert flags.parse("predict", None, []).video_path == ["of run.sh"]
     assert flags.parse("predict", None, ["--video_path=b.mp4"]).video_path == ["b.mp4"]
+
+
+def test_a_setting_of_train_is_none_of_predict(set_in_run_sh):
+    set_in_run_sh(resume="auto")
+    assert flags.parse("predict", None, []).resume is False
+    assert flags.parse("train", None, []).resume == "auto"

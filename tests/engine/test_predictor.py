@@ -1,11 +1,19 @@
 """The Predictor: videos of any kind in, results in the same order out."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
+import yaml
 
+from core.config import load_config
 from core.errors import UserError
-from engine.predictor import Predictor
+from engine.inputs import format_of
+from engine.predictor import Predictor, softmax
+from models import model_section
 from reader.decode import read_video
+from reader.transforms import to_super_images
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +133,57 @@ def test_the_shares_of_segments_sum_to_the_logits(predictor, clip_set):
     for reason, score in zip(explanation.classes, result.scores):
         assert sum(reason.shares) + reason.rest == pytest.approx(reason.logit, abs=1e-4)
         assert reason.score == pytest.approx(score, abs=1e-5)
+
+
+def test_a_format_of_ones_own_is_asked_for_a_video_named_alone(predictor):
+    assert format_of("a.mp4", "upside") == "upside"
+    assert [format_of("a.mp4", name) for name in ("pkl", "frames", "mp4")] == ["mp4"] * 3
+    assert format_of("a.pkl", "pkl") == "pkl"
+
+
+def test_the_section_of_a_mode_counts_for_reading_and_computing_alike(trained, clip_set):
+    overrides = ["TEST.short_size=48", "TEST.target_size=48", "TEST.seg_num=3"]
+    config = load_config(str(clip_set / "tiny.yaml"), model_section, overrides)
+    tested = Predictor(trained / "STNET_final.pdparams", config, engine="paddle", device="cpu", mode="test")
+    (result,) = tested.predict(clip_set / "val 1.mp4")
+    clip = to_super_images(result.clip().frames, 3)
+    assert clip.shape[0] == 3
+    assert clip.shape[2:] == (48, 48)
+    expected = softmax(tested.engine(clip[None]))[0]
+    assert result.scores == pytest.approx(sorted(expected, reverse=True)[: len(result.scores)], abs=1e-6)
+
+
+def test_class_names_beside_the_weights_count_where_the_file_of_the_config_is_gone(trained, clip_set, root):
+    for suffix in ("pdparams", "json"):
+        shutil.copy(trained / f"STNET_final.{suffix}", root)
+    config = load_config(str(clip_set / "tiny.yaml"), model_section, ["MODEL.labels=gone.json"])
+    assert Predictor(root / "STNET_final.pdparams", config, device="cpu").labels == list("abcd")
+
+
+@pytest.mark.parametrize("answer", [np.zeros((1, 4)), np.zeros((2, 3)), np.full((2, 4), np.nan)])
+def test_an_engine_that_answers_something_else_is_one_line(predictor, clip_set, answer, monkeypatch):
+    monkeypatch.setattr(predictor, "engine", lambda clips: answer.astype(np.float32))
+    monkeypatch.setattr(predictor.config.INFER, "batch_size", 2)
+    with pytest.raises(UserError, match="the engine gave"):
+        list(predictor.predict([clip_set / "val 0.mp4", clip_set / "val 1.mp4"]))
+
+
+@pytest.mark.parametrize("change", [{"std": [0, 0, 0]}, {"std": [-1, 1, 1]}, {"mean": [float("nan")] * 3}])
+def test_an_export_with_impossible_numbers_is_one_line(predictor, tmp_path, change):
+    facts = {
+        "model": {"name": "STNET", "num_classes": 1, "files": ["x.onnx"]}, "labels": ["a"],
+        "sampling": {"seg_num": 2, "seglen": 5, "format": "mp4"},
+        "transform": {"short_size": 32, "target_size": 32, "mean": [0, 0, 0], "std": [1, 1, 1], **change},
+    }  # fmt: skip
+    (tmp_path / "deploy.yaml").write_text(yaml.safe_dump(facts))
+    with pytest.raises(UserError, match="deploy.yaml is damaged"):
+        Predictor(tmp_path, device="cpu")
+
+
+def test_pictures_take_any_name(predictor, clip_set, tmp_path):
+    path = os.path.join(os.fspath(tmp_path), os.fsdecode(b"$\\frac$ \xe9.mp4"))
+    shutil.copy(clip_set / "val 0.mp4", path)
+    (result,) = predictor.predict(path)
+    assert os.path.getsize(result.explain(topk=1, grid=0).save_to_img(tmp_path / "out")) > 1000
+    assert predictor.timeline(path, tmp_path / "out", window=0.3, stride=0.1, threshold=1) == []
+    assert len(list((tmp_path / "out").glob("*.timeline.png"))) == 1
