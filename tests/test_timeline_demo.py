@@ -10,7 +10,6 @@ from entries import run, train
 
 from core.config import load_config
 from engine.predictor import Predictor
-from engine.timeline_run import Settings
 from models import model_section
 from tools.demo_clips import CLASSES, RATE, SIZE, draw_clip, write_clip, write_set
 
@@ -57,10 +56,10 @@ def joined(path, seed):
 
 @pytest.mark.long
 def test_motions_are_found_within_a_stride_and_nothing_is_claimed_in_the_noise(learned, tmp_path):
-    settings = Settings(window=WINDOW, stride=STRIDE, shortest=2.5)
+    settings = {"window": WINDOW, "stride": STRIDE, "shortest": 2.5}
     for seed in range(5):
         motions = joined(tmp_path / "joined.mp4", seed)
-        events = learned.timeline(tmp_path / "joined.mp4", tmp_path / "out", settings)
+        events = learned.timeline(tmp_path / "joined.mp4", tmp_path / "out", **settings)
         claimed = [event for event in events if event.class_id != NOTHING]
         assert [event.class_id for event in claimed] == [class_id for _, _, class_id in motions]
         times = [time for event in claimed for time in event[:2]]
