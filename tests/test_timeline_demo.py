@@ -13,7 +13,7 @@ from engine.predictor import Predictor
 from models import model_section
 from tools.demo_clips import CLASSES, RATE, SIZE, draw_clip, write_clip, write_set
 
-CLIPS = 160  # of each class
+CLIPS = 200  # of each class
 WINDOW, STRIDE = 2.0, 2 / 3  # seconds: what the clips last, and a segment of them
 NOTHING = len(CLASSES)  # the class of noise: a network that was never shown any is sure of something in it
 
@@ -34,7 +34,7 @@ def learned(tmp_path_factory):
     (folder / "labels.json").write_text(json.dumps([*CLASSES, "nothing"]))
     settings = load_config("configs/stnet_demo.yaml", model_section).as_dict()
     settings["MODEL"].update(labels=str(folder / "labels.json"), num_classes=NOTHING + 1)
-    settings["TRAIN"].update(filelist=str(folder / "train.list"), epoch=3)
+    settings["TRAIN"].update(filelist=str(folder / "train.list"), epoch=4)
     settings["VALID"]["filelist"] = str(folder / "val.list")
     path = write_config(folder / "demo.yaml", settings)
     assert run(train, "--config", path, "--pretrain=none", "--fix_random_seed=True", "--save_dir", folder / "run") == 0
@@ -56,7 +56,7 @@ def joined(path, seed):
 
 @pytest.mark.long
 def test_motions_are_found_within_a_stride_and_nothing_is_claimed_in_the_noise(learned, tmp_path):
-    settings = {"window": WINDOW, "stride": STRIDE, "shortest": 2.5}
+    settings = {"window": WINDOW, "stride": STRIDE, "threshold": 0.6, "shortest": 2.5}
     for seed in range(5):
         motions = joined(tmp_path / "joined.mp4", seed)
         events = learned.timeline(tmp_path / "joined.mp4", tmp_path / "out", **settings)

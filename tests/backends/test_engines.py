@@ -153,7 +153,7 @@ def test_an_edited_network_is_exported_anew(clip_set, home, tmp_path, monkeypatc
     for text in ("class Layer: pass", "class Layer: pass", "class Layer: other = True"):
         (tmp_path / "mine.py").write_text(text)
         cache._code.cache_clear()
-        (code,) = cache.code_of(sys.modules["mine"].Layer)
+        (code,) = cache.code_of(sys.modules["plugin_mine"].Layer)
         with monkeypatch.context() as patch:
             patch.setattr(cache, "_code", lambda _, code=code: code)
             make_engine("inference", model, section)
