@@ -38,11 +38,11 @@ def load_plugin(path: str) -> None:
         raise UserError(f"plugin {path}: no such Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # what it defines can be pickled
-    _plugins.add(os.path.realpath(path))
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise UserError(f"plugin {path} fails: {type(error).__name__}: {first_line(error)}", "plugin") from error
+    _plugins.add(os.path.realpath(path))
 
 
 def load_run_config(
