@@ -31,25 +31,36 @@ _FORMAT = 4  # raised when the same network is exported in another way
 _RECORD = "sha256.json"  # in each export; written last: what has none is not whole
 
 
-def cached_export(network: paddle.nn.Layer, dependencies: list, write: Callable[[str], None], digest: str = "") -> str:
+def cached_export(
+    network: paddle.nn.Layer,
+    dependencies: list,
+    write: Callable[[str], None],
+    digest: str = "",
+    kind: str = "exports",
+    is_good: Callable[[str], bool] = lambda folder: True,
+) -> str:
     """The folder of an export, made by `write(folder)` if there is none yet, or if a file of it has changed since.
 
-    It lies in `exports` of the weights' cache (~/.paddle/weights), under a name made of the weights, of
+    It lies in the folder `kind` of the weights' cache (~/.paddle/weights), under a name made of the weights, of
     `dependencies`, of Paddle's version and of the processor. Several processes may ask at once. The most recently used
-    few are kept.
-    Where others than the user may write into `exports`, a folder is used that ends with the process.
+    few of a kind are kept.
+    Where others than the user may write into that folder, one is used that ends with the process.
 
     Args:
         network: whose weights the export holds.
         dependencies: plain data, whatever else the export depends on.
         write: writes the files into a folder; what it raises is passed on, and nothing is kept.
         digest: SHA-256 of the file from which the weights were read, if they are still the same.
+        kind: name of a folder; each has its own few.
+        is_good: whether an undamaged export is what is wanted; if not, it is made again.
     """
-    root = _root()
+    root = _root(kind)
     folder = os.path.join(root, _name(network, dependencies, digest))
     with _alone_in(root):
         if os.path.exists(folder) and not _is_whole(folder):
             logger.warning("the export in %s is damaged, or half made; making it again", folder)
+            _remove(folder)
+        if os.path.exists(folder) and not is_good(folder):
             _remove(folder)
         if not os.path.exists(folder):
             logger.info("exporting the network to %s", folder)
@@ -59,9 +70,17 @@ def cached_export(network: paddle.nn.Layer, dependencies: list, write: Callable[
     return folder
 
 
-def _root() -> str:
-    """The folder of exports, which nobody but the user may write."""
-    root = os.path.join(weights_home(), "exports")
+def kept_export(network: paddle.nn.Layer, dependencies: list, digest: str = "", kind: str = "exports") -> str | None:
+    """The folder that `cached_export` gives for these, if it is there and whole; None: it would be made."""
+    root = _root(kind)
+    folder = os.path.join(root, _name(network, dependencies, digest))
+    with _alone_in(root):
+        return folder if _is_whole(folder) else None
+
+
+def _root(kind: str) -> str:
+    """The folder of a kind of exports, which nobody but the user may write."""
+    root = os.path.join(weights_home(), kind)
     os.makedirs(root, 0o700, exist_ok=True)
     status = os.stat(root)
     if {status.st_uid, os.lstat(root).st_uid} == {os.geteuid()} and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -71,12 +90,12 @@ def _root() -> str:
         "chmod it to 700 if it is yours and you trust what it holds, or set STNET_WEIGHTS_HOME",
         root, status.st_uid, stat.S_IMODE(status.st_mode),
     )  # fmt: skip
-    return _folder_of_this_process()
+    return _folder_of_this_process(kind)
 
 
 @functools.cache
-def _folder_of_this_process() -> str:
-    folder = tempfile.mkdtemp(prefix="stnet-exports-")
+def _folder_of_this_process(kind: str) -> str:
+    folder = tempfile.mkdtemp(prefix=f"stnet-{kind}-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

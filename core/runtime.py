@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import random
+import re
 import sys
 import warnings
 from types import ModuleType
@@ -147,7 +148,8 @@ def processor() -> str:
     """What Linux says of the first processor: maker, model, instruction sets; "" elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            return "".join(line for line in file.read(16384).split("\n\n")[0].splitlines(True) if "MHz" not in line)
+            lines = file.read(16384).split("\n\n")[0].splitlines(True)
+        return "".join(line for line in lines if not re.match("(?i)cpu mhz|bogomips", line))  # measured at each start
     except OSError:
         return ""
 
