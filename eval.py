@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from core.progress import format_scores
     from core.schema import SCHEMA
     from engine.evaluator import evaluate
+    from engine.precision import of_flags
     from engine.predictor import Predictor
     from metrics import metric_classes
     from reader.loader import build_loader
@@ -41,12 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = metric_classes(config.MODEL.metrics)
     loader = build_loader(config, "test")
     loader.start()  # clips are read while the model is made
-    predictor = Predictor(args.weights, config, args.engine, None, mode="test", clips=len(loader.dataset))
+    predictor = Predictor(
+        args.weights, config, args.engine, None, mode="test", clips=len(loader.dataset), precision=of_flags(args)
+    )
     scores = evaluate(predictor.engine, loader, "eval", args.log_interval, metrics=metrics)
     loader.bad.log_total()
     path = os.path.join(args.save_dir, "eval_results.json")
     skipped = loader.bad.summary()
     facts = {"skipped": skipped, "weights": predictor.weights, "config": config.as_dict()}
+    if predictor.proof:
+        facts["precision"] = predictor.proof.plain()
     write_json(path, {"schema": SCHEMA, **scores, **facts})
     logger.info("results are in %s", path)
     print(format_scores(scores), flush=True)

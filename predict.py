@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from core import runtime
     from core.atomic import prepare_folder
     from engine.output import check_path
+    from engine.precision import of_flags
     from engine.predictor import Predictor, loader_of
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_folder(args.save_dir)
     loader = None
     if is_deployed(args.weights):
-        predictor = Predictor(args.weights, engine=args.engine, device=None, topk=args.infer_topk or config.MODEL.topk)
+        topk = args.infer_topk or config.MODEL.topk
+        predictor = Predictor(args.weights, None, args.engine, None, topk, precision=of_flags(args))
         videos = asked_for(args, predictor.config)
     else:
         if args.infer_topk and args.infer_topk > config.MODEL.num_classes:
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (args.resume or args.timeline):
             loader = loader_of(config, videos)
             loader.start()  # videos are read while the model is made
-        predictor = Predictor(args.weights, config, args.engine, None, config.MODEL.topk, clips=len(videos))
+        topk, precision = config.MODEL.topk, of_flags(args)
+        predictor = Predictor(args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision)
     if args.timeline:
         return write_timelines(args, predictor, videos)
     if args.output:
@@ -85,6 +88,8 @@ def check_together(args: argparse.Namespace) -> None:
         raise UserError("--resume goes on with a table, --overwrite replaces it: set one of them")
     if args.timeline and (args.output or args.explain):
         raise UserError(f"--timeline writes files of its own, without --{'output' if args.output else 'explain'}")
+    if args.precision != "fp32" and (args.timeline or args.explain):
+        raise UserError(f"--{'timeline' if args.timeline else 'explain'} computes in fp32: leave out --precision")
 
 
 def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
@@ -126,6 +131,8 @@ def predict_into_table(
 
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
     facts["labels"] = predictor.labels
+    if predictor.proof:
+        facts["precision"] = predictor.proof.plain()
     inputs = [(video.path or "", video.label) for video in videos]
     with contextlib.closing(Output(args.output, inputs, facts, predictor.topk, args.resume, args.overwrite)) as output:
         if output.done:

@@ -19,6 +19,7 @@ save_dir="${save_dir-}"               # default: checkpoints (train), results (e
 log_interval="${log_interval-10}"     # steps between log lines
 # eval, predict, inference
 weights="${weights-}"                 # default: the released ones
+precision="${precision-}"             # fp32, bf16, int8, auto: the fastest that is proven
 # eval, predict
 engine="${engine-}"                   # auto, paddle, inference, onnxruntime
 # train

@@ -144,9 +144,7 @@ def _with_neighbours(model: Any, names: Iterable[str]) -> list[str]:
     layers = [node for node in model.graph.node if node.name in set(names)]
     tensors = {tensor for node in layers for tensor in (node.input[0], *node.output)}
     beside = [
-        node.name
-        for node in model.graph.node
-        if node.op_type not in _LAYERS and tensors & {*node.input, *node.output}
+        node.name for node in model.graph.node if node.op_type not in _LAYERS and tensors & {*node.input, *node.output}
     ]
     return [*(node.name for node in layers), *beside]
 

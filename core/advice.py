@@ -24,7 +24,9 @@ ADVICE: dict[str, str] = {
     "no whole checkpoint": "set --resume to another, --overwrite without --resume to start anew, or --save_dir to "
     "another folder",
     "not recorded": "delete one of the two",
-    "onnx": "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime",
+    "no proof": "set --calibrate to a list of 264 clips or more, labels optional, and once",
+    "onnx": "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime ml_dtypes",
+    "openvino": "bash run.sh setup openvino, or pip install 'openvino>=2024.0'",
     "other batch size": "set --batch_size to that of the run, or resume from the end of an epoch (NAME_epochN)",
     "other list": "set TRAIN.filelist to the list of that run, or resume from the end of an epoch (NAME_epochN)",
     "other weights": "delete the .json if you replaced them yourself",
@@ -35,6 +37,9 @@ ADVICE: dict[str, str] = {
     "plugin": "--debug shows where",
     "ranks differ": "every machine must see the same lists, weights and save_dir",
     "recorded otherwise": "delete both to fetch them again, or the record alone if you changed the file yourself",
+    "precision": "set --precision to int8, bf16 or auto",
+    "refused precision": "--unproven uses it all the same, --calibrate with other clips tries again, and "
+    "--precision=fp32 needs no proof",
     "render target": "set --render to another file",
     "resume and overwrite": "--resume goes on with a run, --overwrite removes it: set one of them",
     "save_dir": "set --save_dir",

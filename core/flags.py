@@ -118,6 +118,19 @@ FLAGS = (
         note="default: the released ones",
     ),
     Flag(
+        "precision", "fp32, bf16, int8, or auto: the fastest that is proven (default: %(default)s)", USING, "fp32",
+        metavar="fp32|bf16|int8|auto", setting="", note="fp32, bf16, int8, auto: the fastest that is proven",
+    ),
+    Flag(
+        "calibrate", "clips of your kind (list, folder, glob) that bf16 or int8 is calibrated and proven with; kept "
+        "afterwards", USING, metavar="LIST",
+    ),
+    Flag(
+        "agreement", "share of the clips that must keep their class in fewer bits (default: %(default)s)", USING, 0.99,
+        float, "SHARE",
+    ),
+    Flag("unproven", "use bf16 or int8 although the clips do not prove it", USING, kind="switch"),
+    Flag(
         "engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "
         "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",
         note="auto, paddle, inference, onnxruntime",

@@ -22,10 +22,12 @@ from engine.result import Result
 from reader.formats import VIDEO
 
 if TYPE_CHECKING:
+    from backends.gate import Record
     from backends.network import Clips
     from backends.parts import Parts
     from engine.events import Event
     from engine.explain import Explanation
+    from engine.precision import Precision
     from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
@@ -47,6 +49,8 @@ class Predictor:
         topk: classes in a result, at most all.
         mode: "test": clips are taken as section TEST of the configuration says, and not INFER.
         clips: how many there will be in all, if that is known.
+        precision: "fp32", "bf16", "int8" or "auto"; or an engine.precision.Precision, which says with which clips
+            it is proven.
 
     Attributes:
         config, labels: of the weights.
@@ -67,6 +71,7 @@ class Predictor:
         *,
         mode: str = "infer",
         clips: int | None = None,
+        precision: str | Precision = "fp32",
     ) -> None:
         from core import runtime
 
@@ -80,34 +85,47 @@ class Predictor:
         from backends.deployed import is_deployed
 
         if is_deployed(weights):
-            self._use_export(os.fspath(weights), engine)
+            self._use_export(os.fspath(weights), engine, precision)
         else:
-            self._use_weights(os.fspath(weights), config, engine, mode, clips)
+            self._use_weights(os.fspath(weights), config, engine, mode, clips, precision)
         self.topk = min(topk, self.config.MODEL.num_classes)
 
     model: Model | None = None  # an export has none
+    precision = "fp32"  # as asked for
     engine_name = "auto"
     _parts: Parts | None = None
-    _make_engine: Callable[[], Callable[[Clips], np.ndarray]]
+    _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], Record | None]]
 
-    def _use_export(self, folder: str, engine: str) -> None:
+    def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from backends.deployed import load_deployed
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
+        name = precision if isinstance(precision, str) else precision.name
+        if name not in ("fp32", "auto"):
+            raise UserError(f"{folder} runs as it was written: precision {name} cannot be had")
         deployed = load_deployed(folder)
         self.config, self.labels, self.digest = deployed.config, deployed.labels, deployed.sha256
-        self._make_engine = lambda: deployed.engine
+        self._make_engine = lambda: (deployed.engine, None)
         self.weights = os.path.abspath(folder)
 
     def _use_weights(
-        self, weights: str, config: Config | StrPath | None, engine: str, mode: str, clips: int | None
+        self,
+        weights: str,
+        config: Config | StrPath | None,
+        engine: str,
+        mode: str,
+        clips: int | None,
+        precision: str | Precision,
     ) -> None:
-        from backends.engines import ENGINES, make_engine
+        from backends.engines import ENGINES, Task, make_engine
         from engine.loading import load_model
+        from engine.precision import Precision, check_precision, choose, engine_of
         from models import model_section
 
         ENGINES.get(engine)  # an unknown name is refused first
+        wanted = Precision(precision) if isinstance(precision, str) else precision
+        check_precision(wanted, engine)
         if config is None:
             config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
@@ -121,11 +139,29 @@ class Predictor:
         self.config = config
         self.model, self.engine_name = model, engine
         section, digest = config.section("infer"), self.digest
-        self._make_engine = lambda: make_engine(engine, model, section, clips, digest)
+
+        task = Task(model, section, clips, digest)
+
+        def make() -> tuple[Callable[[Clips], np.ndarray], Record | None]:
+            proven = choose(task, self.config, wanted)
+            if proven is None:
+                return make_engine(engine, model, section, clips, digest), None
+            return engine_of(proven, task), proven.record
+
+        self._make_engine, self.precision = make, wanted.name
 
     @functools.cached_property
     def engine(self) -> Callable[[Clips], np.ndarray]:
         """From uint8 clips [B, seg_num, 3 * seglen, H, W] to logits; made at the first use. Raises UserError."""
+        return self._made[0]
+
+    @property
+    def proof(self) -> Record | None:
+        """What proves the precision that computes, if that is not fp32. Raises UserError."""
+        return None if self.precision == "fp32" else self._made[1]
+
+    @functools.cached_property
+    def _made(self) -> tuple[Callable[[Clips], np.ndarray], Record | None]:
         return self._make_engine()
 
     def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:
@@ -174,6 +210,8 @@ class Predictor:
 
         if self.model is None:
             raise UserError("an export does not show its segments: it has no timeline, and no shares", "whole export")
+        if self.precision not in ("fp32", "auto"):
+            raise UserError(f"timelines and reasons are computed in fp32, not in {self.precision}")
         if self._parts is None:
             self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts

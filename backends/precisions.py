@@ -1,0 +1,126 @@
+"""The table of number formats below float32: what makes and runs a network in each, and where that works."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backends.engines import Loaded
+from backends.processor import this_processor
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from backends.quantize import Quantizer
+
+logger = logging.getLogger("stnet")
+FLOAT32 = "fp32.onnx"  # what the others are made of, for any number of clips
+
+
+class Reduced:
+    """Base of the number formats. A folder holds FLOAT32 and, after `prepare`, the file of the format."""
+
+    name: str
+    file: str
+    runtime: str  # the package that runs it
+    calibrated = False
+
+    def problem(self) -> str:
+        """Why it cannot be had here; ""."""
+        import paddle
+
+        missing = [name for name in (self.runtime, "onnxruntime", "paddle2onnx") if not importlib.util.find_spec(name)]
+        if missing:
+            return f"{missing[0]} is not installed"
+        if paddle.get_device().startswith("gpu"):
+            return "it is computed by the processor, and a GPU is in use"
+        return ""
+
+    def runtimes(self) -> dict[str, str]:
+        """Versions of what computes it."""
+        return {self.runtime: str(importlib.import_module(self.runtime).__version__)}
+
+    def prepare(self, folder: str, clips: Iterator[np.ndarray]) -> None:
+        """Write the file. `clips`: each uint8 [1, T, 3 * seglen, H, W], to calibrate it."""
+
+    def retreats(self, folder: str) -> Iterator[list[str]]:
+        """Write the file with fewer and fewer layers in the format; each time give those that are in float32."""
+        yield from ()
+
+    def load(self, folder: str, shape: Sequence[int]) -> Loaded:
+        """The file, for clips of a shape."""
+        raise NotImplementedError
+
+
+class BFloat16(Reduced):
+    """Half of float32's bits, by OpenVINO: the float32 file as it is."""
+
+    name, file, runtime = "bf16", FLOAT32, "openvino"
+
+    def problem(self) -> str:
+        """As Reduced's; and the processor must compute in it."""
+        if not this_processor().bf16:
+            return "this processor does not compute in bf16 (avx512_bf16, amx_bf16)"
+        return super().problem()
+
+    def load(self, folder: str, shape: Sequence[int]) -> Loaded:
+        """See backends.openvino."""
+        from backends.openvino import load
+
+        return load(os.path.join(folder, self.file), shape)
+
+
+class Int8(Reduced):
+    """Bytes, by ONNX Runtime: static, per channel."""
+
+    name, file, runtime = "int8", "int8.onnx", "onnxruntime"
+    calibrated = True
+    _left = (0.1, 0.25, 0.5)  # shares of the layers that are left in float32, one after the other
+
+    def __init__(self) -> None:
+        self.quantizer: Quantizer | None = None
+
+    def prepare(self, folder: str, clips: Iterator[np.ndarray]) -> None:
+        """Calibrate and quantise."""
+        from backends.quantize import Quantizer
+
+        vnni = this_processor().vnni
+        if not vnni:
+            logger.info("int8: this processor lacks VNNI: weights of seven bits, and less to gain")
+        self.quantizer = Quantizer(os.path.join(folder, FLOAT32), reduced=not vnni)
+        self.quantizer.calibrate(clips)
+        self.quantizer.write(os.path.join(folder, self.file))
+
+    def retreats(self, folder: str) -> Iterator[list[str]]:
+        """Those layers first whose quantisation moves the logits most."""
+        assert self.quantizer is not None
+        worst, count = self.quantizer.worst_first(), len(self.quantizer.layers())
+        for share in self._left:
+            names = worst[: max(2, round(share * count))]
+            self.quantizer.write(os.path.join(folder, self.file), names)
+            yield names
+
+    def load(self, folder: str, shape: Sequence[int]) -> Loaded:
+        """See backends.onnxruntime."""
+        from backends.onnxruntime import load
+
+        run, names, words = load(os.path.join(folder, self.file[: -len(".onnx")]))
+        return run, names, f"{words} in int8"
+
+
+REDUCED: dict[str, Callable[[], Reduced]] = {"int8": Int8, "bf16": BFloat16}
+PRECISIONS = ("fp32", *REDUCED, "auto")
+
+
+def reduced(name: str) -> Reduced:
+    """The format of a name, if it works here. Raises UserError."""
+    kind = REDUCED[name]()
+    problem = kind.problem()
+    if problem:
+        topic = "openvino" if problem.startswith("openvino") else "onnx" if problem.endswith("installed") else ""
+        raise UserError(f"precision {name} cannot be had: {problem}", topic)
+    return kind
