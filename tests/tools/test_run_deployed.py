@@ -33,6 +33,7 @@ def write_vp9(path):
 @pytest.fixture(scope="module")
 def without_paddle(tmp_path_factory):
     """(Python without Paddle, an otherwise empty folder with the program)."""
+    pytest.importorskip("paddle2onnx")
     folder = tmp_path_factory.mktemp("server")
     python = environment_of(folder / "environment", "onnxruntime", "numpy", "Pillow", "av>=14.2", "PyYAML")
     (folder / "work").mkdir()
@@ -59,7 +60,6 @@ def flags_of(clip_set, trained, folder, sizes=(32, 32)):
 def test_without_paddle_and_the_project_it_gives_the_numbers_of_predict(
     without_paddle, clip_set, trained, videos, tmp_path, dtype
 ):
-    pytest.importorskip("paddle2onnx")
     python, folder = without_paddle
     paths = [str(path) for path in sorted(videos.iterdir()) if path.suffix != ".pkl"]
     write_vp9(tmp_path / "vp9.webm")
