@@ -14,6 +14,7 @@ from reports import shown
 from backends import export as exporting
 from engine.predictor import Predictor
 from reader.sampling import sample_frames
+from tools import run_deployed
 
 SIZES = {256: 224, 128: 112}  # short_size: target_size
 
@@ -61,13 +62,18 @@ def test_the_folder_holds_what_paddlex_looks_for(folder):
     assert (about["input"]["shape"], about["output"]["kind"]) == (["batch", 4, 3, 224, 224], "logits")
 
 
-def test_the_softmax_of_its_logits_is_what_predict_gives(folder, flags, trained, videos):
+def test_the_softmax_of_its_logits_is_what_predict_gives(folder, flags, trained, videos, capsys):
     predictor = Predictor(trained / "STNET_final.pdparams", str(flags(256)[1]), engine="paddle", device="cpu", topk=4)
     path = videos / "mpeg4.avi"
     (expected,) = predictor.predict(path)
     (result,) = Predictor(folder, device="cpu", topk=4).predict(path)
     assert result.class_ids == expected.class_ids
     assert result.scores == pytest.approx(expected.scores, abs=1e-5)
+    capsys.readouterr()
+    assert run_deployed.main([str(folder), str(path)]) == 0
+    (probabilities,) = shown(capsys.readouterr().out).values()
+    assert list(probabilities) == expected.label_names
+    assert list(probabilities.values()) == pytest.approx(expected.scores, abs=1e-5)
     random = np.random.RandomState(0).standard_normal((2, 4, 3, 224, 224)).astype("float32")
     with paddle.no_grad():
         logits = paddle.jit.load(str(folder / "inference"))(paddle.to_tensor(random))
