@@ -25,17 +25,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.load_run_config(args, model_section, settings_for(args))
 
     from backends.deploy import deploy
-    from backends.engines import exporter
+    from backends.engines import Task, exporter
     from core import next_step, runtime
     from engine.loading import load_model
+    from engine.precision import of_flags, to_deploy
     from engine.predictor import labels_for
 
     exporter(args.format)  # an unknown one is refused first
     runtime.start(config.TRAIN.use_gpu)
-    labels = labels_for(config, args.weights)
-    model = load_model(config, "infer", args.weights, labels).model
+    precision, labels = of_flags(args), labels_for(config, args.weights)
+    model, _, digest = load_model(config, "infer", args.weights, labels)
     section = config.section("infer")
-    deviation, files = deploy(model, section, labels, args.save_dir, args.format, args.uint8)
+    engine = to_deploy(Task(model, section, digest=digest), config, precision, args.format)
+    deviation, files = deploy(model, section, labels, args.save_dir, args.format, args.uint8, engine)
     logger.info("%s: %s; largest deviation from the network: %.2g", args.save_dir, ", ".join(files), deviation)
     next_step.suggest_deployed(args)
 

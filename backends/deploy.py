@@ -18,7 +18,7 @@ from paddle.nn import functional as F
 
 from backends.deploy_yaml import FILE, description
 from backends.deployed import DeployedEngine
-from backends.engines import exporter
+from backends.engines import ExportEngine, exporter
 from backends.export import clip_sizes
 from backends.network import Dygraph
 from backends.normalizer import Normalizer
@@ -42,6 +42,7 @@ def deploy(
     folder: str,
     file_format: str,
     uint8: bool = False,
+    engine: ExportEngine | None = None,
 ) -> tuple[float, list[str]]:
     """Write a model's files and deploy.yaml into a folder.
 
@@ -57,6 +58,7 @@ def deploy(
         file_format: "paddle" (NAME.pdmodel and NAME.pdiparams), "onnx" (NAME.onnx), "paddlex" (inference.json,
             inference.pdiparams and inference.yml), or that of another ExportEngine of the table.
         uint8: the model takes bytes, and normalises them itself.
+        engine: takes the place of the format's own, such as backends.precisions.QuantisedOnnx.
 
     Returns:
         (largest deviation of the probabilities, names of the files).
@@ -64,7 +66,7 @@ def deploy(
     Raises:
         UserError: the folder cannot be written, a package is missing, or the export computes something else.
     """
-    engine = exporter(file_format)
+    engine = engine or exporter(file_format)
     form = engine.form(model, section, labels, uint8)
     folder = os.path.realpath(folder)
     prepare_folder(folder)
@@ -85,7 +87,7 @@ def deploy(
             facts = description(form, model, section, labels, files, names)
             exported = DeployedEngine(run, model.config.MODEL, facts, words)
             deviation = largest_deviation(exported, model, section, form.shape[1] is None)
-        if not deviation <= TOLERANCE:
+        if not deviation <= (1 if form.precision else TOLERANCE):  # its record says on clips how far it is
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
         for name, content in {**form.companions, FILE: facts}.items():
             with open(f"{unfinished}/{name}", "w", encoding="utf-8") as target:

@@ -38,6 +38,7 @@ class Form(NamedTuple):
     meaning: str  # of the input
     output: str = "probabilities"  # or "logits"
     companions: dict[str, dict[str, Any]] = {}  # further files, in YAML, that belong to it
+    precision: dict[str, Any] = {}  # the record that proves it, where it computes in fewer bits than float32
 
 
 def form_of_clips(model: Model, section: ReaderSection, uint8: bool) -> Form:
@@ -95,6 +96,7 @@ def description(
             "mean": list(settings.image_mean),
             "std": list(settings.image_std),
         },
+        **({"precision": form.precision} if form.precision else {}),
         "labels": list(labels),
     }
 

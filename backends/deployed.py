@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, NamedTuple
 
@@ -10,12 +11,15 @@ import yaml
 
 from backends.deploy_yaml import FILE
 from backends.engines import Run, exporter
+from backends.gate import AGREEMENT, Record
 from backends.network import Clips
+from backends.processor import this_processor
 from core.config import Config, InferSection, ModelSection, ReaderSection, TrainSection
 from core.errors import UserError, last_line
 from core.files import StrPath, read_regular, sha256_of
 from core.schema import refuse_newer
 
+logger = logging.getLogger("stnet")
 _YAML_BYTES = 1 << 24
 
 
@@ -93,6 +97,7 @@ def load_deployed(folder: StrPath) -> Deployed:
         prefix, suffix = os.path.splitext(next(file for file in files if not file.endswith(".pdiparams")))
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise _damaged(path, error) from None
+    _warn_of_precision(facts, files[0])
     missing = [file for file in files if not os.path.isfile(file)]
     if missing:
         raise UserError(f"{path} names {os.path.basename(missing[0])}, which is not there")
@@ -105,6 +110,25 @@ def load_deployed(folder: StrPath) -> Deployed:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
     return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)))
+
+
+def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
+    """Say where the model computes in fewer bits, and that was not proven, or not for this file or processor."""
+    if "precision" not in facts:
+        return
+    folder = os.path.dirname(file)
+    try:
+        record = Record.read(facts["precision"])
+        reason = record.figures.refusal(AGREEMENT)
+        if record.sha256 != sha256_of(file):
+            reason = "its record is of another file"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s: the record of its precision is damaged (%s): nothing proves it", folder, last_line(error))
+        return
+    if not reason and record.processor != this_processor():
+        reason = f"it was proven on another processor ({record.processor.model:.60}), which proves nothing on this one"
+    if reason:
+        logger.warning("%s computes in %s: %s", folder, record.precision, reason)
 
 
 def _damaged(path: str, error: Exception) -> UserError:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.engines import Loaded
+from backends.deploy_yaml import Form, form_of_clips
+from backends.engines import Loaded, OnnxRuntime
+from backends.export import Exportable, Scorer, Shape, clip_sizes
 from backends.processor import this_processor
 from core.errors import UserError
 
 if TYPE_CHECKING:
     from backends.quantize import Quantizer
+    from core.config import ReaderSection
+    from models.model import Model
 
 logger = logging.getLogger("stnet")
 FLOAT32 = "fp32.onnx"  # what the others are made of, for any number of clips
@@ -110,6 +115,31 @@ class Int8(Reduced):
 
         run, names, words = load(os.path.join(folder, self.file[: -len(".onnx")]))
         return run, names, f"{words} in int8"
+
+
+class QuantisedOnnx(OnnxRuntime):
+    """Exports an Int8's file, as it was proven: bytes in, logits out.
+
+    Args:
+        file: of the Int8.
+        record: as plain data; it goes into deploy.yaml.
+    """
+
+    def __init__(self, file: str, record: dict[str, Any]) -> None:
+        self.file, self.record = file, record
+
+    def form(self, model: Model, section: ReaderSection, labels: Sequence[str], uint8: bool) -> Form:
+        """That of the file."""
+        settings, (seg_num, seglen, size) = model.config.MODEL, clip_sizes(section)
+        form = form_of_clips(model, section, uint8=True)
+        scorer = Scorer(model.network, settings.image_mean, settings.image_std, seglen)
+        shape = [None, seg_num, 3 * seglen, size, size]
+        meaning = form.meaning.replace("batch and seg_num", "batch")
+        return form._replace(layer=scorer, shape=shape, meaning=meaning, output="logits", precision=self.record)
+
+    def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
+        """PREFIX.onnx."""
+        shutil.copyfile(self.file, f"{prefix}.onnx")
 
 
 REDUCED: dict[str, Callable[[], Reduced]] = {"int8": Int8, "bf16": BFloat16}

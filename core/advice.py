@@ -11,6 +11,7 @@ ADVICE: dict[str, str] = {
     "engine": "--engine=paddle always works",
     "epochs done": "raise --epoch to train on",
     "export folder": "delete it, or set --save_dir to another folder",
+    "format of int8": "set --format=onnx",
     "label count": "set MODEL.labels to the names of your classes, or MODEL.num_classes",
     "labels": "set MODEL.labels",
     "loss not finite": "a lower learning rate may help (--learning_rate)",
@@ -38,6 +39,7 @@ ADVICE: dict[str, str] = {
     "ranks differ": "every machine must see the same lists, weights and save_dir",
     "recorded otherwise": "delete both to fetch them again, or the record alone if you changed the file yourself",
     "precision": "set --precision to int8, bf16 or auto",
+    "precision of a file": "export in fp32, and compute in bf16 where it is used",
     "refused precision": "--unproven uses it all the same, --calibrate with other clips tries again, and "
     "--precision=fp32 needs no proof",
     "render target": "set --render to another file",

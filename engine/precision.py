@@ -6,10 +6,10 @@ import argparse
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from backends.engines import Task
+from backends.engines import ExportEngine, Task
 from backends.exported import Exported
 from backends.gate import AGREEMENT, Record
-from backends.precisions import PRECISIONS, REDUCED, Reduced, reduced
+from backends.precisions import PRECISIONS, REDUCED, QuantisedOnnx, Reduced, reduced
 from core.errors import UserError, last_line
 from engine.proof import Proof, chosen, loaded
 
@@ -101,6 +101,25 @@ def prove(task: Task, config: Config, wanted: Precision) -> Proven:
 def engine_of(proven: Proven, task: Task) -> Exported:
     """What computes the logits of a task's clips."""
     return loaded(proven.reduced.load, proven.folder, task)
+
+
+def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -> ExportEngine | None:
+    """What writes the export of a task's network; None: it is one in float32. Raises UserError."""
+    if wanted.name == "bf16":
+        raise UserError("bf16 is how a float32 file is computed: there is no file of it", "precision of a file")
+    if wanted.name == "fp32" or (wanted.name == "auto" and file_format != "onnx"):
+        return None
+    if file_format != "onnx":
+        raise UserError(f"int8 is not written in the format {file_format}", "format of int8")
+    try:
+        proven = prove(task, config, wanted._replace(name="int8"))
+    except UserError as error:
+        if wanted.name != "auto":
+            raise
+        logger.info("precision auto: fp32 (%s)", error)
+        return None
+    logger.info("precision int8: %s", proven.record.figures.words())
+    return QuantisedOnnx(f"{proven.folder}/{proven.reduced.file}", proven.record.plain())
 
 
 def of_flags(args: argparse.Namespace) -> Precision:
