@@ -59,10 +59,9 @@ class Figures(NamedTuple):
     def read(cls, values: Mapping[str, Any]) -> Figures:
         """Figures from plain data. Raises ValueError, KeyError or TypeError where no comparison gives such."""
         figures = cls(**values)
-        plain: dict[str, Any] = figures._asdict()
-        for name, value in plain.items():
-            kind = _KINDS[name]
-            if type(value) is not kind or not math.isfinite(value) or value < 0:
+        for name in cls._fields:
+            value, kind = values[name], type(values[name])
+            if kind is not _KINDS[name] or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} is {value!r:.20}")
         whole = figures.equal <= figures.clips and max(figures.right, figures.right_fp32) <= figures.labelled
         if not (figures.clips and whole and figures.labelled <= figures.clips and figures.mean <= figures.largest <= 1):
