@@ -25,7 +25,7 @@ ADVICE: dict[str, str] = {
     "no whole checkpoint": "set --resume to another, --overwrite without --resume to start anew, or --save_dir to "
     "another folder",
     "not recorded": "delete one of the two",
-    "no proof": "set --calibrate to a list of 264 clips or more, labels optional, and once",
+    "no proof": "set --calibrate to a list of 264 clips or more, labels optional: the proof is kept",
     "onnx": "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime ml_dtypes",
     "openvino": "bash run.sh setup openvino, or pip install 'openvino>=2024.0'",
     "other batch size": "set --batch_size to that of the run, or resume from the end of an epoch (NAME_epochN)",

@@ -89,7 +89,7 @@ def prove(task: Task, config: Config, wanted: Precision) -> Proven:
     folder = proof.kept() if clips is None else proof.made()
     record = proof.record(folder) if folder else None
     if folder is None or record is None:
-        raise UserError(f"precision {kind.name} has no proof for these weights on this processor", "no proof")
+        raise UserError(f"precision {kind.name} has no proof for these weights and sizes on this processor", "no proof")
     reason = record.figures.refusal(wanted.agreement)
     if reason and not wanted.unproven:
         raise UserError(f"precision {kind.name} {reason}: {record.figures.words()}", "refused precision")

@@ -1,0 +1,128 @@
+"""backends.gate: what the figures of two engines prove, and which record is believed."""
+
+import numpy as np
+import pytest
+
+from backends.gate import Figures, Record
+from backends.processor import this_processor
+from core import runtime
+
+VERSIONS = {"onnxruntime": "1.32.0"}
+
+
+def figures(**changes):
+    values = {
+        "clips": 200,
+        "equal": 198,
+        "largest": 0.1,
+        "mean": 0.01,
+        "labelled": 100,
+        "right_fp32": 90,
+        "right": 89,
+        "seconds_fp32": 0.4,
+        "seconds": 0.1,
+    }
+    return {**values, **changes}
+
+
+def record(**changes):
+    values = {
+        "precision": "int8",
+        "processor": this_processor()._asdict(),
+        "runtimes": VERSIONS,
+        "sha256": "0" * 64,
+        "calibration": {"clips": 64, "sha256": "1" * 64},
+        "in_float32": [],
+        "figures": figures(),
+    }
+    return {**values, **changes}
+
+
+def test_the_figures_count_classes_and_measure_probabilities():
+    expected = np.log(np.float32([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1]]))
+    found = np.log(np.float32([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1]]))
+    made = Figures.of(expected, found, [0, 1, None], (0.4, 0.1))
+    assert (made.clips, made.equal, made.labelled, made.right_fp32, made.right) == (3, 2, 2, 2, 1)
+    assert made.largest == pytest.approx(0.2, abs=1e-6)
+    assert made.mean == pytest.approx(0.1, abs=1e-6)
+    assert made.speedup == pytest.approx(4)
+
+
+def test_what_is_not_finite_agrees_with_nothing():
+    expected = np.float32([[1, 0], [1, 0]])
+    made = Figures.of(expected, np.float32([[np.nan, 0], [np.inf, 0]]), [0, 0], (1, 1))
+    assert (made.equal, made.right, made.right_fp32, made.largest) == (0, 0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("clips", "equal", "agreement", "refusal"),
+    [
+        (200, 198, 0.99, ""),
+        (200, 197, 0.99, "refused: fewer than 99.00% of the clips keep their class"),
+        (200, 197, 0.98, ""),
+        (199, 199, 0.99, "not proven: 199 clips were compared, at least 200 are needed"),
+    ],
+)
+def test_99_of_100_classes_of_200_clips_are_a_proof(clips, equal, agreement, refusal):
+    assert Figures.read(figures(clips=clips, equal=equal)).refusal(agreement) == refusal
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"equal": 201},
+        {"equal": -1},
+        {"equal": True},
+        {"equal": "198"},
+        {"clips": 0, "equal": 0, "labelled": 0, "right": 0, "right_fp32": 0},
+        {"largest": float("nan")},
+        {"largest": 1.5},
+        {"mean": 0.2},
+        {"labelled": 201},
+        {"right": 101},
+        {"seconds": None},
+        {"passed": True},
+    ],
+)
+def test_figures_that_no_comparison_gives_are_refused(changes):
+    with pytest.raises((ValueError, TypeError)):
+        Figures.read(figures(**changes))
+
+
+def test_a_record_is_read_as_it_was_written():
+    read = Record.read(record())
+    assert read.plain() == record()
+    assert read.foreign(VERSIONS) == ""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"processor": {"model": "A"}},
+        {"processor": None},
+        {"runtimes": None},
+        {"in_float32": [1]},
+        {"calibration": {"clips": "64", "sha256": ""}},
+        {"figures": []},
+    ],
+)
+def test_a_record_of_another_form_is_refused(changes):
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        Record.read(record(**changes))
+
+
+def test_a_record_of_another_processor_or_version_is_foreign(monkeypatch):
+    read = Record.read(record())
+    assert read.foreign({"onnxruntime": "1.0"}) == "other versions (onnxruntime 1.32.0)"
+    monkeypatch.setattr(runtime, "processor", lambda: "model name : Another\nflags : sse avx2\n")
+    assert read.foreign(VERSIONS).startswith("another processor (")
+
+
+@pytest.mark.parametrize(
+    ("flags", "vnni", "bf16"),
+    [("avx2", False, False), ("avx2 avx_vnni", True, False), ("avx512_vnni amx_bf16", True, True)],
+)
+def test_a_processor_says_what_it_computes_in(flags, vnni, bf16, monkeypatch):
+    monkeypatch.setattr(runtime, "processor", lambda: f"model name\t: A\nflags\t\t: sse {flags}\n")
+    processor = this_processor()
+    assert (processor.model, processor.vnni, processor.bf16) == ("A", vnni, bf16)
