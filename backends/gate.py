@@ -18,6 +18,22 @@ RECORD = "record.json"
 _RECORD_BYTES = 1 << 20
 
 
+class Precision(NamedTuple):
+    """The number format that is asked for.
+
+    Args:
+        name: fp32, bf16, int8 or auto.
+        calibrate: a list, folder or glob of clips to calibrate and to prove it with; "": a proof that is kept.
+        agreement: share of the clips that must keep their class.
+        unproven: use it all the same where they do not, or where they are too few.
+    """
+
+    name: str = "fp32"
+    calibrate: str = ""
+    agreement: float = AGREEMENT
+    unproven: bool = False
+
+
 class Figures(NamedTuple):
     """What two engines gave for the same clips."""
 

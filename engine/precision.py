@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backends.engines import ExportEngine, Task
 from backends.exported import Exported
-from backends.gate import AGREEMENT, Record
+from backends.gate import Precision, Record
 from backends.precisions import PRECISIONS, REDUCED, QuantisedOnnx, Reduced, reduced
 from core.errors import UserError, last_line
 from engine.proof import Proof, chosen, loaded
@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     from core.config import Config
 
 logger = logging.getLogger("stnet")
-
-
-class Precision(NamedTuple):
-    """The number format that is asked for.
-
-    Args:
-        name: one of PRECISIONS.
-        calibrate: what engine.inputs.sources takes, clips to calibrate and to prove it with; "": a kept proof.
-        agreement: share of the clips that must keep their class.
-        unproven: use it all the same where they do not, or where they are too few.
-    """
-
-    name: str = "fp32"
-    calibrate: str = ""
-    agreement: float = AGREEMENT
-    unproven: bool = False
 
 
 class Proven(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from backends.gate import Precision, Record
 from core.config import Config, load_config
 from core.errors import UserError
 from core.files import StrPath
@@ -22,12 +23,10 @@ from engine.result import Result
 from reader.formats import VIDEO
 
 if TYPE_CHECKING:
-    from backends.gate import Record
     from backends.network import Clips
     from backends.parts import Parts
     from engine.events import Event
     from engine.explain import Explanation
-    from engine.precision import Precision
     from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
@@ -49,7 +48,7 @@ class Predictor:
         topk: classes in a result, at most all.
         mode: "test": clips are taken as section TEST of the configuration says, and not INFER.
         clips: how many there will be in all, if that is known.
-        precision: "fp32", "bf16", "int8" or "auto"; or an engine.precision.Precision, which says with which clips
+        precision: "fp32", "bf16", "int8" or "auto"; or a backends.gate.Precision, which says with which clips
             it is proven.
 
     Attributes:
@@ -120,7 +119,7 @@ class Predictor:
     ) -> None:
         from backends.engines import ENGINES, Task, make_engine
         from engine.loading import load_model
-        from engine.precision import Precision, check_precision, choose, engine_of
+        from engine.precision import check_precision, choose, engine_of
         from models import model_section
 
         ENGINES.get(engine)  # an unknown name is refused first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backends.engines import ENGINES, Engine, ExportEngine, Task
+from backends.gate import Precision
 from core import config as configuration
 from core.config import Config, ModelSection, key
 from core.errors import UserError
@@ -29,6 +30,7 @@ __all__ = [
     "Metric",
     "Model",
     "ModelSection",
+    "Precision",
     "Predictor",
     "Task",
     "UserError",

@@ -28,6 +28,7 @@ NOT_TYPED = {
     "CONTRIBUTING.md": ["the network, and minutes"],
     "README.md": ["two machines"],
     "docs/deployment.md": ["PaddleX"],
+    "docs/precision.md": ["264 clips of your own, and minutes"],
     "docs/performance.md": ["an idle machine for a quarter of an hour", "a GPU"],
 }
 # The Chinese ones with commands that differ, if only by a comment.

@@ -11,13 +11,12 @@ from entries import eval_entry, inference_model, predict, run
 
 from backends import precisions
 from backends.cache import _RECORD as DIGESTS
-from backends.gate import RECORD
+from backends.gate import RECORD, Precision
 from backends.processor import this_processor
 from backends.quantize import Quantizer
 from core import runtime
 from core.errors import UserError
 from core.files import sha256_of
-from engine.precision import Precision
 from engine.predictor import Predictor
 
 pytest.importorskip("onnxruntime")
