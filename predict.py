@@ -88,7 +88,7 @@ def check_together(args: argparse.Namespace) -> None:
         raise UserError("--resume goes on with a table, --overwrite replaces it: set one of them")
     if args.timeline and (args.output or args.explain):
         raise UserError(f"--timeline writes files of its own, without --{'output' if args.output else 'explain'}")
-    if args.precision != "fp32" and (args.timeline or args.explain):
+    if args.precision not in ("fp32", "auto") and (args.timeline or args.explain):
         raise UserError(f"--{'timeline' if args.timeline else 'explain'} computes in fp32: leave out --precision")
 
 

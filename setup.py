@@ -68,8 +68,8 @@ setup(
     extras_require={
         "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
-        "onnx": ["ml_dtypes", "onnxruntime>=1.15", "paddle2onnx>=2.1"],
-        "openvino": ["openvino>=2024.0", "onnxruntime>=1.15", "paddle2onnx>=2.1"],
+        "onnx": ["ml_dtypes", "onnxruntime>=1.18", "paddle2onnx>=2.1"],
+        "openvino": ["openvino>=2024.0", "onnxruntime>=1.18", "paddle2onnx>=2.1"],
         "test": ["imageio-ffmpeg>=0.6", "pytest>=7.3", "setuptools>=70.1"],
         "visualdl": ["visualdl>=2.5"],
         "dev": [

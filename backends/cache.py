@@ -75,7 +75,10 @@ def kept_export(network: paddle.nn.Layer, dependencies: list, digest: str = "", 
     root = _root(kind)
     folder = os.path.join(root, _name(network, dependencies, digest))
     with _alone_in(root):
-        return folder if _is_whole(folder) else None
+        if not _is_whole(folder):
+            return None
+        _mark_as_newest(folder, root)
+        return folder
 
 
 def _root(kind: str) -> str:

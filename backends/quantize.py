@@ -13,11 +13,11 @@ import numpy as np
 
 from core import runtime
 from core.errors import UserError
-from core.progress import Progress
 
 logger = logging.getLogger("stnet")
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _BETWEEN = ("Add", "GlobalAveragePool", "MaxPool", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_OLDEST = (1, 18)  # onnxruntime, whose quantiser takes other arguments before
 _PROVIDERS = ["CPUExecutionProvider"]
 _LONGEST = 900.0  # seconds of a search for the layers that lose most
 
@@ -40,6 +40,9 @@ class Quantizer:
             import onnxruntime.quantization as quantization
         except ImportError as error:
             raise UserError(f"int8 needs onnx, onnxruntime and ml_dtypes ({error})", "onnx") from None
+        version = onnxruntime.__version__
+        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            raise UserError(f"int8 needs onnxruntime {'.'.join(map(str, _OLDEST))} or later, found {version}", "onnx")
         self.onnx, self.runtime, self.tools, self.reduced = onnx, onnxruntime, quantization, reduced
         self.path = path
         self.ranges: Any = None
@@ -81,15 +84,14 @@ class Quantizer:
         kept = [(clip, run(clip)) for clip in self.kept]
         names, began = self.layers(), time.monotonic()
         losses: dict[str, float] = {}
-        progress = Progress(len(names), "layer by layer", len(names), 10)
-        for name in names:
+        for number, name in enumerate(names, start=1):
             run = self._session(self._quantised([], [name]))
             losses[name] = max(_distance(run(clip), logits) for clip, logits in kept)
-            progress.update(1)
-            if time.monotonic() - began > _LONGEST:
-                logger.warning("layer by layer: %d of %d layers measured in time", len(losses), len(names))
+            late = time.monotonic() - began > _LONGEST
+            if number % 10 == 0 or number == len(names) or late:
+                logger.info("quantised alone: %d of %d layers%s", number, len(names), ", as time is up" if late else "")
+            if late:
                 break
-        progress.close()
         return sorted(losses, key=lambda name: -losses[name])
 
     def _folded(self) -> Any:

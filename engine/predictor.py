@@ -243,7 +243,8 @@ class Predictor:
 
         pixels = to_super_images(clip.frames, len(clip.segments))
         blank = self.config.MODEL.image_mean
-        return explain(self.parts(), self.engine, pixels, clip.segments, self.labels, class_ids, grid, blank, path)
+        engine = self.parts() if self.proof else self.engine  # all of it in float32
+        return explain(self.parts(), engine, pixels, clip.segments, self.labels, class_ids, grid, blank, path)
 
     def _result(self, video: Source, probabilities: np.ndarray | None, reason: str) -> Result:
         if probabilities is None:
