@@ -32,18 +32,18 @@ class Reduced:
     name: str
     file: str
     runtime: str  # the package that runs it
+    topic: str  # of core.advice, where that is missing
     calibrated = False
 
-    def problem(self) -> str:
-        """Why it cannot be had here; ""."""
+    def check(self) -> None:
+        """Raise UserError where it cannot be had."""
         import paddle
 
-        missing = [name for name in (self.runtime, "onnxruntime", "paddle2onnx") if not importlib.util.find_spec(name)]
-        if missing:
-            return f"{missing[0]} is not installed"
+        for package, topic in ((self.runtime, self.topic), ("onnxruntime", "onnx"), ("paddle2onnx", "onnx")):
+            if not importlib.util.find_spec(package):
+                raise UserError(f"precision {self.name} cannot be had: {package} is not installed", topic)
         if paddle.get_device().startswith("gpu"):
-            return "it is computed by the processor, and a GPU is in use"
-        return ""
+            raise UserError(f"precision {self.name} is computed by the processor, and a GPU is in use")
 
     def runtimes(self) -> dict[str, str]:
         """Versions of what computes it."""
@@ -64,13 +64,13 @@ class Reduced:
 class BFloat16(Reduced):
     """Half of float32's bits, by OpenVINO: the float32 file as it is."""
 
-    name, file, runtime = "bf16", FLOAT32, "openvino"
+    name, file, runtime, topic = "bf16", FLOAT32, "openvino", "openvino"
 
-    def problem(self) -> str:
+    def check(self) -> None:
         """As Reduced's; and the processor must compute in it."""
         if not this_processor().bf16:
-            return "this processor does not compute in bf16 (avx512_bf16, amx_bf16)"
-        return super().problem()
+            raise UserError("precision bf16 cannot be had: the processor has neither avx512_bf16 nor amx_bf16")
+        super().check()
 
     def load(self, folder: str, shape: Sequence[int]) -> Loaded:
         """See backends.openvino."""
@@ -82,7 +82,7 @@ class BFloat16(Reduced):
 class Int8(Reduced):
     """Bytes, by ONNX Runtime: static, per channel."""
 
-    name, file, runtime = "int8", "int8.onnx", "onnxruntime"
+    name, file, runtime, topic = "int8", "int8.onnx", "onnxruntime", "onnx"
     calibrated = True
     _left = (0.1, 0.25, 0.5)  # shares of the layers that are left in float32, one after the other
 
@@ -149,8 +149,5 @@ PRECISIONS = ("fp32", *REDUCED, "auto")
 def reduced(name: str) -> Reduced:
     """The format of a name, if it works here. Raises UserError."""
     kind = REDUCED[name]()
-    problem = kind.problem()
-    if problem:
-        topic = "openvino" if problem.startswith("openvino") else "onnx" if problem.endswith("installed") else ""
-        raise UserError(f"precision {name} cannot be had: {problem}", topic)
+    kind.check()
     return kind

@@ -110,5 +110,5 @@ def of_flags(args: argparse.Namespace) -> Precision:
     """What the flags ask for. Raises UserError where one would be without effect."""
     asked = Precision(args.precision or "fp32", args.calibrate, args.agreement, args.unproven)
     if asked.name == "fp32" and (asked.calibrate or asked.unproven):
-        raise UserError("clips to calibrate with, or none, are nothing to float32", "precision")
+        raise UserError("in fp32 nothing is calibrated, or proven", "precision")
     return asked

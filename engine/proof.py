@@ -49,9 +49,11 @@ class Clips(NamedTuple):
 
 def chosen(path: str, config: Config) -> Clips:
     """Clips for calibration and gate, spread evenly over what `path` names. Raises UserError."""
-    videos = sources(path, config.MODEL.format, scratch="")
+    videos = list({video.path: video for video in sources(path, config.MODEL.format, scratch="")}.values())
     if len(videos) < 2:
-        raise UserError(f"{path} names {len(videos)} clips: at least 2 are needed, {CALIBRATION + FEWEST} are enough")
+        raise UserError(
+            f"{path} names {len(videos)} different clips: at least 2 are needed, {CALIBRATION + FEWEST} are enough"
+        )
     count = min(CALIBRATION, max(_SMALLEST_CALIBRATION, len(videos) - FEWEST), len(videos) // 2)
     first = _spread(len(videos), count)
     others = [index for index in range(len(videos)) if index not in first]
@@ -128,7 +130,7 @@ class Proof:
             runtime.release_memory()
         gate = _Gate(folder, self.task, self.clips.gate)
         figures, in_float32 = gate.figures(self.kind, self._loader(self.clips.gate)), list[str]()
-        if figures.refusal(self.agreement).startswith("refused"):
+        if figures.clips >= FEWEST and figures.refusal(self.agreement):
             logger.info("precision %s: %s", self.kind.name, figures.words())
             for in_float32 in self.kind.retreats(folder):
                 logger.info("precision %s, but for %s", self.kind.name, ", ".join(in_float32))
