@@ -82,28 +82,34 @@ def probabilities(predictor, clip_set):
     return np.array([[score for _, score in sorted(zip(row.class_ids, row.scores))] for row in rows])
 
 
-def assert_near(predictor, asked, clip_set, bound):
-    found, expected = (probabilities(made, clip_set) for made in (predictor, asked("fp32")))
+@pytest.fixture(scope="module")
+def expected(asked, clip_set):
+    """Probabilities in float32."""
+    return probabilities(asked("fp32"), clip_set)
+
+
+def assert_near(predictor, expected, clip_set, bound):
+    found = probabilities(predictor, clip_set)
     assert found.shape == expected.shape == (10, 4)
     assert 0 < np.abs(found - expected).max() <= bound
 
 
-def test_int8_is_near_float32_and_its_proof_is_kept(int8, asked, clip_set):
+def test_int8_is_near_float32_and_its_proof_is_kept(int8, asked, expected, clip_set):
     assert int8.engine.name == "ONNX Runtime in int8"
     assert int8.proof.figures.equal >= 198
     assert int8.proof.calibration["clips"] == 16
-    assert_near(int8, asked, clip_set, 0.1)
+    assert_near(int8, expected, clip_set, 0.1)
     assert asked("int8").proof == int8.proof
 
 
-def test_bf16_is_near_float32_where_the_processor_computes_in_it(asked, clip_set):
+def test_bf16_is_near_float32_where_the_processor_computes_in_it(asked, expected, clip_set):
     pytest.importorskip("openvino")
     if not this_processor().bf16:
         with pytest.raises(UserError, match="the processor has neither avx512_bf16 nor amx_bf16"):
             compute(asked("bf16", 216))
         pytest.skip("this processor does not compute in bf16")
     bf16 = asked("bf16", 216)
-    assert_near(bf16, asked, clip_set, 0.02)
+    assert_near(bf16, expected, clip_set, 0.02)
     assert bf16.engine.name == "OpenVINO in bf16"
 
 
