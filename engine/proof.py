@@ -122,9 +122,9 @@ class Proof:
     def _make(self, folder: str) -> None:
         """Write all files of the folder."""
         assert self.clips is not None
+        loader = self._loader(self.clips.calibration) if self.kind.calibrated else None
         self._write_float32(f"{folder}/{FLOAT32}")
-        if self.kind.calibrated:
-            loader = self._loader(self.clips.calibration)
+        if loader is not None:
             with contextlib.closing(_batches(loader, "calibrating")) as batches:
                 self.kind.prepare(folder, (clip[None] for _, clips in batches for clip in clips))
             runtime.release_memory()
@@ -158,7 +158,9 @@ class Proof:
         runtime.release_memory()
 
     def _loader(self, videos: Sequence[Source]) -> Loader:
-        return build_loader(self.config, "infer", clips=[video.clip for video in videos])
+        loader = build_loader(self.config, "infer", clips=[video.clip for video in videos])
+        loader.start()  # clips are read while files are made and loaded
+        return loader
 
 
 class _Gate:
