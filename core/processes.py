@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from multiprocessing import Pipe, util
 from multiprocessing.connection import Connection
 from typing import Any
 
+# What is garbage at a fork may be an engine: to free it in the child would wait for threads that are not there.
+os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 

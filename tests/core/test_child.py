@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import time
@@ -59,3 +60,30 @@ def test_a_crash_is_told_from_silence(child):
     assert other.how_it_ended() == "crashed (SIGSEGV)"
     with pytest.raises(ProcessLookupError):
         os.kill(other.pid, 0)
+
+
+class Garbage:
+    """An object that only the collector frees, which it notes."""
+
+    freed: list = []
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        self.freed.append(os.getpid())
+
+
+def collected(_):
+    gc.collect()
+    return Garbage.freed
+
+
+def test_a_child_does_not_free_what_was_garbage_before_it_began():
+    gc.collect()
+    Garbage()
+    child = Child(collected)
+    child.send([None])
+    assert child.receive(10) == []
+    child.kill()
+    assert collected(None) == [os.getpid()]
