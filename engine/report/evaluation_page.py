@@ -1,0 +1,225 @@
+"""report.html: what an evaluation says, with the clips on which it is worst."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from core.files import StrPath
+from engine.evaluation import Evaluation
+from engine.evaluation_files import worst_first
+from engine.report import charts
+from engine.report.charts import Chart
+from engine.report.page import Facts, Table, picture, plain, shown, versions, write_page
+from metrics.calibration import cross_fitted_temperature
+from metrics.confusion import class_accuracy, most_confused
+
+logger = logging.getLogger("stnet")
+STRIPS = 12  # clips that are shown
+TILE = 72  # pixels of a frame's side
+MOST_TILES = 16  # frames of a clip
+CELLS = 30  # classes up to which the confusion matrix has its numbers
+_RIGHT, _WRONG = (60, 130, 185), (205, 105, 60)
+_TITLES = {"TOP1_ACC": "Top-1", "TOP5_ACC": "Top-5", "loss": "Loss", "count": "Clips"}
+
+ReadClip = Callable[[str], "np.ndarray | None"]
+
+
+@dataclass
+class Scores:
+    """What clips.html shows."""
+
+    class_chart: Chart
+    classes: Table
+    cells: list[list[tuple[int, float]]]  # [C][C] clips and their share of the row; [] for many classes
+    picture: str  # of the confusion matrix, for many classes
+    pairs: Table
+    reliability_chart: Chart
+    confidence_chart: Chart
+    temperature: str
+    halves: Table
+    clips: Table
+    unread: Table
+
+
+class Strip(NamedTuple):
+    """A clip to look at."""
+
+    picture: str
+    width: int
+    height: int
+    path: str
+    label: str
+    prediction: str
+    probability: str
+    is_right: bool
+
+
+def write_report(
+    path: StrPath,
+    evaluation: Evaluation,
+    totals: Mapping[str, float],
+    facts: Facts,
+    config: str,
+    read_clip: ReadClip,
+) -> None:
+    """Write the page of an evaluation, atomically.
+
+    Args:
+        path: of the page.
+        evaluation: of every clip.
+        totals: scores by name, of engine.evaluator.evaluate.
+        facts: what else is said of the run, (name, value).
+        config: as YAML.
+        read_clip: the super-images uint8 [..., T, 3 * seglen, H, W] of one of its paths, as the network saw them; None
+            where they cannot be read again.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_page(
+        path,
+        "report.html",
+        title="StNet evaluation",
+        subtitle=f"{len(evaluation.paths):,} clips, {len(evaluation.names):,} classes",
+        totals=total_texts(totals, evaluation),
+        facts=[(name, shown(value)) for name, value in [*facts, *versions()]],
+        config=shown(config),
+        names=[shown(name) for name in evaluation.names],
+        scores=scores_of(evaluation),
+        strips=_strips(evaluation, read_clip),
+    )
+
+
+def total_texts(totals: Mapping[str, float], evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The scores, ECE and counts as a page shows them."""
+    texts = [(_TITLES.get(name, name), _text(name, value)) for name, value in totals.items() if name != "count"]
+    ece = plain(evaluation.reliability.ece)
+    counts = [("Clips", f"{len(evaluation.paths):,}"), ("Unread", f"{len(evaluation.unread):,}")]
+    return [*texts, ("ECE", "–" if ece is None else f"{ece:.4f}"), *counts]
+
+
+def _text(name: str, value: float) -> str:
+    return f"{100 * value:.2f}%" if name.endswith("_ACC") else f"{value:.4g}"
+
+
+def scores_of(evaluation: Evaluation) -> Scores:
+    """The tables and charts of an evaluation."""
+    names = [shown(name) for name in evaluation.names]
+    accuracy, curve = class_accuracy(evaluation.matrix), evaluation.reliability
+    temperature, halves = _temperatures(evaluation)
+    has_cells = len(names) <= CELLS
+    return Scores(
+        class_chart=charts.class_chart(accuracy.tolist(), names),
+        classes=_classes(evaluation, accuracy),
+        cells=_cells(evaluation.matrix) if has_cells else [],
+        picture="" if has_cells else _matrix_picture(evaluation.matrix),
+        pairs=_pairs(evaluation),
+        reliability_chart=charts.reliability_chart(curve),
+        confidence_chart=charts.confidence_chart(curve),
+        temperature=temperature,
+        halves=halves,
+        clips=_clips(evaluation),
+        unread=Table(
+            "unread", [("Clip", "text"), ("Reason", "text")], [list(map(shown, row)) for row in evaluation.unread]
+        ),
+    )
+
+
+def _classes(evaluation: Evaluation, accuracy: np.ndarray) -> Table:
+    matrix = evaluation.matrix
+    clips, given = np.bincount(evaluation.labels, minlength=len(matrix)), matrix.sum(axis=0)
+    wrong = matrix - np.diag(matrix.diagonal())
+    rows = []
+    for i in range(len(matrix)):
+        precision = plain(matrix[i, i] / given[i]) if given[i] else None
+        other = int(wrong[i].argmax())
+        taken = [other, int(wrong[i, other])] if wrong[i, other] else [None, None]
+        rows.append([i, int(clips[i]), plain(accuracy[i]), precision, *taken])
+    columns = [("Class", "class"), ("Clips", "count"), ("Accuracy", "share"), ("Precision", "share")]
+    return Table("classes", [*columns, ("Most often taken for", "class"), ("Times", "count")], rows)
+
+
+def _pairs(evaluation: Evaluation) -> Table:
+    clips = np.bincount(evaluation.labels, minlength=len(evaluation.names))
+    rows = [[i, j, count, plain(count / clips[i])] for i, j, count in most_confused(evaluation.matrix)]
+    columns = [("True class", "class"), ("Predicted", "class"), ("Clips", "count"), ("Of the class", "share")]
+    return Table("pairs", columns, rows)
+
+
+def _temperatures(evaluation: Evaluation) -> tuple[str, Table]:
+    fitted = cross_fitted_temperature(evaluation.logits, evaluation.labels)
+    columns = ["Temperature", "ECE before", "ECE after", "Loss before", "Loss after"]
+    rows = [[which, *map(plain, half)] for which, half in zip(("even", "odd"), fitted.halves if fitted else [])]
+    table = Table("halves", [("Fitted on", "text"), *((name, "number") for name in columns)], rows)
+    return f"{fitted.temperature:.4f}" if fitted else "", table
+
+
+def _clips(evaluation: Evaluation) -> Table:
+    rows = []
+    for i in worst_first(evaluation):
+        label, prediction = int(evaluation.labels[i]), int(evaluation.predictions[i])
+        scores = evaluation.probabilities[i]
+        given = [prediction, plain(scores[prediction])] if prediction >= 0 else [None, None]
+        rows.append([shown(evaluation.paths[i]), label, *given, plain(scores[label])])
+    columns = [("Clip", "text"), ("Label", "class"), ("Prediction", "class"), ("Probability", "number")]
+    return Table("clips", [*columns, ("Of the label", "number")], rows, differ=(1, 2), search=True)
+
+
+def _cells(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
+    shares = (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).round(3)
+    return [list(zip(*rows)) for rows in zip(matrix.tolist(), shares.tolist())]
+
+
+def _matrix_picture(matrix: np.ndarray) -> str:
+    """A pixel a cell, the more opaque the larger its share of the true class's clips: for light and dark pages."""
+    from PIL import Image
+
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    pixels = np.empty((*matrix.shape, 4), np.uint8)
+    pixels[..., :3] = _WRONG
+    np.einsum("iic->ic", pixels)[:, :3] = _RIGHT
+    pixels[..., 3] = np.round(255 * np.sqrt(shares))  # a single clip of many is seen, too
+    return picture(Image.fromarray(pixels), "PNG")
+
+
+def _strips(evaluation: Evaluation, read_clip: ReadClip) -> list[Strip]:
+    """The worst clips, as far as they can be read again."""
+    strips: list[Strip] = []
+    for i in worst_first(evaluation)[:STRIPS]:
+        clip = read_clip(evaluation.paths[i])
+        if clip is None:
+            continue
+        prediction, names = int(evaluation.predictions[i]), evaluation.names
+        given = (names[prediction], f"{evaluation.probabilities[i].max():.3f}") if prediction >= 0 else ("nothing", "")
+        texts = [shown(evaluation.paths[i]), shown(names[evaluation.labels[i]]), shown(given[0]), given[1]]
+        image = tiled(clip)
+        uri = picture(image, "JPEG")
+        strips.append(Strip(uri, *image.size, *texts, prediction == evaluation.labels[i]))
+    return strips
+
+
+def tiled(clip: np.ndarray) -> Any:
+    """One image of the middle frames of a clip's segments; of several views, the middle one's.
+
+    Args:
+        clip: uint8 [..., T, 3 * seglen, H, W].
+    """
+    from PIL import Image
+
+    views = clip.reshape(-1, *clip.shape[-4:])
+    view = views[len(views) // 2]
+    middle = 3 * (view.shape[1] // 3 // 2)
+    chosen = np.unique(np.linspace(0, len(view) - 1, min(len(view), MOST_TILES)).round().astype(int))
+    columns = min(len(chosen), 8)
+    rows = -(-len(chosen) // columns)
+    image = Image.new("RGB", (columns * TILE, rows * TILE), (128, 128, 128))
+    for place, segment in enumerate(chosen):
+        frame = Image.fromarray(np.ascontiguousarray(view[segment, middle : middle + 3].transpose(1, 2, 0)))
+        row, column = divmod(place, columns)
+        image.paste(frame.resize((TILE, TILE), Image.BILINEAR), (column * TILE, row * TILE))
+    return image
