@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from core.atomic import prepare_folder, write_json
     from core.progress import format_scores
     from core.schema import SCHEMA
+    from engine.evaluation import Collector
     from engine.evaluator import evaluate
     from engine.predictor import Predictor
     from metrics import metric_classes
@@ -42,14 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     loader = build_loader(config, "test")
     loader.start()  # clips are read while the model is made
     predictor = Predictor(args.weights, config, args.engine, None, mode="test", clips=len(loader.dataset))
-    scores = evaluate(predictor.engine, loader, "eval", args.log_interval, metrics=metrics)
+    collector = Collector(predictor.labels, loader.bad)
+    scores = evaluate(predictor.engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector)
     loader.bad.log_total()
-    path = os.path.join(args.save_dir, "eval_results.json")
-    skipped = loader.bad.summary()
-    facts = {"skipped": skipped, "weights": predictor.weights, "config": config.as_dict()}
-    write_json(path, {"schema": SCHEMA, **scores, **facts})
-    logger.info("results are in %s", path)
     print(format_scores(scores), flush=True)
+    evaluation = collector.evaluation()
+    files = evaluation.save(args.save_dir, config.MODEL.topk)
+    path = os.path.join(args.save_dir, "eval_results.json")
+    facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
+    write_json(path, {"schema": SCHEMA, **scores, "ECE": evaluation.reliability.ece, "files": files, **facts})
+    logger.info("results are in %s; beside it: %s", path, ", ".join(files))
     next_step.suggest(args, "predict", *([f"--weights={args.weights}"] if args.weights else []), "--video_path=a.mp4")
 
 

@@ -11,6 +11,7 @@ import paddle
 from core import parallel
 from core.errors import UserError
 from core.progress import Progress
+from engine.evaluation import Collector
 from metrics import Metric, TopK
 from reader.loader import Batch, Loader
 
@@ -22,6 +23,7 @@ def evaluate(
     log_interval: int = 10,
     after_batch: Callable[[], None] | None = None,
     metrics: Sequence[type[Metric]] = (TopK,),
+    collector: Collector | None = None,
 ) -> dict[str, float]:
     """Score every readable clip of a loader once, over all ranks.
 
@@ -32,6 +34,7 @@ def evaluate(
         log_interval: batches between them.
         after_batch: called after each batch; may raise to stop.
         metrics: what is computed, see metrics.metric_classes.
+        collector: is given every batch and its logits, see engine.evaluation.
 
     Returns:
         the scores of all metrics by name; of TopK, TOP1_ACC, TOP5_ACC, loss and count.
@@ -45,6 +48,8 @@ def evaluate(
             if batch.indices:
                 for metric in counting:
                     metric.update(logits, batch.labels.numpy())
+                if collector:
+                    collector.add(batch, logits)
             if after_batch:
                 after_batch()
     states = parallel.gather([metric.state() for metric in counting])
