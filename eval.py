@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from engine.evaluation import Collector
     from engine.evaluator import evaluate
     from engine.predictor import Predictor
+    from engine.report.evaluation_page import write_report
     from metrics import metric_classes
     from reader.loader import build_loader
 
@@ -53,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
     write_json(path, {"schema": SCHEMA, **scores, "ECE": evaluation.reliability.ece, "files": files, **facts})
     logger.info("results are in %s; beside it: %s", path, ", ".join(files))
+    report = os.path.join(args.save_dir, "report.html")
+    run = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
+    write_report(report, evaluation, scores, run, config, loader.dataset)
+    logger.info("report: %s", report)
     next_step.suggest(args, "predict", *([f"--weights={args.weights}"] if args.weights else []), "--video_path=a.mp4")
 
 

@@ -79,9 +79,13 @@ def _checked_row(row: Any) -> Row:
 
 def points(rows: Sequence[Row], kind: str, key: str) -> list[tuple[int, float]]:
     """(step, value) of the rows of a kind that have a finite number under a key, by ascending step."""
-    pairs = [(row["step"], row.get(key)) for row in rows if row["kind"] == kind and abs(row["step"]) < _LARGEST]
-    numbers = [(step, float(value)) for step, value in pairs if type(value) in (int, float) and abs(value) < _LARGEST]
+    pairs: list[tuple[int, Any]] = [(row["step"], row.get(key)) for row in rows if row["kind"] == kind]
+    numbers = [(step, float(value)) for step, value in pairs if _can_be_drawn(step) and _can_be_drawn(value)]
     return sorted(numbers, key=lambda pair: pair[0])
+
+
+def _can_be_drawn(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST
 
 
 def _visualdl_writer(folder: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from metrics.calibration import Reliability
 
 WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 34
+NAMED = 12  # classes up to which the bars have names
 MOST_POINTS = 400  # of a line; of more, neighbours are averaged
 
 Points = Sequence[tuple[float, float]]
@@ -60,7 +62,6 @@ class Chart:
 
     title: str
     x_title: str
-    y_title: str
     x_ticks: list[Tick] = field(default_factory=list)
     y_ticks: list[Tick] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
@@ -112,7 +113,7 @@ def line_chart(title: str, series: Sequence[Series], x_title: str = "step", is_s
         says = [f"{name}, {x_title} {at:,.0f}: {value:.4g}" for at, value in points]
         marks = [(*place, text) for place, text in zip(places, says)] if dots or len(places) == 1 else []
         lines.append(Line(name, path, marks, second))
-    return Chart(title, x_title, "", x.ticks, y.ticks, lines=lines)
+    return Chart(title, x_title, x.ticks, y.ticks, lines=lines)
 
 
 def _thinned(points: Points) -> Points:
@@ -126,7 +127,9 @@ def _thinned(points: Points) -> Points:
 def reliability_chart(curve: Reliability) -> Chart:
     """The accuracy of clips by their probability, beside the diagonal where the two are equal."""
     x, y = _Axis(0, 1, LEFT, WIDTH - RIGHT, True), _Axis(0, 1, HEIGHT - BOTTOM, TOP, True)
-    chart = Chart("Reliability", "probability of the prediction", "accuracy", x.ticks, y.ticks, diagonal=True)
+    chart = Chart(
+        "Accuracy by probability (reliability)", "probability of the prediction", x.ticks, y.ticks, diagonal=True
+    )
     for i in np.flatnonzero(curve.counts):
         low, high, accuracy = float(curve.edges[i]), float(curve.edges[i + 1]), float(curve.accuracy[i])
         says = (
@@ -142,7 +145,7 @@ def confidence_chart(curve: Reliability) -> Chart:
     """How many clips each bin of the reliability curve has."""
     x = _Axis(0, 1, LEFT, WIDTH - RIGHT, True)
     y = _Axis(0, float(curve.counts.max(initial=1)) * 1.05, HEIGHT - BOTTOM, TOP)
-    chart = Chart("Clips by probability", "probability of the prediction", "clips", x.ticks, y.ticks)
+    chart = Chart("Clips by probability", "probability of the prediction", x.ticks, y.ticks)
     for low, high, count in zip(curve.edges, curve.edges[1:], curve.counts):
         says = f"probability {low:.2f} to {high:.2f}: {count:,} clips"
         bar = Bar(x(low) + 1, y(count), x(high) - x(low) - 2, round(y(0) - y(count), 2), says, second=True)
@@ -155,11 +158,13 @@ def class_chart(accuracy: Sequence[float], names: Sequence[str]) -> Chart:
     order = sorted((i for i, value in enumerate(accuracy) if not math.isnan(value)), key=lambda i: accuracy[i])
     width = 2 * WIDTH
     x, y = _Axis(0, max(1, len(order)), LEFT, width - RIGHT), _Axis(0, 1, HEIGHT - BOTTOM, TOP, True)
-    chart = Chart("Accuracy per class", "classes, the lowest first", "accuracy", [], y.ticks, width=width)
-    gap = min(4.0, (x(1) - x(0)) / 5)
+    chart = Chart("Accuracy per class", "classes, the lowest first", [], y.ticks, width=width)
+    gap = min(8.0, (x(1) - x(0)) / 5)
     for place, i in enumerate(order):
         height = max(round(y(0) - y(accuracy[i]), 2), 1.0)
         says = f"{names[i]}: {100 * accuracy[i]:.1f}%"
         wide = round(x(place + 1) - x(place) - gap, 2)
         chart.bars.append(Bar(round(x(place) + gap / 2, 2), round(y(0) - height, 2), wide, height, says))
+        if len(order) <= NAMED:
+            chart.x_ticks.append(Tick(x(place + 0.5), shorten(names[i], 80 // len(order), placeholder="…")))
     return chart

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,19 +13,22 @@ from engine.evaluation import Evaluation
 from engine.evaluation_files import worst_first
 from engine.report import charts
 from engine.report.charts import Chart
-from engine.report.page import Facts, Table, picture, plain, shown, versions, write_page
+from engine.report.page import Facts, Table, as_yaml, picture, plain, shown, versions, write_page
 from metrics.calibration import cross_fitted_temperature
 from metrics.confusion import class_accuracy, most_confused
 
-logger = logging.getLogger("stnet")
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from core.config import Config
+    from reader.kinetics import KineticsDataset
+
 STRIPS = 12  # clips that are shown
 TILE = 72  # pixels of a frame's side
-MOST_TILES = 16  # frames of a clip
+MOST_TILES, COLUMNS = 16, 8  # frames of a clip, and those in a row
 CELLS = 30  # classes up to which the confusion matrix has its numbers
 _RIGHT, _WRONG = (60, 130, 185), (205, 105, 60)
 _TITLES = {"TOP1_ACC": "Top-1", "TOP5_ACC": "Top-5", "loss": "Loss", "count": "Clips"}
-
-ReadClip = Callable[[str], "np.ndarray | None"]
 
 
 @dataclass
@@ -64,8 +66,8 @@ def write_report(
     evaluation: Evaluation,
     totals: Mapping[str, float],
     facts: Facts,
-    config: str,
-    read_clip: ReadClip,
+    config: Config,
+    dataset: KineticsDataset,
 ) -> None:
     """Write the page of an evaluation, atomically.
 
@@ -74,9 +76,8 @@ def write_report(
         evaluation: of every clip.
         totals: scores by name, of engine.evaluator.evaluate.
         facts: what else is said of the run, (name, value).
-        config: as YAML.
-        read_clip: the super-images uint8 [..., T, 3 * seglen, H, W] of one of its paths, as the network saw them; None
-            where they cannot be read again.
+        config: of the run.
+        dataset: of its clips, from which those that are shown are read again.
 
     Raises:
         UserError: it cannot be written.
@@ -88,10 +89,10 @@ def write_report(
         subtitle=f"{len(evaluation.paths):,} clips, {len(evaluation.names):,} classes",
         totals=total_texts(totals, evaluation),
         facts=[(name, shown(value)) for name, value in [*facts, *versions()]],
-        config=shown(config),
+        config=as_yaml(config),
         names=[shown(name) for name in evaluation.names],
         scores=scores_of(evaluation),
-        strips=_strips(evaluation, read_clip),
+        strips=_strips(evaluation, dataset),
     )
 
 
@@ -154,7 +155,9 @@ def _pairs(evaluation: Evaluation) -> Table:
 def _temperatures(evaluation: Evaluation) -> tuple[str, Table]:
     fitted = cross_fitted_temperature(evaluation.logits, evaluation.labels)
     columns = ["Temperature", "ECE before", "ECE after", "Loss before", "Loss after"]
-    rows = [[which, *map(plain, half)] for which, half in zip(("even", "odd"), fitted.halves if fitted else [])]
+    rows = [
+        [which, *map(plain, half)] for which, half in zip(("one half", "the other"), fitted.halves if fitted else [])
+    ]
     table = Table("halves", [("Fitted on", "text"), *((name, "number") for name in columns)], rows)
     return f"{fitted.temperature:.4f}" if fitted else "", table
 
@@ -187,39 +190,52 @@ def _matrix_picture(matrix: np.ndarray) -> str:
     return picture(Image.fromarray(pixels), "PNG")
 
 
-def _strips(evaluation: Evaluation, read_clip: ReadClip) -> list[Strip]:
+def _strips(evaluation: Evaluation, dataset: KineticsDataset) -> list[Strip]:
     """The worst clips, as far as they can be read again."""
-    strips: list[Strip] = []
+    places = {clip.path: index for index, clip in enumerate(dataset.clips)}
+    strips = []
     for i in worst_first(evaluation)[:STRIPS]:
-        clip = read_clip(evaluation.paths[i])
-        if clip is None:
-            continue
-        prediction, names = int(evaluation.predictions[i]), evaluation.names
-        given = (names[prediction], f"{evaluation.probabilities[i].max():.3f}") if prediction >= 0 else ("nothing", "")
-        texts = [shown(evaluation.paths[i]), shown(names[evaluation.labels[i]]), shown(given[0]), given[1]]
-        image = tiled(clip)
-        uri = picture(image, "JPEG")
-        strips.append(Strip(uri, *image.size, *texts, prediction == evaluation.labels[i]))
+        clip = dataset[0, places[evaluation.paths[i]]].clip
+        if clip is not None:
+            strips.append(_strip(evaluation, i, _middle_frames(clip, dataset.section.seg_num or len(clip))))
+    if dataset.reader:
+        dataset.reader.close()
     return strips
 
 
-def tiled(clip: np.ndarray) -> Any:
-    """One image of the middle frames of a clip's segments; of several views, the middle one's.
+def _strip(evaluation: Evaluation, i: int, frames: np.ndarray) -> Strip:
+    label, prediction, names = int(evaluation.labels[i]), int(evaluation.predictions[i]), evaluation.names
+    probability = f"{evaluation.probabilities[i, prediction]:.3f}" if prediction >= 0 else ""
+    given = names[prediction] if prediction >= 0 else "nothing"
+    image = _tiled(frames)
+    return Strip(
+        picture(image, "JPEG"),
+        image.width,
+        image.height,
+        shown(evaluation.paths[i]),
+        shown(names[label]),
+        shown(given),
+        probability,
+        prediction == label,
+    )
 
-    Args:
-        clip: uint8 [..., T, 3 * seglen, H, W].
-    """
+
+def _middle_frames(clip: np.ndarray, seg_num: int) -> np.ndarray:
+    """uint8 [T, H, W, 3] of a clip [views * T, 3 * seglen, H, W]: of the middle view, the middle of each segment."""
+    view = len(clip) // seg_num // 2
+    middle = 3 * (clip.shape[1] // 3 // 2)
+    return clip[view * seg_num : (view + 1) * seg_num, middle : middle + 3].transpose(0, 2, 3, 1)
+
+
+def _tiled(frames: np.ndarray) -> Image.Image:
+    """One image of frames, of which many are thinned to MOST_TILES."""
     from PIL import Image
 
-    views = clip.reshape(-1, *clip.shape[-4:])
-    view = views[len(views) // 2]
-    middle = 3 * (view.shape[1] // 3 // 2)
-    chosen = np.unique(np.linspace(0, len(view) - 1, min(len(view), MOST_TILES)).round().astype(int))
-    columns = min(len(chosen), 8)
-    rows = -(-len(chosen) // columns)
-    image = Image.new("RGB", (columns * TILE, rows * TILE), (128, 128, 128))
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_TILES)).round().astype(int)
+    columns = min(len(chosen), COLUMNS)
+    image = Image.new("RGB", (columns * TILE, -(-len(chosen) // columns) * TILE), (128, 128, 128))
     for place, segment in enumerate(chosen):
-        frame = Image.fromarray(np.ascontiguousarray(view[segment, middle : middle + 3].transpose(1, 2, 0)))
+        tile = Image.fromarray(np.ascontiguousarray(frames[segment])).resize((TILE, TILE), Image.BILINEAR)
         row, column = divmod(place, columns)
-        image.paste(frame.resize((TILE, TILE), Image.BILINEAR), (column * TILE, row * TILE))
+        image.paste(tile, (column * TILE, row * TILE))
     return image

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from core.atomic import write_text
 from core.files import StrPath
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from core.config import Config
 
 Facts = list[tuple[str, str]]
 
@@ -61,7 +64,12 @@ def shown(text: object) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def plain(value: float, digits: int = 4) -> float | None:
+def as_yaml(config: Config) -> str:
+    """A configuration as it is typed."""
+    return shown(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+
+
+def plain(value: Any, digits: int = 4) -> float | None:
     """A number for JSON; None where it is not finite."""
     return round(float(value), digits) if math.isfinite(value) else None
 

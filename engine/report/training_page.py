@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,13 +12,16 @@ from engine.evaluation import Evaluation
 from engine.journal import Row, points
 from engine.report.charts import Chart, Series, line_chart
 from engine.report.evaluation_page import scores_of
-from engine.report.page import Facts, shown, versions, write_page
+from engine.report.page import Facts, as_yaml, shown, versions, write_page
+
+if TYPE_CHECKING:
+    from core.config import Config
 
 _KNOWN = {"kind", "step", "epoch", "loss", "top1", "top5"}
 
 
 def write_training_report(
-    path: StrPath, rows: Sequence[Row], evaluation: Evaluation | None, facts: Facts, config: str
+    path: StrPath, rows: Sequence[Row], evaluation: Evaluation | None, facts: Facts, config: Config
 ) -> None:
     """Write the page of a training run, atomically.
 
@@ -26,7 +30,7 @@ def write_training_report(
         rows: of its journal, of every part of a run that was resumed.
         evaluation: the last validation's, if there was one.
         facts: what else is said of the run, (name, value).
-        config: as YAML.
+        config: of the run.
 
     Raises:
         UserError: it cannot be written.
@@ -38,7 +42,7 @@ def write_training_report(
         subtitle=_subtitle(rows),
         totals=_totals(rows),
         facts=[(name, shown(value)) for name, value in [*facts, *versions()]],
-        config=shown(config),
+        config=as_yaml(config),
         names=[shown(name) for name in evaluation.names] if evaluation else [],
         charts=training_charts(rows),
         scores=scores_of(evaluation) if evaluation and evaluation.paths else None,
