@@ -13,7 +13,7 @@ import numpy as np
 from metrics.calibration import Reliability
 
 WIDTH, HEIGHT = 480, 240
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 48, 20, 10, 34
 NAMED = 12  # classes up to which the bars have names
 MOST_POINTS = 400  # of a line; of more, neighbours are averaged
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from reader.kinetics import KineticsDataset
 
 STRIPS = 12  # clips that are shown
-TILE = 72  # pixels of a frame's side
+STRIP, TILE = 300, 56  # pixels of a row of frames, and of a frame's side at least
 MOST_TILES, COLUMNS = 16, 8  # frames of a clip, and those in a row
 CELLS = 30  # classes up to which the confusion matrix has its numbers
 _RIGHT, _WRONG = (60, 130, 185), (205, 105, 60)
@@ -233,9 +233,10 @@ def _tiled(frames: np.ndarray) -> Image.Image:
 
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_TILES)).round().astype(int)
     columns = min(len(chosen), COLUMNS)
-    image = Image.new("RGB", (columns * TILE, -(-len(chosen) // columns) * TILE), (128, 128, 128))
+    side = max(TILE, STRIP // max(columns, 3))
+    image = Image.new("RGB", (columns * side, -(-len(chosen) // columns) * side), (128, 128, 128))
     for place, segment in enumerate(chosen):
-        tile = Image.fromarray(np.ascontiguousarray(frames[segment])).resize((TILE, TILE), Image.BILINEAR)
+        tile = Image.fromarray(np.ascontiguousarray(frames[segment])).resize((side, side), Image.BILINEAR)
         row, column = divmod(place, columns)
-        image.paste(tile, (column * TILE, row * TILE))
+        image.paste(tile, (column * side, row * side))
     return image
