@@ -50,7 +50,12 @@ setup(
         "stnet.data.dataset",
     ],
     package_dir={f"stnet.{name}": name for name in (*ROOMS, "configs", "data")},
-    package_data={"stnet": ["py.typed"], "stnet.configs": ["*.yaml"], "stnet.data.dataset": ["*.json"]},
+    package_data={
+        "stnet": ["py.typed"],
+        "stnet.configs": ["*.yaml"],
+        "stnet.data.dataset": ["*.json"],
+        "stnet.engine.report": ["*.html", "*.css", "*.js"],
+    },
     cmdclass={"build_py": BelowStnet},
     entry_points={"console_scripts": ["stnet = stnet.__main__:main"]},
     python_requires=">=3.9",
@@ -58,6 +63,7 @@ setup(
         "av>=14.2",
         'decord>=0.6; sys_platform == "linux" and platform_machine == "x86_64"',  # no wheels elsewhere: PyAV decodes
         "filelock>=3",
+        "jinja2>=3",
         "matplotlib>=3.5",
         "numpy>=1.21",
         "opencv-python>=4.5",
@@ -66,6 +72,7 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        "browser": ["selenium>=4.11"],
         "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
         "onnx": ["onnxruntime>=1.15", "paddle2onnx>=2.1"],

@@ -122,6 +122,12 @@ def test_the_report_of_train_asks_nobody_and_sorts(browser, trained):
     assert check_sorting(browser) >= 20
 
 
+def test_numbers_sort_as_numbers(browser, tmp_path, tiny_config):
+    opened(browser, write(tmp_path / "report.html", random_evaluation(12, 3000), tiny_config))
+    assert [len(text) for text in column(browser, "classes", 1)] == [5] + [3] * 11  # 1,300 clips, and some hundreds
+    assert check_sorting(browser) >= 20
+
+
 def test_a_report_of_many_classes_and_clips_is_small_and_quick(browser, tmp_path, tiny_config):
     path = write(tmp_path / "report.html", random_evaluation(400, 20_000), tiny_config)
     assert path.stat().st_size < 5_000_000
