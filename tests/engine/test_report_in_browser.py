@@ -124,7 +124,7 @@ def test_the_report_of_train_asks_nobody_and_sorts(browser, trained):
 
 def test_numbers_sort_as_numbers(browser, tmp_path, tiny_config):
     opened(browser, write(tmp_path / "report.html", random_evaluation(12, 3000), tiny_config))
-    assert [len(text) for text in column(browser, "classes", 1)] == [5] + [3] * 11  # 1,300 clips, and some hundreds
+    assert {len(text) for text in column(browser, "classes", 1)} == {2, 3, len("1,234")}
     assert check_sorting(browser) >= 20
 
 
