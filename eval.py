@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = evaluation.save(args.save_dir, config.MODEL.topk)
     path = os.path.join(args.save_dir, "eval_results.json")
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
-    write_json(path, {"schema": SCHEMA, **scores, "ECE": evaluation.reliability.ece, "files": files, **facts})
+    write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
     logger.info("results are in %s; beside it: %s", path, ", ".join(files))
     next_step.suggest(args, "predict", *([f"--weights={args.weights}"] if args.weights else []), "--video_path=a.mp4")
 

@@ -89,7 +89,9 @@ def draw_confusion(path: StrPath, matrix: np.ndarray, names: list[str]) -> None:
         axes.invert_yaxis()
         axes.set_xticks(range(len(shown)), labels, rotation=90, fontsize=size)
         axes.set_yticks(range(len(shown)), labels, fontsize=size)
-        axes.set(xlabel="predicted class", ylabel="true class", title="shares of each true class's clips", aspect="equal")
+        axes.set(
+            xlabel="predicted class", ylabel="true class", title="shares of each true class's clips", aspect="equal"
+        )
         if len(shown) <= _NAMED:
             for row, column in zip(*np.nonzero(shares)):
                 share = shares[row, column]
