@@ -41,7 +41,9 @@ class Evaluation:
         from engine.predictor import softmax
 
         with np.errstate(invalid="ignore"):
-            return softmax(self.logits)
+            probabilities = softmax(self.logits)
+        probabilities[self.predictions < 0] = np.nan
+        return probabilities
 
     @functools.cached_property
     def predictions(self) -> np.ndarray:

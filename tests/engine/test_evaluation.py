@@ -120,11 +120,11 @@ def test_predictions_are_right_where_top_k_says_so():
 
 
 def test_logits_that_are_not_finite_are_wrong_and_said(tmp_path):
-    logits = np.array([[np.nan, 0, 0], [2, 0, 0], [0, 3, 0]], np.float32)
-    Evaluation(["nan", "right", "wrong"], np.array([0, 0, 0]), logits, NAMES, []).save(tmp_path, topk=5)
+    logits = np.array([[0, -np.inf, -np.inf], [2, 0, 0], [0, 3, 0]], np.float32)
+    Evaluation(["infinite", "right", "wrong"], np.array([0, 0, 0]), logits, NAMES, []).save(tmp_path, topk=5)
     rows = rows_of(tmp_path / "predictions.csv")[1:]
-    assert [row[0] for row in rows] == ["wrong", "nan", "right"]
-    assert rows[1] == ["nan", "0", NAMES[0], "", "", "", "its logits are not finite", *[""] * 9]
+    assert [row[0] for row in rows] == ["wrong", "infinite", "right"]
+    assert rows[1] == ["infinite", "0", NAMES[0], "", "", "", "its logits are not finite", *[""] * 9]
     assert rows_of(tmp_path / "per_class.csv")[1][2:5] == ["3", "1", "0.333333"]
 
 
