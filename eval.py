@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = evaluation.save(args.save_dir, config.MODEL.topk)
     path = os.path.join(args.save_dir, "eval_results.json")
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
-    write_json(path, {"schema": SCHEMA, **scores, "ECE": evaluation.reliability.ece, "files": files, **facts})
+    write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
     logger.info("results are in %s; beside it: %s", path, ", ".join(files))
     report = os.path.join(args.save_dir, "report.html")
     run = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]

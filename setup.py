@@ -76,7 +76,7 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<4", "setuptools"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<4", "setuptools"],
         "onnx": ["onnxruntime>=1.15", "paddle2onnx>=2.1"],
-        "test": ["imageio-ffmpeg>=0.6", "pytest>=7.3", "setuptools>=70.1"],
+        "test": ["imageio-ffmpeg>=0.6", "pytest>=7.3", "scikit-learn>=1.0", "setuptools>=70.1"],
         "visualdl": ["visualdl>=2.5"],
         "dev": [
             "imageio-ffmpeg>=0.6",
@@ -84,6 +84,7 @@ setup(
             "pre-commit>=3",
             "pytest>=7.3",
             "ruff>=0.17,<0.18",
+            "scikit-learn>=1.0",
             "setuptools>=70.1",
         ],
     },

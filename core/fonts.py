@@ -7,7 +7,6 @@ import functools
 import logging
 import warnings
 from collections.abc import Iterator
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +33,9 @@ def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 def drawable(text: str, width: int = 60) -> str:
     """A text on one line, not too long, as matplotlib draws it word for word: file names may hold anything."""
-    line = shorten(text.encode("utf-8", "replace").decode("utf-8"), width, placeholder="…")
+    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    if len(line) > width:
+        line = line[: width - 1] + "…"
     return line.replace("$", r"\$")
 
 

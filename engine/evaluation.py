@@ -37,10 +37,13 @@ class Evaluation:
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
-        """float32 [N, C]."""
+        """float32 [N, C]; NaN in a row whose logits are not finite."""
         from engine.predictor import softmax
 
-        return softmax(self.logits)
+        with np.errstate(invalid="ignore"):
+            probabilities = softmax(self.logits)
+        probabilities[self.predictions < 0] = np.nan
+        return probabilities
 
     @functools.cached_property
     def predictions(self) -> np.ndarray:

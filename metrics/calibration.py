@@ -63,14 +63,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     where chance is better than the logits, and 1 where no T makes a difference. Rows that are not finite are left out.
     """
     margins, targets = _margins(logits, labels)
-    low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
-    slope, curvature = _slope(margins, targets, inverse)  # the cross entropy is convex in 1 / T
-    if slope == curvature == 0:
+    if not margins.any():
         return 1.0
-    if _slope(margins, targets, low)[0] >= 0:
-        return HOTTEST
+    low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0  # the cross entropy is convex in 1 / T
     if _slope(margins, targets, high)[0] <= 0:
         return COLDEST
+    if _slope(margins, targets, low)[0] >= 0:
+        return HOTTEST
+    slope, curvature = _slope(margins, targets, inverse)
     for _ in range(100):
         low, high = (low, inverse) if slope > 0 else (inverse, high)
         newton = inverse - slope / curvature if curvature > 0 else 0.0

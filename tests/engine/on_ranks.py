@@ -1,6 +1,6 @@
 """Four steps, one of them of two batches, with batch norm in evaluation mode, then an evaluation.
 
-on_ranks.py CONFIG FOLDER, alone or launched.
+on_ranks.py CONFIG FOLDER LIST, alone or launched.
 """
 
 import json
@@ -19,13 +19,14 @@ import paddle  # noqa: E402
 from backends.network import Dygraph  # noqa: E402
 from backends.normalizer import Normalizer  # noqa: E402
 from core.config import load_config  # noqa: E402
+from engine.evaluation import Collector  # noqa: E402
 from engine.evaluator import evaluate  # noqa: E402
 from engine.trainer import Trainer  # noqa: E402
 from models import get_model, model_section  # noqa: E402
 from reader.loader import build_loader  # noqa: E402
 
 
-def main(path, folder):
+def main(path, folder, valid_list):
     runtime.start(use_gpu=False)
     rank, ranks = parallel.start()
     paddle.set_default_dtype("float64")  # rounding must not tip a ReLU over
@@ -43,9 +44,13 @@ def main(path, folder):
     paddle.seed(8)
     for _, value in sorted(untrained.network.state_dict().items()):
         value.set_value(paddle.uniform(value.shape, min=0.01, max=0.05, dtype="float64"))
-    scores = evaluate(Dygraph(untrained.network, normalize), build_loader(config, "valid", rank, ranks))
+    loader = build_loader(config, "valid", rank, ranks, filelist=valid_list)
+    collector = Collector("abcd", loader.bad)
+    scores = evaluate(Dygraph(untrained.network, normalize), loader, collector=collector)
+    evaluation = collector.evaluation()
     if rank == 0:
         np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.model.network.state_dict().items()})
+        evaluation.save(f"{folder}/evaluation", topk=2)
         Path(f"{folder}/scores.json").write_text(json.dumps(scores), encoding="utf-8")
 
 
