@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     loader.bad.log_total()
     print(format_scores(scores), flush=True)
     evaluation = collector.evaluation()
-    files = evaluation.save(args.save_dir, config.MODEL.topk)
+    files = [*evaluation.save(args.save_dir, config.MODEL.topk), "report.html"]
     path = os.path.join(args.save_dir, "eval_results.json")
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
     write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})

@@ -20,6 +20,7 @@ def report(folder: str, seconds: float) -> list[str]:
         f"{os.path.basename(clip['path'])}: predicted {best['label']} with probability {best['probability']:.3f}",
         f"held-out accuracy: top-1 {scores['TOP1_ACC']:.4f}",
         f"clips, checkpoints and results are in {folder}",
+        f"to look at in a browser: {folder}/results/report.html, {folder}/checkpoints/training.html",
     ]
 
 

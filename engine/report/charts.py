@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from metrics.calibration import Reliability
 WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 20, 10, 34
 NAMED = 12  # classes up to which the bars have names
+WIDEST = 72  # bar
 MOST_POINTS = 400  # of a line; of more, neighbours are averaged
 
 Points = Sequence[tuple[float, float]]
@@ -154,17 +154,21 @@ def confidence_chart(curve: Reliability) -> Chart:
 
 
 def class_chart(accuracy: Sequence[float], names: Sequence[str]) -> Chart:
-    """The accuracy of each class that has clips, the lowest first."""
+    """The accuracy of each class that has clips, the lowest first; few bars have their names below them."""
     order = sorted((i for i, value in enumerate(accuracy) if not math.isnan(value)), key=lambda i: accuracy[i])
-    width = 2 * WIDTH
-    x, y = _Axis(0, max(1, len(order)), LEFT, width - RIGHT), _Axis(0, 1, HEIGHT - BOTTOM, TOP, True)
-    chart = Chart("Accuracy per class", "classes, the lowest first", [], y.ticks, width=width)
-    gap = min(8.0, (x(1) - x(0)) / 5)
+    width, height = 2 * WIDTH, HEIGHT - 40
+    step = (width - LEFT - RIGHT) / max(1, len(order))
+    y = _Axis(0, 1, height - BOTTOM, TOP, True)
+    chart = Chart("Accuracy per class", "classes, the lowest first", [], y.ticks, width=width, height=height)
+    wide = round(min(0.85 * step, WIDEST), 2)
     for place, i in enumerate(order):
-        height = max(round(y(0) - y(accuracy[i]), 2), 1.0)
+        high, middle = max(y(0) - y(accuracy[i]), 1.0), LEFT + (place + 0.5) * step
         says = f"{names[i]}: {100 * accuracy[i]:.1f}%"
-        wide = round(x(place + 1) - x(place) - gap, 2)
-        chart.bars.append(Bar(round(x(place) + gap / 2, 2), round(y(0) - height, 2), wide, height, says))
+        chart.bars.append(Bar(round(middle - wide / 2, 2), round(y(0) - high, 2), wide, round(high, 2), says))
         if len(order) <= NAMED:
-            chart.x_ticks.append(Tick(x(place + 0.5), shorten(names[i], 80 // len(order), placeholder="…")))
+            chart.x_ticks.append(Tick(round(middle, 2), _cut(names[i], int(step / 7))))
     return chart
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

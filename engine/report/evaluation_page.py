@@ -170,7 +170,7 @@ def _clips(evaluation: Evaluation) -> Table:
         given = [prediction, plain(scores[prediction])] if prediction >= 0 else [None, None]
         rows.append([shown(evaluation.paths[i]), label, *given, plain(scores[label])])
     columns = [("Clip", "text"), ("Label", "class"), ("Prediction", "class"), ("Probability", "number")]
-    return Table("clips", [*columns, ("Of the label", "number")], rows, differ=(1, 2), search=True)
+    return Table("clips", [*columns, ("Label's probability", "number")], rows, differ=(1, 2), search=True)
 
 
 def _cells(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
