@@ -11,7 +11,7 @@ import numpy as np
 from core import parallel
 from core.errors import UserError
 from core.files import StrPath
-from metrics.calibration import Reliability, reliability
+from metrics.calibration import Reliability, Temperature, cross_fitted_temperature, reliability
 from metrics.confusion import confusion_matrix
 from reader.bad_clips import BadClips
 from reader.loader import Batch
@@ -62,6 +62,11 @@ class Evaluation:
     def reliability(self) -> Reliability:
         """The reliability curve and the expected calibration error."""
         return reliability(self.probabilities, self.labels)
+
+    @functools.cached_property
+    def temperature(self) -> Temperature | None:
+        """What mends the calibration, fitted and scored on halves; None for fewer than 2 clips."""
+        return cross_fitted_temperature(self.logits, self.labels)
 
     def save(self, folder: StrPath, topk: int) -> list[str]:
         """Write the files of an evaluation, each of them atomically.

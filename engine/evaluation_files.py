@@ -13,13 +13,12 @@ from core.atomic import write_atomically, write_csv, write_json
 from core.files import StrPath
 from core.fonts import drawable, drawing
 from core.schema import SCHEMA
-from metrics.calibration import cross_fitted_temperature
 from metrics.confusion import most_confused
 
 if TYPE_CHECKING:
     from engine.evaluation import Evaluation
 
-_NAMED = 60  # classes in the picture with their shares as numbers, at most
+_NUMBERED = 30  # classes in the picture with their shares as numbers, at most
 _NAME = 30  # characters of a class name there
 
 
@@ -53,7 +52,7 @@ def worst_first(evaluation: Evaluation) -> list[int]:
 def calibration(evaluation: Evaluation) -> dict[str, Any]:
     """Plain data of calibration.json: the reliability curve, ECE, and the temperature with both its halves."""
     curve = evaluation.reliability
-    fitted = cross_fitted_temperature(evaluation.logits, evaluation.labels)
+    fitted = evaluation.temperature
     columns = (curve.edges[:-1], curve.edges[1:], curve.counts, curve.accuracy, curve.confidence)
     keys = ("lower", "upper", "clips", "accuracy", "confidence")
     bins = [dict(zip(keys, map(_plain, row))) for row in zip(*(column.tolist() for column in columns))]
@@ -78,7 +77,7 @@ def draw_confusion(path: StrPath, matrix: np.ndarray, names: list[str]) -> None:
     shown = np.flatnonzero(some if some.any() else some == 0)
     shares = matrix[np.ix_(shown, shown)] / np.maximum(matrix[shown].sum(axis=1, keepdims=True), 1)
     labels = [drawable(names[i], _NAME) for i in shown]
-    cell = min(0.6, max(0.1, 6 / len(shown)))  # inches
+    cell = min(0.6, max(0.1, 12 / len(shown)), 100 / len(shown))  # inches
     side, size = cell * len(shown), min(10.0, 60 * cell)
     with drawing("".join(labels)):
         figure = Figure(figsize=(side + 3.5, side + 2.8), layout="constrained")
@@ -92,7 +91,7 @@ def draw_confusion(path: StrPath, matrix: np.ndarray, names: list[str]) -> None:
         axes.set(
             xlabel="predicted class", ylabel="true class", title="shares of each true class's clips", aspect="equal"
         )
-        if len(shown) <= _NAMED:
+        if len(shown) <= _NUMBERED:
             for row, column in zip(*np.nonzero(shares)):
                 share = shares[row, column]
                 colour = "white" if share > 0.3 else "black"

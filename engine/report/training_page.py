@@ -87,7 +87,18 @@ def _totals(rows: Sequence[Row]) -> list[tuple[str, str]]:
         losses = points(rows, kind, "loss")
         texts += [(name, f"{losses[-1][1]:.4g}")] if losses else []
     speeds = [value for _, value in points(rows, "train", "clips_per_s")]
-    waits = [value for _, value in points(rows, "train", "data_wait")]
+    wait = _share_waited(rows)
     texts += [("Clips/s, median", f"{np.median(speeds):.1f}")] if speeds else []
-    texts += [("Data wait, mean", f"{100 * np.mean(waits):.1f}%")] if waits else []
+    texts += [("Data wait", f"{100 * wait:.1f}%")] if wait is not None else []
     return texts
+
+
+def _share_waited(rows: Sequence[Row]) -> float | None:
+    """The share of the training time that was spent waiting for data; a row counts by the time that it stands for."""
+    speeds = dict(points(rows, "train", "clips_per_s"))
+    shares = [(step, share) for step, share in points(rows, "train", "data_wait") if speeds.get(step, 0) > 0]
+    if not shares:
+        return None
+    steps = np.diff([0, *(step for step, _ in shares)])
+    seconds = np.maximum(steps, 0) / [speeds[step] for step, _ in shares]
+    return float(np.average([share for _, share in shares], weights=seconds)) if seconds.sum() > 0 else None

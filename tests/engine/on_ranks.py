@@ -1,6 +1,6 @@
 """Four steps, one of them of two batches, with batch norm in evaluation mode, then an evaluation.
 
-on_ranks.py CONFIG FOLDER LIST, alone or launched.
+on_ranks.py CONFIG FOLDER, alone or launched.
 """
 
 import json
@@ -26,7 +26,7 @@ from models import get_model, model_section  # noqa: E402
 from reader.loader import build_loader  # noqa: E402
 
 
-def main(path, folder, valid_list):
+def main(path, folder):
     runtime.start(use_gpu=False)
     rank, ranks = parallel.start()
     paddle.set_default_dtype("float64")  # rounding must not tip a ReLU over
@@ -44,14 +44,16 @@ def main(path, folder, valid_list):
     paddle.seed(8)
     for _, value in sorted(untrained.network.state_dict().items()):
         value.set_value(paddle.uniform(value.shape, min=0.01, max=0.05, dtype="float64"))
-    loader = build_loader(config, "valid", rank, ranks, filelist=valid_list)
-    collector = Collector("abcd", loader.bad)
-    scores = evaluate(Dygraph(untrained.network, normalize), loader, collector=collector)
-    evaluation = collector.evaluation()
+    scores = evaluate(Dygraph(untrained.network, normalize), build_loader(config, "valid", rank, ranks))
     if rank == 0:
         np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.model.network.state_dict().items()})
-        evaluation.save(f"{folder}/evaluation", topk=2)
         Path(f"{folder}/scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    loader = build_loader(config, "valid", rank, ranks, filelist=f"{folder}/val.list")
+    collector = Collector("abcd", loader.bad)
+    evaluate(Dygraph(untrained.network, normalize), loader, collector=collector)
+    evaluation = collector.evaluation()
+    if rank == 0:
+        evaluation.save(f"{folder}/evaluation", topk=2)
 
 
 if __name__ == "__main__":

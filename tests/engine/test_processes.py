@@ -227,28 +227,31 @@ def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
 
 def on_ranks(ranks, folder, clip_set):
     folder.mkdir()
+    valid = "".join(f"{clip_set}/val {i}.mp4 {i % 4}\n" for i in range(6))
+    (folder / "val.list").write_text(f"none.mp4 3\n{valid}", encoding="utf-8")
     launch = ["-m", "paddle.distributed.launch", f"--nproc_per_node={ranks}", f"--log_dir={folder}/log"]
-    valid = folder / "val.list"  # the clips of the first rank and of the second one, and one that neither can read
-    valid.write_text("none.mp4 3\n" + "".join(f"{clip_set}/val {i}.mp4 {i % 4}\n" for i in range(6)), encoding="utf-8")
-    words = [str(RANKS), str(clip_set / "tiny.yaml"), str(folder), str(valid)]
-    command = [sys.executable, *(launch if ranks > 1 else []), *words]
+    command = [sys.executable, *(launch if ranks > 1 else []), str(RANKS), str(clip_set / "tiny.yaml"), str(folder)]
     one_thread = {**os.environ, "STNET_THREADS": "1"}  # sums of several threads round in another way
     done = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return np.load(folder / "weights.npz"), json.loads((folder / "scores.json").read_text())
 
 
+def saved_evaluation(folder):
+    return {path.name: path.read_bytes() for path in (folder / "evaluation").iterdir()}
+
+
 def test_two_ranks_train_and_score_as_one(clip_set, tmp_path):
     one, scores_of_one = on_ranks(1, tmp_path / "one", clip_set)
     two, scores_of_two = on_ranks(2, tmp_path / "two", clip_set)
+    files = saved_evaluation(tmp_path / "one")
+    assert files == saved_evaluation(tmp_path / "two")
+    _, *rows, last = files["predictions.csv"].decode("utf-8").splitlines()
+    assert len(rows) == 6
+    assert last == "none.mp4,,,,,,no such file,,,,,,"
     assert difference(one, two) < 1e-9
     assert scores_of_one == scores_of_two
     assert scores_of_one["count"] == 6
-    files = {path.name: path.read_bytes() for path in (tmp_path / "one" / "evaluation").iterdir()}
-    assert files == {path.name: path.read_bytes() for path in (tmp_path / "two" / "evaluation").iterdir()}
-    rows = files["predictions.csv"].decode("utf-8").splitlines()
-    assert len(rows) == 8
-    assert rows[-1] == "none.mp4,,,,,,no such file,,,,,,"
 
 
 def test_several_ranks_by_run_sh_write_once_refuse_a_used_folder_and_resume(clip_set, tmp_path):

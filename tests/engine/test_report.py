@@ -6,6 +6,7 @@ import re
 import shutil
 
 import numpy as np
+import pytest
 from entries import eval_entry, run, train
 from report_pages import random_evaluation, write
 from training_helpers import make_trainer, saved
@@ -13,6 +14,7 @@ from training_helpers import make_trainer, saved
 from engine.journal import points
 from engine.report.charts import MOST_POINTS, Series, class_chart, line_chart, reliability_chart
 from engine.report.evaluation_page import _middle_frames, scores_of
+from engine.report.training_page import _share_waited
 from metrics.calibration import reliability
 
 
@@ -93,6 +95,16 @@ def test_points_are_the_finite_numbers_by_step():
     rows = [{"kind": "train", "step": 9 - i, "loss": value} for i, value in enumerate(values)]
     rows += [{"kind": "valid", "step": 1, "loss": 1}, {"kind": "train", "step": 10**400, "loss": 1}]
     assert points(rows, "train", "loss") == [(2, 4.0), (9, 2.5)]
+
+
+def test_the_share_of_waiting_counts_each_line_of_the_log_by_its_time():
+    rows = [
+        {"kind": "train", "step": 10, "clips_per_s": 1.0, "data_wait": 0.5},  # 10 steps at 1 clip a second
+        {"kind": "train", "step": 15, "clips_per_s": 0.5, "data_wait": 0.0},  # 5 at half of that: as long
+        {"kind": "train", "step": 16, "clips_per_s": 0.0, "data_wait": 1.0},
+    ]
+    assert _share_waited(rows) == pytest.approx(0.25)
+    assert _share_waited(rows[2:]) is None
 
 
 # Training ---------------------------------------------------------------------------------------------------------
