@@ -46,7 +46,7 @@ class Predictor:
         device: "cpu", "gpu", or "auto": the GPU if one works; None: what core.runtime.start has chosen.
         topk: classes in a result, at most all.
         mode: "test": clips are taken as section TEST of the configuration says, and not INFER.
-        clips: how many there will be in all, if that is known.
+        clips: how many videos there will be in all, if that is known.
 
     Attributes:
         config, labels: of the weights.
@@ -121,6 +121,7 @@ class Predictor:
         self.config = config
         self.model, self.engine_name = model, engine
         section, digest = config.section("infer"), self.digest
+        clips = clips and clips * self.config.section(mode).views
         self._make_engine = lambda: make_engine(engine, model, section, clips, digest)
 
     @functools.cached_property
