@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from backends.parts import Parts
     from engine.events import Event
     from engine.explain import Explanation
+    from engine.features import Features
     from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
@@ -154,19 +155,51 @@ class Predictor:
         self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
     ) -> Generator[Result, None, None]:
         """As `predict`, for what `engine.inputs.sources` gives and the loader of these."""
-        from engine.evaluator import scored
 
-        order = loader.order.batches(0)
-        with contextlib.closing(scored(self.engine, loader, "predict", log_interval)) as batches:
-            for places, (batch, logits) in zip(order, batches):
-                if batch.indices and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
-                    raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
-                rows = dict(zip(batch.indices, softmax(logits)))
-                for _, index in places:
-                    yield self._result(videos[index], rows.get(index), loader.bad.reasons.get(index, ""))
+        def probabilities(logits: np.ndarray) -> np.ndarray:
+            if len(logits) and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
+                raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
+            return softmax(logits)
+
+        with contextlib.closing(_rows(self.engine, loader, "predict", log_interval, probabilities)) as rows:
+            for index, row, reason in rows:
+                yield self._result(videos[index], row, reason)
+
+    def features(self, inputs: Input | Iterable[Input]) -> Generator[Features, None, None]:
+        """What the network makes of videos before it classifies, in order; inputs and errors as `predict` and `parts`.
+
+        Raises:
+            UserError: also where the model does not say what its features are.
+        """
+        with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
+            videos = sources(inputs, self.config.MODEL.format, scratch)
+            if videos:
+                yield from self.features_of(videos, self.loader(videos))
+
+    def features_of(
+        self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
+    ) -> Generator[Features, None, None]:
+        """As `features`, for what `engine.inputs.sources` gives and the loader of these."""
+        from engine.features import Features
+
+        parts = self.parts()
+        parts.embedding()  # refused before anything is computed
+
+        def embed(clips: Clips) -> Any:
+            return list(zip(*parts.embed(np.asarray(clips))))
+
+        def finite(pairs: Any) -> Any:
+            if not all(np.isfinite(array).all() for pair in pairs for array in pair):
+                raise UserError("the engine gave features that are no finite numbers", "engine")
+            return pairs
+
+        with contextlib.closing(_rows(embed, loader, "features", log_interval, finite)) as rows:
+            for index, row, reason in rows:
+                found = {} if row is None else {"segments": row[0], "clip": row[1]}
+                yield Features(videos[index].path, label=videos[index].label, error=reason, **found)
 
     def parts(self) -> Parts:
-        """The model in parts, by its engine: for timelines and for reasons. Made once.
+        """The model in parts, by its engine: for timelines, reasons and features. Made once.
 
         Raises:
             UserError: the model has no segments, or is an export.
@@ -174,7 +207,9 @@ class Predictor:
         from backends.parts import make_parts
 
         if self.model is None:
-            raise UserError("an export does not show its segments: it has no timeline, and no shares", "whole export")
+            raise UserError(
+                "an export does not show its segments: it has no timeline, no shares and no features", "whole export"
+            )
         if self._parts is None:
             self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts
@@ -258,6 +293,20 @@ def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
     from reader.loader import build_loader
 
     return build_loader(config, "infer", clips=[video.clip for video in videos])
+
+
+def _rows(
+    compute: Callable[[Any], Any], loader: Loader, what: str, log_interval: int, rows_of: Callable[[Any], Any]
+) -> Generator[tuple[int, Any, str], None, None]:
+    """For each video of a loader, in order: its number, its row of rows_of(what is computed of a batch), or why not."""
+    from engine.evaluator import scored
+
+    order = loader.order.batches(0)
+    with contextlib.closing(scored(compute, loader, what, log_interval)) as batches:
+        for places, (batch, answers) in zip(order, batches):
+            rows = dict(zip(batch.indices, rows_of(answers)))
+            for _, index in places:
+                yield index, rows.get(index), loader.bad.reasons.get(index, "")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
