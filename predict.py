@@ -214,8 +214,8 @@ def write_features(args: argparse.Namespace, predictor: Predictor, videos: Seque
 
     def facts() -> dict[str, str]:
         config = predictor.config.scoring()
-        meta = {"schema": SCHEMA, "model": predictor.config.MODEL.name, "engine": predictor.parts().name}
-        return facts_of(predictor.digest, **meta, config=config, versions=versions(), skipped=loader.bad.summary())
+        meta = {"schema": SCHEMA, "model": predictor.config.MODEL.name, "config": config}
+        return facts_of(predictor.digest, **meta, versions=versions(), skipped=loader.bad.summary())
 
     save(args.features, predictor.features_of(videos, loader, args.log_interval), len(videos), facts)
     loader.bad.log_total()

@@ -18,7 +18,7 @@ from backends.network import Dygraph
 from backends.normalizer import Normalizer
 from core import runtime
 from core.errors import UserError
-from models.streaming import Embedding, Run, Streaming, Windows
+from models.streaming import Run, Streaming, Windows
 
 if TYPE_CHECKING:
     from core.config import ReaderSection
@@ -50,37 +50,17 @@ class Parts:
 
     def features(self, clips: np.ndarray) -> np.ndarray:
         """Features [B, T, C] of uint8 clips [B, T, 3 * seglen, H, W], each by itself; see models.streaming."""
-        return _of_clips(self.windows(), clips)
-
-    def embedding(self) -> Embedding:
-        """Of the model, for `embed`. Raises UserError where it has none."""
-        if not isinstance(self.streaming, Embedding):
-            raise UserError("the model does not say what its features are: its streaming() has no `embedding`")
-        return self.streaming
-
-    def embed(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(pooled features of the segments [B, T, C], what the last linear layer takes [B, C']) of uint8 clips.
-
-        Raises UserError as `embedding`.
-        """
-        embedding = self.embedding()
-        *before, last = self.runs
-        pooled = _of_clips(self.streaming.windows([*before, lambda vectors: vectors], self.at_once), clips)
-        return pooled, np.stack([embedding.embedding(features) for features in last(pooled)])
+        windows = self.windows()
+        for number, clip in enumerate(clips):
+            windows.add(number, [(number, segment) for segment in range(len(clip))])
+            for segment, pixels in enumerate(clip):
+                windows.feed((number, segment), pixels)
+        windows.flush()
+        return np.stack([features for _, features in sorted(windows.done(), key=itemgetter(0))])
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """uint8 clips [B, T, 3 * seglen, H, W] -> logits [B, num_classes]."""
         return np.stack([self.streaming.logits(features) for features in self.features(np.asarray(clips))])
-
-
-def _of_clips(windows: Windows, clips: np.ndarray) -> np.ndarray:
-    """What windows make of clips, each by itself, in order."""
-    for number, clip in enumerate(clips):
-        windows.add(number, [(number, segment) for segment in range(len(clip))])
-        for segment, pixels in enumerate(clip):
-            windows.feed((number, segment), pixels)
-    windows.flush()
-    return np.stack([features for _, features in sorted(windows.done(), key=itemgetter(0))])
 
 
 def make_parts(name: str, model: Model, section: ReaderSection, digest: str = "") -> Parts:
@@ -91,9 +71,7 @@ def make_parts(name: str, model: Model, section: ReaderSection, digest: str = ""
     """
     streaming = model.streaming()
     if streaming is None:
-        raise UserError(
-            f"{model.config.MODEL.name} has no segments: it has no timeline, no shares and no features of them"
-        )
+        raise UserError(f"{model.config.MODEL.name} has no segments: it has no timeline, and no shares of segments")
     task = Task(model, section, digest=digest)
     parts = make_by(name, lambda engine: _parts(engine, task, streaming))
     logger.info("engine: %s, in parts", parts.name)

@@ -22,6 +22,7 @@ from engine.result import Result
 from reader.formats import VIDEO
 
 if TYPE_CHECKING:
+    from backends.embedder import Embed
     from backends.network import Clips
     from backends.parts import Parts
     from engine.events import Event
@@ -166,10 +167,10 @@ class Predictor:
                 yield self._result(videos[index], row, reason)
 
     def features(self, inputs: Input | Iterable[Input]) -> Generator[Features, None, None]:
-        """What the network makes of videos before it classifies, in order; inputs and errors as `predict` and `parts`.
+        """What the network makes of videos before it classifies, in order; inputs as `predict`.
 
         Raises:
-            UserError: also where the model does not say what its features are.
+            UserError: as `predict`; or the model gives no features, or is an export.
         """
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
             videos = sources(inputs, self.config.MODEL.format, scratch)
@@ -182,11 +183,10 @@ class Predictor:
         """As `features`, for what `engine.inputs.sources` gives and the loader of these."""
         from engine.features import Features
 
-        parts = self.parts()
-        parts.embedding()  # refused before anything is computed
+        embedder = self._embedder  # refused before anything is computed
 
         def embed(clips: Clips) -> Any:
-            return list(zip(*parts.embed(np.asarray(clips))))
+            return list(zip(*embedder(clips)))
 
         def finite(pairs: Any) -> Any:
             if not all(np.isfinite(array).all() for pair in pairs for array in pair):
@@ -198,8 +198,16 @@ class Predictor:
                 found = {} if row is None else {"segments": row[0], "clip": row[1]}
                 yield Features(videos[index].path, label=videos[index].label, error=reason, **found)
 
+    @functools.cached_property
+    def _embedder(self) -> Embed:
+        from backends.embedder import make_embedder
+
+        if self.model is None:
+            raise UserError("an export gives classes alone, and no features", "whole export")
+        return make_embedder(self.engine_name, self.model, self.config.section("infer"), self.digest)
+
     def parts(self) -> Parts:
-        """The model in parts, by its engine: for timelines, reasons and features. Made once.
+        """The model in parts, by its engine: for timelines and for reasons. Made once.
 
         Raises:
             UserError: the model has no segments, or is an export.
@@ -207,9 +215,7 @@ class Predictor:
         from backends.parts import make_parts
 
         if self.model is None:
-            raise UserError(
-                "an export does not show its segments: it has no timeline, no shares and no features", "whole export"
-            )
+            raise UserError("an export does not show its segments: it has no timeline, and no shares", "whole export")
         if self._parts is None:
             self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -46,14 +46,3 @@ class Streaming(Protocol):
 
     def shares(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(what each segment adds to each logit [T, num_classes], what none of them adds [num_classes]); exact."""
-
-
-@runtime_checkable
-class Embedding(Protocol):
-    """What a Streaming may have, too: features of clips, for search, clustering and few-shot work.
-
-    Its last part takes the pooled features of the segments of windows, [N, T, C], and gives their features.
-    """
-
-    def embedding(self, features: np.ndarray) -> np.ndarray:
-        """What the last linear layer takes, [C'], of a window's features [T, C']."""

@@ -83,7 +83,9 @@ def _workers(section: ReaderSection, order: EpochOrder) -> int:
         return asked
     workers = min(asked, max(1, asked * order.computed_at_once // held))
     if workers < asked:
-        logger.info("%d views of each video: %d reading processes, not %d, for their memory", held, workers, asked)
+        logger.info(
+            "%d views of each video: num_reader_threads %d instead of %d, for their memory", held, workers, asked
+        )
     return workers
 
 

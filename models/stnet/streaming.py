@@ -219,7 +219,7 @@ class StNetWindows:
 
 
 class StNetStreaming:
-    """See models.streaming.Streaming and Embedding.
+    """See models.streaming.Streaming.
 
     Args:
         network: in evaluation mode.
@@ -236,11 +236,7 @@ class StNetStreaming:
     def logits(self, features: np.ndarray) -> np.ndarray:
         """See models.streaming.Streaming."""
         weight, bias = self._classifier()
-        return self.embedding(features) @ weight + bias
-
-    def embedding(self, features: np.ndarray) -> np.ndarray:
-        """See models.streaming.Embedding."""
-        return features.max(axis=0)
+        return features.max(axis=0) @ weight + bias
 
     def shares(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See models.streaming.Streaming."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -77,14 +78,16 @@ def test_features_come_in_order_and_a_bad_video_says_why(predictor, clip_set, tm
     assert list(predictor.features([])) == []
 
 
-def test_a_model_that_does_not_say_what_its_features_are_is_one_line(predictor, clip_set, monkeypatch):
-    monkeypatch.setattr(predictor.parts(), "streaming", object())
-    with pytest.raises(UserError, match=r"does not say what its features are: its streaming\(\) has no `embedding`"):
+def test_a_network_that_gives_no_features_is_one_line(predictor, clip_set, monkeypatch):
+    monkeypatch.setattr(predictor, "model", SimpleNamespace(network=object(), config=predictor.config))
+    monkeypatch.delitem(predictor.__dict__, "_embedder", raising=False)
+    with pytest.raises(UserError, match="the network of STNET has no `embed`, and so gives no features"):
         next(predictor.features(clip_set / "val 0.mp4"))
 
 
 def test_features_that_are_no_numbers_are_one_line(predictor, clip_set, monkeypatch):
-    monkeypatch.setattr(predictor.parts(), "runs", [*predictor.parts().runs[:-1], lambda v: v * np.float32("nan")])
+    nan = np.full((1, 2, 3), np.nan, np.float32), np.zeros((1, 4), np.float32)
+    monkeypatch.setitem(predictor.__dict__, "_embedder", lambda clips: nan)
     with pytest.raises(UserError, match="features that are no finite numbers"):
         next(predictor.features(clip_set / "val 0.mp4"))
 

@@ -150,7 +150,7 @@ def test_many_views_are_read_by_fewer_processes_and_the_log_says_so(clip_set, ca
     assert build_loader(configured(clip_set, *wide), "test").workers == 12  # a batch of one video: 3 views, not 4
     assert not caplog.messages
     assert build_loader(configured(clip_set, *wide, "TEST.num_clips=4"), "test").workers == 4  # 12 views for 4
-    assert caplog.messages == ["12 views of each video: 4 reading processes, not 12, for their memory"]
+    assert caplog.messages == ["12 views of each video: num_reader_threads 4 instead of 12, for their memory"]
     assert build_loader(configured(clip_set, *wide, "TEST.num_clips=40"), "test").workers == 1
     assert build_loader(configured(clip_set, *wide[1:], "TEST.num_reader_threads=0"), "test").workers == 0
 
