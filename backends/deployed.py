@@ -11,7 +11,7 @@ import yaml
 from backends.deploy import FILE
 from backends.engines import Run, exporter
 from backends.network import Clips
-from core.config import Config, InferSection, ModelSection, ReaderSection, TrainSection
+from core.config import Config, InferSection, ModelSection, ReaderSection, TestSection, TrainSection
 from core.errors import UserError, last_line
 from core.files import StrPath, read_regular, sha256_of
 from core.schema import refuse_newer
@@ -113,4 +113,4 @@ def _config(facts: dict[str, Any]) -> Config:
             raise ValueError(f"expected three numbers, found {row!r:.40}")
     if min(settings.image_std) <= 0:
         raise ValueError(f"expected positive deviations, found {settings.image_std!r:.40}")
-    return Config(settings, TrainSection(), ReaderSection(), ReaderSection(), infer)
+    return Config(settings, TrainSection(), ReaderSection(), TestSection(), infer)

@@ -251,7 +251,8 @@ def test_two_ranks_train_and_score_as_one(clip_set, tmp_path):
     assert last == "none.mp4,,,,,,no such file,,,,,,"
     assert difference(one, two) < 1e-9
     assert scores_of_one == scores_of_two
-    assert scores_of_one["count"] == 6
+    assert scores_of_one["valid"]["count"] == scores_of_one["test"]["count"] == 6
+    assert scores_of_one["valid"]["loss"] != scores_of_one["test"]["loss"]
 
 
 def test_several_ranks_by_run_sh_write_once_refuse_a_used_folder_and_resume(clip_set, tmp_path):
