@@ -112,15 +112,14 @@ class Collector:
         """What all ranks kept, the same on each of them; all of them must call it."""
         labels = np.concatenate([np.zeros(0, np.int64), *self.labels])
         logits = np.concatenate([np.zeros((0, len(self.names)), np.float32), *self.logits])
-        ranks = parallel.gather((self.indices, labels, logits, self.bad.reasons))
+        ranks = parallel.gather((self.indices, labels, logits))
         indices = np.concatenate([np.array(indices, np.int64) for indices, *_ in ranks])
         order = np.argsort(indices)
-        reasons = {index: reason for *_, reasons in ranks for index, reason in reasons.items()}
         paths = [clip.path for clip in self.bad.clips]
         return Evaluation(
             [paths[index] for index in indices[order].tolist()],
-            np.concatenate([labels for _, labels, *_ in ranks])[order],
-            np.concatenate([logits for _, _, logits, _ in ranks])[order],
+            np.concatenate([labels for _, labels, _ in ranks])[order],
+            np.concatenate([logits for *_, logits in ranks])[order],
             self.names,
-            [(paths[index], reason) for index, reason in sorted(reasons.items())],
+            [(paths[index], reason) for index, reason in sorted(self.bad.reasons.items())],
         )

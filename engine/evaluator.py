@@ -54,6 +54,8 @@ def evaluate(
                     collector.add(batch, logits)
             if after_batch:
                 after_batch()
+    if parallel.ranks() > 1:
+        loader.bad.merge(parallel.gather(loader.bad.reasons))
     states = parallel.gather([metric.state() for metric in counting])
     for metric, of_ranks in zip(counting, zip(*states)):
         metric.merge(of_ranks)

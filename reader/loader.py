@@ -142,9 +142,8 @@ class Loader:
         finally:
             if self.place is None or number + 1 >= self.epochs:
                 self.close()
-        if steps and not read and self.bad.allowed < math.inf:
-            index, reason = next(iter(self.bad.reasons.items()))
-            raise UserError(f"no clip could be read; the first: {self.bad.clips[index].path}: {reason}")
+        if steps and not read and self.bad.allowed < math.inf and self.order.ranks == 1:  # others may have read some
+            raise self.bad.none_read()
 
     def start(self, number: int = 0, first_step: int = 0) -> _Stream:
         """Begin to read an epoch from a step on, before `epoch` asks for it: while something else is done."""
