@@ -197,7 +197,7 @@ def _strips(evaluation: Evaluation, dataset: KineticsDataset) -> list[Strip]:
     for i in worst_first(evaluation)[:STRIPS]:
         clip = dataset[0, places[evaluation.paths[i]]].clip
         if clip is not None:
-            strips.append(_strip(evaluation, i, _middle_frames(clip, dataset.section.seg_num or len(clip))))
+            strips.append(_strip(evaluation, i, middle_frames(clip, dataset.section.seg_num or len(clip))))
     if dataset.reader:
         dataset.reader.close()
     return strips
@@ -220,7 +220,7 @@ def _strip(evaluation: Evaluation, i: int, frames: np.ndarray) -> Strip:
     )
 
 
-def _middle_frames(clip: np.ndarray, seg_num: int) -> np.ndarray:
+def middle_frames(clip: np.ndarray, seg_num: int) -> np.ndarray:
     """uint8 [T, H, W, 3] of a clip [views * T, 3 * seglen, H, W]: of the middle view, the middle of each segment."""
     view = len(clip) // seg_num // 2
     middle = 3 * (clip.shape[1] // 3 // 2)

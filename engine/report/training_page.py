@@ -87,13 +87,13 @@ def _totals(rows: Sequence[Row]) -> list[tuple[str, str]]:
         losses = points(rows, kind, "loss")
         texts += [(name, f"{losses[-1][1]:.4g}")] if losses else []
     speeds = [value for _, value in points(rows, "train", "clips_per_s")]
-    wait = _share_waited(rows)
+    wait = share_waited(rows)
     texts += [("Clips/s, median", f"{np.median(speeds):.1f}")] if speeds else []
     texts += [("Data wait", f"{100 * wait:.1f}%")] if wait is not None else []
     return texts
 
 
-def _share_waited(rows: Sequence[Row]) -> float | None:
+def share_waited(rows: Sequence[Row]) -> float | None:
     """The share of the training time that was spent waiting for data; a row counts by the time that it stands for."""
     speeds = dict(points(rows, "train", "clips_per_s"))
     shares = [(step, share) for step, share in points(rows, "train", "data_wait") if speeds.get(step, 0) > 0]

@@ -13,8 +13,8 @@ from training_helpers import make_trainer, saved
 
 from engine.journal import points
 from engine.report.charts import MOST_POINTS, Series, class_chart, line_chart, reliability_chart
-from engine.report.evaluation_page import _middle_frames, scores_of
-from engine.report.training_page import _share_waited
+from engine.report.evaluation_page import middle_frames, scores_of
+from engine.report.training_page import share_waited
 from metrics.calibration import reliability
 
 
@@ -39,11 +39,11 @@ def test_eval_writes_a_report_of_what_it_read_and_says_where(clip_set, trained, 
     assert str(trained / "STNET_final.pdparams") in report.read_text()
 
 
-def test_a_page_shows_the_middle_frames_of_the_middle_view():
+def test_a_page_shows_themiddle_frames_of_the_middle_view():
     views, segments, seglen = 3, 2, 5
     clip = np.zeros((views * segments, 3 * seglen, 4, 4), np.uint8)
     clip[2, 6:9], clip[3, 6:9] = 7, 8  # second view, third of five frames
-    frames = _middle_frames(clip, segments)
+    frames = middle_frames(clip, segments)
     assert frames.shape == (2, 4, 4, 3)
     assert [int(frame.min()) for frame in frames] == [7, 8]
 
@@ -103,8 +103,8 @@ def test_the_share_of_waiting_counts_each_line_of_the_log_by_its_time():
         {"kind": "train", "step": 15, "clips_per_s": 0.5, "data_wait": 0.0},  # 5 at half of that: as long
         {"kind": "train", "step": 16, "clips_per_s": 0.0, "data_wait": 1.0},
     ]
-    assert _share_waited(rows) == pytest.approx(0.25)
-    assert _share_waited(rows[2:]) is None
+    assert share_waited(rows) == pytest.approx(0.25)
+    assert share_waited(rows[2:]) is None
 
 
 # Training ---------------------------------------------------------------------------------------------------------
