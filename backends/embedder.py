@@ -56,6 +56,8 @@ def make_embedder(name: str, model: Model, section: ReaderSection, digest: str =
 
     def embed(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         rows = compute(clips)
+        if rows.shape[1] <= size or (rows.shape[1] - size) % seg_num:
+            raise UserError(f"the engine gave no features: {list(rows.shape)}, not {size} and {seg_num} rows", "engine")
         return rows[:, size:].reshape(len(rows), seg_num, -1), rows[:, :size]
 
     return embed

@@ -47,7 +47,7 @@ class Predictor:
         engine: what computes, the name of one of backends.engines.ENGINES; of a folder: what it was written for.
         device: "cpu", "gpu", or "auto": the GPU if one works; None: what core.runtime.start has chosen.
         topk: classes in a result, at most all.
-        mode: "test": clips are taken as section TEST of the configuration says, and not INFER.
+        mode: "test": clips are taken as section TEST of the configuration says, one view of each, and not INFER.
         clips: how many videos there will be in all, if that is known.
 
     Attributes:

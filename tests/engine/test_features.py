@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
+from backends.embedder import make_embedder
 from core.errors import UserError
 from engine.features import Features, save
 from engine.predictor import Predictor
@@ -90,6 +91,13 @@ def test_features_that_are_no_numbers_are_one_line(predictor, clip_set, monkeypa
     monkeypatch.setitem(predictor.__dict__, "_embedder", lambda clips: nan)
     with pytest.raises(UserError, match="features that are no finite numbers"):
         next(predictor.features(clip_set / "val 0.mp4"))
+
+
+def test_an_engine_that_gives_no_features_is_one_line(predictor, monkeypatch):
+    monkeypatch.setattr("backends.embedder.make_engine", lambda *_, **settings: lambda clips: np.zeros((1, 4)))
+    embed = make_embedder("paddle", predictor.model, predictor.config.section("infer"))
+    with pytest.raises(UserError, match=r"gave no features: \[1, 4\], not 256 and 2 rows"):
+        embed(np.zeros((1, 2, 6, 32, 32), np.uint8))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
