@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runtime.start(config.TRAIN.use_gpu)
     labels = labels_for(config, args.weights)
     model = load_model(config, "infer", args.weights, labels).model
-    deviation, files = deploy(model, config.section("infer"), labels, args.save_dir, args.format)
+    section = config.section("infer")
+    deviation, files = deploy(model, section, labels, args.save_dir, args.format, args.uint8)
     logger.info("%s: %s; largest deviation from the network: %.2g", args.save_dir, ", ".join(files), deviation)
     next_step.suggest_deployed(args)
 

@@ -9,46 +9,54 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
 import yaml
+from paddle.nn import functional as F
 
+from backends.deploy_yaml import FILE, description
+from backends.deployed import DeployedEngine
 from backends.engines import exporter
-from backends.export import Classifier, Shape, clip_sizes
+from backends.export import clip_sizes
+from backends.network import Dygraph
+from backends.normalizer import Normalizer
 from core.atomic import exchange, prepare_folder, sync_folder, writing
 from core.errors import UserError, last_line
-from core.schema import SCHEMA
 from core.signals import Process
-from reader.formats import FORMATS
 
 if TYPE_CHECKING:
-    from backends.engines import Run
     from core.config import ReaderSection
     from models.model import Model
 
 logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the probabilities
-FILE = "deploy.yaml"
 _EXPORTING = ".exporting-"
 
 
 def deploy(
-    model: Model, section: ReaderSection, labels: Sequence[str], folder: str, file_format: str
+    model: Model,
+    section: ReaderSection,
+    labels: Sequence[str],
+    folder: str,
+    file_format: str,
+    uint8: bool = False,
 ) -> tuple[float, list[str]]:
-    """Write NAME.pdmodel and NAME.pdiparams, or NAME.onnx, and deploy.yaml into a folder.
+    """Write a model's files and deploy.yaml into a folder.
 
-    The model takes any number of clips, and of segments if the network does. It is compared with the network, at two
-    shapes, before anything is put in place. An older export in the folder is replaced as a whole: at any moment all of
-    it is there, or all of the new one. Other files in the folder stay.
+    They are used as deploy.yaml says and compared with the network, at two shapes, before anything is put in place. An
+    older export in the folder is replaced as a whole: at any moment all of it is there, or all of the new one. Other
+    files in the folder stay.
 
     Args:
         model: in evaluation mode.
         section: its sampling and sizes go into deploy.yaml.
         labels: class names.
         folder: made if missing.
-        file_format: "paddle", "onnx", or that of another ExportEngine of the table.
+        file_format: "paddle" (NAME.pdmodel and NAME.pdiparams), "onnx" (NAME.onnx), "paddlex" (inference.json,
+            inference.pdiparams and inference.yml), or that of another ExportEngine of the table.
+        uint8: the model takes bytes, and normalises them itself.
 
     Returns:
         (largest deviation of the probabilities, names of the files).
@@ -56,31 +64,32 @@ def deploy(
     Raises:
         UserError: the folder cannot be written, a package is missing, or the export computes something else.
     """
-    name, engine = model.config.MODEL.name.upper(), exporter(file_format)
+    engine = exporter(file_format)
+    form = engine.form(model, section, labels, uint8)
     folder = os.path.realpath(folder)
     prepare_folder(folder)
     _remove_leftovers(folder)
     with tempfile.TemporaryDirectory(prefix=_temporary(), dir=folder) as unfinished:
-        layer = Classifier(model.network)
-        seg_num, seglen, size = clip_sizes(section)
-        shape: Shape = [None, None if model.any_seg_num else seg_num, 3 * seglen, size, size]
-        engine.write(layer, f"{unfinished}/{name}", shape)
+        engine.write(form.layer, f"{unfinished}/{form.name}", form.shape)
         files = sorted(file for file in os.listdir(unfinished) if not file.endswith(".info"))
         with tempfile.TemporaryDirectory() as elsewhere:
             for file in files:  # what an engine compiles beside the files is not to be shipped
                 os.symlink(os.path.join(unfinished, file), os.path.join(elsewhere, file))
             try:
-                run, names, _ = engine.load(f"{elsewhere}/{name}")
+                run, names, words = engine.load(f"{elsewhere}/{form.name}")
             except RuntimeError as error:  # Paddle does not notice, while it writes, that a disk is full
                 raise UserError(
                     f"the exported model cannot be loaded, perhaps the disk is full: {last_line(error)}"
                 ) from error
-            deviation = largest_deviation(run, layer, section, model.any_seg_num)
+            files += form.companions
+            facts = description(form, model, section, labels, files, names)
+            exported = DeployedEngine(run, model.config.MODEL, facts, words)
+            deviation = largest_deviation(exported, model, section, form.shape[1] is None)
         if not deviation <= TOLERANCE:
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
-        facts = description(model, section, labels, files, names)
-        with open(f"{unfinished}/{FILE}", "w", encoding="utf-8") as target:
-            yaml.safe_dump(facts, target, allow_unicode=True, sort_keys=False)
+        for name, content in {**form.companions, FILE: facts}.items():
+            with open(f"{unfinished}/{name}", "w", encoding="utf-8") as target:
+                yaml.safe_dump(content, target, allow_unicode=True, sort_keys=False)
         put_in_place(unfinished, folder, [*files, FILE])
     return deviation, [*files, FILE]
 
@@ -145,68 +154,15 @@ def _remove_leftovers(folder: str) -> None:
                 shutil.rmtree(os.path.join(place, match[0]), ignore_errors=True)
 
 
-def largest_deviation(run: Run, layer: Classifier, section: ReaderSection, any_seg_num: bool) -> float:
-    """Between the probabilities of an export and of the network, on random clips of two shapes."""
-    deviation = 0.0
+def largest_deviation(engine: DeployedEngine, model: Model, section: ReaderSection, any_seg_num: bool) -> float:
+    """Between the probabilities of an export and of the network, on random clips of two shapes; NaN if one is."""
+    settings = model.config.MODEL
+    network = Dygraph(model.network, Normalizer(settings.image_mean, settings.image_std))
+    deviations = []
     own_seg_num, seglen, size = clip_sizes(section)
     random = np.random.RandomState(0)
     for batch, seg_num in ((1, own_seg_num), (2, 3 if any_seg_num else own_seg_num)):
-        clips = random.standard_normal((batch, seg_num, 3 * seglen, size, size)).astype("float32")
-        with paddle.no_grad():
-            expected = layer(paddle.to_tensor(clips)).numpy()
-        answer = run(clips)
-        if answer.shape != expected.shape:
-            raise UserError(f"the exported model answers {clips.shape} with shape {answer.shape}: nothing was written")
-        deviation = max(deviation, float(np.abs(answer - expected).max()))
-    return deviation
-
-
-def description(
-    model: Model, section: ReaderSection, labels: Sequence[str], files: list[str], names: tuple[str, str]
-) -> dict[str, Any]:
-    """deploy.yaml as plain data. `names`: those of the model's input and output."""
-    settings = model.config.MODEL
-    seg_num, seglen, size = clip_sizes(section)
-    free = "batch and seg_num" if model.any_seg_num else "batch"
-    return {
-        "schema": SCHEMA,
-        "model": {
-            "name": settings.name.upper(),
-            **model.own_settings(),
-            "num_classes": settings.num_classes,
-            "files": files,
-            "paddle_version": paddle.__version__,
-        },
-        "input": {
-            "name": names[0],
-            "dtype": "float32",
-            "shape": ["batch", "seg_num" if model.any_seg_num else seg_num, 3 * seglen, size, size],
-            "meaning": "segments of seglen RGB frames stacked on the channel axis (R, G, B of the first frame, "
-            f"R, G, B of the second, ...); {free} may be any number",
-        },
-        "output": {
-            "name": names[1],
-            "dtype": "float32",
-            "shape": ["batch", settings.num_classes],
-            "meaning": "probability of each class, in the order of labels",
-        },
-        "sampling": {
-            "seg_num": seg_num,
-            "seglen": seglen,
-            "format": settings.format,
-            "meaning": "of n frames, average = n // seg_num; segment i starts at i * average + "
-            f"{FORMATS.get(settings.format).centre_formula}, at i * average if average < seglen, at i if average is 0; "
-            "seglen consecutive frames, modulo n",
-        },
-        "transform": {
-            "colours": "RGB",
-            "short_size": section.short_size,
-            "target_size": size,
-            "meaning": "unless the short side is short_size: antialiased bilinear resize to short_size x "
-            "int(short_size * 4 / 3), the longer on the longer side (a square counts as wide); then the central square "
-            "of target_size, its corner at round((side - target_size) / 2); then (value / 255 - mean) / std",
-            "mean": list(settings.image_mean),
-            "std": list(settings.image_std),
-        },
-        "labels": list(labels),
-    }
+        clips = random.randint(0, 256, (batch, seg_num, 3 * seglen, size, size)).astype(np.uint8)
+        expected, answer = (F.softmax(paddle.to_tensor(compute(clips))).numpy() for compute in (network, engine))
+        deviations.append(np.abs(answer - expected).max())
+    return float(np.max(deviations))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from backends.deploy import FILE
+from backends.deploy_yaml import FILE
 from backends.engines import Run, exporter
 from backends.network import Clips
 from core.config import Config, InferSection, ModelSection, ReaderSection, TestSection, TrainSection
@@ -32,27 +32,44 @@ class DeployedEngine:
     """An exported model; called as every engine is, see backends.engines.
 
     Args:
-        run: from normalised float32 clips to probabilities.
+        run: the model.
         settings: mean, std and number of classes.
+        facts: deploy.yaml, which says what the model takes and gives.
         name: for the log.
+
+    Raises:
+        KeyError, TypeError, ValueError: the facts are not of deploy.yaml's form.
     """
 
-    def __init__(self, run: Run, settings: ModelSection, name: str) -> None:
+    def __init__(self, run: Run, settings: ModelSection, facts: dict[str, Any], name: str) -> None:
         self.run, self.name, self.num_classes = run, name, settings.num_classes
         mean, std = settings.image_mean, settings.image_std
         self.mean, self.std = np.float32(mean), np.float32(std)
+        _, _, self.channels, _, _ = facts["input"]["shape"]
+        self.uint8 = one_of(facts["input"]["dtype"], "float32", "uint8") == "uint8"
+        self.logits = one_of(facts["output"].get("kind", "probabilities"), "probabilities", "logits") == "logits"
 
     def __call__(self, clips: Clips) -> np.ndarray:
-        """uint8 clips -> logits [B, num_classes], but for a constant a clip: the logarithms of the probabilities."""
+        """uint8 clips -> logits [B, num_classes], but for a constant a clip where the model gives probabilities."""
         clips = np.asarray(clips)
-        mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
-        tiny = np.finfo(np.float32).tiny
-        answer = self.run((clips / np.float32(255) - mean) / std)
+        values = clips if self.uint8 else self._normalised(clips)
+        answer = self.run(values.reshape(len(clips), -1, self.channels, *clips.shape[3:]))
         if answer.shape != (len(clips), self.num_classes):
             raise UserError(
                 f"the model answers {len(clips)} clips with {list(answer.shape)}, not {self.num_classes} classes"
             )
-        return np.log(np.maximum(answer, tiny))
+        return answer if self.logits else np.log(np.maximum(answer, np.finfo(np.float32).tiny))
+
+    def _normalised(self, clips: np.ndarray) -> np.ndarray:
+        mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
+        return (clips / np.float32(255) - mean) / std
+
+
+def one_of(value: object, *known: str) -> str:
+    """A value that must be one of the known. Raises ValueError."""
+    if value not in known:
+        raise ValueError(f"expected {' or '.join(known)}, found {value!r:.20}")
+    return str(value)
 
 
 def is_deployed(path: StrPath) -> bool:
@@ -75,7 +92,7 @@ def load_deployed(folder: StrPath) -> Deployed:
             raise ValueError(f"{len(labels)} labels for {config.MODEL.num_classes} classes")
         prefix, suffix = os.path.splitext(next(file for file in files if not file.endswith(".pdiparams")))
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); inference writes it anew") from None
+        raise _damaged(path, error) from None
     missing = [file for file in files if not os.path.isfile(file)]
     if missing:
         raise UserError(f"{path} names {os.path.basename(missing[0])}, which is not there")
@@ -83,8 +100,15 @@ def load_deployed(folder: StrPath) -> Deployed:
         run, _, name = exporter("onnx" if suffix == ".onnx" else "paddle").load(prefix)
     except (RuntimeError, OSError, StopIteration) as error:  # both runtimes' own; no program among the files
         raise UserError(f"the model in {folder} cannot be loaded: {last_line(error)}") from None
-    engine = DeployedEngine(run, config.MODEL, name)
+    try:
+        engine = DeployedEngine(run, config.MODEL, facts, name)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from None
     return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)))
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({type(error).__name__}: {error}); inference writes it anew")
 
 
 def _read_facts(path: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +18,7 @@ from core.errors import UserError, last_line
 from core.registry import Registry
 
 if TYPE_CHECKING:
+    from backends.deploy_yaml import Form
     from backends.export import Exportable, Shape
     from backends.network import Clips
     from core.config import ReaderSection
@@ -73,6 +74,12 @@ class ExportEngine(Engine):
     def load(self, prefix: str) -> Loaded:
         """(function from clips to what the layer returns, (name of its input, of its output), words for the log)."""
         raise NotImplementedError
+
+    def form(self, model: Model, section: ReaderSection, labels: Sequence[str], uint8: bool) -> Form:
+        """What inference_model.py exports, and how that is called. `uint8`: the model is to normalise."""
+        from backends.deploy_yaml import form_of_clips
+
+        return form_of_clips(model, section, uint8)
 
     def make(self, task: Task) -> Compute:
         """The engine for a task, from the cache if its export is there."""
@@ -199,7 +206,9 @@ def _first_that_works(make: Callable[[Engine], Made]) -> Made:
 
 def exporter(file_format: str) -> ExportEngine:
     """The engine that writes and runs a format of exports. Raises UserError that lists the known formats."""
-    engines = [ENGINES.get(name)() for name in ENGINES.names()]
+    from backends.paddlex import PaddleX  # for others to run: no --engine
+
+    engines = [*(ENGINES.get(name)() for name in ENGINES.names()), PaddleX()]
     formats = {engine.file_format: engine for engine in engines if isinstance(engine, ExportEngine)}
     if not file_format or file_format not in formats:
         raise UserError(f"unknown format {file_format!r}; known: {', '.join(sorted(filter(None, formats)))}")

@@ -24,13 +24,16 @@ Shape = Sequence[Optional[int]]  # of clips; None where any size may come
 
 
 class Classifier(nn.Layer):
-    """Normalised float32 clips [B, T, 3 * seglen, H, W] -> class probabilities [B, num_classes]."""
+    """Clips [B, T, 3 * seglen, H, W] -> class probabilities [B, num_classes].
 
-    input_dtype = "float32"
+    Args:
+        network: returns logits; takes normalised float32 clips, or bytes if it is a Scorer.
+    """
 
     def __init__(self, network: nn.Layer) -> None:
         super().__init__()
         self.network = network
+        self.input_dtype = "uint8" if isinstance(network, Scorer) else "float32"
 
     def forward(self, clips: paddle.Tensor) -> paddle.Tensor:
         """The softmax of the network's logits."""
@@ -61,7 +64,22 @@ class Scorer(nn.Layer):
         return self.network(clips.astype("float32") * self.scale + self.shift)
 
 
-Exportable = Union[Classifier, Scorer]
+class FrameScorer(nn.Layer):
+    """Normalised float32 frames [B, T * seglen, 3, H, W], segment by segment -> logits [B, num_classes]."""
+
+    input_dtype = "float32"
+
+    def __init__(self, network: nn.Layer, seglen: int) -> None:
+        super().__init__()
+        self.network, self.seglen = network, seglen
+
+    def forward(self, frames: paddle.Tensor) -> paddle.Tensor:
+        """Logits of the segments that the frames make up."""
+        height, width = frames.shape[3:]
+        return self.network(frames.reshape([0, -1, 3 * self.seglen, height, width]))  # 0: as many as there are
+
+
+Exportable = Union[Classifier, Scorer, FrameScorer]
 
 
 def clip_sizes(section: ReaderSection) -> tuple[int, int, int]:
@@ -83,6 +101,17 @@ def write_program(layer: Exportable, prefix: str, shape: Shape) -> None:
     """
     with _program_format():
         _save(layer, prefix, shape)
+
+
+def write_new_program(layer: Exportable, prefix: str, shape: Shape) -> None:
+    """Write PREFIX.json and PREFIX.pdiparams, the format that Paddle 3 brought; arguments as write_program.
+
+    Raises:
+        UserError: this Paddle does not write it, or the files cannot be written.
+    """
+    _save(layer, prefix, shape)
+    if not os.path.exists(f"{prefix}.json"):
+        raise UserError(f"Paddle {paddle.__version__} writes no {os.path.basename(prefix)}.json: Paddle 3 does")
 
 
 def program_files(prefix: str) -> tuple[str, str]:
@@ -112,7 +141,7 @@ def write_onnx(layer: Exportable, path: str, shape: Shape) -> None:
 
 def _save(layer: Exportable, prefix: str, shape: Shape) -> None:
     layer.eval()
-    spec = [paddle.static.InputSpec(shape, layer.input_dtype, "clips")]
+    spec = [paddle.static.InputSpec(list(shape), layer.input_dtype, "clips")]  # it changes the list
     try:
         paddle.jit.save(layer, prefix, input_spec=spec)
     except OSError as error:

@@ -44,6 +44,7 @@ ADVICE: dict[str, str] = {
     "sizes": "set the sizes in MODEL, such as the depth, to those that the weights were made for",
     "start": "set --pretrain to a file, or --pretrain=none to start from random values",
     "timeline of one": "set --video_path to one file, or leave out --render",
+    "uint8": "leave out --uint8",
     "used folder": "set --resume=auto to go on with it, --overwrite to remove its checkpoints and logs, or --save_dir "
     "to another folder",
     "used folder without a newest": "set --resume to one of these to go on with it, --overwrite to remove its "

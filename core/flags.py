@@ -188,9 +188,10 @@ FLAGS = (
     ),
     Flag("render", "mp4: a copy of the video with its timeline written into the picture", PREDICT, metavar="FILE"),
     Flag(
-        "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others (default: %(default)s)", INFERENCE,
-        "paddle", metavar="paddle|onnx",
+        "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others; paddlex: for PaddleX "
+        "(default: %(default)s)", INFERENCE, "paddle", metavar="paddle|onnx|paddlex",
     ),
+    Flag("uint8", "the model takes bytes, and normalises them itself", INFERENCE, kind="switch"),
 )  # fmt: skip
 
 

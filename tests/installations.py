@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from test_floors import FLOORS
 
 PROJECT = Path(__file__).parents[1]
@@ -63,3 +64,14 @@ def install(kind, checkout, folder):
     others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     (packages / "others.pth").write_text("\n".join(others), encoding="utf-8")
     return python, command, variables
+
+
+def environment_of(folder, *packages):
+    """The Python of a new environment that holds these packages and no others; skips where pip cannot have them."""
+    checked(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    words = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"pip cannot install {' '.join(packages)}: {done.stderr.strip().splitlines()[-1]}")
+    return python

@@ -14,6 +14,7 @@ from conftest import write_config
 
 from core import cli
 from engine.journal import read_journal
+from engine.predictor import Predictor
 from metrics import METRICS
 from reader.formats import FORMATS
 from tools import run_deployed
@@ -89,7 +90,7 @@ def test_toys_train_and_are_scored_and_classify(trained_toy):
 
 
 @pytest.mark.parametrize("file_format", ["paddle", "onnx"])
-def test_toys_are_exported(trained_toy, file_format, monkeypatch):
+def test_toys_are_exported(trained_toy, file_format, monkeypatch, capsys):
     if file_format == "onnx" and not (find_spec("onnxruntime") and find_spec("paddle2onnx")):
         pytest.skip("onnxruntime or paddle2onnx is not installed")
     trained_toy.act("inference", WEIGHTS, f"--format={file_format}", f"--save_dir={file_format}")
@@ -104,11 +105,13 @@ def test_toys_are_exported(trained_toy, file_format, monkeypatch):
     monkeypatch.setattr(cli, "_plugins", set())
     cli.load_plugin(str(TOYS / "reading.py"))
     predicted = trained_toy.results("predict_results.json")["results"][0]["predictions"]
-    clip = run_deployed.read_clip(str(trained_toy.folder / "0.npy"), description)
-    probabilities = run_deployed.load(str(folder), description)(clip[None])[0]
-    assert [probabilities[row["class"]] for row in predicted] == pytest.approx(
-        [row["probability"] for row in predicted], abs=1e-5
-    )
+    (result,) = Predictor(folder, device="cpu", topk=3).predict(trained_toy.folder / "0.npy")
+    assert result.class_ids == [row["class"] for row in predicted]
+    assert result.scores == pytest.approx([row["probability"] for row in predicted], abs=1e-5)
+    assert run_deployed.main([str(folder), "0.npy"]) == 1
+    assert capsys.readouterr().err == "error: the model is for clips of the format npy, not for videos\n"
+    said = trained_toy.act("inference", WEIGHTS, "--format=paddlex", "--save_dir=paddlex", code=1)
+    assert said.endswith("error: PaddleX reads videos, and samples them as mp4: not as the format npy\n")
 
 
 @in_a_checkout

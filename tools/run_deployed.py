@@ -1,6 +1,16 @@
-"""Classify a video with what `bash run.sh inference` wrote, as a server would: by deploy.yaml alone.
+#!/usr/bin/env python
+"""Classify videos with what `inference` wrote, as a server would: by deploy.yaml alone.
 
-python -m tools.run_deployed inference_model clip.mp4
+python run_deployed.py FOLDER VIDEO [VIDEO ...]
+
+This file stands alone: copy it. It needs NumPy, Pillow, PyYAML, PyAV 14.2 or later, and what runs the model:
+onnxruntime for an .onnx file, else paddlepaddle.
+
+Its probabilities are predict's, within 1e-5 on the CPU, for the files that PyAV decodes to the end without an error:
+whatever codec, container and colours, with edit lists, turned or interlaced. All frames are decoded; twice, where the
+header does not know their number. A damaged file is refused, while predict takes what OpenCV shows of it.
+
+Exit code: 0; 3: some videos could not be read; 1: none could, or the model cannot be used.
 """
 
 from __future__ import annotations
@@ -11,86 +21,216 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import av
 import numpy as np
 import yaml
+from av.video.reformatter import VideoReformatter
+from PIL import Image
 
-from core import cli, runtime
-from core.config import ReaderSection
-from core.errors import UserError
-from core.flags import positive_int
-from core.schema import refuse_newer
+SCHEMA = 1  # of deploy.yaml, the newest that is known here
+SAMPLED_AS_VIDEOS = ("mp4", "pkl", "frames")  # formats; another one may have a rule of its own
+MATRICES = (0, 1, 4, 5, 6, 7, 9)  # FFmpeg's numbers of the colour matrices that its scaler knows
+BT601, UNSPECIFIED, FULL_RANGE = 5, 2, 2  # likewise
+TURNS = {90: 1, 180: 2, 270: 3}  # degrees counter-clockwise -> quarters
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+class Unusable(Exception):
+    """A video that cannot be read, or a folder that cannot be used; the message is the reason."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="with deploy.yaml and the model")
-    parser.add_argument("video", help="the file to classify")
-    parser.add_argument("--topk", type=positive_int, default=5, help="classes shown (default: %(default)s)")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files to classify")
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes shown (default: %(default)s)")
     args = parser.parse_args(argv)
-    description = read_description(args.folder)
-    clip = read_clip(args.video, description)
-    probabilities = load(args.folder, description)(clip[None])[0]
-    for number in np.argsort(-probabilities, kind="stable")[: args.topk]:
-        print(f"{probabilities[number]:.6f}  {description['labels'][number]}")
+    if args.topk < 1:
+        parser.error(f"--topk: expected at least 1, found {args.topk}")
+    try:
+        description = read_description(args.folder)
+        classify = load(args.folder, description)
+    except Unusable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    unread = 0
+    for video in args.videos:
+        try:
+            probabilities = classify(read_clip(video, description)[None])[0]
+        except Unusable as error:
+            print(f"{video}: {error}", file=sys.stderr)
+            unread += 1
+            continue
+        print(video)
+        for number in np.argsort(-probabilities, kind="stable")[: args.topk]:
+            print(f"    {probabilities[number]:.6f}  {description['labels'][number]}", flush=True)
+    return 0 if not unread else 1 if unread == len(args.videos) else 3
 
 
 def read_description(folder: str) -> dict[str, Any]:
-    """deploy.yaml as plain data. Raises UserError."""
+    """deploy.yaml as plain data. Raises Unusable."""
     path = os.path.join(folder, "deploy.yaml")
     try:
         with open(path, encoding="utf-8") as file:
             description = yaml.safe_load(file)
-        refuse_newer(description, path)
+        schema = description.get("schema", 1)
+        if type(schema) is not int or not 1 <= schema <= SCHEMA:
+            raise Unusable(f"{path} has schema {schema!r:.20}, this program knows 1 to {SCHEMA}; update it")
+        clip_format = description["sampling"]["format"]
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", "no deployed model") from None
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-        raise UserError(f"{path} is damaged", "no deployed model") from None
+        raise Unusable(f"cannot read {path}: {error.strerror}; inference writes it") from None
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        raise Unusable(f"{path} is damaged; inference writes it anew") from None
+    if clip_format.lower() not in SAMPLED_AS_VIDEOS:
+        raise Unusable(f"the model is for clips of the format {clip_format}, not for videos")
     return description
 
 
 def read_clip(video: str, description: dict[str, Any]) -> np.ndarray:
-    """A video as the model's input: normalised float32 [seg_num, 3 * seglen, H, W]. Raises UserError."""
-    from reader import clip as reading
-    from reader.errors import ClipError
-    from reader.transforms import to_super_images
-
+    """A video as the model's input but for the batch. Raises Unusable."""
     sampling, transform = description["sampling"], description["transform"]
-    seg_num, seglen = sampling["seg_num"], sampling["seglen"]
-    section = ReaderSection(
-        seg_num=seg_num, seglen=seglen, short_size=transform["short_size"], target_size=transform["target_size"]
-    )
+    frames = read_frames(video, lambda count: sample(count, sampling["seg_num"], sampling["seglen"]))
+    clip = np.stack([scale_and_crop(frame, transform["short_size"], transform["target_size"]) for frame in frames])
+    clip = clip.transpose(0, 3, 1, 2)  # [N, H, W, 3] -> [N, 3, H, W]
+    if description["input"]["dtype"] != "uint8":
+        mean, std = (np.float32(transform[key])[:, None, None] for key in ("mean", "std"))
+        clip = (clip / np.float32(255) - mean) / std
+    return np.ascontiguousarray(clip).reshape(-1, *description["input"]["shape"][2:])  # a segment's frames stacked
+
+
+def sample(count: int, seg_num: int, seglen: int) -> list[int]:
+    """Numbers of the frames that the network sees, of a video's `count`."""
+    average = count // seg_num
+    offset = (average - 1) // 2 if average >= seglen else 0
+    starts = [i * average + offset if average else i for i in range(seg_num)]
+    return [(start + k) % count for start in starts for k in range(seglen)]
+
+
+def read_frames(video: str, pick: Callable[[int], list[int]]) -> list[np.ndarray]:
+    """Frames uint8 [H, W, 3] RGB whose numbers `pick` gives for the number of all. Raises Unusable."""
+    if not os.path.isfile(video):
+        raise Unusable("no such file")
+    expected = 0
     try:
-        clip = to_super_images(reading.read_clip(video, section, sampling["format"]).frames, seg_num)
-    except ClipError as error:
-        raise UserError(f"{video}: {error}") from None
-    mean, std = (np.tile(np.float32(transform[key]), seglen)[:, None, None] for key in ("mean", "std"))
-    return (clip / np.float32(255) - mean) / std
+        while True:
+            with opened(video) as container:
+                expected = expected or container.streams.video[0].frames or 1  # by the header, which may be wrong
+                numbers = pick(expected)
+                frames, count = decode(container, set(numbers))
+            if count == 0:
+                raise ValueError("not one frame in it")
+            if count == expected:
+                return [frames[number] for number in numbers]
+            expected = count
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise Unusable(f"it cannot be decoded ({getattr(error, 'strerror', None) or error})") from None
+
+
+def opened(video: str) -> Any:
+    """PyAV's container of a file. Raises ValueError where it has no video."""
+    odd_text = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    container = av.open(f"file:{os.path.abspath(video)}", container_options={"protocol_whitelist": "file"}, **odd_text)
+    if not container.streams.video or container.streams.video[0].codec_context is None:
+        container.close()
+        raise ValueError("no video in it, or no decoder for it")
+    return container
+
+
+def decode(container: Any, numbers: set[int]) -> tuple[dict[int, np.ndarray], int]:
+    """(the frames of these numbers, uint8 [H, W, 3] RGB and upright; the number of all). Raises ValueError."""
+    stream = container.streams.video[0]
+    width, height = stream.codec_context.width, stream.codec_context.height  # all frames get the declared size
+    reformatter, turns, frames, count = VideoReformatter(), 0, {}, 0
+    for frame in container.decode(stream):
+        if frame.is_corrupt:
+            raise ValueError("a frame is not whole")
+        if count == 0:
+            width, height = width or frame.width, height or frame.height
+            turns = TURNS.get(round(frame.rotation) % 360, 0)
+        if count in numbers:
+            whole = unmarked(frame, stream.time_base) if frame.interlaced_frame else frame
+            bgr = reformatter.reformat(whole, width, height, "bgr24", interpolation="BICUBIC", **colours(frame))
+            frames[count] = np.ascontiguousarray(np.rot90(bgr.to_ndarray()[..., ::-1], turns))
+        count += 1
+    return frames, count
+
+
+def unmarked(frame: Any, time_base: Any) -> Any:
+    """An interlaced frame without the mark of it: the scaler is to convert it as a whole, not field by field."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
+    graph.link_nodes(source, graph.add("setfield", "mode=prog"), graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
+
+
+def colours(frame: Any) -> dict[str, int]:
+    """Arguments of reformat by which every PyAV heeds the colour matrix and the range that a frame declares."""
+    if frame.colorspace == UNSPECIFIED:
+        return {}
+    matrix = int(frame.colorspace) if frame.colorspace in MATRICES else BT601
+    full = {"src_color_range": FULL_RANGE} if frame.color_range == FULL_RANGE else {}
+    return {"src_colorspace": matrix, "dst_colorspace": BT601, **full}
+
+
+def scale_and_crop(frame: np.ndarray, short_size: int, target_size: int) -> np.ndarray:
+    """The central square of target_size of a frame whose short side is made short_size. Raises Unusable."""
+    height, width = frame.shape[:2]
+    image = Image.fromarray(frame)
+    if min(width, height) != short_size:
+        long_size = int(short_size * 4 / 3)
+        wide, high = (short_size, long_size) if width < height else (long_size, short_size)
+        height_first = high < height and height - high > 2 * (width - wide)
+        first = (width, high) if height_first else (wide, height)  # fixed here: Pillow's own order has changed
+        image = image.resize(first, Image.BILINEAR).resize((wide, high), Image.BILINEAR)
+    if target_size > min(image.size):
+        raise Unusable(f"no square of {target_size} pixels fits into {image.width} x {image.height}")
+    left, top = (int(round((side - target_size) / 2)) for side in image.size)
+    return np.asarray(image)[top : top + target_size, left : left + target_size]
 
 
 def load(folder: str, description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a batch of clips to probabilities, by the runtime that the files are for."""
+    """Function from a batch of clips to probabilities, by the runtime that the files are for. Raises Unusable."""
     files = [os.path.join(folder, name) for name in description["model"]["files"]]
-    input_name = description["input"]["name"]
-    if files[0].endswith(".onnx"):
-        import onnxruntime
+    try:
+        run = (load_onnx if files[0].endswith(".onnx") else load_paddle)(files, description)
+    except ImportError as error:
+        raise Unusable(f"{error.name} is not installed, which runs {os.path.basename(files[0])}") from None
+    except Exception as error:  # the runtimes have types of their own
+        raise Unusable(f"the model in {folder} cannot be loaded: {str(error).strip().splitlines()[-1]}") from None
+    return run if description["output"].get("kind") != "logits" else lambda clips: softmax(run(clips))
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
-        return lambda clips: session.run(None, {input_name: clips})[0]
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Of each row."""
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def load_onnx(files: list[str], description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """By ONNX Runtime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
+    return lambda clips: session.run(None, {description["input"]["name"]: clips})[0]
+
+
+def load_paddle(files: list[str], description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """By paddle.inference, on the CPU."""
     from paddle import inference
 
-    program = next(file for file in files if not file.endswith(".pdiparams"))
+    program = next(file for file in files if file.endswith((".pdmodel", ".json")))
     config = inference.Config(program, next(file for file in files if file.endswith(".pdiparams")))
     config.disable_gpu()
     config.disable_glog_info()
     config.enable_mkldnn()
-    config.set_cpu_math_library_num_threads(runtime.threads())
+    config.set_cpu_math_library_num_threads(os.cpu_count() or 1)
     predictor = inference.create_predictor(config)
 
     def run(clips: np.ndarray) -> np.ndarray:
-        predictor.get_input_handle(input_name).copy_from_cpu(clips)
+        predictor.get_input_handle(description["input"]["name"]).copy_from_cpu(clips)
         predictor.run()
         return predictor.get_output_handle(description["output"]["name"]).copy_to_cpu()
 
@@ -98,4 +238,4 @@ def load(folder: str, description: dict[str, Any]) -> Callable[[np.ndarray], np.
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(main())

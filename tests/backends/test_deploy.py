@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import yaml
 from entries import inference_model, predict, run
+from reports import shown
 
 from backends import deploy
 from backends.engines import ENGINES, exporter
 from backends.export import program_files
 from core.errors import UserError
 from core.schema import SCHEMA
+from engine.predictor import Predictor
 from models.stnet import STNET
 from tools import run_deployed
 
@@ -43,22 +45,35 @@ def file_format(request):
     return request.param
 
 
-def test_a_server_needs_nothing_but_the_folder(clip_set, trained, tmp_path, capsys, file_format):
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_a_server_needs_nothing_but_the_folder(clip_set, trained, tmp_path, capsys, file_format, dtype):
     folder = tmp_path / "für server"
-    assert export(clip_set, trained, folder, f"--format={file_format}") == 0
+    flags = ["--uint8"] if dtype == "uint8" else []
+    assert export(clip_set, trained, folder, f"--format={file_format}", *flags) == 0
     files = {"paddle": ["STNET.pdiparams", "STNET.pdmodel"], "onnx": ["STNET.onnx"]}[file_format]
     if file_format == "onnx" or program_files(f"{folder}/STNET")[0].endswith("pdmodel"):
         assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "deploy.yaml"])
     video = next(clip_set.glob("*.mp4"))
+    expected = predicted(clip_set, trained, tmp_path, video)
+    capsys.readouterr()
+    assert run_deployed.main([str(folder), str(video), "--topk=4"]) == 0
+    assert shown(capsys.readouterr().out) == {str(video): pytest.approx(expected, abs=1e-5)}
+    about = yaml.safe_load((folder / "deploy.yaml").read_text(encoding="utf-8"))
+    assert about["input"]["dtype"] == dtype
+    assert ("the model itself computes (value / 255 - mean) / std" in about["transform"]["meaning"]) == bool(flags)
+    (result,) = Predictor(folder, device="cpu").predict(video)
+    assert dict(zip(result.label_names, result.scores)) == pytest.approx(
+        {label: expected[label] for label in result.label_names}, abs=1e-5
+    )
+
+
+def predicted(clip_set, trained, folder, video):
+    """Label -> probability, as predict gives them."""
     flags = ["--config", clip_set / "tiny.yaml", "--use_gpu=False", "--engine=paddle", "--infer_topk=4"]
     weights = ["--weights", trained / "STNET_final.pdparams"]
-    assert run(predict, *flags, *weights, "--video_path", video, "--save_dir", tmp_path) == 0
-    expected = json.loads((tmp_path / "predict_results.json").read_text())["results"][0]["predictions"]
-    capsys.readouterr()
-    run_deployed.main([str(folder), str(video), "--topk=4"])
-    lines = [line.split() for line in capsys.readouterr().out.strip().splitlines()]
-    assert [label for _, label in lines] == [row["label"] for row in expected]
-    assert [float(p) for p, _ in lines] == pytest.approx([row["probability"] for row in expected], abs=1e-5)
+    assert run(predict, *flags, *weights, "--video_path", video, "--save_dir", folder) == 0
+    rows = json.loads((folder / "predict_results.json").read_text())["results"][0]["predictions"]
+    return {row["label"]: row["probability"] for row in rows}
 
 
 def test_the_exported_model_takes_any_number_of_clips_and_segments(clip_set, trained, tmp_path, file_format):
@@ -68,6 +83,8 @@ def test_the_exported_model_takes_any_number_of_clips_and_segments(clip_set, tra
     assert about["input"]["shape"] == ["batch", "seg_num", 6, 32, 32]
     assert about["labels"] == json.loads((clip_set / "labels.json").read_text())
     assert about["transform"]["mean"] == [0.485, 0.456, 0.406]
+    assert "Pillow" in about["transform"]["antialiased"]
+    assert (about["input"]["dtype"], about["output"]["kind"]) == ("float32", "probabilities")
     classify = run_deployed.load(str(tmp_path), about)
     clips = np.random.RandomState(0).standard_normal((3, 5, 6, 32, 32)).astype("float32")
     together = classify(clips)
@@ -87,7 +104,7 @@ def test_the_export_of_a_network_for_a_number_of_segments_takes_that_number(clip
 
 
 def test_an_unknown_format_is_refused_with_the_known():
-    with pytest.raises(UserError, match="unknown format 'trt'; known: onnx, paddle"):
+    with pytest.raises(UserError, match="unknown format 'trt'; known: onnx, paddle, paddlex"):
         exporter("trt")
 
 
@@ -194,12 +211,17 @@ def test_onnx_without_its_packages_is_one_line(clip_set, trained, tmp_path, monk
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_folder_without_an_export_or_a_missing_video_is_a_user_error(clip_set, trained, tmp_path):
-    with pytest.raises(UserError, match="cannot read .*deploy.yaml: No such file"):
-        run_deployed.main([str(tmp_path), "x.mp4"])
-    assert export(clip_set, trained, tmp_path) == 0
-    with pytest.raises(UserError, match="x.mp4: no such file"):
-        run_deployed.main([str(tmp_path), "x.mp4"])
+def test_an_export_that_answers_nan_is_not_put_in_place(clip_set, trained, tmp_path, monkeypatch, capsys):
+    engine = ENGINES.get("inference")
+    load = engine.load
+
+    def broken(self, prefix):
+        run, *others = load(self, prefix)
+        return (lambda clips: run(clips) * np.float32("nan"), *others)
+
+    monkeypatch.setattr(engine, "load", broken)
+    assert export(clip_set, trained, tmp_path) == 1
+    assert "deviates by nan from the network: nothing was written" in capsys.readouterr().err
 
 
 def test_an_export_of_another_format_leaves_no_model_of_the_one_before(tmp_path):

@@ -99,8 +99,8 @@ def test_an_export_is_used(kept, folder, capsys):
     if folder.endswith("onnx"):
         pytest.importorskip("onnxruntime")
     was = results(kept, "predict_results.json")["results"][0]
-    run_deployed.main([folder, was["path"], "--topk=2"])
-    lines = [line.split() for line in capsys.readouterr().out.strip().splitlines()]
+    assert run_deployed.main([folder, was["path"], "--topk=2"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [label for _, label in lines] == [p["label"] for p in was["predictions"]]
     assert [float(p) for p, _ in lines] == pytest.approx(probabilities(was), abs=1e-4)
 

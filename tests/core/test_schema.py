@@ -9,9 +9,9 @@ import pytest
 from conftest import write_video
 from entries import failing
 
-from core.advice import advised
 from core.errors import UserError
 from core.schema import SCHEMA
+from engine.predictor import Predictor
 from tools import run_deployed
 from tools.dataset import __main__ as dataset
 
@@ -43,15 +43,21 @@ def test_a_checkpoint_of_a_newer_version_is_refused(clip_set, trained, tmp_path,
     failing("train", message, capsys, *flags, "--resume", tmp_path / "STNET_epoch0.pdparams")
 
 
-def test_an_export_of_a_newer_version_is_refused(tmp_path):
+def test_an_export_of_a_newer_version_is_refused(tmp_path, capsys):
     Path(tmp_path, "deploy.yaml").write_text(f"schema: {SCHEMA + 1}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=re.escape(f"deploy.yaml has schema {SCHEMA + 1}, this version knows 1 to")):
-        run_deployed.main([str(tmp_path), "clip.mp4"])
+    message = f"deploy.yaml has schema {SCHEMA + 1}, this version knows 1 to {SCHEMA}"
+    with pytest.raises(UserError, match=re.escape(message)):
+        Predictor(tmp_path, device="cpu")
+    assert run_deployed.main([str(tmp_path), "clip.mp4"]) == 1
+    assert capsys.readouterr().err.endswith(message.replace("version", "program") + "; update it\n")
 
 
-@pytest.mark.parametrize("text", ["model: [", "- a list", "\xff"])
-def test_a_damaged_deploy_yaml_is_one_line(tmp_path, text):
+def test_the_program_that_is_copied_out_knows_the_same_forms():
+    assert run_deployed.SCHEMA == SCHEMA
+
+
+@pytest.mark.parametrize("text", ["model: [", "- a list", "\xff", "schema: 1", "sampling: 3"])
+def test_a_damaged_deploy_yaml_is_one_line(tmp_path, text, capsys):
     Path(tmp_path, "deploy.yaml").write_bytes(text.encode("latin1"))
-    with pytest.raises(UserError, match="deploy.yaml is damaged") as error:
-        run_deployed.main([str(tmp_path), "clip.mp4"])
-    assert advised(error.value).endswith("deploy.yaml is damaged; bash run.sh inference writes it")
+    assert run_deployed.main([str(tmp_path), "clip.mp4"]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/deploy.yaml is damaged; inference writes it anew\n"

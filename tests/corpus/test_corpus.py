@@ -24,9 +24,11 @@ from reference import frames_in_order, right_frames
 
 from core.config import TrainSection
 from reader.clip import clip_rng, read_clip
+from reader.decode import read_video
 from reader.errors import ClipError
 from reader.sampling import sample_frames
 from reader.transforms import ClipBuilder
+from tools import run_deployed
 
 SETTINGS = {"train": (7, 5), "test": (25, 5)}  # segments and frames of each
 RECIPES = recipes()
@@ -153,3 +155,20 @@ def is_same(frames, others):
 def test_the_frames_of_a_file_differ_from_each_other(corpus):
     frames = right_frames(make(corpus, ["h264_b2.mkv"])["h264_b2.mkv"])
     assert len({frame.tobytes() for frame in frames}) == len(frames) == 50
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_the_program_that_is_copied_out_decodes_the_very_same_frames(corpus, recipe):
+    path = str(make(corpus, [recipe.name])[recipe.name])
+
+    def pick(count):
+        return run_deployed.sample(count, *SETTINGS["train"])
+
+    try:
+        frames, places = read_video(path, pick, "pyav")
+    except ClipError:
+        with pytest.raises(run_deployed.Unusable):
+            run_deployed.read_frames(path, pick)
+    else:
+        assert np.array_equal(run_deployed.read_frames(path, pick), frames[places])
