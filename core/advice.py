@@ -18,7 +18,6 @@ ADVICE: dict[str, str] = {
     "missing list": "bash run.sh data makes lists, see data/dataset/README.md",
     "mixed checkpoint": "use another checkpoint",
     "newer file": "update the program",
-    "no deployed model": "bash run.sh inference writes it",
     "no gpu": "set use_gpu to False to run on the CPU",
     "no list": "set filelist in the config, for example -o TRAIN.filelist=train.list",
     "no record": "delete it, or mend it",
