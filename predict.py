@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_folder(args.save_dir)
     loader = None
     if is_deployed(args.weights):
-        predictor = Predictor(args.weights, engine=args.engine, device=None, topk=args.infer_topk or config.MODEL.topk)
+        predictor = Predictor(args.weights, engine=args.engine, device=None, topk=args.infer_topk or None)
         videos = asked_for(args, predictor.config)
     else:
         if args.infer_topk and args.infer_topk > config.MODEL.num_classes:

@@ -126,10 +126,10 @@ def _config(facts: dict[str, Any]) -> Config:
     sizes = {"seg_num": sampling["seg_num"], "seglen": sampling["seglen"]}
     settings = ModelSection(
         name=model["name"], format=sampling["format"], num_classes=model["num_classes"], **sizes,
-        image_mean=transform["mean"], image_std=transform["std"], labels="",
+        image_mean=transform["mean"], image_std=transform["std"], labels="", topk=facts["output"].get("topk", 5),
     )  # fmt: skip
     infer = InferSection(short_size=transform["short_size"], target_size=transform["target_size"])
-    for value in (*sizes.values(), infer.short_size, infer.target_size, settings.num_classes):
+    for value in (*sizes.values(), infer.short_size, infer.target_size, settings.num_classes, settings.topk):
         if type(value) is not int or value < 1:
             raise ValueError(f"expected a whole number of at least 1, found {value!r:.20}")
     for row in (settings.image_mean, settings.image_std):

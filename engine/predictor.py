@@ -46,7 +46,7 @@ class Predictor:
             stands beside the weights, or else configs/stnet.yaml.
         engine: what computes, the name of one of backends.engines.ENGINES; of a folder: what it was written for.
         device: "cpu", "gpu", or "auto": the GPU if one works; None: what core.runtime.start has chosen.
-        topk: classes in a result, at most all.
+        topk: classes in a result, at most all; None: MODEL.topk of the configuration.
         mode: "test": clips are taken as section TEST of the configuration says, one view of each, and not INFER.
         clips: how many videos there will be in all, if that is known.
 
@@ -65,7 +65,7 @@ class Predictor:
         config: Config | StrPath | None = None,
         engine: str = "auto",
         device: str | None = "auto",
-        topk: int = 5,
+        topk: int | None = 5,
         *,
         mode: str = "infer",
         clips: int | None = None,
@@ -74,7 +74,7 @@ class Predictor:
 
         if device not in (*DEVICES, None):
             raise UserError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
-        if type(topk) is not int or topk < 1:
+        if topk is not None and (type(topk) is not int or topk < 1):
             raise UserError(f"topk: expected a whole number of at least 1, found {topk!r:.40}")
         runtime.prepare()
         if device is not None:
@@ -85,7 +85,7 @@ class Predictor:
             self._use_export(os.fspath(weights), engine)
         else:
             self._use_weights(os.fspath(weights), config, engine, mode, clips)
-        self.topk = min(topk, self.config.MODEL.num_classes)
+        self.topk = min(topk or self.config.MODEL.topk, self.config.MODEL.num_classes)
 
     model: Model | None = None  # an export has none
     engine_name = "auto"

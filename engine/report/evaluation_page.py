@@ -14,7 +14,7 @@ from engine.evaluation_files import worst_first
 from engine.report import charts
 from engine.report.charts import Chart
 from engine.report.page import Facts, Table, as_yaml, picture, plain, shown, versions, write_page
-from metrics.calibration import cross_fitted_temperature
+from metrics.calibration import COLDEST, HOTTEST, cross_fitted_temperature
 from metrics.confusion import class_accuracy, most_confused
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ def write_report(
     Raises:
         UserError: it cannot be written.
     """
+    of_views = f", {config.TEST.views} views of each clip" if config.TEST.views > 1 else ""
     write_page(
         path,
         "report.html",
         title="StNet evaluation",
-        subtitle=f"{len(evaluation.paths):,} clips, {len(evaluation.names):,} classes",
+        subtitle=f"{len(evaluation.paths):,} clips, {len(evaluation.names):,} classes{of_views}",
+        views=config.TEST.views,
         totals=total_texts(totals, evaluation),
         facts=[(name, shown(value)) for name, value in [*facts, *versions()]],
         config=as_yaml(config),
@@ -159,7 +161,9 @@ def _temperatures(evaluation: Evaluation) -> tuple[str, Table]:
         [which, *map(plain, half)] for which, half in zip(("one half", "the other"), fitted.halves if fitted else [])
     ]
     table = Table("halves", [("Fitted on", "text"), *((name, "number") for name in columns)], rows)
-    return f"{fitted.temperature:.4f}" if fitted else "", table
+    at_bound = fitted and fitted.temperature in (COLDEST, HOTTEST)
+    note = ", the bound of the search: no temperature to use" if at_bound else ""
+    return f"{fitted.temperature:.4f}{note}" if fitted else "", table
 
 
 def _clips(evaluation: Evaluation) -> Table:
