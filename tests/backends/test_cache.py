@@ -128,8 +128,8 @@ def test_the_last_used_exports_are_kept(ahead, home):
     assert cached_export(NETWORK, [0], never) == folders[0]
     folders.append(cached_export(NETWORK, [8], write))
     assert names(home) == sorted(os.path.basename(folders[i]) for i in (0, *range(2, 9)))
-    folders.append(cached_export(NETWORK, [5], write))
-    assert names(home) == sorted(os.path.basename(folders[i]) for i in (0, 3, 4, 5))
+    folders.append(cached_export(NETWORK, [9], write))
+    assert names(home) == sorted(os.path.basename(folders[i]) for i in (0, *range(3, 10)))
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(home):
