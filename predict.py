@@ -3,6 +3,7 @@
 
 python predict.py a.mp4 'clips/*.mp4' --weights=checkpoints/STNET_final.pdparams
 python predict.py --model_name=STNET --config=configs/stnet.yaml --video_path=clips --output=results.jsonl
+python predict.py clips --weights=checkpoints/STNET_final.pdparams --features=features.npz
 python predict.py long.mp4 --weights=checkpoints/STNET_final.pdparams --timeline --window=10 --stride=2
 """
 
@@ -20,6 +21,7 @@ from core import cli, flags
 
 if TYPE_CHECKING:
     from core.config import Config
+    from engine.features import Features
     from engine.inputs import Source
     from engine.predictor import Predictor
     from engine.result import Result
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from backends.engines import ENGINES
     from core import runtime
     from core.atomic import prepare_folder
+    from engine import features
     from engine.output import check_path
     from engine.precision import of_flags
     from engine.predictor import Predictor, loader_of
@@ -49,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     if args.output:
         check_path(args.output, args.resume or args.overwrite)
+    if args.features:
+        features.check_path(args.features, args.overwrite)
     runtime.start(config.TRAIN.use_gpu)
     prepare_folder(args.save_dir)
     loader = None
     if is_deployed(args.weights):
-        topk = args.infer_topk or config.MODEL.topk
-        predictor = Predictor(args.weights, None, args.engine, None, topk, precision=of_flags(args))
+        topk, precision = args.infer_topk or None, of_flags(args)
+        predictor = Predictor(args.weights, None, args.engine, None, topk, precision=precision)
         videos = asked_for(args, predictor.config)
     else:
         if args.infer_topk and args.infer_topk > config.MODEL.num_classes:
@@ -68,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictor = Predictor(args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision)
     if args.timeline:
         return write_timelines(args, predictor, videos)
+    if args.features:
+        return write_features(args, predictor, videos, loader or predictor.loader(videos))
     if args.output:
         return predict_into_table(args, predictor, videos, loader)
     return predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
@@ -80,16 +87,24 @@ def check_together(args: argparse.Namespace) -> None:
     typed = dict(args.typed)
     alone = [] if args.timeline else ["window", "stride", "threshold", "hold", "shortest", "render"]
     needs = dict.fromkeys((name for name in alone if name in typed), "timeline")
-    if not args.output:
-        needs.update({name: "output" for name in ("resume", "overwrite") if getattr(args, name)})
+    if args.resume and not args.output:
+        needs["resume"] = "output"
+    if args.overwrite and not (args.output or args.features):
+        needs["overwrite"] = "output or --features"
     for name, needed in needs.items():
         raise UserError(f"--{name} is without effect unless --{needed} is given")
     if args.resume and args.overwrite:
         raise UserError("--resume goes on with a table, --overwrite replaces it: set one of them")
     if args.timeline and (args.output or args.explain):
         raise UserError(f"--timeline writes files of its own, without --{'output' if args.output else 'explain'}")
-    if args.precision not in ("fp32", "auto") and (args.timeline or args.explain):
-        raise UserError(f"--{'timeline' if args.timeline else 'explain'} computes in fp32: leave out --precision")
+    others = [name for name in ("timeline", "explain", "features") if getattr(args, name)]
+    if args.precision not in ("fp32", "auto") and others:
+        raise UserError(f"--{others[0]} computes in fp32: leave out --precision")
+    others = [name for name in ("output", "timeline", "explain") if getattr(args, name)]
+    if args.features and others:
+        raise UserError(f"--features writes a file of its own, without --{others[0]}")
+    if args.features and "infer_topk" in typed:
+        raise UserError("--features writes no classes: --infer_topk is without effect")
 
 
 def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
@@ -199,7 +214,26 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
     return exit_code(videos, unread)
 
 
-def exit_code(videos: Sequence[Source], unread: int, results: Sequence[Result] = ()) -> int:
+def write_features(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
+    """What the network makes of each video, into one file. Returns the exit code."""
+    from core.schema import SCHEMA
+    from engine.checkpoint import versions
+    from engine.features import Features, facts_of, save
+
+    def facts() -> dict[str, str]:
+        config = predictor.config.scoring()
+        meta = {"schema": SCHEMA, "model": predictor.config.MODEL.name, "config": config}
+        return facts_of(predictor.digest, **meta, versions=versions(), skipped=loader.bad.summary())
+
+    save(args.features, predictor.features_of(videos, loader, args.log_interval), len(videos), facts)
+    loader.bad.log_total()
+    unread = [Features(videos[index].path, error=reason) for index, reason in sorted(loader.bad.reasons.items())]
+    code = exit_code(videos, len(unread), unread)
+    logger.info("features are in %s", args.features)
+    return code
+
+
+def exit_code(videos: Sequence[Source], unread: int, results: Sequence[Result | Features] = ()) -> int:
     """0: all videos were read; or SOME_UNREAD. Raises UserError, which ends with 1, where none was."""
     from core.errors import UserError
 

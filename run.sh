@@ -34,7 +34,7 @@ video_path="${video_path-}"           # a video, a folder, a glob or a list file
 filelist="${filelist-}"               # list of videos, labels optional
 output="${output-}"                   # results.jsonl or results.csv, instead of predict_results.json
 infer_topk="${infer_topk-}"           # classes per clip
-# train: processes
+# train, eval: processes
 nproc="${nproc-}"                     # processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES
 nnodes="${nnodes-}"                   # machines; run the same command on each of them, but for node_rank
 node_rank="${node_rank-}"             # number of this machine: 0, 1, ...
@@ -135,11 +135,13 @@ entry() {
     shift 3
     export_settings
     export STNET_TYPED="bash $0"
-    local command=("$(python_command)") launch=() log="${save_dir:-checkpoints}/log" flag
+    local command=("$(python_command)") launch=() folder="$save_dir" log flag
     for flag in "$@"; do
-        case "$flag" in --save_dir=?*) log="${flag#*=}/log" ;; esac
+        case "$flag" in --save_dir=?*) folder="${flag#*=}" ;; esac
     done
-    if [ "$script" = train.py ]; then
+    if [ "$script" = train.py ] || [ "$script" = eval.py ]; then
+        [ -n "$folder" ] || case "$script" in train.py) folder=checkpoints ;; *) folder=results ;; esac
+        log="$folder/log"
         local cards="${CUDA_VISIBLE_DEVICES-}"
         if [[ "$cards" == *,* ]] && [ "$use_gpu" != False ]; then
             launch=(--devices "$cards")

@@ -26,7 +26,7 @@ from core.files import read_regular, sha256_of
 from weights.download import weights_home
 
 logger = logging.getLogger("stnet")
-_KEPT = 4  # exports; one of 50 layers takes 130 to 150 MB
+_KEPT = 8  # exports; one of 50 layers takes 130 to 150 MB, and each task (eval, predict, features, ...) has its own
 _FORMAT = 4  # raised when the same network is exported in another way
 _RECORD = "sha256.json"  # in each export; written last: what has none is not whole
 

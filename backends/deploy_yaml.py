@@ -81,6 +81,7 @@ def description(
             "dtype": "float32",
             "shape": ["batch", settings.num_classes],
             "kind": form.output,
+            "topk": settings.topk,
             "meaning": {
                 "probabilities": "probability of each class, in the order of labels",
                 "logits": "logit of each class, in the order of labels: their softmax is the probabilities",

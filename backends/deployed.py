@@ -14,7 +14,7 @@ from backends.engines import Run, exporter
 from backends.gate import AGREEMENT, Record
 from backends.network import Clips
 from backends.processor import this_processor
-from core.config import Config, InferSection, ModelSection, ReaderSection, TrainSection
+from core.config import Config, InferSection, ModelSection, ReaderSection, TestSection, TrainSection
 from core.errors import UserError, last_line
 from core.files import StrPath, read_regular, sha256_of
 from core.schema import refuse_newer
@@ -150,10 +150,10 @@ def _config(facts: dict[str, Any]) -> Config:
     sizes = {"seg_num": sampling["seg_num"], "seglen": sampling["seglen"]}
     settings = ModelSection(
         name=model["name"], format=sampling["format"], num_classes=model["num_classes"], **sizes,
-        image_mean=transform["mean"], image_std=transform["std"], labels="",
+        image_mean=transform["mean"], image_std=transform["std"], labels="", topk=facts["output"].get("topk", 5),
     )  # fmt: skip
     infer = InferSection(short_size=transform["short_size"], target_size=transform["target_size"])
-    for value in (*sizes.values(), infer.short_size, infer.target_size, settings.num_classes):
+    for value in (*sizes.values(), infer.short_size, infer.target_size, settings.num_classes, settings.topk):
         if type(value) is not int or value < 1:
             raise ValueError(f"expected a whole number of at least 1, found {value!r:.20}")
     for row in (settings.image_mean, settings.image_std):
@@ -161,4 +161,4 @@ def _config(facts: dict[str, Any]) -> Config:
             raise ValueError(f"expected three numbers, found {row!r:.40}")
     if min(settings.image_std) <= 0:
         raise ValueError(f"expected positive deviations, found {settings.image_std!r:.40}")
-    return Config(settings, TrainSection(), ReaderSection(), ReaderSection(), infer)
+    return Config(settings, TrainSection(), ReaderSection(), TestSection(), infer)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import ctypes
 import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -80,6 +82,20 @@ def write_text(path: StrPath, text: str) -> None:
 def write_json(path: StrPath, value: object) -> None:
     """Write plain data as JSON, atomically. A file name that is not UTF-8 is written as JSON escapes its bytes."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_csv(
+    path: StrPath, header: Sequence[str], rows: Iterable[Sequence[Any]], errors: str = "backslashreplace"
+) -> None:
+    """Write a table as CSV in UTF-8, atomically; `errors`: see open, for what UTF-8 does not have."""
+
+    def write(temporary: str) -> None:
+        with open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(header)
+            table.writerows(rows)
+
+    write_atomically(path, write)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ MOVED = {
 }
 
 
-def key(default: Any, least: Optional[float] = None, choices: Optional[tuple[str, ...]] = None) -> Any:
+def key(default: Any, least: Optional[float] = None, choices: Optional[tuple[Any, ...]] = None) -> Any:
     """A dataclass field with a lower bound or a set of allowed values."""
     metadata = {"least": least, "choices": choices}
     if isinstance(default, list):
@@ -89,6 +89,13 @@ class ReaderSection:
     decode_timeout: float = key(60.0, least=0.1)
     seg_num: Optional[int] = key(None, least=1)
     seglen: int = filled_in(0)
+    num_clips: int = filled_in(1)  # of which TEST makes keys
+    num_crops: int = filled_in(1)
+
+    @property
+    def views(self) -> int:
+        """Clips that are made of one video; its probabilities are their mean."""
+        return self.num_clips * self.num_crops
 
 
 @dataclass
@@ -116,6 +123,16 @@ class TrainSection(ReaderSection):
 
 
 @dataclass
+class TestSection(ReaderSection):
+    """TEST: reading, and how many views of a video there are (reader.clip)."""
+
+    __test__ = False  # no test class to pytest
+
+    num_clips: int = key(1, least=1)
+    num_crops: int = key(1, choices=(1, 3))
+
+
+@dataclass
 class InferSection(ReaderSection):
     """INFER: a list, or one video or folder of videos."""
 
@@ -125,7 +142,7 @@ class InferSection(ReaderSection):
 SECTIONS: dict[str, type[ReaderSection]] = {
     "TRAIN": TrainSection,
     "VALID": ReaderSection,
-    "TEST": ReaderSection,
+    "TEST": TestSection,
     "INFER": InferSection,
 }
 
@@ -137,7 +154,7 @@ class Config:
     MODEL: ModelSection
     TRAIN: TrainSection
     VALID: ReaderSection
-    TEST: ReaderSection
+    TEST: TestSection
     INFER: InferSection
     notes: list[str] = field(default_factory=list)
 
@@ -303,7 +320,7 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if least is not None and not value >= least:
         raise UserError(f"{where}: expected at least {least}, found {value!r}")
     if choices and value not in choices:
-        raise UserError(f"{where}: expected one of {', '.join(choices)}, found {value!r}")
+        raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r}")
     return value
 
 

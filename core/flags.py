@@ -174,7 +174,7 @@ FLAGS = (
         PREDICT, metavar="FILE", setting="", note="results.jsonl or results.csv, instead of predict_results.json",
     ),
     Flag("resume", "go on with an existing --output", PREDICT, kind="switch"),
-    Flag("overwrite", "replace an existing --output", PREDICT, kind="switch"),
+    Flag("overwrite", "replace an existing --output or --features", PREDICT, kind="switch"),
     Flag(
         "infer_topk", "classes per clip; default: MODEL.topk of the config", PREDICT, parse=positive_int, metavar="K",
         key="MODEL.topk", setting="", note="classes per clip",
@@ -182,6 +182,10 @@ FLAGS = (
     Flag(
         "explain", "write what each segment adds to the scores, and where in the picture that is", PREDICT,
         kind="switch",
+    ),
+    Flag(
+        "features", "file of the videos' features, .npz or .parquet, instead of their classes: for search, clustering "
+        "and few-shot work", PREDICT, metavar="FILE",
     ),
     Flag(
         "timeline", "of long videos: score overlapping windows, say what happens when; files go to save_dir", PREDICT,

@@ -7,8 +7,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Iterator
-from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -34,7 +33,9 @@ def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 def drawable(text: str, width: int = 60) -> str:
     """A text on one line, not too long, as matplotlib draws it word for word: file names may hold anything."""
-    line = shorten(text.encode("utf-8", "replace").decode("utf-8"), width, placeholder="…")
+    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    if len(line) > width:
+        line = line[: width - 1] + "…"
     return line.replace("$", r"\$")
 
 
@@ -56,11 +57,24 @@ def _font_for(characters: frozenset[str]) -> tuple[str, str]:
     default = font_manager.findfont(_DEFAULT)
     if _has(default, characters):
         return _DEFAULT, default
-    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.style != "normal", font.name)):
-        if not font.name.startswith("Last Resort") and _has(font.fname, characters):
-            return font.name, font.fname
+    for listed in (lambda: font_manager.fontManager.ttflist, _list_new_fonts):
+        for font in sorted(listed(), key=lambda font: (font.style != "normal", font.name)):
+            if not font.name.startswith("Last Resort") and _has(font.fname, characters):
+                return font.name, font.fname
     _say_what_is_missing()
     return _DEFAULT, default
+
+
+def _list_new_fonts() -> list[Any]:
+    """Fonts installed since matplotlib made the list that it keeps in a file for good; it knows them from now on."""
+    from matplotlib import font_manager
+
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    before = len(font_manager.fontManager.ttflist)
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with contextlib.suppress(OSError, RuntimeError):  # no font that FreeType reads
+            font_manager.fontManager.addfont(path)
+    return font_manager.fontManager.ttflist[before:]
 
 
 @functools.lru_cache(maxsize=1)

@@ -220,9 +220,14 @@ def describe(config: Config, progress: State, labels: Sequence[str] | None, dige
         "labels": labels,
         "progress": progress,
         "config": config.as_dict(),
-        "versions": {"paddle": paddle.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": versions(),
         "sha256": digests,
     }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {"paddle": paddle.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def read_description(weights: str, digest: str = "") -> dict[str, Any] | None:

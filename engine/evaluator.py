@@ -11,8 +11,11 @@ import paddle
 from core import parallel
 from core.errors import UserError
 from core.progress import Progress
+from engine.evaluation import Collector
 from metrics import Metric, TopK
 from reader.loader import Batch, Loader
+
+Engine = Callable[[paddle.Tensor], np.ndarray]  # uint8 clips in, logits out, see backends.engines
 
 
 def evaluate(
@@ -22,6 +25,7 @@ def evaluate(
     log_interval: int = 10,
     after_batch: Callable[[], None] | None = None,
     metrics: Sequence[type[Metric]] = (TopK,),
+    collector: Collector | None = None,
 ) -> dict[str, float]:
     """Score every readable clip of a loader once, over all ranks.
 
@@ -32,6 +36,7 @@ def evaluate(
         log_interval: batches between them.
         after_batch: called after each batch; may raise to stop.
         metrics: what is computed, see metrics.metric_classes.
+        collector: is given every batch and its logits, see engine.evaluation.
 
     Returns:
         the scores of all metrics by name; of TopK, TOP1_ACC, TOP5_ACC, loss and count.
@@ -45,8 +50,12 @@ def evaluate(
             if batch.indices:
                 for metric in counting:
                     metric.update(logits, batch.labels.numpy())
+                if collector:
+                    collector.add(batch, logits)
             if after_batch:
                 after_batch()
+    if parallel.ranks() > 1:
+        loader.bad.merge(parallel.gather(loader.bad.reasons))
     states = parallel.gather([metric.state() for metric in counting])
     for metric, of_ranks in zip(counting, zip(*states)):
         metric.merge(of_ranks)
@@ -54,20 +63,46 @@ def evaluate(
 
 
 def scored(
-    engine: Callable[[paddle.Tensor], np.ndarray], loader: Loader, what: str, log_interval: int
+    engine: Engine, loader: Loader, what: str, log_interval: int
 ) -> Generator[tuple[Batch, np.ndarray], None, None]:
-    """Each batch of this rank with the logits of its readable clips, of which there may be none; shows progress."""
+    """Each batch of this rank with the logits of its readable clips, of which there may be none; shows progress.
+
+    Of clips with several views, these are the logarithms of the mean probabilities.
+    """
     clips = sum(map(len, loader.order.batches(0)))
+    views, at_once = loader.dataset.section.views, loader.order.computed_at_once
     progress = Progress(clips, what, len(loader), log_interval)
     with contextlib.closing(progress), contextlib.closing(loader.epoch()) as batches:
         for batch in batches:
-            logits = engine(batch.clips) if batch.indices else np.zeros((0, 0), np.float32)
-            if len(logits) != len(batch.indices):
-                raise UserError(
-                    f"the engine gave {len(logits)} rows of logits for {len(batch.indices)} clips", "engine"
-                )
+            logits = np.zeros((0, 0), np.float32)
+            if batch.indices:
+                logits = checked(engine, batch.clips) if views == 1 else over_views(engine, batch.clips, views, at_once)
             yield batch, logits
             progress.update(len(batch.indices))
+
+
+def over_views(engine: Engine, clips: paddle.Tensor, views: int, at_once: int) -> np.ndarray:
+    """The logarithms of the probabilities [B, num_classes], float32, each the mean over a clip's views.
+
+    Args:
+        engine: from uint8 clips to logits.
+        clips: uint8 [B, views * seg_num, 3 * seglen, H, W].
+        at_once: views that the engine is given, at most.
+    """
+    count, segments, *sizes = clips.shape
+    each = clips.reshape([count * views, segments // views, *sizes])
+    logits = np.concatenate([checked(engine, each[i : i + at_once]) for i in range(0, len(each), at_once)])
+    powers = logits.astype(np.float64).reshape(count, views, -1)
+    logarithms = powers - np.logaddexp.reduce(powers, axis=2, keepdims=True)
+    return (np.logaddexp.reduce(logarithms, axis=1) - np.log(views)).astype(np.float32)
+
+
+def checked(engine: Engine, clips: paddle.Tensor) -> np.ndarray:
+    """The engine's logits. Raises UserError where there are not as many rows as clips."""
+    logits = engine(clips)
+    if len(logits) != len(clips):
+        raise UserError(f"the engine gave {len(logits)} rows of logits for {len(clips)} clips", "engine")
+    return logits
 
 
 def _together(metrics: Sequence[Metric]) -> dict[str, float]:

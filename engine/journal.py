@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from core.atomic import write_atomically
@@ -12,6 +13,7 @@ from core.files import StrPath
 
 logger = logging.getLogger("stnet")
 Row = dict[str, Any]
+_LARGEST = 1e30  # of numbers that can be drawn
 
 
 class Journal:
@@ -75,6 +77,17 @@ def _checked_row(row: Any) -> Row:
     return row
 
 
+def points(rows: Sequence[Row], kind: str, key: str) -> list[tuple[int, float]]:
+    """(step, value) of the rows of a kind that have a finite number under a key, by ascending step."""
+    pairs: list[tuple[int, Any]] = [(row["step"], row.get(key)) for row in rows if row["kind"] == kind]
+    numbers = [(step, float(value)) for step, value in pairs if _can_be_drawn(step) and _can_be_drawn(value)]
+    return sorted(numbers, key=lambda pair: pair[0])
+
+
+def _can_be_drawn(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST
+
+
 def _visualdl_writer(folder: str) -> Any:
     try:
         from visualdl import LogWriter
@@ -94,11 +107,10 @@ def plot(folder: str) -> str:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, keys in zip(axes, (("loss",), ("top1", "top5"))):
         for kind, style in (("train", "-"), ("valid", "o--")):
-            chosen = [row for row in rows if row["kind"] == kind]
             for key in keys:
-                points = [(row["step"], row[key]) for row in chosen if isinstance(row.get(key), (int, float))]
-                if points:
-                    axis.plot(*zip(*points), style, label=f"{kind} {key}")
+                curve = points(rows, kind, key)
+                if curve:
+                    axis.plot(*zip(*curve), style, label=f"{kind} {key}")
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         if axis.lines:

@@ -35,6 +35,9 @@ def load_labels(path: str, num_classes: int) -> list[str]:
         names = sorted(names, key=lambda name: names[name])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"labels file {path}: expected a list of class names, or a dict from name to 0..N-1")
+    unwritable = [name for name in names if name.encode("utf-8", "replace").decode("utf-8") != name]
+    if unwritable:
+        raise UserError(f"labels file {path}: {unwritable[0]!a} is half a character, which no file can hold", "labels")
     if len(names) != num_classes:
         raise UserError(
             f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}",

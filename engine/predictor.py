@@ -23,10 +23,12 @@ from engine.result import Result
 from reader.formats import VIDEO
 
 if TYPE_CHECKING:
+    from backends.embedder import Embed
     from backends.network import Clips
     from backends.parts import Parts
     from engine.events import Event
     from engine.explain import Explanation
+    from engine.features import Features
     from models.model import Model
     from reader.clip import Clip
     from reader.loader import Loader
@@ -45,9 +47,9 @@ class Predictor:
             stands beside the weights, or else configs/stnet.yaml.
         engine: what computes, the name of one of backends.engines.ENGINES; of a folder: what it was written for.
         device: "cpu", "gpu", or "auto": the GPU if one works; None: what core.runtime.start has chosen.
-        topk: classes in a result, at most all.
-        mode: "test": clips are taken as section TEST of the configuration says, and not INFER.
-        clips: how many there will be in all, if that is known.
+        topk: classes in a result, at most all; None: MODEL.topk of the configuration.
+        mode: "test": clips are taken as section TEST of the configuration says, one view of each, and not INFER.
+        clips: how many videos there will be in all, if that is known.
         precision: "fp32", "bf16", "int8" or "auto"; or a backends.gate.Precision, which says with which clips
             it is proven.
 
@@ -66,7 +68,7 @@ class Predictor:
         config: Config | StrPath | None = None,
         engine: str = "auto",
         device: str | None = "auto",
-        topk: int = 5,
+        topk: int | None = 5,
         *,
         mode: str = "infer",
         clips: int | None = None,
@@ -76,7 +78,7 @@ class Predictor:
 
         if device not in (*DEVICES, None):
             raise UserError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
-        if type(topk) is not int or topk < 1:
+        if topk is not None and (type(topk) is not int or topk < 1):
             raise UserError(f"topk: expected a whole number of at least 1, found {topk!r:.40}")
         runtime.prepare()
         if device is not None:
@@ -87,7 +89,7 @@ class Predictor:
             self._use_export(os.fspath(weights), engine, precision)
         else:
             self._use_weights(os.fspath(weights), config, engine, mode, clips, precision)
-        self.topk = min(topk, self.config.MODEL.num_classes)
+        self.topk = min(topk or self.config.MODEL.topk, self.config.MODEL.num_classes)
 
     model: Model | None = None  # an export has none
     precision = "fp32"  # as asked for
@@ -138,7 +140,7 @@ class Predictor:
         self.config = config
         self.model, self.engine_name = model, engine
         section, digest = config.section("infer"), self.digest
-
+        clips = clips and clips * self.config.section(mode).views
         task = Task(model, section, clips, digest)
 
         def make() -> tuple[Callable[[Clips], np.ndarray], Record | None]:
@@ -188,16 +190,55 @@ class Predictor:
         self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
     ) -> Generator[Result, None, None]:
         """As `predict`, for what `engine.inputs.sources` gives and the loader of these."""
-        from engine.evaluator import scored
 
-        order = loader.order.batches(0)
-        with contextlib.closing(scored(self.engine, loader, "predict", log_interval)) as batches:
-            for places, (batch, logits) in zip(order, batches):
-                if batch.indices and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
-                    raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
-                rows = dict(zip(batch.indices, softmax(logits)))
-                for _, index in places:
-                    yield self._result(videos[index], rows.get(index), loader.bad.reasons.get(index, ""))
+        def probabilities(logits: np.ndarray) -> np.ndarray:
+            if len(logits) and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
+                raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
+            return softmax(logits)
+
+        with contextlib.closing(_rows(self.engine, loader, "predict", log_interval, probabilities)) as rows:
+            for index, row, reason in rows:
+                yield self._result(videos[index], row, reason)
+
+    def features(self, inputs: Input | Iterable[Input]) -> Generator[Features, None, None]:
+        """What the network makes of videos before it classifies, in order; inputs as `predict`.
+
+        Raises:
+            UserError: as `predict`; or the model gives no features, or is an export.
+        """
+        with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
+            videos = sources(inputs, self.config.MODEL.format, scratch)
+            if videos:
+                yield from self.features_of(videos, self.loader(videos))
+
+    def features_of(
+        self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
+    ) -> Generator[Features, None, None]:
+        """As `features`, for what `engine.inputs.sources` gives and the loader of these."""
+        from engine.features import Features
+
+        embedder = self._embedder  # refused before anything is computed
+
+        def embed(clips: Clips) -> Any:
+            return list(zip(*embedder(clips)))
+
+        def finite(pairs: Any) -> Any:
+            if not all(np.isfinite(array).all() for pair in pairs for array in pair):
+                raise UserError("the engine gave features that are no finite numbers", "engine")
+            return pairs
+
+        with contextlib.closing(_rows(embed, loader, "features", log_interval, finite)) as rows:
+            for index, row, reason in rows:
+                found = {} if row is None else {"segments": row[0], "clip": row[1]}
+                yield Features(videos[index].path, label=videos[index].label, error=reason, **found)
+
+    @functools.cached_property
+    def _embedder(self) -> Embed:
+        from backends.embedder import make_embedder
+
+        if self.model is None:
+            raise UserError("an export gives classes alone, and no features", "whole export")
+        return make_embedder(self.engine_name, self.model, self.config.section("infer"), self.digest)
 
     def parts(self) -> Parts:
         """The model in parts, by its engine: for timelines and for reasons. Made once.
@@ -295,6 +336,20 @@ def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
     from reader.loader import build_loader
 
     return build_loader(config, "infer", clips=[video.clip for video in videos])
+
+
+def _rows(
+    compute: Callable[[Any], Any], loader: Loader, what: str, log_interval: int, rows_of: Callable[[Any], Any]
+) -> Generator[tuple[int, Any, str], None, None]:
+    """For each video of a loader, in order: its number, its row of rows_of(what is computed of a batch), or why not."""
+    from engine.evaluator import scored
+
+    order = loader.order.batches(0)
+    with contextlib.closing(scored(compute, loader, what, log_interval)) as batches:
+        for places, (batch, answers) in zip(order, batches):
+            rows = dict(zip(batch.indices, rows_of(answers)))
+            for _, index in places:
+                yield index, rows.get(index), loader.bad.reasons.get(index, "")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -63,8 +63,8 @@ def held_by(folder: str, name: str) -> list[str]:
 
 
 def remove_run(folder: str, name: str) -> None:
-    """Delete a run's checkpoints and logs, and nothing else that lies in its folder."""
-    own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|vdlrecords\..*\.log")
+    """Delete a run's checkpoints, logs and page, and nothing else that lies in its folder."""
+    own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|training\.html|vdlrecords\..*\.log")
     for place in (folder, os.path.join(folder, SUPERSEDED), os.path.join(folder, "visualdl")):
         with atomic.writing(place):
             for entry in filter(own.fullmatch, _entries(place)):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from core.atomic import write_atomically
+from core.atomic import write_atomically, write_csv
 from core.files import StrPath
 from core.fonts import drawable, drawing
 from engine.events import Event
@@ -47,13 +45,13 @@ def write_windows_csv(
 ) -> None:
     """One row a window: start and end in seconds, then the probability of every class."""
     rows = ([f"{w.start:.3f}", f"{w.end:.3f}", *(f"{p:.6g}" for p in row)] for w, row in zip(windows, probabilities))
-    _write_csv(path, ["start", "end", *labels], rows)
+    write_csv(path, ["start", "end", *labels], rows)
 
 
 def write_events_csv(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
     """One row an event: start, end, class, probability."""
     rows = ([f"{e.start:.3f}", f"{e.end:.3f}", labels[e.class_id], f"{e.probability:.6g}"] for e in events)
-    _write_csv(path, ["start", "end", "class", "probability"], rows)
+    write_csv(path, ["start", "end", "class", "probability"], rows)
 
 
 def write_webvtt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
@@ -127,22 +125,9 @@ def _clock(seconds: float, point: str) -> str:
     return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
 
 
-def _write_csv(path: StrPath, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    def write(file: Any) -> None:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(head)
-        table.writerows(rows)
-
-    _write(path, write)
-
-
 def _write_text(path: StrPath, pieces: Iterable[str]) -> None:
-    _write(path, lambda file: file.writelines(pieces))
-
-
-def _write(path: StrPath, fill: Callable[[Any], None]) -> None:
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            fill(file)
+            file.writelines(pieces)
 
     write_atomically(path, write)

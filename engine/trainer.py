@@ -16,13 +16,16 @@ import numpy as np
 from backends.network import Dygraph
 from backends.normalizer import Normalizer
 from core import parallel, runtime
-from core.errors import UserError
+from core.errors import UserError, first_line
+from core.files import sha256_of
 from core.progress import Clock, format_scores, hours
 from core.signals import Stopped, StopRequest
 from engine import checkpoint, resume
 from engine.ema import make_average
+from engine.evaluation import Collector
 from engine.evaluator import evaluate
-from engine.journal import Journal, plot
+from engine.journal import Journal, plot, read_journal
+from engine.report.training_page import write_training_report
 from engine.stepper import Outcome, State, Stepper
 from metrics import TopK, metric_classes
 from models.model import Model
@@ -83,7 +86,13 @@ class Trainer:
         self.progress = Progress()
         self.pending: list[tuple[int, Outcome]] = []  # (step, what it gave) since the last log line
         self.journal: Journal | None = None  # of rank 0
+        self.validated: Collector | None = None  # the last validation's clips
         self.data = resume.data_record(loader)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the labels, or their numbers."""
+        return self.labels or [str(i) for i in range(self.model.config.MODEL.num_classes)]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -140,6 +149,7 @@ class Trainer:
             UserError: a loss is not finite, or the data is too bad.
         """
         scores: dict[str, float] = {}
+        first_step = self.progress.step
         self.ema.start()  # from the weights that were loaded
         if parallel.rank() == 0:
             self.journal = Journal(self.save_dir, self.progress.step)
@@ -154,8 +164,7 @@ class Trainer:
                     self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
                     self.save(f"epoch{self.progress.epoch - 1}")
             self.save("final")
-            if self.journal:
-                logger.info("curves: %s", plot(self.save_dir))
+            self.report(was_trained=self.progress.step > first_step)
         finally:
             self.loader.close()
             if self.journal:
@@ -211,7 +220,8 @@ class Trainer:
         parallel.share_statistics(network)
         with self.ema.applied():
             engine = Dygraph(network, self.stepper.normalize)
-            scores = evaluate(engine, loader, "valid", self.log_interval, self.stop_now, self.metrics)
+            self.validated = Collector(self.class_names, loader.bad)
+            scores = evaluate(engine, loader, "valid", self.log_interval, self.stop_now, self.metrics, self.validated)
             if at.best is None or scores["TOP1_ACC"] > at.best:
                 at.best = scores["TOP1_ACC"]
                 self.save("best")
@@ -266,6 +276,25 @@ class Trainer:
             "train epoch %d step %d/%d loss %.9g top1 %.4f top5 %.4f lr %.4g, %.2f clips/s, data wait %.0f%%, ETA %s",
             at.epoch, done, per_epoch, loss, top1, top5, rate, speed, 100 * waiting, hours(eta),
         )  # fmt: skip
+
+    def report(self, was_trained: bool) -> None:
+        """Draw the curves and write training.html, which the trained weights do not depend on (rank 0 only).
+
+        Args:
+            was_trained: by this process; otherwise the page of the one that trained stays.
+        """
+        evaluation = self.validated.evaluation() if self.validated else None
+        path = os.path.join(self.save_dir, "training.html")
+        if self.journal is None or (os.path.exists(path) and not was_trained):
+            return
+        try:
+            logger.info("curves: %s", plot(self.save_dir))
+            final = os.path.join(self.save_dir, f"{self.model.config.MODEL.name.upper()}_final.pdparams")
+            facts = [("Weights", os.path.abspath(final)), ("SHA-256", sha256_of(final)), ("Seed", str(self.seed))]
+            write_training_report(path, read_journal(self.journal.path), evaluation, facts, self.model.config)
+            logger.info("report: %s", path)
+        except Exception as error:
+            logger.warning("%s was not written: %s: %s", path, type(error).__name__, first_line(error))
 
     def save(self, suffix: str) -> None:
         """Write the checkpoint NAME_suffix (rank 0 only), and delete those that `keep` does not cover."""

@@ -33,7 +33,9 @@ class Model:
         mode: "train", "valid", "test" or "infer"; decides whether the network starts in training mode.
 
     Attributes:
-        network: input [B, seg_num, 3 * seglen, H, W] float32, output logits [B, num_classes].
+        network: input [B, seg_num, 3 * seglen, H, W] float32, output logits [B, num_classes]. One that gives features
+            has `embed`, from the same input to (features of the segments [B, seg_num, C], what the last linear layer
+            takes [B, C']), and `embedding_size`, C'.
     """
 
     Section: type[ModelSection] = ModelSection

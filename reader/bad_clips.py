@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from core.errors import UserError
 from reader.lists import Clip
@@ -41,7 +41,23 @@ class BadClips:
         if quarantine and self.quarantine:
             with open(self.quarantine, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(f"{self.clips[index].path}\t{reason}\n")
+        self._refuse_too_many()
+
+    def merge(self, of_ranks: Iterable[dict[int, str]]) -> None:
+        """Hold the `reasons` of all ranks. Raises UserError when they are too many, or no clip is left."""
+        self.reasons = dict(sorted(item for reasons in of_ranks for item in reasons.items()))
+        self._refuse_too_many()
+        if len(self.reasons) == len(self.clips):
+            raise self.none_read()
+
+    def none_read(self) -> UserError:
+        """The error of a list none of whose clips could be read."""
+        index, reason = next(iter(self.reasons.items()))
+        return UserError(f"no clip could be read; the first: {self.clips[index].path}: {reason}")
+
+    def _refuse_too_many(self) -> None:
         if len(self.reasons) > self.allowed:
+            index, reason = next(reversed(self.reasons.items()))
             raise UserError(
                 f"{len(self.reasons)} of the {len(self.clips)} clips in the list cannot be read, more than "
                 f"max_bad_ratio allows; the last one: {self.clips[index].path}: {reason}"

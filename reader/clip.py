@@ -12,15 +12,15 @@ from reader.decode import Video
 from reader.errors import ClipError
 from reader.formats import FORMATS, VIDEO
 from reader.sampling import sample_frames
-from reader.transforms import ClipBuilder
+from reader.transforms import CROPS, ClipBuilder
 
 
 class Clip(NamedTuple):
-    """What the network sees of a file, and where it comes from."""
+    """What the network sees of a file, and where it comes from: one view after the other, where there are several."""
 
-    frames: np.ndarray  # uint8 [seg_num * seglen, target_size, target_size, 3] RGB
+    frames: np.ndarray  # uint8 [views * seg_num * seglen, target_size, target_size, 3] RGB
     label: int | None  # where the format has it inside the file
-    segments: list[list[int]]  # seg_num lists of seglen numbers of frames
+    segments: list[list[int]]  # views * seg_num lists of seglen numbers of frames
     num_frames: int  # that can be decoded
     video: Video | None  # how a video was read; None for other formats
 
@@ -34,6 +34,9 @@ def read_clip(
     path: str, section: ReaderSection, format: str = VIDEO, rng: random.Random | None = None, decoder: str = ""
 ) -> Clip:
     """Read a clip as a section of the configuration says.
+
+    Section TEST may want several views: for each of its num_crops places along the longer side, num_clips clips. The
+    file is decoded once, and each of the frames that any of them wants is scaled once for each place.
 
     Args:
         path: the file.
@@ -50,7 +53,7 @@ def read_clip(
     sink = _Sink(section, format, rng)
     try:
         label = clip_format.read(path, sink, decoder)
-        frames = sink.builder.clip(sink.places)
+        frames = sink.frames()
     except (ValueError, OSError) as error:
         raise ClipError(str(error) or type(error).__name__) from None
     return Clip(frames, label, sink.segments, sink.count, sink.video)
@@ -73,13 +76,23 @@ class _Sink:
         if self.rng and self.drawn:
             self.rng.setstate(self.drawn)
         self.count = count
-        self.segments = sample_frames(count, section.seg_num, section.seglen, self.format, self.rng)
-        frames, places = np.unique(np.asarray(self.segments).ravel(), return_inverse=True)
+        clips = section.num_clips
+        sampling = count, section.seg_num, section.seglen, self.format, self.rng
+        segments = [segment for clip in range(clips) for segment in sample_frames(*sampling, clip, clips)]
+        self.segments = segments * section.num_crops
+        frames, places = np.unique(np.asarray(segments).ravel(), return_inverse=True)
         self.places = places.reshape(-1)
         flip_ratio = cast(TrainSection, section).flip_ratio if self.rng else 0.0
-        self.builder = ClipBuilder(len(frames), section.short_size, section.target_size, self.rng, flip_ratio)
+        sizes = len(frames), section.short_size, section.target_size
+        self.builders = [ClipBuilder(*sizes, self.rng, flip_ratio, crop) for crop in CROPS[section.num_crops]]
         return frames.tolist()
 
     def put(self, row: int, frame: np.ndarray) -> None:
         """Scale, crop and keep a frame."""
-        self.builder.put(row, frame)
+        for builder in self.builders:
+            builder.put(row, frame)
+
+    def frames(self) -> np.ndarray:
+        """Those of all views."""
+        first, *others = (builder.clip(self.places) for builder in self.builders)
+        return np.concatenate([first, *others]) if others else first

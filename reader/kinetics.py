@@ -26,7 +26,7 @@ class Sample(NamedTuple):
     """One clip read, or the reason why it could not be."""
 
     index: int  # type: ignore[assignment]  # position in the list
-    clip: np.ndarray | None  # uint8 [seg_num, 3 * seglen, H, W]; None if bad
+    clip: np.ndarray | None  # uint8 [views * seg_num, 3 * seglen, H, W]; None if bad
     label: int
     error: str = ""  # why the clip could not be read
     fatal: str = ""  # traceback of a bug, which ends the run
@@ -74,10 +74,10 @@ class KineticsDataset(Dataset):
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
-        """Shape of a clip: (seg_num, 3 * seglen, H, W)."""
+        """Shape of a clip: (views * seg_num, 3 * seglen, H, W)."""
         section = self.section
         assert section.seg_num and section.seglen  # Config.section has set them
-        return section.seg_num, 3 * section.seglen, section.target_size, section.target_size
+        return section.views * section.seg_num, 3 * section.seglen, section.target_size, section.target_size
 
     def __getitem__(self, place: Sequence[Any]) -> Sample:
         """The Sample at (epoch, index) or (epoch, index, reason not to read it).
@@ -114,7 +114,7 @@ class KineticsDataset(Dataset):
         return self.reader((index, epoch, second))
 
     def read(self, index: int, epoch: int = 0, decoder: str = "") -> tuple[np.ndarray, int]:
-        """(clip uint8 [seg_num, 3 * seglen, H, W], label). Raises ClipError."""
+        """(clip uint8 of `clip_shape`, label). Raises ClipError."""
         path, label, own_format = self.clips[index]
         rng = clip_rng(self.seed, epoch, index) if self.augment else None
         clip = read_clip(find_file(path, self.folder), self.section, own_format or self.format, rng, decoder)

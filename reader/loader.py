@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 from paddle.base import core
 
-from core.config import Config
+from core.config import Config, ReaderSection
 from core.errors import UserError, last_line
 from core.processes import die_with_parent
 from reader.bad_clips import BadClips
@@ -34,7 +34,7 @@ Collated = tuple[Any, Any, list[int], list[tuple[int, str, bool]], str]  # see c
 class Batch(NamedTuple):
     """Clips of one step; a clip that could not be read is not in it."""
 
-    clips: paddle.Tensor  # uint8 [B, seg_num, 3 * seglen, H, W]
+    clips: paddle.Tensor  # uint8 [B, views * seg_num, 3 * seglen, H, W]
     labels: paddle.Tensor  # int64 [B]
     indices: list[int]  # B positions in the list
 
@@ -70,10 +70,23 @@ def build_loader(
     folder = "" if clips else list_folder(filelist)
     clips = clips or read_list(filelist, model.format, mode != "infer", num_classes)
     dataset = KineticsDataset(clips, section, model.format, mode == "train", seed, folder, num_classes)
-    order = EpochOrder(len(clips), section.batch_size, mode == "train", seed, rank, ranks)
+    order = EpochOrder(len(clips), section.batch_size, mode == "train", seed, rank, ranks, section.views)
     bad = BadClips(clips, math.inf if mode == "infer" else section.max_bad_ratio, quarantine)
     dataset.skip = bad.quarantined()
-    return Loader(dataset, order, section.num_reader_threads, bad, config.TRAIN.epoch if mode == "train" else 0)
+    return Loader(dataset, order, _workers(section, order), bad, config.TRAIN.epoch if mode == "train" else 0)
+
+
+def _workers(section: ReaderSection, order: EpochOrder) -> int:
+    """The section's reading processes, or fewer, so that videos of many views take no more memory than others."""
+    asked, held = section.num_reader_threads, order.clips_at_once() * section.views
+    if section.views == 1 or held <= order.computed_at_once:
+        return asked
+    workers = min(asked, max(1, asked * order.computed_at_once // held))
+    if workers < asked:
+        logger.info(
+            "%d views of each video: num_reader_threads %d instead of %d, for their memory", held, workers, asked
+        )
+    return workers
 
 
 class Loader:
@@ -129,9 +142,8 @@ class Loader:
         finally:
             if self.place is None or number + 1 >= self.epochs:
                 self.close()
-        if steps and not read and self.bad.allowed < math.inf:
-            index, reason = next(iter(self.bad.reasons.items()))
-            raise UserError(f"no clip could be read; the first: {self.bad.clips[index].path}: {reason}")
+        if steps and not read and self.bad.allowed < math.inf and self.order.ranks == 1:  # others may have read some
+            raise self.bad.none_read()
 
     def start(self, number: int = 0, first_step: int = 0) -> _Stream:
         """Begin to read an epoch from a step on, before `epoch` asks for it: while something else is done."""

@@ -16,7 +16,8 @@ class EpochOrder:
     takes the same number of steps.
 
     Evaluation: whole batches, of 16 clips at most, are dealt out, in the order of the list. What is computed
-    together does not depend on the number of ranks, and so neither do the results, to the last bit.
+    together does not depend on the number of ranks, and so neither do the results, to the last bit. With several views
+    of each clip a batch holds as many fewer clips, but one at least.
 
     Args:
         clips: how many there are.
@@ -24,11 +25,18 @@ class EpochOrder:
         shuffle: training.
         seed: of the order.
         rank, ranks: this process, and how many share each batch.
+        views: of each clip, in evaluation.
+
+    Attributes:
+        computed_at_once: views that are to be computed together in evaluation, at most.
     """
 
-    def __init__(self, clips: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, ranks: int = 1):
+    def __init__(
+        self, clips: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, ranks: int = 1, views: int = 1
+    ) -> None:
         self.clips, self.shuffle, self.seed = clips, shuffle, seed
-        self.batch_size = batch_size if shuffle else min(batch_size, _EVAL_BATCH)
+        self.computed_at_once = min(batch_size, _EVAL_BATCH)
+        self.batch_size = batch_size if shuffle else max(1, self.computed_at_once // views)
         self.rank, self.ranks = rank, ranks
 
     def batches(self, epoch: int) -> list[list[Place]]:

@@ -8,7 +8,13 @@ from reader.formats import FORMATS, VIDEO
 
 
 def sample_frames(
-    num_frames: int, seg_num: int, seglen: int, format: str = VIDEO, rng: random.Random | None = None
+    num_frames: int,
+    seg_num: int,
+    seglen: int,
+    format: str = VIDEO,
+    rng: random.Random | None = None,
+    clip: int = 0,
+    num_clips: int = 1,
 ) -> list[list[int]]:
     """Indices of the frames: seg_num segments of seglen consecutive frames.
 
@@ -17,6 +23,8 @@ def sample_frames(
         seg_num, seglen: segments, and frames in each.
         format: one of FORMATS; the original's two are centred differently.
         rng: for training (one randint per segment); None takes the centre.
+        clip, num_clips: which of several clips, 0 for the first. They are spread evenly over each part of the video,
+            from its start to its end (see `spread`), whatever the format; a single one is the centre.
 
     Returns:
         seg_num lists of seglen indices. A clip shorter than seg_num * seglen overlaps or wraps around.
@@ -25,9 +33,19 @@ def sample_frames(
     segments = []
     for i in range(seg_num):
         if average >= seglen:
-            offset = rng.randint(0, average - seglen) if rng else FORMATS.get(format)().centre(average, seglen)
+            if rng:
+                offset = rng.randint(0, average - seglen)
+            elif num_clips > 1:
+                offset = spread(average - seglen, clip, num_clips)
+            else:
+                offset = FORMATS.get(format)().centre(average, seglen)
             start = i * average + offset
         else:
             start = i * average if average >= 1 else i
         segments.append([(start + k) % num_frames for k in range(seglen)])
     return segments
+
+
+def spread(room: int, number: int, count: int) -> int:
+    """Where the number-th of `count` > 1 places lies that divide 0 to `room` evenly, both included; halves go up."""
+    return (2 * number * room + count - 1) // (2 * (count - 1))

@@ -11,6 +11,8 @@ from reader.enlarging import CHUNK, blends_of, enlarge
 
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+CENTRE = "centre"
+CROPS = {1: (CENTRE,), 3: ("start", CENTRE, "end")}  # of TEST.num_crops: where on the longer side each lies
 
 
 class ClipBuilder:
@@ -21,6 +23,7 @@ class ClipBuilder:
         short_size, target_size: pixels; scale the short side to the first, then crop a square of the second.
         rng: for training (random crop, then flip); None takes the centre.
         flip_ratio: share of training clips that are mirrored; 0 where left and right make a difference.
+        crop: without rng, where on the longer side the crop lies; see crop_corner.
     """
 
     def __init__(
@@ -30,9 +33,10 @@ class ClipBuilder:
         target_size: int,
         rng: random.Random | None = None,
         flip_ratio: float = 0.5,
+        crop: str = CENTRE,
     ) -> None:
         self.short_size, self.target_size = short_size, target_size
-        self.rng, self.flip_ratio = rng, flip_ratio
+        self.rng, self.flip_ratio, self.crop = rng, flip_ratio, crop
         self.planes = np.empty((count, 3, target_size, target_size), np.uint8)
         self.size: Size | None = None  # after scaling, known with the first frame
         self.waiting: list[tuple[int, np.ndarray]] = []  # (row, frame) to be enlarged together
@@ -81,7 +85,7 @@ class ClipBuilder:
         target = self.target_size
         if target > min(size):
             raise ValueError(f"no square of {target} pixels fits into {size[0]} x {size[1]}")
-        left, top = crop_corner(size, target, self.rng)
+        left, top = crop_corner(size, target, self.rng, self.crop)
         self.size, self.box = size, (left, top, left + target, top + target)
         self.flip = self.rng is not None and self.rng.random() < self.flip_ratio
 
@@ -141,12 +145,19 @@ def scaled_size(width: int, height: int, short_size: int) -> Size:
     return (short_size, long_size) if width < height else (long_size, short_size)
 
 
-def crop_corner(size: Size, target_size: int, rng: random.Random | None = None) -> tuple[int, int]:
-    """(left, top) of the crop in an image of size (width, height): random, or the centre, rounded as the original."""
+def crop_corner(size: Size, target_size: int, rng: random.Random | None = None, crop: str = CENTRE) -> tuple[int, int]:
+    """(left, top) of the crop in an image of size (width, height): random, or the centre, rounded as the original.
+
+    `crop`: "start" or "end" moves it along the longer side, which of a square is the width.
+    """
     room = size[0] - target_size, size[1] - target_size
     if rng is not None:
         return rng.randint(0, room[0]), rng.randint(0, room[1])
-    return int(round(room[0] / 2.0)), int(round(room[1] / 2.0))
+    left, top = int(round(room[0] / 2.0)), int(round(room[1] / 2.0))
+    if crop == CENTRE:
+        return left, top
+    at_end = crop == "end"
+    return (left, room[1] * at_end) if size[1] > size[0] else (room[0] * at_end, top)
 
 
 def resize(frame: np.ndarray, size: Size, box: Box | None = None) -> np.ndarray:

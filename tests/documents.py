@@ -95,7 +95,7 @@ def copy_project(folder):
     (scripts / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (scripts / "python").chmod(0o755)
     (scripts / "activate").write_text(f'PATH="{scripts}:$PATH"\n')
-    for extras in ("", "onnx", "test", "test-onnx"):
+    for extras in ("", "onnx", "parquet", "test", "test-onnx"):
         (folder / ".venv" / f".installed-{extras}").touch()
 
 

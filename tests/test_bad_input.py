@@ -80,6 +80,9 @@ def test_unknown_model_and_wrong_labels_stop_with_one_line(clip_set, tmp_path, c
         "-o",
         "MODEL.num_classes=5",
     )
+    (tmp_path / "half.json").write_text('["a", "b", "c", "\\ud83d"]')
+    half = f"MODEL.labels={tmp_path}/half.json"
+    failing("predict", r"'\\ud83d' is half a character", capsys, "--config", config, "-o", half)
     failing("predict", "labels file .* cannot be read", capsys, "--config", config, "-o", "MODEL.labels=none.json")
 
 

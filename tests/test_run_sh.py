@@ -1,5 +1,6 @@
 """run.sh, as users type it: real processes, from other folders, with spaces in paths."""
 
+import csv
 import json
 import os
 import re
@@ -64,7 +65,18 @@ def test_train_resume_eval_and_predict(clip_set, trained):
 
     evaluated = bash("eval", "STNET", clip_set / "tiny.yaml", folder=folder, weights=str(checkpoint))
     assert evaluated.returncode == 0, evaluated.stderr
-    assert json.loads((folder / "results" / "eval_results.json").read_text())["count"] == 6
+    results = json.loads((folder / "results" / "eval_results.json").read_text())
+    assert results["count"] == 6
+    for name in results["files"]:
+        assert (folder / "results" / name).stat().st_size > 0, name
+        assert name in evaluated.stderr
+    with open(folder / "results" / "per_class.csv", encoding="utf-8", newline="") as file:
+        classes = list(csv.DictReader(file))
+    assert [(row["name"], row["clips"]) for row in classes] == [("a", "2"), ("b", "2"), ("c", "1"), ("d", "1")]
+    assert sum(int(row["correct"]) for row in classes) == round(6 * results["TOP1_ACC"])
+    calibration = json.loads((folder / "results" / "calibration.json").read_text())
+    assert calibration["ece"] == results["ECE"]
+    assert sum(row["clips"] for row in calibration["bins"]) == 6
 
     predicted = bash(
         "predict",
@@ -105,7 +117,7 @@ def test_each_action_says_the_next_one_and_prints_its_results_alone(clip_set, tr
     exported = typed(words.replace("predict", "inference").partition("--video_path")[0])
     assert exported.stdout == ""
     ran = typed(next_command(exported).replace("a.mp4", f"'{clip_set}/val 1.mp4'"))
-    assert len(ran.stdout.splitlines()) == 4
+    assert re.fullmatch(r".*/val 1.mp4(\n    0\.\d{6}  [abcd]){2}\n", ran.stdout)
     for run in (done, scored, predicted, exported):
         assert [line for line in run.stderr.splitlines() if not re.match(r"\[INFO \d\d:\d\d:\d\d\] ", line)] == []
         assert "seg_num" not in run.stderr

@@ -44,6 +44,9 @@ def test_a_wheel_has_one_top_level_name_and_no_tests_or_benchmarks(wheel):
         "stnet/py.typed",
         "stnet/configs/stnet.yaml",
         "stnet/data/dataset/kinetics_labels.json",
+        "stnet/engine/report/page.html",
+        "stnet/engine/report/page.js",
+        "stnet/engine/report/page.css",
         "stnet/train.py",
     } <= set(names)
 

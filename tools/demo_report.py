@@ -20,6 +20,9 @@ def report(folder: str, seconds: float) -> list[str]:
         f"{os.path.basename(clip['path'])}: predicted {best['label']} with probability {best['probability']:.3f}",
         f"held-out accuracy: top-1 {scores['TOP1_ACC']:.4f}",
         f"clips, checkpoints and results are in {folder}",
+        "with these weights: bash run.sh predict STNET configs/stnet_demo.yaml "
+        f"--weights={folder}/checkpoints/STNET_final.pdparams --video_path=a.mp4",
+        f"to look at in a browser: {folder}/results/report.html, {folder}/checkpoints/training.html",
     ]
 
 

@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="with deploy.yaml and the model")
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files to classify")
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes shown (default: %(default)s)")
+    parser.add_argument("--topk", type=int, metavar="K", help="classes shown; default: what deploy.yaml says")
     args = parser.parse_args(argv)
-    if args.topk < 1:
+    if args.topk is not None and args.topk < 1:
         parser.error(f"--topk: expected at least 1, found {args.topk}")
     try:
         description = read_description(args.folder)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Unusable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    unread = 0
+    unread, topk = 0, args.topk or description["output"].get("topk", 5)
     for video in args.videos:
         try:
             probabilities = classify(read_clip(video, description)[None])[0]
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             unread += 1
             continue
         print(video)
-        for number in np.argsort(-probabilities, kind="stable")[: args.topk]:
+        for number in np.argsort(-probabilities, kind="stable")[:topk]:
             print(f"    {probabilities[number]:.6f}  {description['labels'][number]}", flush=True)
     return 0 if not unread else 1 if unread == len(args.videos) else 3
 

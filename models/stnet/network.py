@@ -138,11 +138,16 @@ class StNet(nn.Layer):
         self.temporal2 = TemporalBlock(WIDTHS[2] * spec.expansion)
         self.xception = TemporalXception(in_channels)
         bound = 1 / math.sqrt(in_channels)
+        self.embedding_size = in_channels // 2
         self.fc = nn.Linear(
-            in_channels // 2, num_classes, weight_attr=paddle.ParamAttr(initializer=Uniform(-bound, bound))
+            self.embedding_size, num_classes, weight_attr=paddle.ParamAttr(initializer=Uniform(-bound, bound))
         )
 
     def forward(self, clips: paddle.Tensor) -> paddle.Tensor:
+        return self.fc(self.embed(clips)[1])  # [B, C/2] -> [B, num_classes]
+
+    def embed(self, clips: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """(pooled vectors of the segments [B, T, C], what the classifier takes [B, C / 2]) of clips as forward's."""
         if paddle.in_dynamic_mode():
             self._check_input(clips)
         _, seg_num, channels, height, width = clips.shape
@@ -151,9 +156,9 @@ class StNet(nn.Layer):
         x = self.layer3(x)
         x = self.temporal2(x, seg_num)
         x = self.pool(self.layer4(x))  # [B*T, C]
-        x = x.reshape([-1, seg_num, x.shape[1], 1]).transpose([0, 2, 1, 3])  # -> [B, C, T, 1]
-        x = self.xception(x)  # [B, C/2, T, 1]
-        return self.fc(x.max(axis=[2, 3]))  # [B, C/2] -> [B, num_classes]
+        segments = x.reshape([-1, seg_num, x.shape[1]])
+        x = self.xception(segments.transpose([0, 2, 1]).unsqueeze(-1))  # [B, C, T, 1] -> [B, C/2, T, 1]
+        return segments, x.max(axis=[2, 3])
 
     def stem(self, x: paddle.Tensor) -> paddle.Tensor:
         """All before the first temporal block: [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8]."""

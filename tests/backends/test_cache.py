@@ -122,14 +122,14 @@ def test_a_new_folder_is_the_users_alone_whatever_the_umask(home):
 @pytest.mark.parametrize("ahead", [-100, 10 * 365 * 86400], ids=["clock goes on", "clock was set back 10 years"])
 def test_the_last_used_exports_are_kept(ahead, home):
     folders = []
-    for i in range(4):
+    for i in range(8):
         folders.append(cached_export(NETWORK, [i], write))
         os.utime(folders[-1], (time.time() + ahead + i,) * 2)
     assert cached_export(NETWORK, [0], never) == folders[0]
-    folders.append(cached_export(NETWORK, [4], write))
-    assert names(home) == sorted(os.path.basename(folders[i]) for i in (0, 2, 3, 4))
-    folders.append(cached_export(NETWORK, [5], write))
-    assert names(home) == sorted(os.path.basename(folders[i]) for i in (0, 3, 4, 5))
+    folders.append(cached_export(NETWORK, [8], write))
+    assert names(home) == sorted(os.path.basename(folders[i]) for i in (0, *range(2, 9)))
+    folders.append(cached_export(NETWORK, [9], write))
+    assert names(home) == sorted(os.path.basename(folders[i]) for i in (0, *range(3, 10)))
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(home):

@@ -1,4 +1,4 @@
-"""Four steps, one of them of two batches, with batch norm in evaluation mode, then an evaluation.
+"""Four steps, one of them of two batches, with batch norm in evaluation mode, then evaluations of one view and of six.
 
 on_ranks.py CONFIG FOLDER, alone or launched.
 """
@@ -19,6 +19,7 @@ import paddle  # noqa: E402
 from backends.network import Dygraph  # noqa: E402
 from backends.normalizer import Normalizer  # noqa: E402
 from core.config import load_config  # noqa: E402
+from engine.evaluation import Collector  # noqa: E402
 from engine.evaluator import evaluate  # noqa: E402
 from engine.trainer import Trainer  # noqa: E402
 from models import get_model, model_section  # noqa: E402
@@ -30,7 +31,8 @@ def main(path, folder):
     rank, ranks = parallel.start()
     paddle.set_default_dtype("float64")  # rounding must not tip a ReLU over
     paddle.seed(7)
-    config = load_config(path, model_section, ["VALID.batch_size=2", "TRAIN.learning_rate=0.001"])
+    views = ["TEST.num_clips=2", "TEST.num_crops=3"]
+    config = load_config(path, model_section, ["VALID.batch_size=2", "TRAIN.learning_rate=0.001", *views])
     model = get_model("STNET", config, "train")
     normalize = Normalizer(config.MODEL.image_mean, config.MODEL.image_std, "float64")
     trainer = Trainer(model, normalize, build_loader(config, "train", rank, ranks, 3), None, (9, 18), folder, seed=3)
@@ -43,10 +45,17 @@ def main(path, folder):
     paddle.seed(8)
     for _, value in sorted(untrained.network.state_dict().items()):
         value.set_value(paddle.uniform(value.shape, min=0.01, max=0.05, dtype="float64"))
-    scores = evaluate(Dygraph(untrained.network, normalize), build_loader(config, "valid", rank, ranks))
+    engine = Dygraph(untrained.network, normalize)
+    scores = {mode: evaluate(engine, build_loader(config, mode, rank, ranks)) for mode in ("valid", "test")}
     if rank == 0:
         np.savez(f"{folder}/weights.npz", **{n: v.numpy() for n, v in trainer.model.network.state_dict().items()})
         Path(f"{folder}/scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    loader = build_loader(config, "valid", rank, ranks, filelist=f"{folder}/val.list")
+    collector = Collector("abcd", loader.bad)
+    evaluate(Dygraph(untrained.network, normalize), loader, collector=collector)
+    evaluation = collector.evaluation()
+    if rank == 0:
+        evaluation.save(f"{folder}/evaluation", topk=2)
 
 
 if __name__ == "__main__":

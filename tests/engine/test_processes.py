@@ -227,6 +227,8 @@ def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
 
 def on_ranks(ranks, folder, clip_set):
     folder.mkdir()
+    valid = "".join(f"{clip_set}/val {i}.mp4 {i % 4}\n" for i in range(6))
+    (folder / "val.list").write_text(f"none.mp4 3\n{valid}", encoding="utf-8")
     launch = ["-m", "paddle.distributed.launch", f"--nproc_per_node={ranks}", f"--log_dir={folder}/log"]
     command = [sys.executable, *(launch if ranks > 1 else []), str(RANKS), str(clip_set / "tiny.yaml"), str(folder)]
     one_thread = {**os.environ, "STNET_THREADS": "1"}  # sums of several threads round in another way
@@ -235,12 +237,43 @@ def on_ranks(ranks, folder, clip_set):
     return np.load(folder / "weights.npz"), json.loads((folder / "scores.json").read_text())
 
 
+def saved_evaluation(folder):
+    return {path.name: path.read_bytes() for path in (folder / "evaluation").iterdir()}
+
+
 def test_two_ranks_train_and_score_as_one(clip_set, tmp_path):
     one, scores_of_one = on_ranks(1, tmp_path / "one", clip_set)
     two, scores_of_two = on_ranks(2, tmp_path / "two", clip_set)
+    files = saved_evaluation(tmp_path / "one")
+    assert files == saved_evaluation(tmp_path / "two")
+    _, *rows, last = files["predictions.csv"].decode("utf-8").splitlines()
+    assert len(rows) == 6
+    assert last == "none.mp4,,,,,,no such file,,,,,,"
     assert difference(one, two) < 1e-9
     assert scores_of_one == scores_of_two
-    assert scores_of_one["count"] == 6
+    assert scores_of_one["valid"]["count"] == scores_of_one["test"]["count"] == 6
+    assert scores_of_one["valid"]["loss"] != scores_of_one["test"]["loss"]
+
+
+def test_eval_by_run_sh_on_two_ranks_leaves_the_files_of_one(clip_set, tmp_path):
+    lines = [f"{clip_set}/val {i}.mp4 {i % 4}\n" for i in range(5)]
+    (tmp_path / "val.list").write_text("".join(lines) + "none.mp4 3\n", encoding="utf-8")  # alone in the last batch
+    command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--pretrain=none"]
+    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "STNET_THREADS": "1"}
+    made["save_dir"] = str(tmp_path / "trained")
+    subprocess.run([*command, "--epoch=1", "--valid_interval=0"], env=made, capture_output=True, check=True)
+    command = [*command[:2], "eval", *command[3:5], f"--weights={tmp_path}/trained/STNET_final.pdparams"]
+    command += ["-o", f"TEST.filelist={tmp_path}/val.list", "-o", "TEST.max_bad_ratio=0.5", "--batch_size=1"]
+    files = []
+    for nproc in ("1", "2"):
+        made.update(nproc=nproc, save_dir=str(tmp_path / nproc))
+        done = subprocess.run(command, env=made, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "clips that could not be read: 1 of 6" in done.stderr
+        names = ["eval_results.json", "predictions.csv", "confusion.csv", "calibration.json"]
+        files.append([(tmp_path / nproc / name).read_bytes() for name in names])
+    assert files[0] == files[1]
+    assert json.loads(files[0][0])["count"] == 5
 
 
 def test_several_ranks_by_run_sh_write_once_refuse_a_used_folder_and_resume(clip_set, tmp_path):

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from reader.sampling import sample_frames
+from reader.sampling import sample_frames, spread
 
 
 def test_centres_differ_between_mp4_and_pkl():
@@ -31,3 +31,22 @@ def test_training_draws_stay_in_their_segment_and_reach_both_ends():
     rng = random.Random(0)
     firsts = [sample_frames(80, 4, 5, rng=rng)[2][0] for _ in range(500)]
     assert (min(firsts), max(firsts)) == (40, 55)
+
+
+def test_several_clips_are_spread_evenly_over_the_room_of_each_segment():
+    starts = [[s[0] for s in sample_frames(100, 4, 5, clip=clip, num_clips=4)] for clip in range(4)]
+    assert starts == [[0, 25, 50, 75], [7, 32, 57, 82], [13, 38, 63, 88], [20, 45, 70, 95]]  # 20 * clip / 3, rounded
+    assert [spread(1, clip, 3) for clip in range(3)] == [0, 1, 1]  # 0.5 goes up
+    assert [spread(0, clip, 3) for clip in range(3)] == [0, 0, 0]
+
+
+def test_several_clips_are_the_same_in_every_format():
+    for clip in range(3):
+        assert sample_frames(100, 4, 5, "pkl", clip=clip, num_clips=3) == sample_frames(
+            100, 4, 5, clip=clip, num_clips=3
+        )
+
+
+def test_several_clips_of_a_short_video_are_all_the_one():
+    for frames in (2, 9):
+        assert sample_frames(frames, 3, 5, clip=2, num_clips=3) == sample_frames(frames, 3, 5)

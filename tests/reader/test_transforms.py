@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from reader import transforms
-from reader.transforms import ClipBuilder, crop_corner, resize, scaled_size, to_super_images
+from reader.transforms import CROPS, ClipBuilder, crop_corner, resize, scaled_size, to_super_images
 
 
 def random_frames(seed, count, height, width):
@@ -57,6 +57,12 @@ def test_scaling_goes_to_4_by_3_and_leaves_fitting_frames_alone(size, scaled):
 def test_the_centre_crop_rounds_halves_to_even_as_the_original():
     assert crop_corner((341, 256), 224) == (58, 16)  # 58.5 -> 58
     assert crop_corner((343, 256), 224) == (60, 16)  # 59.5 -> 60
+
+
+def test_the_crops_at_the_start_and_the_end_lie_along_the_longer_side():
+    assert [crop_corner((341, 256), 224, crop=crop) for crop in CROPS[3]] == [(0, 16), (58, 16), (117, 16)]
+    assert [crop_corner((256, 341), 224, crop=crop) for crop in CROPS[3]] == [(16, 0), (16, 58), (16, 117)]
+    assert [crop_corner((256, 256), 224, crop=crop) for crop in CROPS[3]] == [(0, 16), (16, 16), (32, 16)]
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (17, 90), (100, 20), (30, 30)])
