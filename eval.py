@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
+RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config")  # what eval_results.json has beside scores
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         predictor = Predictor(args.weights, config, args.engine, None, mode="test", clips=len(loader.dataset))
         engine = predictor.engine
     collector = Collector(predictor.labels, loader.bad)
-    scores = evaluate(engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector)
+    scores = evaluate(
+        engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED
+    )
     evaluation = collector.evaluation()
     if rank == 0:
         loader.bad.log_total()

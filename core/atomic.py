@@ -6,7 +6,10 @@ import contextlib
 import csv
 import ctypes
 import errno
+import io
+import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -80,8 +83,20 @@ def write_text(path: StrPath, text: str) -> None:
 
 
 def write_json(path: StrPath, value: object) -> None:
-    """Write plain data as JSON, atomically. A file name that is not UTF-8 is written as JSON escapes its bytes."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    """Write plain data as JSON, atomically: null for numbers that are not finite, which JSON does not have.
+
+    A file name that is not UTF-8 is written as JSON escapes its bytes.
+    """
+    write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Plain data with None for the numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(
@@ -91,11 +106,16 @@ def write_csv(
 
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(header)
-            table.writerows(rows)
+            file.writelines(map(csv_line, itertools.chain([header], rows)))
 
     write_atomically(path, write)
+
+
+def csv_line(row: Sequence[Any]) -> str:
+    """A row of a CSV file, which ends with "\\n"; texts with a line end in them, "\\r" too, are quoted."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(row)  # with "\n" as its line end, it would not quote "\r"
+    return text.getvalue()[:-2] + "\n"
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -55,10 +54,10 @@ def calibration(evaluation: Evaluation) -> dict[str, Any]:
     fitted = evaluation.temperature
     columns = (curve.edges[:-1], curve.edges[1:], curve.counts, curve.accuracy, curve.confidence)
     keys = ("lower", "upper", "clips", "accuracy", "confidence")
-    bins = [dict(zip(keys, map(_plain, row))) for row in zip(*(column.tolist() for column in columns))]
+    bins = [dict(zip(keys, row)) for row in zip(*(column.tolist() for column in columns))]
     return {
         "schema": SCHEMA,
-        "ece": _plain(curve.ece),
+        "ece": curve.ece,
         "bins": bins,
         "temperature": fitted and fitted.temperature,
         "halves": [half._asdict() for half in fitted.halves] if fitted else [],
@@ -148,10 +147,6 @@ def _predictions(evaluation: Evaluation, topk: int) -> Table:
             yield [path, *[""] * 5, reason, *[""] * (3 * topk)]
 
     return header, rows()
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _write(path: StrPath, header: list[str], rows: Iterable[list[Any]]) -> None:

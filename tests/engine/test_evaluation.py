@@ -91,6 +91,14 @@ def test_files_are_utf8_without_a_mark_and_paths_keep_their_bytes(folder):
     assert b"\r" not in content
 
 
+def test_a_lone_carriage_return_breaks_no_row(tmp_path):
+    logits = np.eye(2, dtype=np.float32)
+    Evaluation(["p\r.mp4", "q.mp4"], np.array([0, 1]), logits, ["a\rb", "c"], []).save(tmp_path, topk=1)
+    assert [row[1] for row in rows_of(tmp_path / "per_class.csv")] == ["name", "a\rb", "c"]
+    assert [row[0] for row in rows_of(tmp_path / "predictions.csv")] == ["input_path", "p\r.mp4", "q.mp4"]
+    assert b"\r\n" not in (tmp_path / "predictions.csv").read_bytes()
+
+
 def test_calibration_has_the_curve_and_both_halves(folder):
     found = json.loads((folder / "calibration.json").read_text())
     assert found["schema"] == 1
