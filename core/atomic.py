@@ -6,6 +6,7 @@ import contextlib
 import csv
 import ctypes
 import errno
+import fcntl
 import io
 import itertools
 import json
@@ -58,8 +59,8 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
     with writing(path):
         os.makedirs(folder, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}{TEMPORARY}", dir=folder)
-    os.close(handle)
     try:
+        _lock(handle)
         with writing(path):
             write(temporary)
             with open(temporary, "rb+") as file:
@@ -70,6 +71,7 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+        os.close(handle)
 
 
 def write_text(path: StrPath, text: str) -> None:
@@ -120,7 +122,7 @@ def csv_line(row: Sequence[Any]) -> str:
 
 @contextlib.contextmanager
 def claimed(folder: StrPath) -> Iterator[None]:
-    """Be the only run that writes into a folder; what a killed one left half written is removed.
+    """Be the only run that trains, evaluates or packs into a folder; what a killed one left half written is removed.
 
     Raises:
         UserError: another run is writing there.
@@ -130,9 +132,9 @@ def claimed(folder: StrPath) -> Iterator[None]:
     try:
         lock.acquire(timeout=3)  # workers of a run just killed may hold it for a moment
     except Timeout:
-        raise UserError(f"another run is training into {folder}", "save_dir in use") from None
+        raise UserError(f"another run is writing into {folder}", "save_dir in use") from None
     try:
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -140,10 +142,42 @@ def claimed(folder: StrPath) -> Iterator[None]:
         lock.release()
 
 
-def _remove_leftovers(folder: StrPath) -> None:
+def remove_leftovers(folder: StrPath, target: str = "") -> None:
+    """Remove what killed runs left half written in a folder.
+
+    Args:
+        folder: where.
+        target: name of the file that they were writing; "": any, and hidden folders, too, which takes `claimed`.
+    """
     for name in os.listdir(folder):
-        if name.startswith(".") and TEMPORARY in name:
-            remove(os.path.join(folder, name))
+        path = os.path.join(folder, name)
+        if name.startswith(f".{target}{TEMPORARY}" if target else ".") and TEMPORARY in name:
+            if not target and os.path.isdir(path):
+                remove(path)
+            elif os.path.isfile(path) and _is_left(path):
+                with contextlib.suppress(FileNotFoundError):  # its writer was between making and locking it
+                    os.remove(path)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed or its process ends. False where another has, or nothing can be locked."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_left(path: StrPath) -> bool:
+    """Whether nobody writes a temporary file any more, on this machine or on another that shares the folder."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return _lock(handle)
+    finally:
+        os.close(handle)
 
 
 def remove(path: StrPath) -> None:
