@@ -103,15 +103,17 @@ Table = tuple[list[str], Iterable[list[Any]]]  # header, rows
 
 def _per_class(evaluation: Evaluation) -> Table:
     header = ["class", "name", "clips", "correct", "accuracy", "confused_with", "confused_with_name", "confused_clips"]
+    header.append("precision")
     clips = np.bincount(evaluation.labels, minlength=len(evaluation.names))
-    wrong = evaluation.matrix.copy()
+    given, wrong = evaluation.matrix.sum(axis=0), evaluation.matrix.copy()
     np.fill_diagonal(wrong, 0)
     rows = []
     for i, name in enumerate(evaluation.names):
         correct, other = int(evaluation.matrix[i, i]), int(wrong[i].argmax())
         accuracy = f"{correct / clips[i]:.6g}" if clips[i] else ""
         taken_for = [other, evaluation.names[other], wrong[i, other]] if wrong[i, other] else [""] * 3
-        rows.append([i, name, clips[i], correct, accuracy, *taken_for])
+        precision = f"{correct / given[i]:.6g}" if given[i] else ""
+        rows.append([i, name, clips[i], correct, accuracy, *taken_for, precision])
     return header, rows
 
 
