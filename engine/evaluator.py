@@ -82,7 +82,8 @@ def scored(
     """
     clips = sum(map(len, loader.order.batches(0)))
     views, at_once = loader.dataset.section.views, loader.order.computed_at_once
-    progress = Progress(clips, what, len(loader), log_interval)
+    of = " of this process" if parallel.ranks() > 1 else ""
+    progress = Progress(clips, what, len(loader), log_interval, of)
     with contextlib.closing(progress), contextlib.closing(loader.epoch()) as batches:
         for batch in batches:
             logits = np.zeros((0, 0), np.float32)

@@ -301,6 +301,6 @@ def collate(samples: Sequence[Sample]) -> Collated:
     fatal = next((sample.fatal for sample in samples if sample.fatal), "")
     if not good:  # the loader's shared memory takes no empty array
         return np.zeros((1, 1), np.uint8), np.zeros(1, np.int64), [], errors, fatal
-    clips = np.stack([sample.clip for sample in good])
+    clips = good[0].clip[None] if len(good) == 1 else np.stack([sample.clip for sample in good])  # may be large
     labels = np.array([sample.label for sample in good], np.int64)
     return clips, labels, [sample.index for sample in good], errors, fatal
