@@ -10,7 +10,6 @@ import numpy as np
 
 from metrics.metric import METRICS, Metric
 
-
 _NONE = np.iinfo(np.int64).max  # rank of a label whose logits are not finite
 
 

@@ -57,9 +57,9 @@ def test_a_living_writer_beside_a_claimed_folder_ends_well(tmp_path, writer):
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):
-    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, (float("inf"), "inf", None)], "c": True, "d": 2})
+    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, (float("inf"), "inf", None)], "c": True})
     text = (tmp_path / "a.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [1.5, [None, "inf", None]], "c": True, "d": 2}
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [1.5, [None, "inf", None]], "c": True}
 
 
 def test_a_temporary_file_is_gone_where_writing_fails(tmp_path):

@@ -10,7 +10,14 @@ from core.errors import UserError
 from engine.output import Output, facts_path
 from engine.result import Result
 
-INPUTS = ["a.mp4", 'with, "quotes"\nand a line end.mp4', "ü\udcff.mp4", "carriage\rreturn.mp4", "line\u2028separator.mp4", "last.mp4"]
+INPUTS = [
+    "a.mp4",
+    'with, "quotes"\nand a line end.mp4',
+    "ü\udcff.mp4",
+    "a\rb.mp4",
+    "line\u2028separator.mp4",
+    "last.mp4",
+]
 FACTS = {"weights": "STNET_final.pdparams", "sha256": "ab", "config": {"MODEL": {"name": "STNET"}}}
 
 

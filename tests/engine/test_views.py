@@ -128,7 +128,8 @@ def test_a_video_is_decoded_once_for_all_views(clip_set, monkeypatch):
 
 
 def test_views_are_put_together_without_a_second_copy_of_all():
-    sink = _Sink(TestSection(short_size=32, target_size=32, seg_num=5, seglen=5, num_clips=10, num_crops=3), "mp4", None)
+    sizes = {**SIZES, "seg_num": 5, "seglen": 5}
+    sink = _Sink(TestSection(**sizes, num_clips=10, num_crops=3), "mp4", None)
     for row in range(len(sink.begin(250))):
         sink.put(row, np.full((32, 42, 3), row, np.uint8))
     tracemalloc.start()
