@@ -14,7 +14,7 @@ INPUTS = [
     "a.mp4",
     'with, "quotes"\nand a line end.mp4',
     "ü\udcff.mp4",
-    "a\rb.mp4",
+    "c\rr.mp4",
     "line\u2028separator.mp4",
     "last.mp4",
 ]
