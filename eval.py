@@ -6,6 +6,8 @@ python eval.py --model_name=STNET --config=configs/stnet.yaml --weights=checkpoi
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
+RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config")  # what eval_results.json has beside scores
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,8 +35,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = cli.load_run_config(args, model_section, settings_for(args))
 
     from backends.engines import ENGINES
-    from core import next_step, parallel, runtime
-    from core.atomic import prepare_folder
+    from core import parallel, runtime
+    from core.atomic import claimed, prepare_folder
+
+    ENGINES.get(args.engine)  # an unknown name is refused before anything is read
+    runtime.start(config.TRAIN.use_gpu)
+    parallel.start()
+    with parallel.together():
+        prepare_folder(args.save_dir)
+    with contextlib.ExitStack() as run:
+        parallel.on_main(lambda: run.enter_context(claimed(args.save_dir)))
+        score(args, config)
+
+
+def score(args: argparse.Namespace, config: Config) -> None:
+    """Data, model, loop, results."""
+    from core import next_step, parallel
     from core.progress import format_scores
     from engine.evaluation import Collector
     from engine.evaluator import evaluate
@@ -42,48 +59,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     from metrics import metric_classes
     from reader.loader import build_loader
 
-    ENGINES.get(args.engine)  # an unknown name is refused before anything is read
-    runtime.start(config.TRAIN.use_gpu)
-    rank, ranks = parallel.start()
     with parallel.together():
-        prepare_folder(args.save_dir)
-        if rank == 0:
-            cli.save_config(args, config)
         metrics = metric_classes(config.MODEL.metrics)
-        loader = build_loader(config, "test", rank, ranks)
+        loader = build_loader(config, "test", parallel.rank(), parallel.ranks())
         loader.start()  # clips are read while the model is made
         clips, precision = len(loader.dataset), of_flags(args)
         predictor = Predictor(args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision)
         engine = predictor.engine
     collector = Collector(predictor.labels, loader.bad)
-    scores = evaluate(engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector)
+    scores = evaluate(
+        engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED
+    )
     evaluation = collector.evaluation()
-    if rank == 0:
+    if parallel.rank() == 0:
         loader.bad.log_total()
         print(format_scores(scores), flush=True)
-        save(args.save_dir, config, predictor, evaluation, scores, loader)
+        save(args, config, predictor, evaluation, scores, loader)
         weights = [f"--weights={args.weights}"] if args.weights else []
         next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
 
 
 def save(
-    folder: str, config: Config, predictor: Predictor, evaluation: Evaluation, scores: dict[str, float], loader: Loader
+    args: argparse.Namespace,
+    config: Config,
+    predictor: Predictor,
+    evaluation: Evaluation,
+    scores: dict[str, float],
+    loader: Loader,
 ) -> None:
-    """Write the files of an evaluation into a folder; eval_results.json names them."""
-    from core.atomic import write_json
+    """Write the files of an evaluation; eval_results.json, which names them, last: it stands for all of them."""
+    from core.atomic import write_json, writing
     from core.schema import SCHEMA
     from engine.report.evaluation_page import write_report
 
-    files = [*evaluation.save(folder, config.MODEL.topk), "report.html"]
-    path = os.path.join(folder, "eval_results.json")
+    path, report = (os.path.join(args.save_dir, name) for name in ("eval_results.json", "report.html"))
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+    cli.save_config(args, config)
+    files = [*evaluation.save(args.save_dir, config.MODEL.topk), "report.html"]
+    run = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
+    write_report(report, evaluation, scores, run, config, loader.dataset)
     facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
     if predictor.proof:
         facts["precision"] = predictor.proof.plain()
     write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
     logger.info("results are in %s; beside it: %s", path, ", ".join(files))
-    report = os.path.join(folder, "report.html")
-    run = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
-    write_report(report, evaluation, scores, run, config, loader.dataset)
     logger.info("report: %s", report)
 
 

@@ -135,9 +135,10 @@ entry() {
     shift 3
     export_settings
     export STNET_TYPED="bash $0"
-    local command=("$(python_command)") launch=() folder="$save_dir" log flag
+    local command=("$(python_command)") launch=() folder="$save_dir" log flag before=""
     for flag in "$@"; do
-        case "$flag" in --save_dir=?*) folder="${flag#*=}" ;; esac
+        case "$before $flag" in *" --save_dir="?*) folder="${flag#*=}" ;; "--save_dir "?*) folder="$flag" ;; esac
+        before="$flag"
     done
     if [ "$script" = train.py ] || [ "$script" = eval.py ]; then
         [ -n "$folder" ] || case "$script" in train.py) folder=checkpoints ;; *) folder=results ;; esac

@@ -6,7 +6,11 @@ import contextlib
 import csv
 import ctypes
 import errno
+import fcntl
+import io
+import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -55,8 +59,8 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
     with writing(path):
         os.makedirs(folder, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}{TEMPORARY}", dir=folder)
-    os.close(handle)
     try:
+        _lock(handle)
         with writing(path):
             write(temporary)
             with open(temporary, "rb+") as file:
@@ -67,6 +71,7 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+        os.close(handle)
 
 
 def write_text(path: StrPath, text: str) -> None:
@@ -80,8 +85,20 @@ def write_text(path: StrPath, text: str) -> None:
 
 
 def write_json(path: StrPath, value: object) -> None:
-    """Write plain data as JSON, atomically. A file name that is not UTF-8 is written as JSON escapes its bytes."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    """Write plain data as JSON, atomically: null for numbers that are not finite, which JSON does not have.
+
+    A file name that is not UTF-8 is written as JSON escapes its bytes.
+    """
+    write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Plain data with None for the numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(
@@ -91,16 +108,21 @@ def write_csv(
 
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(header)
-            table.writerows(rows)
+            file.writelines(map(csv_line, itertools.chain([header], rows)))
 
     write_atomically(path, write)
 
 
+def csv_line(row: Sequence[Any]) -> str:
+    """A row of a CSV file, which ends with "\\n"; texts with a line end in them, "\\r" too, are quoted."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(row)  # with "\n" as its line end, it would not quote "\r"
+    return text.getvalue()[:-2] + "\n"
+
+
 @contextlib.contextmanager
 def claimed(folder: StrPath) -> Iterator[None]:
-    """Be the only run that writes into a folder; what a killed one left half written is removed.
+    """Be the only run that trains, evaluates or packs into a folder; what a killed one left half written is removed.
 
     Raises:
         UserError: another run is writing there.
@@ -110,9 +132,9 @@ def claimed(folder: StrPath) -> Iterator[None]:
     try:
         lock.acquire(timeout=3)  # workers of a run just killed may hold it for a moment
     except Timeout:
-        raise UserError(f"another run is training into {folder}", "save_dir in use") from None
+        raise UserError(f"another run is writing into {folder}", "save_dir in use") from None
     try:
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -120,10 +142,42 @@ def claimed(folder: StrPath) -> Iterator[None]:
         lock.release()
 
 
-def _remove_leftovers(folder: StrPath) -> None:
+def remove_leftovers(folder: StrPath, target: str = "") -> None:
+    """Remove what killed runs left half written in a folder.
+
+    Args:
+        folder: where.
+        target: name of the file that they were writing; "": any, and hidden folders, too, which takes `claimed`.
+    """
     for name in os.listdir(folder):
-        if name.startswith(".") and TEMPORARY in name:
-            remove(os.path.join(folder, name))
+        path = os.path.join(folder, name)
+        if name.startswith(f".{target}{TEMPORARY}" if target else ".") and TEMPORARY in name:
+            if not target and os.path.isdir(path):
+                remove(path)
+            elif os.path.isfile(path) and _is_left(path):
+                with contextlib.suppress(FileNotFoundError):  # its writer was between making and locking it
+                    os.remove(path)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed or its process ends. False where another has, or nothing can be locked."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_left(path: StrPath) -> bool:
+    """Whether nobody writes a temporary file any more, on this machine or on another that shares the folder."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return _lock(handle)
+    finally:
+        os.close(handle)
 
 
 def remove(path: StrPath) -> None:

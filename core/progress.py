@@ -22,9 +22,11 @@ class Progress:
         total: clips expected.
         what: word for the lines, "eval" for example.
         steps: steps expected; lines come every `log_interval` steps and at the last.
+        of: whose clips these are, " of this process" for example.
     """
 
-    def __init__(self, total: int, what: str, steps: int, log_interval: int) -> None:
+    def __init__(self, total: int, what: str, steps: int, log_interval: int, of: str = "") -> None:
+        self.of = of
         self.total, self.what, self.steps, self.log_interval = total, what, steps, log_interval
         self.done = self.step = 0
         self.started = time.monotonic()
@@ -40,10 +42,11 @@ class Progress:
                 self.bar.set_postfix_str(text)
         elif self.step % self.log_interval == 0 or self.step == self.steps:
             logger.info(
-                "%s %d/%d clips%s, %s",
+                "%s %d/%d clips%s%s, %s",
                 self.what,
                 self.done,
                 self.total,
+                self.of,
                 f", {text}" if text else "",
                 pace(self.done, self.total, time.monotonic() - self.started),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -55,10 +54,10 @@ def calibration(evaluation: Evaluation) -> dict[str, Any]:
     fitted = evaluation.temperature
     columns = (curve.edges[:-1], curve.edges[1:], curve.counts, curve.accuracy, curve.confidence)
     keys = ("lower", "upper", "clips", "accuracy", "confidence")
-    bins = [dict(zip(keys, map(_plain, row))) for row in zip(*(column.tolist() for column in columns))]
+    bins = [dict(zip(keys, row)) for row in zip(*(column.tolist() for column in columns))]
     return {
         "schema": SCHEMA,
-        "ece": _plain(curve.ece),
+        "ece": curve.ece,
         "bins": bins,
         "temperature": fitted and fitted.temperature,
         "halves": [half._asdict() for half in fitted.halves] if fitted else [],
@@ -104,15 +103,17 @@ Table = tuple[list[str], Iterable[list[Any]]]  # header, rows
 
 def _per_class(evaluation: Evaluation) -> Table:
     header = ["class", "name", "clips", "correct", "accuracy", "confused_with", "confused_with_name", "confused_clips"]
+    header.append("precision")
     clips = np.bincount(evaluation.labels, minlength=len(evaluation.names))
-    wrong = evaluation.matrix.copy()
+    given, wrong = evaluation.matrix.sum(axis=0), evaluation.matrix.copy()
     np.fill_diagonal(wrong, 0)
     rows = []
     for i, name in enumerate(evaluation.names):
         correct, other = int(evaluation.matrix[i, i]), int(wrong[i].argmax())
         accuracy = f"{correct / clips[i]:.6g}" if clips[i] else ""
         taken_for = [other, evaluation.names[other], wrong[i, other]] if wrong[i, other] else [""] * 3
-        rows.append([i, name, clips[i], correct, accuracy, *taken_for])
+        precision = f"{correct / given[i]:.6g}" if given[i] else ""
+        rows.append([i, name, clips[i], correct, accuracy, *taken_for, precision])
     return header, rows
 
 
@@ -148,10 +149,6 @@ def _predictions(evaluation: Evaluation, topk: int) -> Table:
             yield [path, *[""] * 5, reason, *[""] * (3 * topk)]
 
     return header, rows()
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _write(path: StrPath, header: list[str], rows: Iterable[list[Any]]) -> None:

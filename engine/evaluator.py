@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+import logging
+from collections.abc import Callable, Collection, Generator, Sequence
 
 import numpy as np
 import paddle
@@ -14,6 +15,8 @@ from core.progress import Progress
 from engine.evaluation import Collector
 from metrics import Metric, TopK
 from reader.loader import Batch, Loader
+
+logger = logging.getLogger("stnet")
 
 Engine = Callable[[paddle.Tensor], np.ndarray]  # uint8 clips in, logits out, see backends.engines
 
@@ -26,6 +29,7 @@ def evaluate(
     after_batch: Callable[[], None] | None = None,
     metrics: Sequence[type[Metric]] = (TopK,),
     collector: Collector | None = None,
+    reserved: Collection[str] = (),
 ) -> dict[str, float]:
     """Score every readable clip of a loader once, over all ranks.
 
@@ -37,19 +41,26 @@ def evaluate(
         after_batch: called after each batch; may raise to stop.
         metrics: what is computed, see metrics.metric_classes.
         collector: is given every batch and its logits, see engine.evaluation.
+        reserved: names that no score may have.
 
     Returns:
         the scores of all metrics by name; of TopK, TOP1_ACC, TOP5_ACC, loss and count.
 
     Raises:
-        UserError: two metrics give scores of the same name; or as loader.epoch.
+        UserError: a score has the name of another or a reserved one, which is found after the first batch if it can be;
+            the logits are of another number of classes; or as loader.epoch.
     """
-    counting = [metric() for metric in metrics]
+    counting, tried = [metric() for metric in metrics], False
     with contextlib.closing(scored(engine, loader, what, log_interval)) as batches:
         for batch, logits in batches:
             if batch.indices:
+                _check_classes(logits, loader.dataset.num_classes)
+                labels = batch.labels.numpy()
+                if not tried:
+                    _try_names(metrics, logits, labels, reserved)
+                    tried = True
                 for metric in counting:
-                    metric.update(logits, batch.labels.numpy())
+                    metric.update(logits, labels)
                 if collector:
                     collector.add(batch, logits)
             if after_batch:
@@ -59,7 +70,7 @@ def evaluate(
     states = parallel.gather([metric.state() for metric in counting])
     for metric, of_ranks in zip(counting, zip(*states)):
         metric.merge(of_ranks)
-    return _together(counting)
+    return _together(counting, reserved)
 
 
 def scored(
@@ -71,7 +82,8 @@ def scored(
     """
     clips = sum(map(len, loader.order.batches(0)))
     views, at_once = loader.dataset.section.views, loader.order.computed_at_once
-    progress = Progress(clips, what, len(loader), log_interval)
+    of = " of this process" if parallel.ranks() > 1 else ""
+    progress = Progress(clips, what, len(loader), log_interval, of)
     with contextlib.closing(progress), contextlib.closing(loader.epoch()) as batches:
         for batch in batches:
             logits = np.zeros((0, 0), np.float32)
@@ -105,12 +117,35 @@ def checked(engine: Engine, clips: paddle.Tensor) -> np.ndarray:
     return logits
 
 
-def _together(metrics: Sequence[Metric]) -> dict[str, float]:
+def _check_classes(logits: np.ndarray, num_classes: int | None) -> None:
+    if num_classes is not None and logits.shape[1:] != (num_classes,):
+        raise UserError(f"the engine gave logits {list(logits.shape[1:])} of {num_classes} classes", "engine")
+
+
+def _try_names(
+    metrics: Sequence[type[Metric]], logits: np.ndarray, labels: np.ndarray, reserved: Collection[str]
+) -> None:
+    """Refuse names of scores by what one batch gives, rather than after all; where it is too little, that is later."""
+    trial = [metric() for metric in metrics]
+    try:
+        for metric in trial:
+            metric.update(logits, labels)
+        _together(trial, reserved)
+    except UserError:
+        raise
+    except Exception:  # a metric of another's, which may need more clips or classes than these
+        logger.debug("metrics of one batch", exc_info=True)
+
+
+def _together(metrics: Sequence[Metric], reserved: Collection[str] = ()) -> dict[str, float]:
     scores: dict[str, float] = {}
     for metric in metrics:
         result = metric.result()
+        taken = sorted(result.keys() & set(reserved))
+        if taken:
+            raise UserError(f"{type(metric).__name__} gives a score of a reserved name: {', '.join(taken)}")
         twice = sorted(scores.keys() & result.keys())
         if twice:
             raise UserError(f"{type(metric).__name__} gives a score that another metric has: {', '.join(twice)}")
-        scores.update(result)
+        scores.update({name: np.asarray(score).item() for name, score in result.items()})
     return scores

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.atomic import prepare_folder, write_atomically
+from core.atomic import prepare_folder, remove_leftovers, write_atomically
 from core.errors import UserError
 
 _ROWS_AT_ONCE = 64  # of a Parquet file
@@ -41,7 +41,9 @@ def check_path(path: str, may_exist: bool) -> None:
         raise UserError(f"{path} exists", "features")
     if suffix == ".parquet" and not _has_pyarrow():
         raise UserError("a .parquet file needs the package pyarrow, 16 or newer", "parquet")
-    prepare_folder(os.path.dirname(os.path.abspath(path)))
+    folder, name = os.path.split(os.path.abspath(path))
+    prepare_folder(folder)
+    remove_leftovers(folder, name)
 
 
 def _has_pyarrow() -> bool:

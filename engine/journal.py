@@ -13,6 +13,7 @@ from core.files import StrPath
 
 logger = logging.getLogger("stnet")
 Row = dict[str, Any]
+RESERVED = ("kind", "step", "epoch", "top1", "top5")  # what a validation's row has beside scores of others
 _LARGEST = 1e30  # of numbers that can be drawn
 
 

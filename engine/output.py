@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from core.atomic import write_json, writing
+from core.atomic import csv_line, finite, write_json, writing
 from core.errors import UserError
 from core.schema import SCHEMA, refuse_newer
 
@@ -33,15 +33,13 @@ def columns(topk: int) -> list[str]:
 
 def csv_rows(results: Iterable[Result], topk: int, header: bool = True) -> str:
     """CSV text of results."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    if header:
-        table.writerow(columns(topk))
+    lines = [csv_line(columns(topk))] if header else []
     for result in results:
         tops = [value for row in zip(result.class_ids, result.label_names, result.scores) for value in row]
         label = "" if result.label is None else result.label
-        table.writerow([result.input_path or "", label, result.error, *tops, *[""] * (3 * topk - len(tops))])
-    return text.getvalue()
+        row = [result.input_path or "", label, result.error, *tops, *[""] * (3 * topk - len(tops))]
+        lines.append(csv_line(row))
+    return "".join(lines)
 
 
 class Output:
@@ -75,7 +73,7 @@ class Output:
         check_path(path, resume or overwrite)
         self.path, self.topk = path, topk
         self.done = self.failed = 0
-        facts = json.loads(json.dumps({**facts, "topk": topk}))
+        facts = json.loads(json.dumps(finite({**facts, "topk": topk})))
         with writing(path):
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             self.file = open(path, "a", **_NAMES)  # noqa: SIM115
@@ -94,7 +92,7 @@ class Output:
         if self.path.endswith(".csv"):
             self._append(csv_rows([result], self.topk, header=False))
         else:
-            self._append(json.dumps(result.json) + "\n")
+            self._append(json.dumps(finite(result.json)) + "\n")
 
     def close(self) -> None:
         """Sync and close the file."""

@@ -24,7 +24,7 @@ from engine import checkpoint, resume
 from engine.ema import make_average
 from engine.evaluation import Collector
 from engine.evaluator import evaluate
-from engine.journal import Journal, plot, read_journal
+from engine.journal import RESERVED, Journal, plot, read_journal
 from engine.report.training_page import write_training_report
 from engine.stepper import Outcome, State, Stepper
 from metrics import TopK, metric_classes
@@ -221,7 +221,9 @@ class Trainer:
         with self.ema.applied():
             engine = Dygraph(network, self.stepper.normalize)
             self.validated = Collector(self.class_names, loader.bad)
-            scores = evaluate(engine, loader, "valid", self.log_interval, self.stop_now, self.metrics, self.validated)
+            scores = evaluate(
+                engine, loader, "valid", self.log_interval, self.stop_now, self.metrics, self.validated, RESERVED
+            )
             if at.best is None or scores["TOP1_ACC"] > at.best:
                 at.best = scores["TOP1_ACC"]
                 self.save("best")

@@ -10,6 +10,8 @@ import numpy as np
 
 from metrics.metric import METRICS, Metric
 
+_NONE = np.iinfo(np.int64).max  # rank of a label whose logits are not finite
+
 
 @METRICS.register("TOPK")
 class TopK(Metric):
@@ -29,7 +31,7 @@ class TopK(Metric):
         rank = (logits > target[:, None]).sum(axis=1)
         # Equal logits count in favour of the lower class number, as a stable sort would.
         rank += ((logits == target[:, None]) & (np.arange(logits.shape[1]) < labels[:, None])).sum(axis=1)
-        rank = np.where(np.isfinite(logits).all(axis=1), rank, logits.shape[1])
+        rank = np.where(np.isfinite(logits).all(axis=1), rank, _NONE)
         for k in self.hits:
             self.hits[k] += int((rank < k).sum())
         top = logits.max(axis=1)

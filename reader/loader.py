@@ -296,11 +296,11 @@ def collate(samples: Sequence[Sample]) -> Collated:
     clips and labels are arrays of the clips read, errors (index, reason, quarantine) of the others, fatal the
     traceback of a bug or "".
     """
-    good = [sample for sample in samples if sample.clip is not None]
+    good = [(sample, sample.clip) for sample in samples if sample.clip is not None]
     errors = [(sample.index, sample.error, sample.quarantine) for sample in samples if sample.error]
     fatal = next((sample.fatal for sample in samples if sample.fatal), "")
     if not good:  # the loader's shared memory takes no empty array
         return np.zeros((1, 1), np.uint8), np.zeros(1, np.int64), [], errors, fatal
-    clips = np.stack([sample.clip for sample in good])
-    labels = np.array([sample.label for sample in good], np.int64)
-    return clips, labels, [sample.index for sample in good], errors, fatal
+    clips = good[0][1][None] if len(good) == 1 else np.stack([clip for _, clip in good])  # one of many views is large
+    labels = np.array([sample.label for sample, _ in good], np.int64)
+    return clips, labels, [sample.index for sample, _ in good], errors, fatal

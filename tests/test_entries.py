@@ -62,7 +62,7 @@ def test_two_runs_do_not_write_into_one_folder(clip_set, tmp_path, capsys):
     with claimed(tmp_path):
         failing(
             "train",
-            "another run is training into",
+            "another run is writing into",
             capsys,
             "--config",
             clip_set / "tiny.yaml",
@@ -164,6 +164,39 @@ def test_eval_scores_every_clip_and_writes_the_results(clip_set, trained, tmp_pa
         same = json.loads((other / "eval_results.json").read_text())
         assert same["TOP1_ACC"] == found["TOP1_ACC"]
         assert same["loss"] == pytest.approx(found["loss"], rel=1e-5)
+
+
+def test_a_folder_with_results_holds_the_files_of_one_evaluation(clip_set, trained, tmp_path, capsys):
+    flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path]
+    assert run(eval_entry, *flags) == 0
+    files = json.loads((tmp_path / "eval_results.json").read_text())["files"]
+    times = {name: (tmp_path / name).stat().st_mtime_ns for name in [*files, "eval_results.json"]}
+    assert max(times, key=times.get) == "eval_results.json"
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "report.html").mkdir()
+    failing("eval", "cannot write .*report.html", capsys, *flags)
+    assert not (tmp_path / "eval_results.json").exists()
+
+
+def test_a_second_evaluation_into_a_folder_is_refused_and_predict_is_not(clip_set, trained, tmp_path, capsys):
+    from core.atomic import claimed
+
+    flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path]
+    with claimed(tmp_path):
+        failing("eval", "another run is writing into", capsys, *flags)
+        assert run(predict, *flags, "--video_path", clip_set / "val 0.mp4") == 0
+
+
+def test_scores_that_are_not_finite_are_null_in_the_results(clip_set, trained, tmp_path):
+    (tmp_path / "nan.py").write_text(
+        "import numpy as np\nfrom backends.engines import ENGINES, Engine\n"
+        "@ENGINES.register('only_nan')\nclass OnlyNan(Engine):\n"
+        "    def make(self, task):\n        return lambda clips: np.full((len(clips), 4), np.nan, np.float32)\n"
+    )
+    flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path]
+    assert run(eval_entry, *flags, "--plugin", tmp_path / "nan.py", "--engine=only_nan") == 0
+    found = json.loads((tmp_path / "eval_results.json").read_text(), parse_constant=pytest.fail)
+    assert (found["loss"], found["ECE"], found["TOP1_ACC"], found["TOP5_ACC"]) == (None, None, 0, 0)
 
 
 def test_eval_counts_what_it_skips(clip_set, trained, tmp_path):

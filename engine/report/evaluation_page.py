@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from core.config import TestSection
 from core.files import StrPath
 from engine.evaluation import Evaluation
 from engine.evaluation_files import worst_first
@@ -195,13 +197,16 @@ def _matrix_picture(matrix: np.ndarray) -> str:
 
 
 def _strips(evaluation: Evaluation, dataset: KineticsDataset) -> list[Strip]:
-    """The worst clips, as far as they can be read again."""
+    """The worst clips, as far as they can be read again, by one view: many are large."""
+    if isinstance(dataset.section, TestSection):
+        dataset = copy.copy(dataset)
+        dataset.section, dataset.reader = replace(dataset.section, num_clips=1, num_crops=1), None
     places = {clip.path: index for index, clip in enumerate(dataset.clips)}
     strips = []
     for i in worst_first(evaluation)[:STRIPS]:
         clip = dataset[0, places[evaluation.paths[i]]].clip
         if clip is not None:
-            strips.append(_strip(evaluation, i, middle_frames(clip, dataset.section.seg_num or len(clip))))
+            strips.append(_strip(evaluation, i, middle_frames(clip)))
     if dataset.reader:
         dataset.reader.close()
     return strips
@@ -224,11 +229,10 @@ def _strip(evaluation: Evaluation, i: int, frames: np.ndarray) -> Strip:
     )
 
 
-def middle_frames(clip: np.ndarray, seg_num: int) -> np.ndarray:
-    """uint8 [T, H, W, 3] of a clip [views * T, 3 * seglen, H, W]: of the middle view, the middle of each segment."""
-    view = len(clip) // seg_num // 2
+def middle_frames(clip: np.ndarray) -> np.ndarray:
+    """The middle frame of each segment, uint8 [T, H, W, 3], of a clip [T, 3 * seglen, H, W]."""
     middle = 3 * (clip.shape[1] // 3 // 2)
-    return clip[view * seg_num : (view + 1) * seg_num, middle : middle + 3].transpose(0, 2, 3, 1)
+    return clip[:, middle : middle + 3].transpose(0, 2, 3, 1)
 
 
 def _tiled(frames: np.ndarray) -> Image.Image:

@@ -84,6 +84,7 @@
   document.querySelectorAll("figure.matrix img").forEach(image => {
     const size = image.dataset.classes, cells = new Map();
     for (const [, label, prediction] of rows.get("clips")) {
+      if (prediction === null) continue;
       const cell = label * size + prediction;
       cells.set(cell, (cells.get(cell) || 0) + 1);
     }

@@ -46,11 +46,12 @@ def folder(tmp_path_factory):
 
 def test_classes_with_their_accuracy_and_what_they_are_taken_for(folder):
     header, *rows = rows_of(folder / "per_class.csv")
-    assert ",".join(header) == "class,name,clips,correct,accuracy,confused_with,confused_with_name,confused_clips"
+    assert ",".join(header[:8]) == "class,name,clips,correct,accuracy,confused_with,confused_with_name,confused_clips"
+    assert header[8:] == ["precision"]
     assert rows == [
-        ["0", "dancing, slow", "3", "1", "0.333333", "1", '跳舞 "fast"', "1"],
-        ["1", '跳舞 "fast"', "2", "1", "0.5", "0", "dancing, slow", "1"],
-        ["2", "two\nlines", "0", "0", "", "", "", ""],
+        ["0", "dancing, slow", "3", "1", "0.333333", "1", '跳舞 "fast"', "1", "0.5"],
+        ["1", '跳舞 "fast"', "2", "1", "0.5", "0", "dancing, slow", "1", "0.5"],
+        ["2", "two\nlines", "0", "0", "", "", "", "", "0"],
     ]
 
 
@@ -89,6 +90,14 @@ def test_files_are_utf8_without_a_mark_and_paths_keep_their_bytes(folder):
     assert content.startswith(b"input_path,")
     assert b'"surely\nwrong \xff.mp4",0,"dancing, slow",2' in content
     assert b"\r" not in content
+
+
+def test_a_lone_carriage_return_breaks_no_row(tmp_path):
+    logits = np.eye(2, dtype=np.float32)
+    Evaluation(["p\r.mp4", "q.mp4"], np.array([0, 1]), logits, ["a\rb", "c"], []).save(tmp_path, topk=1)
+    assert [row[1] for row in rows_of(tmp_path / "per_class.csv")] == ["name", "a\rb", "c"]
+    assert [row[0] for row in rows_of(tmp_path / "predictions.csv")] == ["input_path", "p\r.mp4", "q.mp4"]
+    assert b"\r\n" not in (tmp_path / "predictions.csv").read_bytes()
 
 
 def test_calibration_has_the_curve_and_both_halves(folder):

@@ -10,7 +10,14 @@ from core.errors import UserError
 from engine.output import Output, facts_path
 from engine.result import Result
 
-INPUTS = ["a.mp4", 'with, "quotes"\nand a line end.mp4', "ü\udcff.mp4", "line\u2028separator.mp4", "last.mp4"]
+INPUTS = [
+    "a.mp4",
+    'with, "quotes"\nand a line end.mp4',
+    "ü\udcff.mp4",
+    "c\rr.mp4",
+    "line\u2028separator.mp4",
+    "last.mp4",
+]
 FACTS = {"weights": "STNET_final.pdparams", "sha256": "ab", "config": {"MODEL": {"name": "STNET"}}}
 
 
@@ -54,9 +61,9 @@ def test_rows_of_csv(tmp_path):
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["input_path"] for row in rows] == INPUTS
-    assert [row["error"] for row in rows] == ["no frame can be decoded", "", "", "", ""]
+    assert [row["error"] for row in rows] == ["no frame can be decoded", *[""] * 5]
     assert (rows[0]["label"], rows[0]["class_id_1"]) == ("1", "")
-    assert (rows[4]["class_id_1"], rows[4]["label_name_2"], rows[4]["score_1"]) == ("2", "跳舞", "0.75")
+    assert (rows[5]["class_id_1"], rows[5]["label_name_2"], rows[4]["score_1"]) == ("2", "跳舞", "0.75")
 
 
 def test_a_run_cut_at_any_byte_goes_on_to_the_same_file(path):

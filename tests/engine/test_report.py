@@ -11,11 +11,14 @@ from entries import eval_entry, run, train
 from report_pages import random_evaluation, write
 from training_helpers import make_trainer, saved
 
+from core.config import load_config
 from engine.journal import points
 from engine.report.charts import MOST_POINTS, Series, class_chart, line_chart, reliability_chart
-from engine.report.evaluation_page import middle_frames, scores_of
+from engine.report.evaluation_page import _strips, middle_frames, scores_of
 from engine.report.training_page import share_waited
 from metrics.calibration import reliability
+from models import model_section
+from reader.loader import build_loader
 
 
 def tables(path):
@@ -39,13 +42,24 @@ def test_eval_writes_a_report_of_what_it_read_and_says_where(clip_set, trained, 
     assert str(trained / "STNET_final.pdparams") in report.read_text()
 
 
-def test_a_page_shows_themiddle_frames_of_the_middle_view():
-    views, segments, seglen = 3, 2, 5
-    clip = np.zeros((views * segments, 3 * seglen, 4, 4), np.uint8)
-    clip[2, 6:9], clip[3, 6:9] = 7, 8  # second view, third of five frames
-    frames = middle_frames(clip, segments)
+def test_a_page_shows_the_middle_frame_of_each_segment():
+    segments, seglen = 2, 5
+    clip = np.zeros((segments, 3 * seglen, 4, 4), np.uint8)
+    clip[0, 6:9], clip[1, 6:9] = 7, 8  # third of five frames
+    frames = middle_frames(clip)
     assert frames.shape == (2, 4, 4, 3)
     assert [int(frame.min()) for frame in frames] == [7, 8]
+
+
+def test_the_worst_of_clips_with_many_views_are_read_again_by_the_centre_view(clip_set, monkeypatch):
+    monkeypatch.chdir(clip_set)
+    evaluation = random_evaluation(4, 6, paths=[f"val {i}.mp4" for i in range(6)])
+    pictures = []
+    for overrides in ([], ["TEST.num_clips=2", "TEST.num_crops=3"]):
+        dataset = build_loader(load_config("tiny.yaml", model_section, overrides), "test").dataset
+        pictures.append([strip.picture for strip in _strips(evaluation, dataset)])
+    assert len(pictures[0]) == 6
+    assert pictures[0] == pictures[1]
 
 
 def test_the_tables_say_what_the_matrix_says():

@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 from entries import eval_entry, run
 from report_pages import random_evaluation, write
 
+from engine.evaluation import Evaluation
 from engine.journal import read_journal
 from engine.report.training_page import write_training_report
 
@@ -142,6 +144,22 @@ def test_a_report_of_many_classes_and_clips_is_small_and_quick(browser, tmp_path
     assert pager.text == "26–50 of 20,000"
     image = found(browser, "figure.matrix img")[0]
     assert image.get_property("naturalWidth") == 400
+
+
+def test_clips_without_a_prediction_are_in_no_cell_under_the_pointer(browser, tmp_path, tiny_config):
+    labels = np.array([1, 1, 1, 0])
+    logits = np.eye(31, dtype=np.float32)[[0, 5, 5, 0]]
+    logits[1:3] = np.nan
+    evaluation = Evaluation(list("abcd"), labels, logits, [f"class {i}" for i in range(31)], [])
+    opened(browser, write(tmp_path / "report.html", evaluation, tiny_config))
+    text = browser.execute_script(
+        "const image = document.querySelector('figure.matrix img');"
+        "const { left, top, width, height } = image.getBoundingClientRect();"
+        "const place = { clientX: left + width * 0.5 / 31, clientY: top + height * 1.5 / 31 };"
+        "image.dispatchEvent(new PointerEvent('pointermove', place));"
+        "return image.parentElement.querySelector('output').textContent"
+    )
+    assert text == "class 1 → class 0: 1 clips"
 
 
 def test_search_and_wrong_only_choose_clips(browser, tmp_path, tiny_config):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -16,10 +17,10 @@ from core.errors import UserError
 from engine.evaluator import over_views, scored
 from models import get_model, model_section
 from reader import formats
-from reader.clip import read_clip
+from reader.clip import _Sink, read_clip
 from reader.decode import read_video
 from reader.loader import EpochOrder, build_loader
-from reader.transforms import resize
+from reader.transforms import resize, to_super_images
 
 SIZES = {"short_size": 32, "target_size": 32, "seg_num": 3, "seglen": 2}
 
@@ -124,6 +125,20 @@ def test_a_video_is_decoded_once_for_all_views(clip_set, monkeypatch):
     monkeypatch.setattr(formats, "read_frames", lambda *settings: calls.append(settings) or read(*settings))
     read_clip(str(clip_set / "val 0.mp4"), section(num_clips=5, num_crops=3))
     assert len(calls) == 1
+
+
+def test_views_are_put_together_without_a_second_copy_of_all():
+    sizes = {**SIZES, "seg_num": 5, "seglen": 5}
+    sink = _Sink(TestSection(**sizes, num_clips=10, num_crops=3), "mp4", None)
+    for row in range(len(sink.begin(250))):
+        sink.put(row, np.full((32, 42, 3), row, np.uint8))
+    tracemalloc.start()
+    frames = sink.frames()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert frames.shape == (30 * 25, 32, 32, 3)
+    assert peak < 1.4 * frames.nbytes
+    assert np.shares_memory(to_super_images(frames, 30 * 5), frames)
 
 
 def test_the_engine_gets_no_more_at_once_than_for_one_view(clip_set):

@@ -34,9 +34,10 @@ def test_equal_logits_are_no_hit_for_everyone():
     assert (scores.hits[1], scores.hits[5]) == (1, 5)
 
 
-def test_logits_that_are_not_finite_are_no_hit():
+@pytest.mark.parametrize("num_classes", [2, 4, 5, 10])
+def test_logits_that_are_not_finite_are_no_hit(num_classes):
     scores = TopK()
-    scores.update(np.full((2, 10), np.nan), np.array([0, 1]))
+    scores.update(np.full((2, num_classes), np.nan), np.array([0, 1]))
     assert scores.hits == {1: 0, 5: 0}
 
 
