@@ -236,3 +236,22 @@ def test_an_export_of_another_format_leaves_no_model_of_the_one_before(tmp_path)
         (made / name).write_text("new")
     deploy.put_in_place(str(made), str(folder), ["STNET.onnx", deploy.FILE])
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["STNET.onnx", deploy.FILE, "mine.txt"]
+
+
+@pytest.mark.parametrize(
+    "files", ["[STNET.onnx]", "['*']", "['*.txt', '?otes']", "[v1/STNET.onnx, ../beside]", "[1, null, {a: b}]", "x", "1"]
+)
+def test_an_export_replaces_the_files_of_the_one_before_and_no_others(tmp_path, files):
+    folder = tmp_path / "out"
+    (folder / "v1").mkdir(parents=True)
+    others = ["notes", "mine.txt", "1", "v1/STNET.onnx", "v1/deploy.yaml", "v1/.exporting-mine", "../beside"]
+    for name in others:
+        (folder / name).write_text("mine")
+    (folder / deploy.FILE).write_text(f"model: {{files: {files}}}")
+    made = folder / f".exporting-{2**22 + 1}-x"
+    made.mkdir()
+    for name in ("STNET.onnx", deploy.FILE):
+        (made / name).write_text("new")
+    deploy.put_in_place(str(made), str(folder), ["STNET.onnx", deploy.FILE])
+    assert {name: (folder / name).read_text() for name in others} == dict.fromkeys(others, "mine")
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "STNET.onnx", "deploy.yaml", "mine.txt", "notes", "v1"]
