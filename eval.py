@@ -31,10 +31,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = cli.load_run_config(args, model_section, settings_for(args))
 
+    from backends.deployed import is_deployed
     from backends.engines import ENGINES
     from core import next_step, parallel, runtime
     from core.atomic import prepare_folder
     from core.progress import format_scores
+    from engine.described import with_sizes_of
     from engine.evaluation import Collector
     from engine.evaluator import evaluate
     from engine.predictor import Predictor
@@ -46,12 +48,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     rank, ranks = parallel.start()
     with parallel.together():
         prepare_folder(args.save_dir)
+        exported = Predictor(args.weights, engine=args.engine, device=None) if is_deployed(args.weights) else None
+        if exported:
+            config = with_sizes_of(exported.config, config)
         if rank == 0:
             cli.save_config(args, config)
         metrics = metric_classes(config.MODEL.metrics)
         loader = build_loader(config, "test", rank, ranks)
         loader.start()  # clips are read while the model is made
-        predictor = Predictor(args.weights, config, args.engine, None, mode="test", clips=len(loader.dataset))
+        predictor = exported or Predictor(
+            args.weights, config, args.engine, None, mode="test", clips=len(loader.dataset)
+        )
         engine = predictor.engine
     collector = Collector(predictor.labels, loader.bad)
     scores = evaluate(engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector)

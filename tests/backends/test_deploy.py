@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from entries import inference_model, predict, run
+from entries import eval_entry, inference_model, predict, run
 from reports import shown
 
 from backends import deploy, deployed
@@ -298,6 +298,27 @@ def test_a_description_that_is_not_the_models_is_one_line(onnx_export, clip_set,
     (tmp_path / "model" / "deploy.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
     with pytest.raises(UserError, match=reason):
         list(Predictor(tmp_path / "model", device="cpu").predict(next(clip_set.glob("*.mp4"))))
+
+
+def test_eval_takes_the_sizes_of_an_export_and_says_so(onnx_export, clip_set, tmp_path, caplog):
+    flags = ["--config", clip_set / "tiny.yaml", "--use_gpu=False", "--weights", onnx_export]
+    own = ["-o", "TEST.seg_num=2"]
+    others = ["TEST.short_size=48", "TEST.target_size=40", "TEST.seg_num=3", "MODEL.seglen=1", "MODEL.num_classes=7"]
+    assert run(eval_entry, *flags, *own, "--save_dir", tmp_path / "own") == 0
+    assert "as the export has it" not in caplog.text
+    words = [word for override in others for word in ("-o", override)]
+    assert run(eval_entry, *flags, *words, "--save_dir", tmp_path / "others") == 0
+    said = [record.getMessage() for record in caplog.records if "as the export has it" in record.getMessage()]
+    assert said == [
+        "MODEL.num_classes is 4, as the export has it, not 7",
+        "MODEL.seglen is 2, as the export has it, not 1",
+        "TEST.short_size is 32, as the export has it, not 48",
+        "TEST.target_size is 32, as the export has it, not 40",
+        "TEST.seg_num is 2, as the export has it, not 3",
+    ]
+    results = [json.loads((tmp_path / name / "eval_results.json").read_text()) for name in ("own", "others")]
+    assert results[0]["loss"] == results[1]["loss"]
+    assert results[1]["config"]["TEST"]["short_size"] == 32
 
 
 @pytest.mark.parametrize("answer", [[0.5, 0.6], [-0.1, 1.1], [np.nan, 1], [np.inf, 0], [3.5, -2.5]])
