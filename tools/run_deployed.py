@@ -10,8 +10,8 @@ Its probabilities are predict's, within 1e-5 on the CPU, for the files that PyAV
 whatever codec, container and colours, with edit lists, turned or interlaced; but for BT.2020 with constant luminance,
 where one file differed by 1.4e-3. All frames are decoded; twice, where the header does not know their number. A damaged
 file is refused, while predict takes what OpenCV shows of it. A file that merely lacks frames, such as the first key
-frame, is classified by the others, predict's scores may differ, and if it is an MP4 or MOV file, a line on standard
-error says so; likewise of some whose edit list cuts frames out.
+frame, is classified by the others; predict's scores may differ. Of an MP4 or MOV file a line on standard error says so, and of
+some whose edit list cuts frames out.
 
 Exit code: 0; 3: some videos could not be read; 1: none could, or the model cannot be used.
 """
@@ -114,7 +114,7 @@ def check(description: dict[str, Any]) -> None:
     size, channels = transform["target_size"], source["shape"][2]
     sizes = [sampling["seg_num"], sampling["seglen"], transform["short_size"], size, output.get("topk", 5)]
     if not (
-        all(type(number) is int and 1 <= number <= LARGEST for number in [*sizes, len(labels)])
+        all(type(number) is int and 1 <= number <= LARGEST for number in [*sizes, len(labels), len(files)])
         and source["shape"][2:] == [channels, size, size]
         and channels in (3, 3 * sampling["seglen"])
         and source["dtype"] in ("float32", "uint8")
@@ -122,7 +122,6 @@ def check(description: dict[str, Any]) -> None:
         and (type(labels), output["shape"][1:]) == (list, [len(labels)])
         and all(isinstance(name, str) for name in (source["name"], output["name"], sampling["format"], *files))
         and type(files) is list
-        and files
         and all(os.path.basename(name) == name not in ("", ".", "..") for name in files)
         and all(np.isfinite(np.float32(transform[key])).tolist() == [True] * 3 for key in ("mean", "std"))
         and min(transform["std"]) > 0
