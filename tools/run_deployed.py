@@ -8,10 +8,10 @@ onnxruntime for an .onnx file, else paddlepaddle.
 
 Its probabilities are predict's, within 1e-5 on the CPU, for the files that PyAV decodes to the end without an error:
 whatever codec, container and colours, with edit lists, turned or interlaced; but for BT.2020 with constant luminance,
-where one file differed by 1.4e-3. All frames are decoded; twice, where the header does not know their number. A damaged
-file is refused, while predict takes what OpenCV shows of it. A file that merely lacks frames, such as the first key
-frame, is classified by the others; predict's scores may differ. Of an MP4 or MOV file a line on standard error says so, and of
-some whose edit list cuts frames out.
+where one file differed by 1.4e-3. All frames are decoded; twice, where the header does not know their number.
+A damaged file is refused, while predict takes what OpenCV shows of it. A file that merely lacks frames, such as the
+first key frame, is classified by the others; predict's scores may differ. Of an MP4 or MOV file a line on standard
+error says so, and of some whose edit list cuts frames out.
 
 Exit code: 0; 3: some videos could not be read; 1: none could, or the model cannot be used.
 """
