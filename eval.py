@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
-RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config")  # what eval_results.json has beside scores
+RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision")  # what eval_results.json has beside scores
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(args: argparse.Namespace, config: Config) -> None:
     """Data, model, loop, results."""
+    from backends.deployed import is_deployed
     from core import next_step, parallel
     from core.progress import format_scores
+    from engine.described import with_sizes_of
     from engine.evaluation import Collector
     from engine.evaluator import evaluate
     from engine.precision import of_flags
@@ -60,11 +62,17 @@ def score(args: argparse.Namespace, config: Config) -> None:
     from reader.loader import build_loader
 
     with parallel.together():
+        precision, exported = of_flags(args), None
+        if is_deployed(args.weights):
+            exported = Predictor(args.weights, None, args.engine, None, precision=precision)
+            config = with_sizes_of(exported.config, config)
         metrics = metric_classes(config.MODEL.metrics)
         loader = build_loader(config, "test", parallel.rank(), parallel.ranks())
         loader.start()  # clips are read while the model is made
-        clips, precision = len(loader.dataset), of_flags(args)
-        predictor = Predictor(args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision)
+        clips = len(loader.dataset)
+        predictor = exported or Predictor(
+            args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision
+        )
         engine = predictor.engine
     collector = Collector(predictor.labels, loader.bad)
     scores = evaluate(

@@ -110,8 +110,13 @@ def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
             raise OSError(errno.EBUSY, "it is the working directory")
         second = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}{_temporary()}", dir=os.path.dirname(folder))
         try:
-            replaced = shutil.ignore_patterns(*names, *_model_files(folder), f"{_EXPORTING}*")
-            shutil.copytree(folder, second, symlinks=True, ignore=replaced, copy_function=os.link, dirs_exist_ok=True)
+            replaced = {*names, *_model_files(folder)}
+
+            def left_out(place: str, entries: list[str]) -> list[str]:
+                top = place == folder  # what lies deeper is someone else's, whatever its name
+                return [name for name in entries if top and (name in replaced or name.startswith(_EXPORTING))]
+
+            shutil.copytree(folder, second, symlinks=True, ignore=left_out, copy_function=os.link, dirs_exist_ok=True)
             _move(unfinished, second, names)
             exchange(folder, second)
             sync_folder(os.path.dirname(folder))
@@ -128,8 +133,9 @@ def _model_files(folder: str) -> list[str]:
     """Names of the model's files in a folder, by its deploy.yaml: they go when another export takes its place."""
     try:
         with open(f"{folder}/{FILE}", encoding="utf-8") as file:
-            return [str(name) for name in yaml.safe_load(file)["model"]["files"]]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            names = yaml.safe_load(file)["model"]["files"]
+        return [name for name in names if isinstance(name, str) and os.path.basename(name) == name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return []
 
 

@@ -21,6 +21,7 @@ from core.schema import refuse_newer
 
 logger = logging.getLogger("stnet")
 _YAML_BYTES = 1 << 24
+_LARGEST = 65536  # of any size or number of frames
 
 
 class Deployed(NamedTuple):
@@ -90,12 +91,13 @@ def load_deployed(folder: StrPath) -> Deployed:
     path = os.path.join(folder, FILE)
     facts = _read_facts(path)
     try:
-        files = [os.path.join(folder, os.path.basename(name)) for name in facts["model"]["files"]]
+        files = [os.path.join(folder, _plain_name(name)) for name in facts["model"]["files"]]
         config, labels = _config(facts), [str(name) for name in facts["labels"]]
-        if len(labels) != config.MODEL.num_classes:
+        if type(facts["labels"]) is not list or len(labels) != config.MODEL.num_classes:
             raise ValueError(f"{len(labels)} labels for {config.MODEL.num_classes} classes")
+        _check_input(facts["input"]["shape"], config)
         prefix, suffix = os.path.splitext(next(file for file in files if not file.endswith(".pdiparams")))
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration, OverflowError) as error:
         raise _damaged(path, error) from None
     _warn_of_precision(facts, files[0])
     missing = [file for file in files if not os.path.isfile(file)]
@@ -103,12 +105,15 @@ def load_deployed(folder: StrPath) -> Deployed:
         raise UserError(f"{path} names {os.path.basename(missing[0])}, which is not there")
     try:
         run, _, name = exporter("onnx" if suffix == ".onnx" else "paddle").load(prefix)
-    except (RuntimeError, OSError, StopIteration) as error:  # both runtimes' own; no program among the files
+    except UserError:
+        raise
+    except Exception as error:  # both runtimes have types of their own
         raise UserError(f"the model in {folder} cannot be loaded: {last_line(error)}") from None
     try:
         engine = DeployedEngine(run, config.MODEL, facts, name)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
+    engine.run = _doubted(run, path, engine.logits)
     return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)))
 
 
@@ -129,6 +134,36 @@ def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
         reason = f"it was proven on another processor ({record.processor.model:.60}), which proves nothing on this one"
     if reason:
         logger.warning("%s computes in %s: %s", folder, record.precision, reason)
+
+
+def _doubted(run: Run, path: str, logits: bool) -> Run:
+    """A model that its deploy.yaml may describe wrongly: what it raises, or gives beside the truth, is a UserError."""
+
+    def doubted(clips: np.ndarray) -> np.ndarray:
+        try:
+            answer = run(clips)
+        except Exception as error:  # both runtimes have types of their own
+            raise UserError(f"the model does not take what {path} says: {last_line(error)}") from None
+        in_range = np.abs(answer - 0.5) <= 0.501  # False for NaN
+        if not logits and not (in_range.all() and (np.abs(answer.sum(axis=-1) - 1) <= 1e-2).all()):
+            raise UserError(f"the model's answers are no probabilities, as {path} says")
+        return answer
+
+    return doubted
+
+
+def _plain_name(name: str) -> str:
+    """A name of a file in the folder. Raises ValueError or TypeError for anything else."""
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        raise ValueError(f"expected the name of a file beside it, found {name!r:.40}")
+    return name
+
+
+def _check_input(shape: list[Any], config: Config) -> None:
+    """Raises ValueError unless the shape of the model's input is that of the clips."""
+    size, channels = config.INFER.target_size, (3, 3 * config.MODEL.seglen)
+    if len(shape) != 5 or shape[2] not in channels or shape[3:] != [size, size]:
+        raise ValueError(f"input {shape!r:.60} does not fit target_size {size} and seglen {config.MODEL.seglen}")
 
 
 def _damaged(path: str, error: Exception) -> UserError:
@@ -154,8 +189,10 @@ def _config(facts: dict[str, Any]) -> Config:
     )  # fmt: skip
     infer = InferSection(short_size=transform["short_size"], target_size=transform["target_size"])
     for value in (*sizes.values(), infer.short_size, infer.target_size, settings.num_classes, settings.topk):
-        if type(value) is not int or value < 1:
-            raise ValueError(f"expected a whole number of at least 1, found {value!r:.20}")
+        if type(value) is not int or not 1 <= value <= _LARGEST:
+            raise ValueError(f"expected a whole number from 1 to {_LARGEST}, found {value!r:.20}")
+    if not isinstance(settings.format, str):
+        raise ValueError(f"expected the name of a format, found {settings.format!r:.20}")
     for row in (settings.image_mean, settings.image_std):
         if len(row) != 3 or not np.isfinite(np.float64(row)).all():
             raise ValueError(f"expected three numbers, found {row!r:.40}")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.files import StrPath, read_regular
+
+if TYPE_CHECKING:
+    from core.config import Config
+
+logger = logging.getLogger("stnet")
 
 _JSON_BYTES = 1 << 26
 _SECTIONS = ("TRAIN", "VALID", "TEST", "INFER")
@@ -31,6 +38,21 @@ def config_beside(weights: StrPath) -> dict[str, Any] | None:
 def settings_for(args: argparse.Namespace) -> dict[str, Any] | None:
     """`config_beside` the weights that a command names, if it names no --config."""
     return None if "config" in dict(args.typed) else config_beside(args.weights)
+
+
+def with_sizes_of(export: Config, config: Config) -> Config:
+    """A configuration to test an export by: it can take no other sizes than its own. The log says what it replaces."""
+    sections = {}
+    for name, own, keys in (
+        ("MODEL", export.MODEL, ("num_classes", "seglen", "image_mean", "image_std")),
+        ("TEST", export.section("infer"), ("short_size", "target_size", "seg_num")),
+    ):
+        section = config.MODEL if name == "MODEL" else config.section("test")
+        others = {key: getattr(own, key) for key in keys if getattr(own, key) != getattr(section, key)}
+        for key, value in others.items():
+            logger.warning("%s.%s is %s, as the export has it, not %s", name, key, value, getattr(section, key))
+        sections[name] = dataclasses.replace(getattr(config, name), **others)
+    return dataclasses.replace(config, **sections)
 
 
 def labels_beside(weights: StrPath) -> list[str] | None:

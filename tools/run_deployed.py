@@ -7,8 +7,11 @@ This file stands alone: copy it. It needs NumPy, Pillow, PyYAML, PyAV 14.2 or la
 onnxruntime for an .onnx file, else paddlepaddle.
 
 Its probabilities are predict's, within 1e-5 on the CPU, for the files that PyAV decodes to the end without an error:
-whatever codec, container and colours, with edit lists, turned or interlaced. All frames are decoded; twice, where the
-header does not know their number. A damaged file is refused, while predict takes what OpenCV shows of it.
+whatever codec, container and colours, with edit lists, turned or interlaced; but for BT.2020 with constant luminance,
+where one file differed by 1.4e-3. All frames are decoded; twice, where the header does not know their number.
+A damaged file is refused, while predict takes what OpenCV shows of it. A file that merely lacks frames, such as the
+first key frame, is classified by the others; predict's scores may differ. Of an MP4 or MOV file a line on standard
+error says so, and of some whose edit list cuts frames out.
 
 Exit code: 0; 3: some videos could not be read; 1: none could, or the model cannot be used.
 """
@@ -16,6 +19,8 @@ Exit code: 0; 3: some videos could not be read; 1: none could, or the model cann
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +36,13 @@ SCHEMA = 1  # of deploy.yaml, the newest that is known here
 SAMPLED_AS_VIDEOS = ("mp4", "pkl", "frames")  # formats; another one may have a rule of its own
 MATRICES = (0, 1, 4, 5, 6, 7, 9)  # FFmpeg's numbers of the colour matrices that its scaler knows
 BT601, UNSPECIFIED, FULL_RANGE = 5, 2, 2  # likewise
+# Demuxers that read one file and open no other, which a playlist would; as reader/containers.py has them.
+DEMUXERS = (
+    "3dostr,amv,apng,asf,av1,avi,avs2,avs3,cavsvideo,dirac,dnxhd,dv,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,"
+    "matroska,webm,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,vc1test,"
+    "vvc,wtv,yuv4mpegpipe,aac,ac3,aiff,amr,flac,mp3,w64,wav"
+)
+LARGEST = 65536  # of any size or number of frames
 TURNS = {90: 1, 180: 2, 270: 3}  # degrees counter-clockwise -> quarters
 
 
@@ -47,24 +59,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.topk is not None and args.topk < 1:
         parser.error(f"--topk: expected at least 1, found {args.topk}")
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8, and labels not ASCII
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         description = read_description(args.folder)
         classify = load(args.folder, description)
+        topk = args.topk or description["output"].get("topk", 5)
+        unread = sum(not show(video, description, classify, topk) for video in args.videos)
     except Unusable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    unread, topk = 0, args.topk or description["output"].get("topk", 5)
-    for video in args.videos:
-        try:
-            probabilities = classify(read_clip(video, description)[None])[0]
-        except Unusable as error:
-            print(f"{video}: {error}", file=sys.stderr)
-            unread += 1
-            continue
-        print(video)
-        for number in np.argsort(-probabilities, kind="stable")[:topk]:
-            print(f"    {probabilities[number]:.6f}  {description['labels'][number]}", flush=True)
     return 0 if not unread else 1 if unread == len(args.videos) else 3
+
+
+def show(video: str, description: dict[str, Any], classify: Callable[[np.ndarray], np.ndarray], topk: int) -> bool:
+    """Print the first classes of a video; returns whether it could be read. Raises Unusable if the model cannot."""
+    try:
+        clip = read_clip(video, description)
+    except Unusable as error:
+        print(f"{video}: {error}", file=sys.stderr)
+        return False
+    probabilities = classify(clip[None])[0]
+    print(video)
+    for number in np.argsort(-probabilities, kind="stable")[:topk]:
+        print(f"    {probabilities[number]:.6f}  {description['labels'][number]}", flush=True)
+    return True
 
 
 def read_description(folder: str) -> dict[str, Any]:
@@ -76,14 +96,37 @@ def read_description(folder: str) -> dict[str, Any]:
         schema = description.get("schema", 1)
         if type(schema) is not int or not 1 <= schema <= SCHEMA:
             raise Unusable(f"{path} has schema {schema!r:.20}, this program knows 1 to {SCHEMA}; update it")
-        clip_format = description["sampling"]["format"]
+        check(description)
     except OSError as error:
         raise Unusable(f"cannot read {path}: {error.strerror}; inference writes it") from None
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise Unusable(f"{path} is damaged; inference writes it anew") from None
+    clip_format = description["sampling"]["format"]
     if clip_format.lower() not in SAMPLED_AS_VIDEOS:
         raise Unusable(f"the model is for clips of the format {clip_format}, not for videos")
     return description
+
+
+def check(description: dict[str, Any]) -> None:
+    """Raise ValueError, LookupError or the like unless deploy.yaml holds what is used of it."""
+    source, output, labels = (description[key] for key in ("input", "output", "labels"))
+    sampling, transform, files = description["sampling"], description["transform"], description["model"]["files"]
+    size, channels = transform["target_size"], source["shape"][2]
+    sizes = [sampling["seg_num"], sampling["seglen"], transform["short_size"], size, output.get("topk", 5)]
+    if not (
+        all(type(number) is int and 1 <= number <= LARGEST for number in [*sizes, len(labels), len(files)])
+        and source["shape"][2:] == [channels, size, size]
+        and channels in (3, 3 * sampling["seglen"])
+        and source["dtype"] in ("float32", "uint8")
+        and output.get("kind", "probabilities") in ("probabilities", "logits")
+        and (type(labels), output["shape"][1:]) == (list, [len(labels)])
+        and all(isinstance(name, str) for name in (source["name"], output["name"], sampling["format"], *files))
+        and type(files) is list
+        and all(os.path.basename(name) == name not in ("", ".", "..") for name in files)
+        and all(np.isfinite(np.float32(transform[key])).tolist() == [True] * 3 for key in ("mean", "std"))
+        and min(transform["std"]) > 0
+    ):
+        raise ValueError("not what inference writes")
 
 
 def read_clip(video: str, description: dict[str, Any]) -> np.ndarray:
@@ -110,49 +153,58 @@ def read_frames(video: str, pick: Callable[[int], list[int]]) -> list[np.ndarray
     """Frames uint8 [H, W, 3] RGB whose numbers `pick` gives for the number of all. Raises Unusable."""
     if not os.path.isfile(video):
         raise Unusable("no such file")
-    expected = 0
+    expected = promised = 0
     try:
         while True:
             with opened(video) as container:
                 expected = expected or container.streams.video[0].frames or 1  # by the header, which may be wrong
                 numbers = pick(expected)
-                frames, count = decode(container, set(numbers))
+                frames, count, discarded = decode(container, set(numbers))
+                if container.format.name.startswith("mov"):  # other headers count what is no frame
+                    promised = container.streams.video[0].frames - discarded
             if count == 0:
                 raise ValueError("not one frame in it")
             if count == expected:
+                if count < promised:
+                    print(f"{video}: its header promises {promised} frames, {count} were decoded", file=sys.stderr)
                 return [frames[number] for number in numbers]
             expected = count
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise Unusable(f"it cannot be decoded ({getattr(error, 'strerror', None) or error})") from None
+        no_video = getattr(error, "errno", None) == errno.EINVAL  # what a format outside the whitelist gives
+        reason = "its format is none of a video file" if no_video else getattr(error, "strerror", None) or error
+        raise Unusable(f"it cannot be decoded ({reason})") from None
 
 
 def opened(video: str) -> Any:
     """PyAV's container of a file. Raises ValueError where it has no video."""
     odd_text = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    container = av.open(f"file:{os.path.abspath(video)}", container_options={"protocol_whitelist": "file"}, **odd_text)
+    options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+    container = av.open(f"file:{os.path.abspath(video)}", container_options=options, **odd_text)
     if not container.streams.video or container.streams.video[0].codec_context is None:
         container.close()
         raise ValueError("no video in it, or no decoder for it")
     return container
 
 
-def decode(container: Any, numbers: set[int]) -> tuple[dict[int, np.ndarray], int]:
-    """(the frames of these numbers, uint8 [H, W, 3] RGB and upright; the number of all). Raises ValueError."""
+def decode(container: Any, numbers: set[int]) -> tuple[dict[int, np.ndarray], int, int]:
+    """(frames of these numbers, uint8 [H, W, 3] RGB, upright; number of all; of those cut out). Raises ValueError."""
     stream = container.streams.video[0]
     width, height = stream.codec_context.width, stream.codec_context.height  # all frames get the declared size
-    reformatter, turns, frames, count = VideoReformatter(), 0, {}, 0
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise ValueError("a frame is not whole")
-        if count == 0:
-            width, height = width or frame.width, height or frame.height
-            turns = TURNS.get(round(frame.rotation) % 360, 0)
-        if count in numbers:
-            whole = unmarked(frame, stream.time_base) if frame.interlaced_frame else frame
-            bgr = reformatter.reformat(whole, width, height, "bgr24", interpolation="BICUBIC", **colours(frame))
-            frames[count] = np.ascontiguousarray(np.rot90(bgr.to_ndarray()[..., ::-1], turns))
-        count += 1
-    return frames, count
+    reformatter, turns, frames, count, discarded = VideoReformatter(), 0, {}, 0, 0
+    for packet in container.demux(stream):
+        discarded += packet.is_discard  # by an edit list
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise ValueError("a frame is not whole")
+            if count == 0:
+                width, height = width or frame.width, height or frame.height
+                turns = TURNS.get(round(frame.rotation) % 360, 0)
+            if count in numbers:
+                whole = unmarked(frame, stream.time_base) if frame.interlaced_frame else frame
+                bgr = reformatter.reformat(whole, width, height, "bgr24", interpolation="BICUBIC", **colours(frame))
+                frames[count] = np.ascontiguousarray(np.rot90(bgr.to_ndarray()[..., ::-1], turns))
+            count += 1
+    return frames, count, discarded
 
 
 def unmarked(frame: Any, time_base: Any) -> Any:
@@ -192,13 +244,32 @@ def scale_and_crop(frame: np.ndarray, short_size: int, target_size: int) -> np.n
 def load(folder: str, description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """Function from a batch of clips to probabilities, by the runtime that the files are for. Raises Unusable."""
     files = [os.path.join(folder, name) for name in description["model"]["files"]]
+    logits = description["output"].get("kind") == "logits"
     try:
         run = (load_onnx if files[0].endswith(".onnx") else load_paddle)(files, description)
     except ImportError as error:
         raise Unusable(f"{error.name} is not installed, which runs {os.path.basename(files[0])}") from None
     except Exception as error:  # the runtimes have types of their own
-        raise Unusable(f"the model in {folder} cannot be loaded: {str(error).strip().splitlines()[-1]}") from None
-    return run if description["output"].get("kind") != "logits" else lambda clips: softmax(run(clips))
+        raise Unusable(f"the model in {folder} cannot be loaded: {last_line(error)}") from None
+
+    def classify(clips: np.ndarray) -> np.ndarray:
+        try:
+            answer = run(clips)
+        except Exception as error:  # as above
+            raise Unusable(f"the model does not take what deploy.yaml says: {last_line(error)}") from None
+        if answer.shape != (len(clips), len(description["labels"])):
+            raise Unusable(f"the model answers with {list(answer.shape)}, for {len(description['labels'])} labels")
+        probabilities = softmax(answer) if logits else answer
+        if not (np.abs(probabilities - 0.5) <= 0.501).all() or (np.abs(probabilities.sum(axis=1) - 1) > 1e-2).any():
+            raise Unusable("the model's answers are no probabilities")
+        return probabilities
+
+    return classify
+
+
+def last_line(error: Exception) -> str:
+    """Where the runtimes say what is wrong."""
+    return ([line.strip() for line in str(error).splitlines() if line.strip("- ")] or [type(error).__name__])[-1]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -2,16 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 
 import numpy as np
 import pytest
 import yaml
-from entries import inference_model, predict, run
+from entries import eval_entry, inference_model, predict, run
 from reports import shown
 
-from backends import deploy
+from backends import deploy, deployed
 from backends.engines import ENGINES, exporter
 from backends.export import program_files
 from core.errors import UserError
@@ -236,3 +237,92 @@ def test_an_export_of_another_format_leaves_no_model_of_the_one_before(tmp_path)
         (made / name).write_text("new")
     deploy.put_in_place(str(made), str(folder), ["STNET.onnx", deploy.FILE])
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["STNET.onnx", deploy.FILE, "mine.txt"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    ["[STNET.onnx]", "['*']", "['*.txt', '?otes']", "[v1/STNET.onnx, ../beside]", "[1, null, {a: b}]", "x", "1"],
+)
+def test_an_export_replaces_the_files_of_the_one_before_and_no_others(tmp_path, files):
+    folder = tmp_path / "out"
+    (folder / "v1").mkdir(parents=True)
+    others = ["notes", "mine.txt", "1", "v1/STNET.onnx", "v1/deploy.yaml", "v1/.exporting-mine", "../beside"]
+    for name in others:
+        (folder / name).write_text("mine")
+    (folder / deploy.FILE).write_text(f"model: {{files: {files}}}")
+    made = folder / f".exporting-{2**22 + 1}-x"
+    made.mkdir()
+    for name in ("STNET.onnx", deploy.FILE):
+        (made / name).write_text("new")
+    deploy.put_in_place(str(made), str(folder), ["STNET.onnx", deploy.FILE])
+    assert {name: (folder / name).read_text() for name in others} == dict.fromkeys(others, "mine")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "1",
+        "STNET.onnx",
+        "deploy.yaml",
+        "mine.txt",
+        "notes",
+        "v1",
+    ]
+
+
+@pytest.fixture(scope="module")
+def onnx_export(clip_set, trained, tmp_path_factory):
+    pytest.importorskip("paddle2onnx")
+    folder = tmp_path_factory.mktemp("onnx")
+    assert export(clip_set, trained, folder, "--format=onnx") == 0
+    return folder
+
+
+SHAPE = ["batch", "seg_num", 6, 24, 24]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"input": {"dtype": "uint8"}}, "the model does not take what .*deploy.yaml says: .*INVALID_ARGUMENT"),
+        ({"input": {"shape": SHAPE}, "transform": {"target_size": 24}}, "the model does not take what "),
+        ({"transform": {"target_size": 24}}, "deploy.yaml is damaged .*does not fit target_size 24 and seglen 2"),
+        ({"transform": {"short_size": 10**9}}, "deploy.yaml is damaged .*a whole number from 1 to 65536"),
+        ({"transform": {"mean": [0, 0, 10**400]}}, "deploy.yaml is damaged"),
+        ({"sampling": {"format": None}}, "deploy.yaml is damaged .*expected the name of a format, found None"),
+        ({"model": {"files": ["../STNET.onnx"]}}, "deploy.yaml is damaged .*the name of a file beside it"),
+        ({"model": {"files": ["deploy.yaml"]}}, "cannot be loaded"),
+    ],
+)
+def test_a_description_that_is_not_the_models_is_one_line(onnx_export, clip_set, tmp_path, changes, reason):
+    shutil.copytree(onnx_export, tmp_path / "model")
+    facts = yaml.safe_load((tmp_path / "model" / "deploy.yaml").read_text(encoding="utf-8"))
+    for section, values in changes.items():
+        facts[section].update(values)
+    (tmp_path / "model" / "deploy.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
+    with pytest.raises(UserError, match=reason):
+        list(Predictor(tmp_path / "model", device="cpu").predict(next(clip_set.glob("*.mp4"))))
+
+
+def test_eval_takes_the_sizes_of_an_export_and_says_so(onnx_export, clip_set, tmp_path, caplog):
+    flags = ["--config", clip_set / "tiny.yaml", "--use_gpu=False", "--weights", onnx_export]
+    own = ["-o", "TEST.seg_num=2"]
+    others = ["TEST.short_size=48", "TEST.target_size=40", "TEST.seg_num=3", "MODEL.seglen=1", "MODEL.num_classes=7"]
+    assert run(eval_entry, *flags, *own, "--save_dir", tmp_path / "own") == 0
+    assert "as the export has it" not in caplog.text
+    words = [word for override in others for word in ("-o", override)]
+    assert run(eval_entry, *flags, *words, "--save_dir", tmp_path / "others") == 0
+    said = [record.getMessage() for record in caplog.records if "as the export has it" in record.getMessage()]
+    assert said == [
+        "MODEL.num_classes is 4, as the export has it, not 7",
+        "MODEL.seglen is 2, as the export has it, not 1",
+        "TEST.short_size is 32, as the export has it, not 48",
+        "TEST.target_size is 32, as the export has it, not 40",
+        "TEST.seg_num is 2, as the export has it, not 3",
+    ]
+    results = [json.loads((tmp_path / name / "eval_results.json").read_text()) for name in ("own", "others")]
+    assert results[0]["loss"] == results[1]["loss"]
+    assert results[1]["config"]["TEST"]["short_size"] == 32
+
+
+@pytest.mark.parametrize("answer", [[0.5, 0.6], [-0.1, 1.1], [np.nan, 1], [np.inf, 0], [3.5, -2.5]])
+def test_answers_of_an_export_that_are_no_probabilities_are_refused(answer):
+    run = deployed._doubted(lambda clips: np.float32([answer]), "deploy.yaml", logits=False)
+    with pytest.raises(UserError, match="the model's answers are no probabilities, as deploy.yaml says"):
+        run(np.zeros(1))

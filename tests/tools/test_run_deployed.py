@@ -1,13 +1,16 @@
 """tools.run_deployed, copied out into an environment of its own, gives predict's numbers."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+import yaml
 from conftest import tiny_settings, write_config
 from entries import inference_model, predict, run
 from installations import environment_of
@@ -98,6 +101,139 @@ def test_a_bad_video_is_named_and_the_others_go_on(onnx_folder, videos, tmp_path
     assert run_deployed.main([str(onnx_folder), pickled]) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.ffconcat", "ffconcat version 1.0\nfile below/three_frames.mp4\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile below/three_frames.mp4\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n../below/three_frames.mp4\n#EXT-X-ENDLIST\n"),
+    ],
+)
+def test_what_a_playlist_names_is_not_opened(videos, tmp_path, name, text):
+    for folder in ("lists/below", "below"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(videos / "three_frames.mp4", tmp_path / folder)
+    (tmp_path / "lists" / name).write_text(text)
+    with pytest.raises(run_deployed.Unusable, match="its format is none of a video file"):
+        run_deployed.read_frames(str(tmp_path / "lists" / name), lambda count: [0])
+
+
+def test_it_opens_the_formats_that_the_reader_opens():
+    from reader.containers import DEMUXERS
+
+    assert run_deployed.DEMUXERS == DEMUXERS
+
+
+def write_h264(path, lost=()):
+    """An MP4 file of 12 frames, every fourth a key frame; the `lost` ones hold the second frame, after none."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(25), options={"g": "4", "bf": "0", "sc_threshold": "0"})
+        stream.width = stream.height = 64
+        frames = [av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * i, np.uint8), "rgb24") for i in range(12)]
+        packets = [packet for frame in [*frames, None] for packet in stream.encode(frame)]
+        for number, packet in enumerate(packets):
+            container.mux(filled(packet, bytes(packets[1])) if number in lost else packet)
+
+
+def filled(packet, content):
+    """A packet that holds something else."""
+    filler = av.Packet(content)
+    filler.stream, filler.time_base, filler.pts, filler.dts = packet.stream, packet.time_base, packet.pts, packet.dts
+    return filler
+
+
+def test_frames_that_a_header_promises_and_no_one_decodes_are_counted(tmp_path, capfd):
+    for name, lost in [("whole.mp4", ()), ("headless.mp4", (0,))]:
+        write_h264(tmp_path / name, lost)
+        run_deployed.read_frames(str(tmp_path / name), lambda count: [0])
+    said = [line for line in capfd.readouterr().err.splitlines() if "promises" in line]
+    assert said == [f"{tmp_path / 'headless.mp4'}: its header promises 12 frames, 8 were decoded"]
+
+
+def changed(folder, target, **changes):
+    """A copy of an export with other values in deploy.yaml; `section__key`: of a section, None: left out."""
+    shutil.copytree(folder, target)
+    facts = yaml.safe_load((target / "deploy.yaml").read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *sections, key = name.split("__")
+        place = facts[sections[0]] if sections else facts
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+    (target / "deploy.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
+    return target
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(onnx_folder, videos, tmp_path):
+    folder = changed(onnx_folder, tmp_path / "model", labels=["跑步", "跳", "走", "é"])
+    video = os.fsencode(tmp_path) + b"/\xff.mp4"
+    shutil.copy(videos / "three_frames.mp4", video)
+    command = [sys.executable, run_deployed.__file__, folder, video, "/none\u8dd1", "--topk=4"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (3, "/none\\u8dd1: no such file\n")
+    ((name, rows),) = shown(done.stdout).items()
+    assert name == f"{tmp_path}/\\udcff.mp4"
+    assert set(rows) == {r"\u8dd1\u6b65", r"\u8df3", r"\u8d70", r"\xe9"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({section: None} for section in ("input", "output", "sampling", "transform", "model", "labels")),
+        *({"input__dtype": dtype} for dtype in ("int8", None, [])),
+        *({"output__kind": kind} for kind in ("foo", 1)),
+        *({"sampling__seg_num": size} for size in (0, -1, 2.0, "2", True, 65537, 10**30)),
+        *({"transform__target_size": size} for size in (16, 0, None)),
+        *(
+            {"transform__mean": mean}
+            for mean in ([0.1], "abc", ["a", "b", "c"], 1, [1, 2, float("nan")], [1, 2, 10**400])
+        ),
+        *({"transform__std": std} for std in ([0, 0, 0], [1, 1, -1])),
+        *({"sampling__format": value} for value in (1, None)),
+        *({"labels": labels} for labels in (["a"], "abcd", {0: "a", 1: "b", 2: "c", 3: "d"})),
+        *({"model__files": names} for names in ([], "STNET.onnx", [1], ["../STNET.onnx"], ["/x.onnx"], [".."])),
+        *({"input__shape": shape} for shape in ([1], 1, ["batch", "seg_num", 5, 32, 32], ["b", "s", 6, 32, 33])),
+        {"sampling__seglen": 3},
+        {"output__topk": "many"},
+    ],
+)
+def test_a_tampered_description_is_one_line(onnx_folder, tmp_path, capsys, changes):
+    folder = changed(onnx_folder, tmp_path / "model", **changes)
+    assert run_deployed.main([str(folder), "a.mp4"]) == 1
+    assert capsys.readouterr().err == f"error: {folder}/deploy.yaml is damaged; inference writes it anew\n"
+
+
+SIZE = {"transform__target_size": 24, "input__shape": ["batch", "seg_num", 6, 24, 24]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"input__dtype": "uint8"}, "the model does not take what deploy.yaml says: "),
+        (SIZE, "the model does not take what deploy.yaml says: "),
+        ({"input__name": "x"}, "the model does not take what deploy.yaml says: "),
+        ({"labels": ["a"], "output__shape": ["batch", 1]}, "the model answers with [1, 4], for 1 labels"),
+    ],
+)
+def test_a_description_of_another_model_is_one_line(onnx_folder, videos, tmp_path, capsys, changes, reason):
+    folder = changed(onnx_folder, tmp_path / "model", **changes)
+    assert run_deployed.main([str(folder), str(videos / "three_frames.mp4"), str(videos / "three_frames.mp4")]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"error: {reason}")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("answer", [[0.5, 0.6], [-0.1, 1.1], [np.nan, 1], [np.inf, 0], [3.5, -2.5]])
+def test_answers_that_are_no_probabilities_are_refused(tmp_path, monkeypatch, answer):
+    monkeypatch.setattr(run_deployed, "load_onnx", lambda *_: lambda clips: np.float32([answer]))
+    facts = {"model": {"files": ["a.onnx"]}, "output": {"kind": "probabilities"}, "labels": ["a", "b"]}
+    with pytest.raises(run_deployed.Unusable, match="the model's answers are no probabilities"):
+        run_deployed.load(str(tmp_path), facts)(np.zeros(1))
+
+
 def test_a_folder_that_cannot_be_used_is_one_line(onnx_folder, tmp_path, capsys):
     assert run_deployed.main([str(tmp_path), "a.mp4"]) == 1
     assert capsys.readouterr().err.endswith("deploy.yaml: No such file or directory; inference writes it\n")
@@ -132,6 +268,6 @@ def test_it_imports_nothing_of_the_project():
     with open(run_deployed.__file__, encoding="utf-8") as file:
         lines = [line.split() for line in file if line.lstrip().startswith(("import ", "from "))]
     assert {line[1].split(".")[0] for line in lines} == {
-        "__future__", "argparse", "os", "sys", "collections", "typing", "av", "numpy", "yaml", "PIL", "onnxruntime",
-        "paddle",
+        "__future__", "argparse", "errno", "io", "os", "sys", "collections", "typing", "av", "numpy", "yaml", "PIL",
+        "onnxruntime", "paddle",
     }  # fmt: skip
