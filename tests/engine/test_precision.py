@@ -37,11 +37,12 @@ def home(tmp_path_factory):
 
 def listed(clip_set, count):
     """A list of as many clips, copies of the set's own; half of it stands there twice, which counts once."""
-    folder, path = clip_set / "copies", clip_set / f"proof{count}.list"
+    folder = clip_set.parent / "proofs"  # not in the set's own folder, which others count
     folder.mkdir(exist_ok=True)
+    path = folder / f"proof{count}.list"
     for i in range(count):
         shutil.copy(clip_set / f"train {i % 10}.mp4", folder / f"{i}.mp4")
-    lines = [f"copies/{i}.mp4 {i % 4}\n" for i in range(count)]
+    lines = [f"{i}.mp4 {i % 4}\n" for i in range(count)]
     path.write_text("".join(lines + lines[: count // 2]), encoding="utf-8")
     return str(path)
 
