@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
-RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision")  # what eval_results.json has beside scores
+# What eval_results.json has beside scores.
+RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
