@@ -60,11 +60,11 @@ def cached_export(
         if os.path.exists(folder) and not _is_whole(folder):
             logger.warning("the export in %s is damaged, or half made; making it again", folder)
             _remove(folder)
-        if os.path.exists(folder) and not is_good(folder):
-            _remove(folder)
         if not os.path.exists(folder):
             logger.info("exporting the network to %s", folder)
             _make(folder, write)
+        elif not is_good(folder):
+            _make_anew(folder, write)
         _mark_as_newest(folder, root)
         _forget_old(root)
     return folder
@@ -139,6 +139,19 @@ def _code(cls: type) -> str:
         return f"{cls.__qualname__} {sha256_of(inspect.getfile(cls))}"
     except (OSError, TypeError):  # typed into a console
         return cls.__qualname__
+
+
+def _make_anew(folder: str, write: Callable[[str], None]) -> None:
+    """Replace a whole export; where that fails, it stays."""
+    aside = os.path.join(os.path.dirname(folder), f"tmp-{os.path.basename(folder)}")
+    _remove(aside)
+    os.rename(folder, aside)
+    try:
+        _make(folder, write)
+    except BaseException:
+        os.rename(aside, folder)
+        raise
+    _remove(aside)
 
 
 def _make(folder: str, write: Callable[[str], None]) -> None:

@@ -127,7 +127,7 @@ def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
         reason = record.figures.refusal(AGREEMENT)
         if record.sha256 != sha256_of(file):
             reason = "its record is of another file"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         logger.warning("%s: the record of its precision is damaged (%s): nothing proves it", folder, last_line(error))
         return
     if not reason and record.processor != this_processor():

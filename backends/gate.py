@@ -80,6 +80,7 @@ class Figures(NamedTuple):
             if kind is not _KINDS[name] or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} is {value!r:.20}")
         whole = figures.equal <= figures.clips and max(figures.right, figures.right_fp32) <= figures.labelled
+        whole = whole and figures.seconds > 0 and figures.seconds_fp32 > 0 and math.isfinite(figures.speedup)
         if not (figures.clips and whole and figures.labelled <= figures.clips and figures.mean <= figures.largest <= 1):
             raise ValueError("the figures contradict each other")
         return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import tempfile
 import time
@@ -50,7 +51,10 @@ class Quantizer:
 
     def calibrate(self, clips: Iterator[np.ndarray]) -> None:
         """Note the smallest and the largest value of every tensor over clips uint8 [1, T, 3 * seglen, H, W]."""
-        model = self._folded()
+        first = next(clips, None)
+        if first is None:
+            raise UserError("none of the clips to calibrate with could be read")
+        clips, model = itertools.chain([first], clips), self._folded()
         with tempfile.TemporaryDirectory() as folder:
             self.onnx.save(model, f"{folder}/folded.onnx")
             augmented = f"{folder}/augmented.onnx"

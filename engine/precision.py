@@ -37,11 +37,12 @@ def check_precision(wanted: Precision, engine: str) -> None:
         raise UserError(f"precision {wanted.name} is computed by {REDUCED[wanted.name]().runtime}, not by {engine}")
 
 
-def choose(task: Task, config: Config, wanted: Precision) -> Proven | None:
+def choose(task: Task, config: Config, wanted: Precision, engine: str = "auto") -> Proven | None:
     """What is to compute; None: float32, which is said and why. Raises UserError where what was asked for is refused.
 
     Args:
         config: whose section INFER the task is of.
+        engine: name of the one that is to compute, or "auto".
     """
     if wanted.name == "fp32":
         return None
@@ -52,10 +53,13 @@ def choose(task: Task, config: Config, wanted: Precision) -> Proven | None:
     found: list[Proven] = []
     reasons: list[str] = []
     for name in REDUCED:
+        if engine not in ("auto", REDUCED[name]().runtime):
+            reasons.append(f"{name} is not computed by {engine}")
+            continue
         try:
             found.append(prove(task, config, wanted._replace(name=name, unproven=False)))
-        except UserError as error:
-            reasons.append(last_line(error))
+        except Exception as error:  # runtimes and file systems have types of their own; float32 is there
+            reasons.append(last_line(error) if isinstance(error, UserError) else f"{name}: {last_line(error)}")
     fastest = max(found, key=lambda proven: proven.record.figures.speedup, default=None)
     if fastest is not None and fastest.record.figures.speedup > 1:
         logger.info("precision auto: %s, %s", fastest.reduced.name, fastest.record.figures.words())
@@ -70,7 +74,10 @@ def prove(task: Task, config: Config, wanted: Precision) -> Proven:
     kind = reduced(wanted.name)
     clips = chosen(wanted.calibrate, config) if wanted.calibrate else None
     proof = Proof(kind, task, config, clips, wanted.agreement)
-    folder = proof.kept() if clips is None else proof.made()
+    try:
+        folder = proof.kept() if clips is None else proof.made()
+    except OSError as error:
+        raise UserError(f"precision {kind.name}: its proof cannot be kept: {error}") from None
     record = proof.record(folder) if folder else None
     if folder is None or record is None:
         raise UserError(f"precision {kind.name} has no proof for these weights and sizes on this processor", "no proof")

@@ -144,7 +144,7 @@ class Predictor:
         task = Task(model, section, clips, digest)
 
         def make() -> tuple[Callable[[Clips], np.ndarray], Record | None]:
-            proven = choose(task, self.config, wanted)
+            proven = choose(task, self.config, wanted, engine)
             if proven is None:
                 return make_engine(engine, model, section, clips, digest), None
             return engine_of(proven, task), proven.record

@@ -105,7 +105,7 @@ class Proof:
         try:
             record = read_record(os.path.join(folder, RECORD))
             sha256 = sha256_of(os.path.join(folder, self.kind.file))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             logger.warning("the record in %s is damaged (%s)", folder, last_line(error))
             return None
         foreign = record.foreign(self.kind.runtimes())

@@ -43,3 +43,11 @@ def test_a_file_imports_only_from_floors_below(path):
 def test_a_late_import_is_seen():
     source = "import core.config\n\ndef f():\n    from engine import trainer\n"
     assert sorted(rooms_imported(source)) == ["core", "engine"]
+
+
+def test_the_public_names_are_the_same_in_both_places():
+    import stnet
+    from stnet import api
+
+    assert stnet.__all__ == api.__all__
+    assert stnet.Precision is api.Precision

@@ -165,3 +165,11 @@ def test_of_two_processes_at_once_one_makes_the_export_and_the_other_takes_it(ho
     other.join(10)
     assert begun.is_set()
     assert found == [found[0]] * 2
+
+
+def test_an_export_that_is_not_what_is_wanted_stays_until_another_is_made(home):
+    folder = cached_export(NETWORK, [], write)
+    with pytest.raises(ZeroDivisionError):
+        cached_export(NETWORK, [], lambda folder: 1 / 0, kind=home.name, is_good=lambda folder: False)
+    assert cached_export(NETWORK, [], never) == folder
+    assert names(home) == [os.path.basename(folder)]

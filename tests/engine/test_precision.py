@@ -290,3 +290,23 @@ def test_a_model_with_such_channels_everywhere_is_saved_by_leaving_layers_in_flo
         assert proof.figures.equal >= 198
     except UserError as error:
         assert "precision int8 refused" in str(error)  # noqa: PT017  (either is right, a wrong class is not)
+
+
+def test_auto_is_float32_for_an_engine_that_computes_nothing_else(int8, trained, clip_set):
+    predictor = Predictor(
+        trained / "STNET_final.pdparams", clip_set / "tiny.yaml", "paddle", "cpu", mode="test", precision="auto"
+    )
+    assert predictor.proof is None
+
+
+def test_calibration_without_a_readable_clip_is_one_line(asked, clip_set):
+    path = clip_set.parent / "unreadable.list"
+    for i in range(20):
+        (clip_set.parent / f"unreadable{i}.mp4").write_bytes(b"no video")
+    path.write_text("".join(f"unreadable{i}.mp4 {i % 4}\n" for i in range(20)), encoding="utf-8")
+    predictor = asked("int8")
+    predictor = Predictor(
+        predictor.weights, clip_set / "tiny.yaml", device="cpu", mode="test", precision=Precision("int8", str(path))
+    )
+    with pytest.raises(UserError, match="none of the clips to calibrate with could be read"):
+        predictor.engine  # noqa: B018
