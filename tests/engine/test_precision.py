@@ -277,13 +277,12 @@ def test_the_layers_beside_a_channel_that_is_too_large_are_found_and_left_in_flo
 
 
 @pytest.mark.long
-def test_a_model_with_such_channels_everywhere_is_saved_by_leaving_layers_in_float32(asked, clip_set, trained):
+def test_a_model_with_such_channels_everywhere_is_saved_by_layers_in_float32_or_refused(asked, trained):
     scaled(
         trained / "STNET_final.pdparams",
         trained / "scaled.pdparams",
         [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)],
     )
-    shutil.copy(trained / "STNET_final.json", trained / "scaled.json")
     try:
         proof = asked("int8", 216, weights="scaled.pdparams").proof
         assert proof.in_float32
