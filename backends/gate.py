@@ -11,6 +11,7 @@ import numpy as np
 
 from backends.processor import Processor, this_processor
 from core.files import StrPath, read_regular
+from metrics.probabilities import softmax
 
 FEWEST = 200  # clips of a proof
 AGREEMENT = 0.99  # share of clips with equal most probable class, by default
@@ -61,7 +62,7 @@ class Figures(NamedTuple):
         finite = np.isfinite(expected).all(axis=1) & np.isfinite(found).all(axis=1)
         first, second = expected.argmax(axis=1), found.argmax(axis=1)
         with np.errstate(invalid="ignore", over="ignore"):
-            apart = np.abs(_softmax(expected) - _softmax(found))
+            apart = np.abs(softmax(expected) - softmax(found))
         apart[~finite] = 1.0
         known = np.array([label is not None for label in labels], bool)
         truth = np.array([-1 if label is None else label for label in labels])
@@ -154,8 +155,3 @@ class Record(NamedTuple):
 def read_record(path: StrPath) -> Record:
     """The record in a file. Raises OSError, ValueError, KeyError, TypeError or RecursionError where there is none."""
     return Record.read(json.loads(read_regular(path, _RECORD_BYTES)))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

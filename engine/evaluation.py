@@ -12,6 +12,7 @@ from core import parallel
 from core.files import StrPath
 from metrics.calibration import Reliability, Temperature, cross_fitted_temperature, reliability
 from metrics.confusion import confusion_matrix
+from metrics.probabilities import softmax
 from reader.bad_clips import BadClips
 from reader.loader import Batch
 
@@ -37,8 +38,6 @@ class Evaluation:
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
         """float32 [N, C]; NaN in a row whose logits are not finite."""
-        from engine.predictor import softmax
-
         with np.errstate(invalid="ignore"):
             probabilities = softmax(self.logits)
         probabilities[self.predictions < 0] = np.nan

@@ -16,8 +16,8 @@ from core.files import StrPath
 from core.fonts import drawable, drawing
 from core.progress import Progress
 from core.schema import SCHEMA
-from engine.predictor import softmax
 from engine.result import file_in
+from metrics.probabilities import softmax
 
 if TYPE_CHECKING:
     from backends.parts import Parts

@@ -20,6 +20,7 @@ from engine.described import config_beside, labels_beside
 from engine.inputs import Input, Source, format_of, sources
 from engine.labels import load_labels
 from engine.result import Result
+from metrics.probabilities import softmax
 from reader.formats import VIDEO
 
 if TYPE_CHECKING:
@@ -350,11 +351,3 @@ def _rows(
             rows = dict(zip(batch.indices, rows_of(answers)))
             for _, index in places:
                 yield index, rows.get(index), loader.bad.reasons.get(index, "")
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [B, num_classes] of logits."""
-    if not len(logits):
-        return logits
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

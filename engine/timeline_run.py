@@ -13,9 +13,9 @@ from core.errors import UserError
 from core.progress import hours
 from engine import timeline_files as files
 from engine.events import HOLD, THRESHOLD, Event, events_of
-from engine.predictor import softmax
 from engine.render import check_target, render
 from engine.timeline import Timeline
+from metrics.probabilities import softmax
 from reader.errors import ClipError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from engine.evaluation_files import worst_first
 from engine.report import charts
 from engine.report.charts import Chart
 from engine.report.page import Facts, Table, as_yaml, picture, plain, shown, versions, write_page
-from metrics.calibration import COLDEST, HOTTEST, cross_fitted_temperature
+from metrics.calibration import COLDEST, HOTTEST
 from metrics.confusion import class_accuracy, most_confused
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _pairs(evaluation: Evaluation) -> Table:
 
 
 def _temperatures(evaluation: Evaluation) -> tuple[str, Table]:
-    fitted = cross_fitted_temperature(evaluation.logits, evaluation.labels)
+    fitted = evaluation.temperature
     columns = ["Temperature", "ECE before", "ECE after", "Loss before", "Loss after"]
     rows = [
         [which, *map(plain, half)] for which, half in zip(("one half", "the other"), fitted.halves if fitted else [])

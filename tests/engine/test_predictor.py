@@ -10,7 +10,8 @@ import yaml
 from core.config import load_config
 from core.errors import UserError
 from engine.inputs import format_of
-from engine.predictor import Predictor, softmax
+from engine.predictor import Predictor
+from metrics.probabilities import softmax
 from models import model_section
 from reader.decode import read_video
 from reader.transforms import to_super_images
