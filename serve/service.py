@@ -23,9 +23,7 @@ class Place(NamedTuple):
 class Service:
     """Answers requests with one Predictor."""
 
-    def __init__(
-        self, predictor: Predictor, limits: Limits = Limits(), decoders: int = 2, window: float = 0.01
-    ) -> None:
+    def __init__(self, predictor: Predictor, limits: Limits, decoders: int = 2, window: float = 0.01) -> None:
         self.predictor, self.limits = predictor, limits
 
     @contextmanager
