@@ -11,21 +11,15 @@ from PIL import Image
 from serving import answers, result, scores, served
 
 from backends.deploy import deploy
-from core.config import load_config
 from core.errors import UserError
 from engine.predictor import Predictor
-from models import model_section
 from serve.limits import Limits, Refused
 from serve.service import Service
 
 
 @pytest.fixture(scope="module")
-def weights(trained):
-    return trained / "STNET_final.pdparams"
-
-
-@pytest.fixture(scope="module")
-def predictor(weights, clip_set):
+def predictor(trained, clip_set):
+    weights = trained / "STNET_final.pdparams"
     return Predictor(weights, clip_set / "tiny.yaml", engine="paddle", device="cpu", topk=4)
 
 
@@ -165,9 +159,7 @@ def test_the_info_says_what_there_is(predictor):
     assert info["timeline"] == {"window": 10.0, "stride": 2.0, "threshold": 0.8, "hold": 0.5, "shortest": None}
 
 
-def test_a_model_of_other_things_than_videos_is_not_served(weights, clip_set):
-    config = load_config(str(clip_set / "tiny.yaml"), model_section)
-    config.MODEL.format = "upside"
-    predictor = Predictor(weights, config, engine="paddle", device="cpu")
+def test_a_model_of_other_things_than_videos_is_not_served(predictor, monkeypatch):
+    monkeypatch.setattr(predictor.config.MODEL, "format", "upside")
     with pytest.raises(UserError, match="uploads are videos, not what MODEL.format upside says"):
         Service(predictor, Limits(), 1)
