@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,16 +36,18 @@ class Shrinker:
 
     Args:
         columns, rows: the sums (see sums_of) of old ones that make the new ones.
+        frames: how many there will be.
 
     Attributes:
         together: how many frames it takes at most, before `fill`.
     """
 
-    def __init__(self, columns: Sequence[Sum], rows: Sequence[Sum]) -> None:
+    def __init__(self, columns: Sequence[Sum], rows: Sequence[Sum], frames: int) -> None:
         self.columns, self.rows = columns, rows
         (self.left, right), (self.top, self.bottom) = _span(columns), _span(rows)
         height, width = self.bottom - self.top, right - self.left
-        self.together = max(1, _BYTES // (3 * width * height))
+        times = math.ceil(frames * 3 * width * height / _BYTES)
+        self.together = math.ceil(frames / times)
         self.turned = np.empty((3 * width, self.together, height), np.uint8)  # frames; what is missing is any bytes
         self.count = 0
 

@@ -62,7 +62,8 @@ class ClipBuilder:
         frame, size, box = _shrink_one_axis(frame, size, self.box)
         if frame.shape != self.shape or row != self.rows.stop:
             self._fill_rows()
-            self.scaler, self.shape = scaler_of(frame, size, box, self.flip), frame.shape
+            self.scaler = scaler_of(frame, size, box, self.flip, len(self.planes) - row)
+            self.shape = frame.shape
             self.rows = range(row, row)
         if self.scaler:
             self.scaler.add(frame)
@@ -97,8 +98,8 @@ class ClipBuilder:
         self.rows = range(self.rows.stop, self.rows.stop)
 
 
-def scaler_of(frame: np.ndarray, size: Size, box: Box, flip: bool) -> Enlarger | Shrinker | None:
-    """What makes the box of `size`, mirrored if `flip`, of frames of this shape; None: Pillow, or nothing."""
+def scaler_of(frame: np.ndarray, size: Size, box: Box, flip: bool, frames: int) -> Enlarger | Shrinker | None:
+    """What makes the box of `size`, mirrored if `flip`, of so many frames of this shape; None: Pillow, or nothing."""
     height, width = frame.shape[:2]
     left, top, right, bottom = box
     columns, rows = blends_of(width, size[0]), blends_of(height, size[1])
@@ -106,7 +107,7 @@ def scaler_of(frame: np.ndarray, size: Size, box: Box, flip: bool) -> Enlarger |
         return None
     if size[0] <= width and size[1] <= height:
         sums, lines = sums_of(width, size[0])[left:right], sums_of(height, size[1])[top:bottom]
-        return Shrinker(sums[::-1] if flip else sums, lines)
+        return Shrinker(sums[::-1] if flip else sums, lines, frames)
     if columns is None or rows is None:
         return None
     columns = columns[left:right]
