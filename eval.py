@@ -74,7 +74,11 @@ def score(args: argparse.Namespace, config: Config) -> None:
         predictor = exported or Predictor(
             args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision
         )
-        engine = predictor.engine
+    proof = parallel.on_main(lambda: predictor.proof)  # ranks must not compute in different precisions
+    with parallel.together():
+        predictor.settle(proof.precision if proof else "fp32")
+        engine, own = predictor.engine, predictor.proof
+    parallel.require_same({"precision's file": own.sha256 if own else ""})
     collector = Collector(predictor.labels, loader.bad)
     scores = evaluate(
         engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED

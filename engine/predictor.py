@@ -95,18 +95,22 @@ class Predictor:
     model: Model | None = None  # an export has none
     precision = "fp32"  # as asked for
     engine_name = "auto"
+    _settled = False  # not by this process
     _parts: Parts | None = None
     _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], Record | None]]
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from backends.deployed import load_deployed
+        from engine.precision import as_precision
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
-        name = precision if isinstance(precision, str) else precision.name
-        if name not in ("fp32", "auto"):
-            raise UserError(f"{folder} runs as it was written: precision {name} cannot be had")
+        wanted = as_precision(precision, "auto")
         deployed = load_deployed(folder)
+        if wanted.name not in ("fp32", "auto", deployed.precision):
+            raise UserError(f"{folder} was written in {deployed.precision}: precision {wanted.name} cannot be had")
+        if wanted.calibrate:
+            raise UserError(f"{folder} runs as it was written: nothing is calibrated")
         self.config, self.labels, self.digest = deployed.config, deployed.labels, deployed.sha256
         self._make_engine = lambda: (deployed.engine, None)
         self.weights = os.path.abspath(folder)
@@ -122,12 +126,11 @@ class Predictor:
     ) -> None:
         from backends.engines import ENGINES, Task, make_engine
         from engine.loading import load_model
-        from engine.precision import check_precision, choose, engine_of
+        from engine.precision import as_precision, choose
         from models import model_section
 
         ENGINES.get(engine)  # an unknown name is refused first
-        wanted = Precision(precision) if isinstance(precision, str) else precision
-        check_precision(wanted, engine)
+        wanted = as_precision(precision, engine)
         if config is None:
             config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
@@ -145,12 +148,18 @@ class Predictor:
         task = Task(model, section, clips, digest)
 
         def make() -> tuple[Callable[[Clips], np.ndarray], Record | None]:
-            proven = choose(task, self.config, wanted, engine)
+            asked = wanted._replace(name=self.precision, calibrate="") if self._settled else wanted
+            proven = choose(task, self.config, asked, engine)
             if proven is None:
                 return make_engine(engine, model, section, clips, digest), None
-            return engine_of(proven, task), proven.record
+            return proven.engine, proven.record
 
         self._make_engine, self.precision = make, wanted.name
+
+    def settle(self, precision: str) -> None:
+        """Compute in a precision that another process has chosen and proven, if nothing is computed yet."""
+        if "_made" not in vars(self):
+            self.precision, self._settled = precision, True
 
     @functools.cached_property
     def engine(self) -> Callable[[Clips], np.ndarray]:

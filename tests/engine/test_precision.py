@@ -120,8 +120,8 @@ def test_auto_is_float32_without_a_proof_and_int8_with_one(asked, int8, monkeypa
     auto = asked("auto", weights="STNET_epoch0.pdparams")
     assert auto.proof is None
     assert auto.engine.name == "ONNX Runtime"
-    assert "precision auto: fp32 (precision int8 has no proof for these weights" in caplog.text
-    assert (asked("auto").proof is not None) == (int8.proof.figures.speedup > 1)  # it never takes the slower
+    assert "precision auto takes fp32; precision int8 has no proof for these weights" in caplog.text
+    assert (asked("auto").proof is not None) == (int8.proof.speed.ratio > 1)  # it never takes the slower
 
 
 def test_float32_has_no_proof_and_clips_that_are_too_few_are_none(asked, caplog):
@@ -221,7 +221,7 @@ def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, tr
         (
             predict,
             ["--calibrate=x.list"],
-            "in fp32 nothing is calibrated, or proven; set --precision to int8, bf16 or auto",
+            "--calibrate is without effect: in fp32 nothing is proven; set --precision to int8, bf16 or auto",
         ),
         (predict, ["--precision=int8", "--timeline"], "--timeline computes in fp32: leave out --precision"),
         (
@@ -229,7 +229,7 @@ def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, tr
             ["--precision=int8", "--engine=paddle"],
             "precision int8 is computed by onnxruntime, not by paddle",
         ),
-        (eval_entry, ["--precision=int8", "--agreement=2"], "agreement 2.0: expected a share"),
+        (eval_entry, ["--precision=int8", "--agreement=2"], "agreement 2.0: expected a number above 0, at most 1"),
         (inference_model, ["--precision=int8"], "int8 is not written in the format paddle; set --format=onnx"),
         (inference_model, ["--precision=bf16"], "there is no file of it; export in fp32"),
     ],
