@@ -145,7 +145,7 @@ class Speed(NamedTuple):
         return f"{self.ratio:.2f} times as fast as float32 by {self.fp32:.60}, {self.batch} at once"
 
 
-def _check_number(name: str, value: Any, kind: type) -> None:
+def _check_number(name: str, value: float, kind: type[int | float]) -> None:
     if type(value) is not kind or not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} is {value!r:.20}")
 

@@ -127,8 +127,8 @@ def test_a_record_of_another_form_is_refused(changes):
 
 def test_a_record_says_how_right_and_how_fast_at_which_batch():
     assert Record.read(record()).words() == (
-        "198 of 200 clips keep their class, probabilities differ by 0.1000 at most, 0.010000 on average; top-1 0.8900, in "
-        "float32 0.9000; 4.00 times as fast as float32 by ONNX Runtime, 3 at once"
+        "198 of 200 clips keep their class, probabilities differ by 0.1000 at most, 0.010000 on average; top-1 0.8900, "
+        "in float32 0.9000; 4.00 times as fast as float32 by ONNX Runtime, 3 at once"
     )
 
 
