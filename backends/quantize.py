@@ -61,7 +61,7 @@ class Quantizer:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             self.onnx.save(model, f"{folder}/folded.onnx")
             augmented = f"{folder}/augmented.onnx"
-            with _temporary_files_in(folder):  # it writes some
+            with _temporary_files_in(folder):
                 calibrator = self.tools.MinMaxCalibrater(f"{folder}/folded.onnx", augmented_model_path=augmented)
             calibrator.augment_graph()
             options = self._options()  # as calibrator.create_inference_session, but for the order
@@ -120,11 +120,12 @@ class Quantizer:
 
     def _quantised(self, in_float32: Sequence[str], alone: Sequence[str]) -> Any:
         kinds, model = self.tools.QuantType, self._folded()
-        quantizer = self.tools.QDQQuantizer(
-            model, True, self.reduced, kinds.QInt8, kinds.QUInt8, self.ranges, list(alone),
-            _with_neighbours(model, in_float32), [*_LAYERS, *_BETWEEN], {},
-        )  # fmt: skip
-        quantizer.quantize_model()
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder, _temporary_files_in(folder):
+            quantizer = self.tools.QDQQuantizer(
+                model, True, self.reduced, kinds.QInt8, kinds.QUInt8, self.ranges, list(alone),
+                _with_neighbours(model, in_float32), [*_LAYERS, *_BETWEEN], {},
+            )  # fmt: skip
+            quantizer.quantize_model()
         return quantizer.model.model
 
     def _options(self) -> Any:
@@ -152,6 +153,7 @@ class _Reader:
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: str) -> Iterator[None]:
+    """ONNX Runtime's tools write files of their own, which whoever is killed would leave in the system's folder."""
     before, tempfile.tempdir = tempfile.tempdir, folder
     try:
         yield

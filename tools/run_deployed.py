@@ -138,28 +138,23 @@ def warn_of_precision(folder: str, description: dict[str, Any]) -> None:
         return
     try:
         record, path = description["precision"], os.path.join(folder, description["model"]["files"][0])
-        figures, there = record["figures"], record["processor"]
+        figures, there, reason = record["figures"], record["processor"], ""
         with open(path, "rb") as file:
             same_file = hashlib.sha256(file.read()).hexdigest() == record["sha256"]
         kept = figures["equal"] >= AGREEMENT * figures["clips"] and figures["largest"] <= DIFFERENCE
-        reason = ""
         if not same_file or figures["clips"] < FEWEST or not kept:
             reason = "its record does not prove that classes and probabilities stay"
         elif (there["model"], there["instructions"]) != this_processor():
             reason = f"it was proven on another processor ({there['model']:.60}), which proves nothing on this one"
-        name = str(record["precision"])
     except (OSError, LookupError, TypeError, ValueError):
-        name, reason = "fewer bits", "its record is damaged: nothing proves it"
+        reason = "its record is damaged: nothing proves it"
     if reason:
-        print(f"{folder} computes in {name}: {reason}", file=sys.stderr)
+        print(f"{folder} computes in fewer bits than float32: {reason}", file=sys.stderr)
 
 
 def this_processor() -> tuple[str, str]:
     """Model of this processor, and a digest of its instruction sets, as a record has them."""
-    facts: dict[str, str] = {}
-    for line in first_of_cpuinfo().splitlines():
-        key, _, value = line.partition(":")
-        facts.setdefault(key.strip(), value.strip())
+    facts = dict(map(str.strip, line.partition(":")[::2]) for line in first_of_cpuinfo().splitlines())
     flags = sorted(set((facts.get("flags") or facts.get("Features") or "").split()))
     model = " ".join(facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts)
     return model, hashlib.sha256(" ".join(flags).encode()).hexdigest()[:16]
@@ -167,11 +162,9 @@ def this_processor() -> tuple[str, str]:
 
 def first_of_cpuinfo() -> str:
     """What Linux says of the first processor; "" elsewhere."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            return file.read(16384).split("\n\n")[0]
-    except OSError:
-        return ""
+    path = "/proc/cpuinfo" if os.path.exists("/proc/cpuinfo") else os.devnull
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(16384).split("\n\n")[0]
 
 
 def read_clip(video: str, description: dict[str, Any]) -> np.ndarray:
