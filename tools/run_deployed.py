@@ -154,7 +154,7 @@ def warn_of_precision(folder: str, description: dict[str, Any]) -> None:
 
 def this_processor() -> tuple[str, str]:
     """Model of this processor, and a digest of its instruction sets, as a record has them."""
-    facts = dict(map(str.strip, line.partition(":")[::2]) for line in first_of_cpuinfo().splitlines())
+    facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first_of_cpuinfo().splitlines())}
     flags = sorted(set((facts.get("flags") or facts.get("Features") or "").split()))
     model = " ".join(facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts)
     return model, hashlib.sha256(" ".join(flags).encode()).hexdigest()[:16]
