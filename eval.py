@@ -74,11 +74,11 @@ def score(args: argparse.Namespace, config: Config) -> None:
         predictor = exported or Predictor(
             args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision
         )
-    proof = parallel.on_main(lambda: predictor.proof)  # ranks must not compute in different precisions
+        proof = predictor.proof  # one rank makes it, while the others wait for its file
+    precision_of_first = parallel.gather(proof.precision if proof else "fp32")[0]
     with parallel.together():
-        predictor.settle(proof.precision if proof else "fp32")
-        engine, own = predictor.engine, predictor.proof
-    parallel.require_same({"precision's file": own.sha256 if own else ""})
+        predictor.settle(precision_of_first)
+        engine = predictor.engine
     collector = Collector(predictor.labels, loader.bad)
     scores = evaluate(
         engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED

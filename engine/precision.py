@@ -7,14 +7,15 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from backends.engines import ExportEngine, Task
-from backends.gate import Precision
+from backends.engines import ExportEngine, Task, make_engine
+from backends.gate import Precision, Record
 from backends.precisions import PRECISIONS, REDUCED, QuantisedOnnx, reduced
 from core.errors import UserError, last_line
 from engine.proof import Proof, Proven
 from engine.proof_clips import chosen
 
 if TYPE_CHECKING:
+    from backends.engines import Compute
     from core.config import Config
 
 logger = logging.getLogger("stnet")
@@ -69,6 +70,14 @@ def choose(task: Task, config: Config, wanted: Precision, engine: str = "auto") 
     took = f"{fastest.reduced.name}: {fastest.record.words()}" if fastest else "fp32"
     logger.info("precision auto takes %s", "; ".join([took, *reasons]))
     return fastest
+
+
+def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tuple[Compute, Record | None]:
+    """What computes a task's logits, and what proves it where that is not float32; as choose."""
+    proven = choose(task, config, wanted, engine)
+    if proven is None:
+        return make_engine(engine, task.model, task.section, task.clips, task.digest), None
+    return proven.engine, proven.record
 
 
 def _slower(proven: Proven) -> str:

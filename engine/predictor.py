@@ -95,7 +95,7 @@ class Predictor:
     model: Model | None = None  # an export has none
     precision = "fp32"  # as asked for
     engine_name = "auto"
-    _settled = False  # not by this process
+    _wanted = Precision()
     _parts: Parts | None = None
     _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], Record | None]]
 
@@ -124,9 +124,9 @@ class Predictor:
         clips: int | None,
         precision: str | Precision,
     ) -> None:
-        from backends.engines import ENGINES, Task, make_engine
+        from backends.engines import ENGINES, Task
         from engine.loading import load_model
-        from engine.precision import as_precision, choose
+        from engine.precision import as_precision, computing
         from models import model_section
 
         ENGINES.get(engine)  # an unknown name is refused first
@@ -146,20 +146,16 @@ class Predictor:
         section, digest = config.section("infer"), self.digest
         clips = clips and clips * self.config.section(mode).views
         task = Task(model, section, clips, digest)
-
-        def make() -> tuple[Callable[[Clips], np.ndarray], Record | None]:
-            asked = wanted._replace(name=self.precision, calibrate="") if self._settled else wanted
-            proven = choose(task, self.config, asked, engine)
-            if proven is None:
-                return make_engine(engine, model, section, clips, digest), None
-            return proven.engine, proven.record
-
-        self._make_engine, self.precision = make, wanted.name
+        self._wanted, self.precision = wanted, wanted.name
+        self._make_engine = lambda: computing(task, self.config, self._wanted, engine)
 
     def settle(self, precision: str) -> None:
-        """Compute in a precision that another process has chosen and proven, if nothing is computed yet."""
-        if "_made" not in vars(self):
-            self.precision, self._settled = precision, True
+        """Compute in the precision that another process has chosen, whatever this one has."""
+        made = vars(self).get("_made")
+        if made is None or (made[1].precision if made[1] else "fp32") != precision:
+            for name in ("_made", "engine"):
+                vars(self).pop(name, None)
+            self.precision, self._wanted = precision, self._wanted._replace(name=precision, calibrate="")
 
     @functools.cached_property
     def engine(self) -> Callable[[Clips], np.ndarray]:
