@@ -96,18 +96,22 @@ class Predictor:
     model: Model | None = None  # an export has none
     precision = "fp32"  # as asked for
     engine_name = "auto"
+    _wanted = Precision()
     _parts: Parts | None = None
     _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], Record | None]]
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from backends.deployed import load_deployed
+        from engine.precision import as_precision
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
-        name = precision if isinstance(precision, str) else precision.name
-        if name not in ("fp32", "auto"):
-            raise UserError(f"{folder} runs as it was written: precision {name} cannot be had")
+        wanted = as_precision(precision, "auto")
         deployed = load_deployed(folder)
+        if wanted.name not in ("fp32", "auto", deployed.precision):
+            raise UserError(f"{folder} was written in {deployed.precision}: precision {wanted.name} cannot be had")
+        if wanted.calibrate:
+            raise UserError(f"{folder} runs as it was written: nothing is calibrated")
         self.config, self.labels, self.digest = deployed.config, deployed.labels, deployed.sha256
         self._make_engine = lambda: (deployed.engine, None)
         self.weights = os.path.abspath(folder)
@@ -121,14 +125,13 @@ class Predictor:
         clips: int | None,
         precision: str | Precision,
     ) -> None:
-        from backends.engines import ENGINES, Task, make_engine
+        from backends.engines import ENGINES, Task
         from engine.loading import load_model
-        from engine.precision import check_precision, choose, engine_of
+        from engine.precision import as_precision, computing
         from models import model_section
 
         ENGINES.get(engine)  # an unknown name is refused first
-        wanted = Precision(precision) if isinstance(precision, str) else precision
-        check_precision(wanted, engine)
+        wanted = as_precision(precision, engine)
         if config is None:
             config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
@@ -144,14 +147,16 @@ class Predictor:
         section, digest = config.section("infer"), self.digest
         clips = clips and clips * self.config.section(mode).views
         task = Task(model, section, clips, digest)
+        self._wanted, self.precision = wanted, wanted.name
+        self._make_engine = lambda: computing(task, self.config, self._wanted, engine)
 
-        def make() -> tuple[Callable[[Clips], np.ndarray], Record | None]:
-            proven = choose(task, self.config, wanted, engine)
-            if proven is None:
-                return make_engine(engine, model, section, clips, digest), None
-            return engine_of(proven, task), proven.record
-
-        self._make_engine, self.precision = make, wanted.name
+    def settle(self, precision: str) -> None:
+        """Compute in the precision that another process has chosen, whatever this one has."""
+        made = vars(self).get("_made")
+        if made is None or (made[1].precision if made[1] else "fp32") != precision:
+            for name in ("_made", "engine"):
+                vars(self).pop(name, None)
+            self.precision, self._wanted = precision, self._wanted._replace(name=precision, calibrate="")
 
     @functools.cached_property
     def engine(self) -> Callable[[Clips], np.ndarray]:
