@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-ROOMS = ("core", "models", "reader", "weights", "metrics", "backends", "engine", "tools")
+ROOMS = ("core", "models", "reader", "weights", "metrics", "backends", "engine", "serve", "tools")
 ENTRIES = ("train", "eval", "predict", "inference_model")
 # How a line of the sources names a room or an entry: `from core.config import ...`, `import train as module`.
 NAMED = re.compile(
