@@ -31,35 +31,7 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
             os.kill(os.getpid(), number)
 
 
-class _Talk:
-    """The near end of the pipe to a child."""
-
-    pipe: Connection
-
-    def send(self, items: Iterable[Any]) -> None:
-        """Hand over items; `receive` gives an answer for each, and says so if the child has died."""
-        with contextlib.suppress(OSError):
-            self.pipe.send(list(items))
-
-    def receive(self, timeout: float) -> Any:
-        """What the function returned for the next item, or raised.
-
-        Raises:
-            TimeoutError: nothing has come within so many seconds.
-            EOFError: the child has died.
-        """
-        if not self.pipe.poll(max(0.0, timeout)):
-            raise TimeoutError
-        try:
-            value, error = self.pipe.recv()
-        except OSError:
-            raise EOFError from None
-        if error is not None:
-            raise error
-        return value
-
-
-class Child(_Talk):
+class Child:
     """A forked process that calls a function with each item it is sent, and can be killed meanwhile.
 
     What it writes to stderr is dropped: decoders write there about damaged files.
@@ -84,6 +56,28 @@ class Child(_Talk):
         theirs.close()
         self._at_exit = util.Finalize(None, self.kill, exitpriority=10)  # a worker of a loader takes its child along
 
+    def send(self, items: Iterable[Any]) -> None:
+        """Hand over items; `receive` gives an answer for each, and says so if the child has died."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(list(items))
+
+    def receive(self, timeout: float) -> Any:
+        """What the function returned for the next item, or raised.
+
+        Raises:
+            TimeoutError: nothing has come within so many seconds.
+            EOFError: the child has died.
+        """
+        if not self.pipe.poll(max(0.0, timeout)):
+            raise TimeoutError
+        try:
+            value, error = self.pipe.recv()
+        except OSError:
+            raise EOFError from None
+        if error is not None:
+            raise error
+        return value
+
     def kill(self) -> None:
         """End it and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
@@ -93,10 +87,14 @@ class Child(_Talk):
         """Wait until it is gone; "crashed (SIGSEGV)" for example."""
         self._at_exit.cancel()
         self.pipe.close()
-        return _ending(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
+        code = self._exit_code()
+        return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit code {code})"
+
+    def _exit_code(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-class FreshChild(_Talk):
+class FreshChild(Child):
     """As `Child`, for a process with threads or with secrets: it is forked from a server of forks that has neither.
 
     It does not hear SIGINT, SIGTERM and SIGHUP, which are for the process that it ends with.
@@ -119,8 +117,12 @@ class FreshChild(_Talk):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.pid = self.process.pid
+        self.pid = self.process.pid or 0
         self._at_exit = util.Finalize(None, self.kill, exitpriority=10)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.is_alive()
 
     def stop(self) -> None:
         """End it from another thread than the one that talks to it, which then gets an EOFError."""
@@ -131,16 +133,9 @@ class FreshChild(_Talk):
         self.process.kill()
         self.how_it_ended()
 
-    def how_it_ended(self) -> str:
-        """Wait until it is gone; "crashed (SIGSEGV)" for example."""
-        self._at_exit.cancel()
-        self.pipe.close()
+    def _exit_code(self) -> int:
         self.process.join()
-        return _ending(self.process.exitcode or 0)
-
-
-def _ending(code: int) -> str:
-    return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit code {code})"
+        return self.process.exitcode or 0
 
 
 def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:
