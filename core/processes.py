@@ -11,9 +11,10 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import Pipe, get_context, parent_process, resource_tracker, util
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 # What is garbage at a fork may be an engine: to free it in the child would wait for threads that are not there.
@@ -100,7 +101,7 @@ class FreshChild(Child):
     It does not hear SIGINT, SIGTERM and SIGHUP, which are for the process that it ends with.
 
     Args:
-        function: of one item; it can be pickled.
+        function: of one item; it can be pickled, and stands in a module that can be imported: not in the main script.
         memory: bytes of address space that it may take beyond what it begins with; 0: any.
         preload: modules that the server of forks imports once, when the first of these children is made.
     """
@@ -113,7 +114,8 @@ class FreshChild(Child):
         resource_tracker.ensure_running()  # first: where it starts, it unblocks signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
         try:
-            self.process.start()
+            with _without_main():
+                self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
@@ -136,6 +138,17 @@ class FreshChild(Child):
     def _exit_code(self) -> int:
         self.process.join()
         return self.process.exitcode or 0
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Within, multiprocessing finds no main module, which it would run anew in a process that it starts."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:

@@ -151,3 +151,21 @@ def test_a_fresh_child_ends_with_its_parent(tmp_path):
             return
         time.sleep(0.05)
     pytest.fail("it still runs")
+
+
+UNGUARDED = """
+import operator
+from core.processes import FreshChild
+print("begun", flush=True)
+child = FreshChild(operator.neg)
+child.send([3])
+print(child.receive(30))
+child.kill()
+"""
+
+
+def test_a_fresh_child_does_not_run_the_main_script_anew(tmp_path):
+    (tmp_path / "main.py").write_text(UNGUARDED)
+    variables = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, tmp_path / "main.py"], env=variables, capture_output=True, check=False)
+    assert done.stdout.split() == [b"begun", b"-3"], done.stderr
