@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import Pipe, get_context, parent_process, resource_tracker, util
@@ -22,6 +23,7 @@ os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STARTING = threading.Lock()  # who takes the main module away puts it back before another does
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
@@ -143,12 +145,13 @@ class FreshChild(Child):
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
     """Within, multiprocessing finds no main module, which it would run anew in a process that it starts."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _STARTING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:

@@ -17,7 +17,7 @@ from core.config import Config, load_config
 from core.errors import UserError
 from core.files import StrPath
 from engine.described import config_beside
-from engine.inputs import Input, Source, format_of, loader_of, sources
+from engine.inputs import Input, Source, format_of, loader_of, read_again, sources
 from engine.labels import labels_for
 from engine.result import Result
 from metrics.probabilities import softmax
@@ -205,7 +205,7 @@ class Predictor:
                 if row is None:
                     yield Result(video.path, label=video.label, error=reason)
                 else:
-                    yield self._result(row, functools.partial(self._read, video), video.path, video.label)
+                    yield self._result(row, functools.partial(read_again, video, self.config), video.path, video.label)
 
     def results_of(self, clips: Sequence[Clip], topk: int | None = None) -> list[Result]:
         """The results of clips that are read already, computed together; pictures and reasons read nothing again.
@@ -334,18 +334,3 @@ class Predictor:
     ) -> Result:
         facts = {"input_path": path, "label": label, "_read": read, "_explain": self._explain}
         return Result.of(probabilities, self.labels, topk or self.topk, **facts)
-
-    def _read(self, video: Source) -> Clip:
-        """A video's clip once more: results do not keep it. Raises UserError."""
-        from reader.clip import read_clip
-        from reader.errors import ClipError
-
-        with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
-            clip = video.clip
-            if video.content is not None:
-                (again,) = sources([video.content], self.config.MODEL.format, scratch)
-                clip = again.clip
-            try:
-                return read_clip(clip.path, self.config.section("infer"), clip.format or self.config.MODEL.format)
-            except ClipError as error:
-                raise UserError(f"{video.path}: {error}") from None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,6 +126,14 @@ def test_a_fresh_child_can_be_ended_from_another_thread():
     with pytest.raises(EOFError):
         child.receive(30)
     assert child.how_it_ended() == "crashed (SIGKILL)"
+
+
+def test_threads_that_start_children_at_once_leave_the_main_module_where_it_is():
+    main = sys.modules["__main__"]
+    with ThreadPoolExecutor(8) as threads:
+        for child in threads.map(lambda _: FreshChild(act), range(32)):
+            child.kill()
+    assert sys.modules["__main__"] is main
 
 
 PARENT = """
