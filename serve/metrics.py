@@ -1,0 +1,68 @@
+"""GET /metrics: what was asked, how it ended and how long it took, for Prometheus."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_METHODS = ("GET", "POST")
+
+
+class Metrics:
+    """Counts the requests of an application.
+
+    Args:
+        app: what answers.
+        registry: of the figures.
+        paths: that get figures of their own; the others share "other", as clients may ask for any.
+    """
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry, paths: frozenset[str]) -> None:
+        self.app, self.paths = app, paths
+        ProcessCollector(registry=registry)
+        labels = ["method", "path"]
+        self._requests = Counter(
+            "stnet_http_requests", "Requests that were answered", [*labels, "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "stnet_http_request_seconds", "From a request's head to the end of its answer", labels,
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._bytes = Counter("stnet_http_received_bytes", "Bytes of bodies", registry=registry)
+        self._running = Gauge("stnet_http_requests_running", "Requests that are being answered", registry=registry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and count."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = "499"  # the client went away before there was an answer
+
+        async def receive_counted() -> Message:
+            message = await receive()
+            self._bytes.inc(len(message.get("body", b"")))
+            return message
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        path = scope["path"] if scope["path"] in self.paths else "other"
+        began = time.monotonic()
+        with self._running.track_inprogress():
+            try:
+                await self.app(scope, receive_counted, send_noted)
+            finally:
+                self._seconds.labels(method, path).observe(time.monotonic() - began)
+                self._requests.labels(method, path, status).inc()
+
+
+def text_of(registry: CollectorRegistry) -> bytes:
+    """All figures, in Prometheus' text format."""
+    return generate_latest(registry)
