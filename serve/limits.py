@@ -33,4 +33,5 @@ class Refused(Exception):
         self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
 
     def __str__(self) -> str:
+        """The message."""
         return self.message
