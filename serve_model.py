@@ -43,12 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     address = bind(args.host, args.port)  # one that is in use is refused before the model is made
     runtime.start(config.TRAIN.use_gpu)
     predictor = predictor_of(args, config)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # until the server takes them over
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes it over
     try:
-        return asyncio.run(serve_until_stopped(args, predictor, address))
+        code = asyncio.run(serve_until_stopped(args, predictor, address))
     finally:
         address.socket.close()
+    if code:
+        os._exit(code)  # at once: threads may still compute
+    return code
 
 
 def check_packages() -> None:

@@ -23,7 +23,7 @@ from serve.answers import FAULT, NDJSON, Classified, ErrorAnswer, Info, State, T
 from serve.exchange import House, answer, house_of
 from serve.guard import Guard, Rules
 from serve.limits import Refused
-from serve.metrics import Metrics, text_of
+from serve.metrics import Metrics, registry_of, text_of
 from serve.service import Service
 from serve.uploads import UploadFolder
 
@@ -112,7 +112,7 @@ async def timeline(
     return await answer(request, lambda path, place: service.timeline(path, place=place, **given), as_lines=True)
 
 
-def create_app(service: Service, folder: UploadFolder, rules: Rules, body_seconds: float = 120.0) -> ASGIApp:
+def create_app(service: Service, folder: UploadFolder, rules: Rules, body_seconds: float = 60.0) -> ASGIApp:
     """What answers. To be called in the event loop that answers.
 
     Args:
@@ -126,7 +126,7 @@ def create_app(service: Service, folder: UploadFolder, rules: Rules, body_second
     app.state.house = House(service, folder, body_seconds, asyncio.Lock())
     app.include_router(api, dependencies=bearer)
     app.include_router(paddlex.router, dependencies=bearer)
-    registry = CollectorRegistry()
+    registry = registry_of(service)
     _add_metrics(app, registry, bearer)
     _add_pages(app)
     _add_errors(app)

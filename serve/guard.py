@@ -1,4 +1,4 @@
-"""Who is answered: Host, Origin and token of each request; what every answer tells the browser; slow and rude clients."""
+"""Who is answered: Host, Origin and token of each request; what every answer tells the browser."""
 
 from __future__ import annotations
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.service import Service
 
 _BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _METHODS = ("GET", "POST")
@@ -22,7 +27,6 @@ class Metrics:
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry, paths: frozenset[str]) -> None:
         self.app, self.paths = app, paths
-        ProcessCollector(registry=registry)
         labels = ["method", "path"]
         self._requests = Counter(
             "stnet_http_requests", "Requests that were answered", [*labels, "status"], registry=registry
@@ -61,6 +65,42 @@ class Metrics:
             finally:
                 self._seconds.labels(method, path).observe(time.monotonic() - began)
                 self._requests.labels(method, path, status).inc()
+
+
+class OfService(Collector):
+    """What a service counts."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures as they are now."""
+        stats = self.service.stats
+        yield GaugeMetricFamily("stnet_places", "Requests that may be in the house at once", self.service.limits.queue)
+        yield GaugeMetricFamily("stnet_places_taken", "Requests in the house", stats.queue)
+        requests = CounterMetricFamily("stnet_requests", "Requests by how they ended", labels=["what", "outcome"])
+        for labels, count in list(stats.requests.items()):
+            requests.add_metric(labels, count)
+        yield requests
+        batches = CounterMetricFamily("stnet_batches", "Computations by the videos in them", labels=["size"])
+        for size, count in list(stats.batches.items()):
+            batches.add_metric([str(size)], count)
+        yield batches
+        for name, text, value in (
+            ("decodings", "Videos that were read", stats.decodings),
+            ("decoders_died", "Decoding processes that crashed or were killed", stats.decoders_died),
+            ("decoding_seconds", "Time of reading", stats.decoding_seconds),
+            ("computing_seconds", "Time of the network", stats.computing_seconds),
+        ):
+            yield CounterMetricFamily(f"stnet_{name}", text, value)
+
+
+def registry_of(service: Service) -> CollectorRegistry:
+    """The figures of this process and of a service."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(OfService(service))
+    return registry
 
 
 def text_of(registry: CollectorRegistry) -> bytes:

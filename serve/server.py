@@ -150,6 +150,10 @@ async def serve(
         proxy_headers=False, h11_max_incomplete_event_size=_HEAD_BYTES, timeout_graceful_shutdown=int(patience) + 1,
     )  # fmt: skip
     server = Server(config, say_ready)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # what uvicorn puts back, and then raises the signal once more
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, server.handle_exit)
     await server.serve(sockets=[address.socket])
     if not server.force_exit:
         await close()
