@@ -253,7 +253,10 @@ FLAGS = (
     Flag("max_frames", "of a video (default: %(default)s)", SERVE, 120_000, positive_int, "N"),
     Flag("max_pixels", "of a frame (default: %(default)s)", SERVE, 4096 * 2304, positive_int, "N"),
     Flag("body_seconds", "in which an upload must be there (default: %(default)s)", SERVE, 60.0, positive, "SECONDS"),
-    Flag("request_seconds", "from its first byte to the answer (default: %(default)s)", SERVE, 120.0, positive, "SECONDS"),
+    Flag(
+        "request_seconds", "from an upload's begin to the answer (default: %(default)s)", SERVE, 120.0, positive,
+        "SECONDS",
+    ),
 )  # fmt: skip
 
 

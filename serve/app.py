@@ -105,7 +105,7 @@ async def timeline(
     hold: Annotated[Optional[float], _Probability] = None,
     shortest: Annotated[Optional[float], Query(ge=0, allow_inf_nan=False, description="seconds")] = None,
 ) -> Response:
-    """What happens in a long video, and when. Always lines that say how far it is; what is left out is as in /api/info."""
+    """What happens in a long video, and when: lines that say how far it is. /api/info says what is taken by default."""
     service = house_of(request).service
     settings = {"window": window, "stride": stride, "threshold": threshold, "hold": hold, "shortest": shortest}
     given = {name: value for name, value in settings.items() if value is not None}

@@ -27,6 +27,7 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
+_HEAD_BYTES = 16 << 10  # of the address and the headers
 _SEND_SECONDS = 60  # for a client to take a piece of an answer
 _LINGER_SECONDS = 1  # for a client to read why its upload is refused
 
@@ -43,7 +44,13 @@ class Rules(NamedTuple):
     hosts: frozenset[str] = frozenset()  # further names of this server, in small letters
 
     def check(self, scope: Scope) -> None:
-        """Raise Refused(403): a name or a page that is not this server's; or Refused(401): without the token."""
+        """Whether to answer.
+
+        Raises:
+            Refused: 403: to a name or for a page that is not this server's; 401: without the token; 431: too long.
+        """
+        if _head_bytes(scope) > _HEAD_BYTES:
+            raise Refused(431, "head", f"address and headers have more than the {_HEAD_BYTES} bytes that are read")
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value)
@@ -74,6 +81,11 @@ class Rules(NamedTuple):
     def _has_token(self, given: bytes) -> bool:
         kind, _, token = given.partition(b" ")
         return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self.token.encode())
+
+
+def _head_bytes(scope: Scope) -> int:
+    pairs = sum(len(name) + len(value) for name, value in scope["headers"])
+    return len(scope["raw_path"]) + len(scope["query_string"]) + pairs
 
 
 def _is_open(path: str) -> bool:

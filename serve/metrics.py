@@ -1,9 +1,11 @@
-"""GET /metrics: what was asked, how it ended and how long it took, for Prometheus."""
+"""What was asked, how it ended and how long it took: a line in the log, and GET /metrics for Prometheus."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,7 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.service import Service
 
+logger = logging.getLogger("stnet")
 _BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_QUIET = ("/health", "/metrics")  # asked again and again by machines
 _METHODS = ("GET", "POST")
 
 
@@ -63,8 +67,11 @@ class Metrics:
             try:
                 await self.app(scope, receive_counted, send_noted)
             finally:
-                self._seconds.labels(method, path).observe(time.monotonic() - began)
+                seconds = time.monotonic() - began
+                self._seconds.labels(method, path).observe(seconds)
                 self._requests.labels(method, path, status).inc()
+                if scope["path"] not in _QUIET:
+                    logger.info("%s %s: %s, %.2f s", method, quote(scope["path"][:80]), status, seconds)
 
 
 class OfService(Collector):

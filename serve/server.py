@@ -146,7 +146,7 @@ async def serve(
     """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
-        cast(Any, app), http=Protocol, loop="asyncio", ws="none", lifespan="off", log_config=None, server_header=False,
+        cast(Any, app), http=Protocol, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, h11_max_incomplete_event_size=_HEAD_BYTES, timeout_graceful_shutdown=int(patience) + 1,
     )  # fmt: skip
     server = Server(config, say_ready)
