@@ -181,7 +181,8 @@ function showWork(work) {
 }
 
 function showClassified() {
-  const { result } = shown.classify;
+  const { result, state } = shown.classify;
+  byId("timeline-section").hidden = !info?.has_timeline || state === "failed";
   showClasses(result?.categories ?? []);
   showSegments(result, seek);
   byId("notes").replaceChildren(...(result?.notes ?? []).map((text) => make("li", {}, text)));
@@ -192,7 +193,6 @@ function showClassified() {
 }
 
 function showScored() {
-  byId("timeline-section").hidden = !info?.has_timeline || shown.classify.state === "failed";
   whenMoved(showTimeline(shown.timeline?.result, seek));
 }
 

@@ -1,6 +1,6 @@
 // How far a piece of work is, with a button that ends it and one that begins it again.
 import { byId, make } from "./elements.js";
-import { percent, say, size } from "./words.js";
+import { say, size } from "./words.js";
 
 const STATES = {
   waiting: "stateWaiting",
@@ -38,6 +38,8 @@ export function announce(text) {
 export class ProgressBox {
   constructor(root, { cancel, again }) {
     this.root = root;
+    this.title = root.closest("section").querySelector("h3"); // takes the focus of a button that is gone
+    this.title.tabIndex = -1;
     this.text = make("p", {});
     this.bar = make("progress", { max: 1 });
     this.cancel = make("button", { type: "button", onclick: () => cancel(this.work) });
@@ -47,15 +49,19 @@ export class ProgressBox {
 
   /** Show how a work stands; nothing where there is none, or it is done. */
   show(work) {
+    const held = this.root.contains(document.activeElement);
     this.work = work;
     this.root.hidden = !work || work.state === "done";
-    if (this.root.hidden) return;
+    if (!this.root.hidden) this.write(work);
+    if (held) (this.root.hidden ? this.title : this.again.hidden ? this.cancel : this.again).focus();
+  }
+
+  write(work) {
     const ended = ENDED.includes(work.state);
-    const held = this.root.contains(document.activeElement);
-    const part = work.of > 0 && work.state !== "full" ? Math.min(work.seconds / work.of, 1) : null;
+    const part = work.of > 0 && !ended && work.state !== "full" ? Math.min(work.seconds / work.of, 1) : null;
     const text = line(work);
     this.root.classList.toggle("problem", work.state === "failed");
-    this.text.textContent = part === null ? text : `${text} · ${percent(part).replace(/[.,]\d+/, "")}`;
+    this.text.textContent = part === null ? text : `${text} · ${Math.floor(part * 100)}%`;
     this.bar.hidden = ended;
     this.bar.setAttribute("aria-label", text);
     if (part === null) this.bar.removeAttribute("value");
@@ -64,7 +70,5 @@ export class ProgressBox {
     this.again.hidden = !ended;
     this.cancel.textContent = say("cancel");
     this.again.textContent = say("again");
-    if (held && ended) this.again.focus();
-    else if (held && !this.root.contains(document.activeElement)) this.cancel.focus();
   }
 }

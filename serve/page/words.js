@@ -17,6 +17,7 @@ const ENGLISH = {
   folder: "{name} is a folder: choose the videos in it.",
   unplayable: "This browser cannot play the file. That says nothing about whether the network can read it.",
   player: "The video",
+  dock: "Back to its place",
   facts: "{time} · {frames} frames · {width} × {height} · decoded by {decoder}",
   classes: "Most probable classes",
   segments: "What the network saw",
@@ -35,7 +36,7 @@ const ENGLISH = {
   threshold: "An event begins at",
   hold: "and lasts down to",
   tracks: "Probability over time",
-  tracksNote: "Of each window, the {topk} most probable classes are known; the others are drawn as 0.",
+  tracksNote: "Of each window, the {topk} most probable classes are known; the others are drawn as 0. The lines below a track are its events.",
   position: "Position in the video",
   events: "Events",
   noEvents: "No class reached the threshold in any window.",
@@ -80,6 +81,7 @@ const CHINESE = {
   folder: "{name} 是文件夹：请选择其中的视频。",
   unplayable: "浏览器无法播放此文件；这不说明网络能否读取它。",
   player: "视频",
+  dock: "回到原位",
   facts: "{time} · {frames} 帧 · {width} × {height} · 由 {decoder} 解码",
   classes: "最可能的类别",
   segments: "网络看到的画面",
@@ -98,7 +100,7 @@ const CHINESE = {
   threshold: "事件开始的概率",
   hold: "事件延续的概率",
   tracks: "概率随时间的变化",
-  tracksNote: "每个窗口只给出最可能的 {topk} 个类别，其余的画为 0。",
+  tracksNote: "每个窗口只给出最可能的 {topk} 个类别，其余的画为 0。轨道下方的横线是事件。",
   position: "视频中的位置",
   events: "事件",
   noEvents: "没有窗口中的类别达到阈值。",
@@ -127,7 +129,7 @@ const CHINESE = {
 };
 
 const KEY = "stnet.language";
-const WORDS = { en: ENGLISH, zh: CHINESE };
+export const WORDS = { en: ENGLISH, zh: CHINESE };
 
 function remembered() {
   try {
