@@ -18,7 +18,8 @@ export function showClasses(categories) {
 
 /** The segments' frames and, of the chosen class, their shares. `seek` takes seconds. */
 export function showSegments(result, seek) {
-  const { segments = [], shares = [] } = result ?? {};
+  const segments = result?.segments ?? [];
+  const shares = result?.shares ?? [];
   byId("segments-section").hidden = segments.length === 0;
   byId("shares-choice").hidden = byId("shares-note").hidden = shares.length === 0;
   const choice = byId("shares-class");

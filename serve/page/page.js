@@ -186,10 +186,18 @@ function showClassified() {
   showClasses(result?.categories ?? []);
   showSegments(result, seek);
   byId("notes").replaceChildren(...(result?.notes ?? []).map((text) => make("li", {}, text)));
-  byId("facts").textContent = "";
-  if (!result) return;
-  const { seconds, frames, width, height, decoder } = result.video;
-  byId("facts").textContent = say("facts", { time: clock(seconds), frames: count(frames), width, height, decoder });
+  byId("facts").textContent = result ? factsOf(result.video) : "";
+}
+
+/** What was read of a video, as far as it is known. */
+function factsOf({ seconds, frames, width, height, decoder }) {
+  const facts = [
+    Number.isFinite(seconds) && clock(seconds),
+    Number.isFinite(frames) && say("frames", { frames: count(frames) }),
+    width && height && `${width} × ${height}`,
+    decoder && say("decoder", { decoder }),
+  ];
+  return facts.filter(Boolean).join(" · ");
 }
 
 function showScored() {

@@ -95,7 +95,7 @@ function windowsDetails(windows) {
 }
 
 function slider(length, seek) {
-  const attributes = { type: "range", min: 0, max: length, step: 0.04, value: 0, "aria-label": say("position") };
+  const attributes = { type: "range", min: 0, max: length, step: "any", value: 0, "aria-label": say("position") };
   const input = make("input", attributes);
   input.addEventListener("input", () => seek(Number(input.value)));
   return input;

@@ -338,6 +338,7 @@ def test_the_whole_page_works_by_keyboard(browser, videos):
         assert visible(browser, "#dock")  # the video is above: it is lifted beside the timeline
         tab_to(browser, "#timeline summary")
         press(browser, Keys.SPACE)
+        wait(browser, lambda: len(texts(browser, ".scroll tbody tr")) == 4)
         assert texts(browser, ".scroll tbody tr")[2] == "0:01.00 0:02.00 bowling 90.00%, archery 10.00%"
 
 
