@@ -44,8 +44,10 @@ function segmentRow({ seconds, image }, place, hasShares, seek) {
     const pointed = event.detail ? Math.floor(((event.clientX - left) / width) * seconds.length) : 0; // 0: by keyboard
     seek(seconds[Math.min(Math.max(pointed, 0), seconds.length - 1)]);
   });
-  const share = hasShares && make("span", { class: "share" }, make("span", { class: "bar", "aria-hidden": "true" }), make("data"));
-  return make("li", {}, make("span", { class: "place", "aria-hidden": "true" }, String(place + 1)), button, ...(share ? [share] : []));
+  const row = make("li", {}, make("span", { class: "place", "aria-hidden": "true" }, String(place + 1)), button);
+  if (hasShares) row.append(make("span", { class: "share" }, make("span", { class: "bar" }), make("data")));
+  if (hasShares) button.after(make("span", { class: "unseen" }, say("share")));
+  return row;
 }
 
 function showShares(chosen) {
@@ -59,7 +61,6 @@ function showShares(chosen) {
     bar.style.setProperty("--share", Math.abs(share) / most);
     data.value = share;
     data.textContent = signed(share);
-    element.setAttribute("aria-label", say("share", { share: signed(share) }));
   });
   const { logit, rest, score } = chosen;
   if (![logit, rest, score].every(Number.isFinite)) return;

@@ -1,7 +1,7 @@
 // The page's words in English and Chinese, and numbers as each writes them.
 
 const ENGLISH = {
-  subtitle: "Which class is a video of?",
+  subtitle: "What is in a video?",
   about: "{model} · {classes} classes · {segments} × {frames} frames · {precision}",
   language: "Switch to Chinese",
   token: "Token",
@@ -27,7 +27,7 @@ const ENGLISH = {
   sharesOf: "Shares of",
   sharesNote: "A share is what a segment adds to the class's logit, its score before softmax: to the right it speaks for the class, to the left against it.",
   sharesSum: "The shares add up to {sum}; with {rest} that no segment adds, the logit is {logit}, the probability {score}.",
-  share: "share {share}",
+  share: "Share",
   timeline: "Timeline",
   timelineNote: "The video scored window by window, as each would be scored cut out: for videos that are longer than what the network was trained on.",
   timelineStart: "Score it over time",
@@ -66,7 +66,7 @@ const ENGLISH = {
 };
 
 const CHINESE = {
-  subtitle: "视频属于哪个类别？",
+  subtitle: "视频里有什么？",
   about: "{model} · {classes} 个类别 · {segments} × {frames} 帧 · {precision}",
   language: "切换为英文",
   token: "令牌",
@@ -92,7 +92,7 @@ const CHINESE = {
   sharesOf: "分段贡献，类别",
   sharesNote: "贡献是一个分段为该类别的 logit（softmax 之前的得分）增加的量：向右表示支持该类别，向左表示反对。",
   sharesSum: "各分段的贡献之和为 {sum}；加上不属于任何分段的 {rest}，logit 为 {logit}，概率为 {score}。",
-  share: "贡献 {share}",
+  share: "贡献",
   timeline: "时间线",
   timelineNote: "逐窗口打分，每个窗口的得分与单独剪出时相同；适用于比训练片段更长的视频。",
   timelineStart: "逐窗口打分",
