@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from backends.deploy import deploy
     from backends.engines import Task, exporter
     from core import next_step, runtime
+    from engine.labels import labels_for
     from engine.loading import load_model
     from engine.precision import of_flags, to_deploy
-    from engine.predictor import labels_for
 
     exporter(args.format)  # an unknown one is refused first
     runtime.start(config.TRAIN.use_gpu)

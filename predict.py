@@ -45,9 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from core import runtime
     from core.atomic import prepare_folder
     from engine import features
+    from engine.inputs import loader_of
     from engine.output import check_path
     from engine.precision import of_flags
-    from engine.predictor import Predictor, loader_of
+    from engine.predictor import Predictor
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     if args.output:

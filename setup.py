@@ -7,8 +7,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-ROOMS = ("core", "models", "reader", "weights", "metrics", "backends", "engine", "tools")
-ENTRIES = ("train", "eval", "predict", "inference_model")
+ROOMS = ("core", "models", "reader", "weights", "metrics", "backends", "engine", "serve", "tools")
+ENTRIES = ("train", "eval", "predict", "inference_model", "serve_model")
 # How a line of the sources names a room or an entry: `from core.config import ...`, `import train as module`.
 NAMED = re.compile(
     rf"^([ \t]*(?:from|import) )(?=(?:{'|'.join(ROOMS + ENTRIES)})(?:\.\w+)* (?:import|as) )", re.MULTILINE
@@ -55,6 +55,7 @@ setup(
         "stnet.configs": ["*.yaml"],
         "stnet.data.dataset": ["*.json"],
         "stnet.engine.report": ["*.html", "*.css", "*.js"],
+        "stnet.serve": ["page/*"],
     },
     cmdclass={"build_py": BelowStnet},
     entry_points={"console_scripts": ["stnet = stnet.__main__:main"]},
@@ -78,6 +79,13 @@ setup(
         "onnx": ["ml_dtypes", "onnxruntime>=1.18", "paddle2onnx>=2.1"],
         "openvino": ["openvino>=2024.0", "onnxruntime>=1.18", "paddle2onnx>=2.1"],
         "parquet": ["pyarrow>=16"],
+        "serve": [
+            "fastapi>=0.100",
+            "fastapi-offline>=1.7",
+            "prometheus-client>=0.17",
+            "python-multipart>=0.0.18",
+            "uvicorn>=0.29",
+        ],
         "test": [
             "imageio-ffmpeg>=0.6",
             "pyarrow>=16",

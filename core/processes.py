@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import os
+import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from multiprocessing import Pipe, util
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import Pipe, get_context, parent_process, resource_tracker, util
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,6 +20,7 @@ from typing import Any
 os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+_FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
@@ -84,10 +87,77 @@ class Child:
         """Wait until it is gone; "crashed (SIGSEGV)" for example."""
         self._at_exit.cancel()
         self.pipe.close()
-        _, status = os.waitpid(self.pid, 0)
-        if os.WIFSIGNALED(status):
-            return f"crashed ({signal.Signals(os.WTERMSIG(status)).name})"
-        return f"ended itself (exit code {os.WEXITSTATUS(status)})"
+        code = self._exit_code()
+        return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit code {code})"
+
+    def _exit_code(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+class FreshChild(Child):
+    """As `Child`, for a process with threads or with secrets: it is forked from a server of forks that has neither.
+
+    It does not hear SIGINT, SIGTERM and SIGHUP, which are for the process that it ends with.
+
+    Args:
+        function: of one item; it can be pickled.
+        memory: bytes of address space that it may take beyond what it begins with; 0: any.
+        preload: modules that the server of forks imports once, when the first of these children is made.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], memory: int = 0, preload: Sequence[str] = ()) -> None:
+        self.pipe, theirs = Pipe()
+        context = get_context("forkserver")
+        context.set_forkserver_preload(list(preload))
+        self.process = context.Process(target=_serve_fresh, args=(function, theirs, memory), daemon=True)
+        resource_tracker.ensure_running()  # first: where it starts, it unblocks signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self.pid = self.process.pid or 0
+        self._at_exit = util.Finalize(None, self.kill, exitpriority=10)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.is_alive()
+
+    def stop(self) -> None:
+        """End it from another thread than the one that talks to it, which then gets an EOFError."""
+        self.process.kill()
+
+    def kill(self) -> None:
+        """End it and wait until it is gone."""
+        self.process.kill()
+        self.how_it_ended()
+
+    def _exit_code(self) -> int:
+        self.process.join()
+        return self.process.exitcode or 0
+
+
+def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:
+    _die_with_maker()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory and sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as file:
+            most = int(file.read().split()[0]) * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    _serve(function, pipe, os.getppid())
+
+
+def _die_with_maker() -> None:
+    """On Linux, get a SIGKILL when the process ends that made this one: its parent, the server of forks, does not."""
+    maker = parent_process()
+    if maker is None or sys.platform != "linux":
+        return
+    fcntl.fcntl(maker.sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(maker.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(maker.sentinel, fcntl.F_SETFL, os.O_ASYNC)  # which tells of the pipe's end
+    if not maker.is_alive():
+        os._exit(0)
 
 
 def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:

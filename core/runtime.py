@@ -82,6 +82,14 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
         logger.info("running on the %s", f"CPU ({problem})" if problem else "GPU")
 
 
+def start_thread() -> None:
+    """In another thread than `start`, which is to compute: as many threads and the device that were chosen there."""
+    import paddle
+
+    paddle.base.core.set_num_threads(threads())
+    paddle.set_device(paddle.get_device())
+
+
 def threads() -> int:
     """Threads that one process computes with: OMP_NUM_THREADS or STNET_THREADS, or else its share of the cores."""
     if os.environ.get("STNET_THREADS"):

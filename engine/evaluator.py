@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Generator, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
 
+from backends.network import Clips
 from core import parallel
 from core.errors import UserError
 from core.progress import Progress
@@ -18,7 +20,7 @@ from reader.loader import Batch, Loader
 
 logger = logging.getLogger("stnet")
 
-Engine = Callable[[paddle.Tensor], np.ndarray]  # uint8 clips in, logits out, see backends.engines
+Engine = Callable[[Any], np.ndarray]  # uint8 clips in, logits out, see backends.engines
 
 
 def evaluate(
@@ -88,12 +90,29 @@ def scored(
         for batch in batches:
             logits = np.zeros((0, 0), np.float32)
             if batch.indices:
-                logits = checked(engine, batch.clips) if views == 1 else over_views(engine, batch.clips, views, at_once)
+                logits = logits_of(engine, batch.clips, views, at_once)
             yield batch, logits
             progress.update(len(batch.indices))
 
 
-def over_views(engine: Engine, clips: paddle.Tensor, views: int, at_once: int) -> np.ndarray:
+def rows_of(
+    compute: Callable[[Any], Any], loader: Loader, what: str, log_interval: int, rows: Callable[[Any], Any]
+) -> Generator[tuple[int, Any, str], None, None]:
+    """For each clip of a loader, in order: its number, its row of rows(what is computed of a batch), or why not."""
+    order = loader.order.batches(0)
+    with contextlib.closing(scored(compute, loader, what, log_interval)) as batches:
+        for places, (batch, answers) in zip(order, batches):
+            by_index = dict(zip(batch.indices, rows(answers)))
+            for _, index in places:
+                yield index, by_index.get(index), loader.bad.reasons.get(index, "")
+
+
+def logits_of(engine: Engine, clips: Clips, views: int, at_once: int) -> np.ndarray:
+    """The engine's logits [B, num_classes] of clips, or what they are over several views; arguments as `over_views`."""
+    return checked(engine, clips) if views == 1 else over_views(engine, clips, views, at_once)
+
+
+def over_views(engine: Engine, clips: Clips, views: int, at_once: int) -> np.ndarray:
     """The logarithms of the probabilities [B, num_classes], float32, each the mean over a clip's views.
 
     Args:
@@ -109,7 +128,7 @@ def over_views(engine: Engine, clips: paddle.Tensor, views: int, at_once: int) -
     return (np.logaddexp.reduce(logarithms, axis=1) - np.log(views)).astype(np.float32)
 
 
-def checked(engine: Engine, clips: paddle.Tensor) -> np.ndarray:
+def checked(engine: Engine, clips: Clips) -> np.ndarray:
     """The engine's logits. Raises UserError where there are not as many rows as clips."""
     logits = engine(clips)
     if len(logits) != len(clips):

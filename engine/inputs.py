@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from core.errors import UserError
 from core.files import StrPath, find_file
 from reader.formats import FRAMES, PICKLE, VIDEO, Clip
 from reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list
+
+if TYPE_CHECKING:
+    from core.config import Config
+    from reader.loader import Loader
 
 Bytes = (bytes, bytearray, memoryview)
 Input = Union[StrPath, bytes, bytearray, memoryview, np.ndarray]
@@ -97,3 +101,10 @@ def listed(path: str, clip_format: str) -> list[Source]:
         Source(clip.path, None if clip.label < 0 else clip.label, clip._replace(path=find_file(clip.path, folder)))
         for clip in clips
     ]
+
+
+def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
+    """What reads videos, in order; any number of them may be bad."""
+    from reader.loader import build_loader
+
+    return build_loader(config, "infer", clips=[video.clip for video in videos])

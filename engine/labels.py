@@ -6,9 +6,10 @@ import json
 import logging
 import os
 
-from core.config import PROJECT
+from core.config import PROJECT, Config
 from core.errors import UserError
 from core.files import find_file
+from engine.described import labels_beside
 
 logger = logging.getLogger("stnet")
 
@@ -44,6 +45,21 @@ def load_labels(path: str, num_classes: int) -> list[str]:
             topic="label count",
         )
     return names
+
+
+def labels_for(config: Config, weights: str) -> list[str]:
+    """The class names of a configuration; where its file is not on this machine, those saved with the weights.
+
+    Raises:
+        UserError: there are neither, or another number of them.
+    """
+    try:
+        return load_labels(config.MODEL.labels, config.MODEL.num_classes)
+    except UserError:
+        saved = labels_beside(weights)
+        if saved is None or len(saved) != config.MODEL.num_classes:
+            raise
+        return saved
 
 
 def labels_for_training(path: str, num_classes: int) -> list[str] | None:

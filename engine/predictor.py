@@ -16,12 +16,13 @@ from backends.gate import Precision, Record
 from core.config import Config, load_config
 from core.errors import UserError
 from core.files import StrPath
-from engine.described import config_beside, labels_beside
-from engine.inputs import Input, Source, format_of, sources
-from engine.labels import load_labels
+from engine.described import config_beside
+from engine.inputs import Input, Source, format_of, loader_of, sources
+from engine.labels import labels_for
 from engine.result import Result
 from metrics.probabilities import softmax
 from reader.formats import VIDEO
+from reader.order import EpochOrder
 
 if TYPE_CHECKING:
     from backends.embedder import Embed
@@ -191,15 +192,40 @@ class Predictor:
         self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
     ) -> Generator[Result, None, None]:
         """As `predict`, for what `engine.inputs.sources` gives and the loader of these."""
+        from engine.evaluator import rows_of
 
-        def probabilities(logits: np.ndarray) -> np.ndarray:
-            if len(logits) and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
-                raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
-            return softmax(logits)
-
-        with contextlib.closing(_rows(self.engine, loader, "predict", log_interval, probabilities)) as rows:
+        with contextlib.closing(rows_of(self.engine, loader, "predict", log_interval, self._probabilities)) as rows:
             for index, row, reason in rows:
-                yield self._result(videos[index], row, reason)
+                video = videos[index]
+                if row is None:
+                    yield Result(video.path, label=video.label, error=reason)
+                else:
+                    yield self._result(row, functools.partial(self._read, video), video.path, video.label)
+
+    def results_of(self, clips: Sequence[Clip], topk: int | None = None) -> list[Result]:
+        """The results of clips that are read already, computed together; pictures and reasons read nothing again.
+
+        Args:
+            clips: of reader.clip.read_clip, by section INFER.
+            topk: classes in a result, at most all; None: as always.
+        """
+        from engine.evaluator import logits_of
+        from reader.transforms import to_super_images
+
+        pixels = np.stack([to_super_images(clip.frames, len(clip.segments)) for clip in clips])
+        logits = logits_of(self.engine, pixels, self.config.INFER.views, self.order.computed_at_once)
+        rows = zip(self._probabilities(logits), clips)
+        return [self._result(row, lambda clip=clip: clip, topk=topk) for row, clip in rows]  # type: ignore[misc]
+
+    @functools.cached_property
+    def order(self) -> EpochOrder:
+        """Of an evaluation: how many clips and views are computed together."""
+        return EpochOrder(1, self.config.INFER.batch_size, False, views=self.config.INFER.views)
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        if len(logits) and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
+            raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
+        return softmax(logits)
 
     def features(self, inputs: Input | Iterable[Input]) -> Generator[Features, None, None]:
         """What the network makes of videos before it classifies, in order; inputs as `predict`.
@@ -216,6 +242,7 @@ class Predictor:
         self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
     ) -> Generator[Features, None, None]:
         """As `features`, for what `engine.inputs.sources` gives and the loader of these."""
+        from engine.evaluator import rows_of
         from engine.features import Features
 
         embedder = self._embedder  # refused before anything is computed
@@ -228,7 +255,7 @@ class Predictor:
                 raise UserError("the engine gave features that are no finite numbers", "engine")
             return pairs
 
-        with contextlib.closing(_rows(embed, loader, "features", log_interval, finite)) as rows:
+        with contextlib.closing(rows_of(embed, loader, "features", log_interval, finite)) as rows:
             for index, row, reason in rows:
                 found = {} if row is None else {"segments": row[0], "clip": row[1]}
                 yield Features(videos[index].path, label=videos[index].label, error=reason, **found)
@@ -241,18 +268,22 @@ class Predictor:
             raise UserError("an export gives classes alone, and no features", "whole export")
         return make_embedder(self.engine_name, self.model, self.config.section("infer"), self.digest)
 
-    def parts(self) -> Parts:
-        """The model in parts, by its engine: for timelines and for reasons. Made once.
-
-        Raises:
-            UserError: the model has no segments, or is an export.
-        """
-        from backends.parts import make_parts
-
+    def check_parts(self) -> None:
+        """Raise UserError where the model cannot be had in parts: it has no segments, or is an export."""
         if self.model is None:
             raise UserError("an export does not show its segments: it has no timeline, and no shares", "whole export")
         if self.precision not in ("fp32", "auto"):
             raise UserError(f"timelines and reasons are computed in fp32, not in {self.precision}")
+        if self.model.streaming() is None:
+            name = self.config.MODEL.name
+            raise UserError(f"{name} has no segments: it has no timeline, and no shares of segments")
+
+    def parts(self) -> Parts:
+        """The model in parts, by its engine: for timelines and for reasons. Made once. Raises as `check_parts`."""
+        from backends.parts import make_parts
+
+        self.check_parts()
+        assert self.model is not None
         if self._parts is None:
             self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts
@@ -288,18 +319,16 @@ class Predictor:
         engine = self.parts() if self.proof else self.engine  # all of it in float32
         return explain(self.parts(), engine, pixels, clip.segments, self.labels, class_ids, grid, blank, path)
 
-    def _result(self, video: Source, probabilities: np.ndarray | None, reason: str) -> Result:
-        if probabilities is None:
-            return Result(video.path, label=video.label, error=reason)
-        return Result.of(
-            probabilities,
-            self.labels,
-            self.topk,
-            input_path=video.path,
-            label=video.label,
-            _read=functools.partial(self._read, video),
-            _explain=self._explain,
-        )
+    def _result(
+        self,
+        probabilities: np.ndarray,
+        read: Callable[[], Clip],
+        path: str | None = None,
+        label: int | None = None,
+        topk: int | None = None,
+    ) -> Result:
+        facts = {"input_path": path, "label": label, "_read": read, "_explain": self._explain}
+        return Result.of(probabilities, self.labels, topk or self.topk, **facts)
 
     def _read(self, video: Source) -> Clip:
         """A video's clip once more: results do not keep it. Raises UserError."""
@@ -315,39 +344,3 @@ class Predictor:
                 return read_clip(clip.path, self.config.section("infer"), clip.format or self.config.MODEL.format)
             except ClipError as error:
                 raise UserError(f"{video.path}: {error}") from None
-
-
-def labels_for(config: Config, weights: str) -> list[str]:
-    """The class names of a configuration; where its file is not on this machine, those saved with the weights.
-
-    Raises:
-        UserError: there are neither, or another number of them.
-    """
-    try:
-        return load_labels(config.MODEL.labels, config.MODEL.num_classes)
-    except UserError:
-        saved = labels_beside(weights)
-        if saved is None or len(saved) != config.MODEL.num_classes:
-            raise
-        return saved
-
-
-def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
-    """What reads videos, in order; any number of them may be bad."""
-    from reader.loader import build_loader
-
-    return build_loader(config, "infer", clips=[video.clip for video in videos])
-
-
-def _rows(
-    compute: Callable[[Any], Any], loader: Loader, what: str, log_interval: int, rows_of: Callable[[Any], Any]
-) -> Generator[tuple[int, Any, str], None, None]:
-    """For each video of a loader, in order: its number, its row of rows_of(what is computed of a batch), or why not."""
-    from engine.evaluator import scored
-
-    order = loader.order.batches(0)
-    with contextlib.closing(scored(compute, loader, what, log_interval)) as batches:
-        for places, (batch, answers) in zip(order, batches):
-            rows = dict(zip(batch.indices, rows_of(answers)))
-            for _, index in places:
-                yield index, rows.get(index), loader.bad.reasons.get(index, "")

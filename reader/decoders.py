@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.errors import first_line
+from reader.bounds import check_frames, check_pixels
 from reader.containers import DEMUXERS, opened
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ def stamped_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callab
     """Iterator over (presentation stamp or None, function that gives the frame), by PyAV, in order. Raises Damaged."""
     with opened(path) as (container, stream), _decoding_errors():
         converter = Converter(stream, index)
-        for frame in container.decode(stream):
+        for number, frame in enumerate(container.decode(stream), start=1):
+            check_frames(number)
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
             yield frame.pts, functools.partial(converter.rgb, frame)
@@ -200,8 +202,11 @@ def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:
 
     with _opencv_options():
         capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+    number = 0
     try:
         while capture.grab():
+            number += 1
+            check_frames(number)
             ok, frame = capture.retrieve()
             if not ok:
                 return
@@ -248,6 +253,7 @@ class Converter:
         """uint8 [H, W, 3] RGB of an av.VideoFrame."""
         import cv2
 
+        check_pixels(frame.width, frame.height)
         if frame.interlaced_frame:
             frame = self._whole(frame)
         frame = self.reformatter.reformat(frame, *self.size, "bgr24", interpolation="BICUBIC", **_colours(frame))

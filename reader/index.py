@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reader.bitstream import is_plain, is_random_access, is_shown, is_whole, nal_length_size
+from reader.bounds import check_frames, check_pixels, check_seconds
 from reader.errors import ClipError
 
 if TYPE_CHECKING:
@@ -76,15 +77,22 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         container, stream: of reader.containers.opened; they are at the end of the file afterwards.
 
     Raises:
-        ClipError: not a single packet can be read.
+        ClipError: not a single packet can be read; BeyondBounds by what the header says, or the packets.
     """
     context = stream.codec_context
+    duration = _duration(container, stream)
+    check_pixels(context.width, context.height)
+    check_frames(stream.frames)
+    check_seconds(duration)
     codec, width, height = context.codec.canonical_name, context.width, context.height
     packets, decode_stamps, first, damage, plain = _read_packets(container, stream, codec)
     if not packets:
         raise ClipError(f"no frame can be decoded ({damage or 'no packet of the video can be read'})")
     stamps = sorted(packet.stamp for packet in packets if packet.shown and packet.stamp is not None)
-    return Index(
+    check_frames(len(stamps))
+    if first:
+        check_pixels(first.width, first.height)
+    index = Index(
         container=container.format.name,
         streams=len(container.streams.video),
         codec=codec,
@@ -96,7 +104,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
         promised=stream.frames,
-        duration=_duration(container, stream),
+        duration=duration,
         packets=packets,
         stamps=stamps,
         doubt=damage
@@ -106,6 +114,8 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         damaged=bool(damage),
         notes=_notes(packets, stamps, stream.frames),
     )
+    check_seconds(index.seconds)
+    return index
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float:
@@ -129,6 +139,7 @@ def _read_packets(
         for packet in container.demux(stream):
             if packet.size == 0 and packet.dts is None:
                 break  # the end
+            check_frames(len(packets) // 2)  # a frame can have two
             random_access = packet.is_keyframe and is_random_access(codec, packet, length_size)
             shown = not packet.is_discard and is_shown(codec, packet)
             packets.append(Packet(packet.pts, packet.size, random_access, shown))

@@ -15,6 +15,17 @@ class ReaderDied(Exception):
     """The reading process hung and was killed, or crashed; the message says which."""
 
 
+def receive(child: Child, timeout: float) -> Any:
+    """A child's next answer, or what it raised. Raises ReaderDied where it had to be given up: then it is gone."""
+    try:
+        return child.receive(timeout)
+    except TimeoutError:
+        child.kill()
+        raise ReaderDied(f"reading took more than {timeout:g} s; the decoder was stopped") from None
+    except EOFError:
+        raise ReaderDied(f"the decoder {child.how_it_ended()}") from None
+
+
 class IsolatedReader:
     """Calls `read` in a forked process of its own; a new one is forked after it died.
 
@@ -37,13 +48,10 @@ class IsolatedReader:
             self.child = Child(self._fill)
         self.child.send([argument])
         try:
-            label = self.child.receive(self.timeout)
-        except TimeoutError:
-            self.close()
-            raise ReaderDied(f"reading took more than {self.timeout:g} s; the decoder was stopped") from None
-        except EOFError:
-            child, self.child = self.child, None
-            raise ReaderDied(f"the decoder {child.how_it_ended()}") from None
+            label = receive(self.child, self.timeout)
+        except ReaderDied:
+            self.child = None
+            raise
         return self.array.copy(), label
 
     def _fill(self, argument: Any) -> Any:

@@ -30,10 +30,10 @@ class Block(NamedTuple):
 
 def block_of(clip: Clip, title: str) -> Block:
     """The Block of a clip."""
-    return Block(title, clip.segments, clip.frames, _seconds(clip))
+    return Block(title, clip.segments, clip.frames, seconds_of(clip))
 
 
-def _seconds(clip: Clip) -> list[float]:
+def seconds_of(clip: Clip) -> list[float]:
     """The time of each frame, from the first one on, by its stamp; empty where there are none."""
     index = clip.video and clip.video.index
     if not index or len(index.stamps) != clip.num_frames:

@@ -14,6 +14,7 @@ FLOORS = {
     "metrics": 2,
     "backends": 3,
     "engine": 4,
+    "serve": 5,
     "tools": 5,
     "stnet": 6,
     "bench": 6,

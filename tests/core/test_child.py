@@ -1,12 +1,16 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 
+import numpy as np
 import pytest
 
 from core.errors import UserError
-from core.processes import Child
+from core.processes import Child, FreshChild
 
 
 def act(word):
@@ -17,14 +21,19 @@ def act(word):
         raise ZeroDivisionError("a bug")
     if word == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if word == "allocate":
+        return len(np.ones(1 << 28, np.uint8))
     if word == "sleep":
         time.sleep(60)
     return word.upper()
 
 
-@pytest.fixture
-def child():
-    made = Child(act)
+both = pytest.mark.parametrize("kind", [Child, FreshChild])
+
+
+@pytest.fixture(params=[Child, FreshChild])
+def child(request):
+    made = request.param(act)
     yield made
     if made.pipe.closed:
         return
@@ -47,12 +56,14 @@ def test_what_the_function_raises_is_raised_here_a_bug_with_its_traceback(child)
     assert child.receive(10) == "A"
 
 
-def test_a_crash_is_told_from_silence(child):
+@both
+def test_a_crash_is_told_from_silence(kind):
+    child = kind(act)
     child.send(["sleep"])
     with pytest.raises(TimeoutError):
         child.receive(0.05)
     child.kill()
-    other = Child(act)
+    other = kind(act)
     other.send(["crash"])
     with pytest.raises(EOFError):
         other.receive(10)
@@ -87,3 +98,56 @@ def test_a_child_does_not_free_what_was_garbage_before_it_began():
     assert child.receive(10) == []
     child.kill()
     assert collected(None) == [os.getpid()]
+
+
+def test_a_fresh_child_takes_no_more_memory_than_it_may():
+    child = FreshChild(act, memory=128 << 20)
+    child.send(["allocate", "a"])
+    with pytest.raises(RuntimeError, match="MemoryError"):
+        child.receive(10)
+    assert child.receive(10) == "A"
+    child.kill()
+
+
+def test_a_fresh_child_leaves_the_signals_of_a_terminal_to_its_parent():
+    child = FreshChild(act)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(child.pid, number)
+    child.send(["a"])
+    assert child.receive(10) == "A"
+    child.kill()
+
+
+def test_a_fresh_child_can_be_ended_from_another_thread():
+    child = FreshChild(act)
+    child.send(["sleep"])
+    threading.Timer(0.05, child.stop).start()
+    with pytest.raises(EOFError):
+        child.receive(30)
+    assert child.how_it_ended() == "crashed (SIGKILL)"
+
+
+PARENT = """
+import os, signal, sys, time
+from core.processes import FreshChild
+if __name__ == "__main__":
+    child = FreshChild(time.sleep)
+    child.send([60])
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_fresh_child_ends_with_its_parent(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    variables = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, tmp_path / "parent.py"], env=variables, capture_output=True, check=False)
+    child = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("it still runs")

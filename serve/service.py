@@ -1,0 +1,272 @@
+"""The engine room of a server: places for requests, decoding in processes, one thread for the network."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import metadata
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from core.errors import UserError
+from engine.inputs import format_of
+from reader.formats import VIDEO
+from serve import timelines
+from serve.decoding import Decoders, Job
+from serve.limits import Limits, Refused
+from serve.network import Network
+from serve.stats import Stats
+
+if TYPE_CHECKING:
+    from engine.predictor import Predictor
+
+__all__ = ["Limits", "Place", "Refused", "Service"]
+Answer = TypeVar("Answer")
+_LONGEST_RETRY = 60  # seconds
+_LOOK = 0.02  # seconds between looks at whether all is done
+
+
+class Place(NamedTuple):
+    """One of the places for requests."""
+
+    deadline: float  # by time.monotonic
+
+
+class Service:
+    """Answers requests with one Predictor.
+
+    All but `place` and `info` runs in one event loop, in which `start` comes first and `close` last.
+
+    Args:
+        predictor: of videos.
+        limits: of each request, and of all.
+        decoders: processes that read videos.
+        window: seconds that a clip waits for others to be computed with.
+
+    Attributes:
+        stats: what there is to count.
+
+    Raises:
+        UserError: the model takes no videos.
+    """
+
+    def __init__(self, predictor: Predictor, limits: Limits, decoders: int = 2, window: float = 0.01) -> None:
+        if format_of("upload.mp4", predictor.config.MODEL.format).lower() != VIDEO:
+            raise UserError(f"uploads are videos, not what MODEL.format {predictor.config.MODEL.format} says")
+        self.predictor, self.limits, self.stats = predictor, limits, Stats()
+        self.decoders = Decoders(decoders, limits, self.stats)
+        self.network = Network(predictor, window, self.stats)
+        self.films = ThreadPoolExecutor(1, "timelines")  # one at a time, beside all that is short
+        self.seconds = 1.0  # that a request is in the house, on average
+        self.closing = False
+
+    async def start(self) -> None:
+        """Make the engine and the decoding processes, before the first request. Raises UserError."""
+        self.one_film = asyncio.Semaphore(1)
+        await self.decoders.start()
+        await self.network.call(lambda: self.predictor.engine)
+        if self._has_parts():
+            await self.network.call(self.predictor.parts)
+
+    async def close(self) -> None:
+        """Refuse new requests, finish those that run, and end all threads and processes."""
+        self.closing = True
+        while self.stats.queue:
+            await asyncio.sleep(_LOOK)
+        self.films.shutdown()
+        self.network.close()
+        self.decoders.close()
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """Take a place, from before the body is read until the answer is gone. Raises Refused."""
+        if self.closing or self.stats.queue >= self.limits.queue:
+            code, reason = ("closing", "it is closing") if self.closing else ("full", "all places are taken")
+            self.stats.requests["place", code] += 1
+            raise Refused(503, code, f"the server takes no request now: {reason}", self._retry_after())
+        self.stats.queue += 1
+        begun = monotonic()
+        try:
+            yield Place(begun + self.limits.request_seconds)
+        finally:
+            self.stats.queue -= 1
+            self.seconds += 0.1 * (monotonic() - begun - self.seconds)
+
+    def _retry_after(self) -> int:
+        """Seconds until a place is likely to be free."""
+        return max(1, min(_LONGEST_RETRY, math.ceil(self.seconds)))
+
+    def info(self) -> dict[str, Any]:
+        """What clients may want to know of the model and the limits."""
+        config, limits = self.predictor.config, self.limits._asdict()
+        limits.pop("queue")
+        return {
+            "model": config.MODEL.name,
+            "version": _version(),
+            "num_classes": config.MODEL.num_classes,
+            "topk": self.predictor.topk,
+            "seg_num": config.section("infer").seg_num,
+            "seglen": config.MODEL.seglen,
+            "precision": self.predictor.precision,
+            "has_shares": self._has_parts(),
+            "has_timeline": self._has_parts(),
+            "limits": limits,
+            "timeline": timelines.DEFAULTS,
+        }
+
+    def _has_parts(self) -> bool:
+        try:
+            self.predictor.check_parts()
+        except UserError:
+            return False
+        return True
+
+    async def classify(
+        self,
+        path: str,
+        *,
+        place: Place | None = None,
+        topk: int | None = None,
+        frames: bool = False,
+        shares: bool = False,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The classes of a video: {"state": ...} as it goes, at the end {"result": ...}.
+
+        Args:
+            path: of the upload; nothing else is opened.
+            place: of `place`; None: one is taken.
+            topk: classes; None: as many as the predictor gives.
+            frames: with pictures of what the network saw.
+            shares: with what each segment adds to the logits.
+
+        Raises:
+            Refused
+        """
+        with self._request("classify", place) as request:
+            topk = self._topk(topk)
+            if shares:
+                self._insist_on_parts()
+            yield {"state": "queued"}
+            job = Job(path, self.predictor.config.section("infer"), frames)
+            await request.within(self.decoders.slots.acquire())
+            try:
+                yield {"state": "decoding"}
+                reading = await request.within(self.decoders.read(job))
+            finally:
+                self.decoders.slots.release()
+            yield {"state": "computing"}
+            result = await request.within(self.network.classify(reading.clip, topk))
+            answer = {
+                "categories": timelines.categories(result, topk),
+                "video": reading.facts,
+                "segments": reading.segments,
+            }
+            if shares:
+                explanation = await request.within(self.network.call(result.explain, topk, 0))
+                answer["shares"] = [_shares(reason) for reason in explanation.classes]
+            request.outcome = "ok"
+            yield {"result": {**answer, "notes": reading.notes}}
+
+    async def timeline(
+        self, path: str, *, place: Place | None = None, **settings: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """What happens in a video: {"state", "seconds", "of"} as it goes, at the end {"result": ...}.
+
+        Args:
+            path, place: as for `classify`.
+            settings: window, stride, threshold, hold, shortest, as predict's; None: as by default.
+
+        Raises:
+            Refused
+        """
+        with self._request("timeline", place) as request:
+            chosen = timelines.checked(settings)
+            self._insist_on_parts()
+            yield {"state": "queued", "seconds": 0, "of": 0}
+            await request.within(self.one_film.acquire())
+            try:
+                yield {"state": "decoding", "seconds": 0, "of": 0}
+                film = timelines.Film(self.predictor, self.network, self.limits, path, chosen)
+                film.begin(self.films)
+                try:
+                    windows = []
+                    while (window := await request.within(film.next())) is not None:
+                        windows.append(window)
+                        yield {"state": "computing", "seconds": round(window.end, 2), "of": round(film.length, 2)}
+                finally:
+                    await film.stop()
+            finally:
+                self.one_film.release()
+            answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
+            request.outcome = "ok"
+            yield {"result": {**answer, "notes": film.notes}}
+
+    def _topk(self, topk: int | None) -> int:
+        most = self.predictor.config.MODEL.num_classes
+        if topk is not None and topk < 1:
+            raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
+        return min(topk or self.predictor.topk, most)
+
+    def _insist_on_parts(self) -> None:
+        try:
+            self.predictor.check_parts()
+        except UserError as error:
+            raise Refused(400, "cannot", str(error)) from None
+
+    @contextmanager
+    def _request(self, what: str, place: Place | None) -> Iterator[_Request]:
+        """Hold a place, if none is held, and count how it ends."""
+        if place is None:
+            with self.place() as place, self._request(what, place) as request:
+                yield request
+            return
+        request = _Request(place.deadline, self.limits.request_seconds)
+        try:
+            yield request
+        except Refused as error:
+            request.outcome = error.code
+            raise
+        except UserError as error:
+            request.outcome = "failed"
+            raise Refused(500, "failed", str(error)) from None
+        except Exception:
+            request.outcome = "failed"
+            raise
+        finally:
+            self.stats.requests[what, request.outcome] += 1
+
+
+class _Request:
+    """A request under way."""
+
+    def __init__(self, deadline: float, seconds: float) -> None:
+        self.deadline, self.seconds = deadline, seconds
+        self.outcome = "gone"  # unless something else comes of it
+
+    async def within(self, coming: Awaitable[Answer]) -> Answer:
+        """What comes, if it comes within the time of the request; else it is cancelled. Raises Refused."""
+        try:
+            return await asyncio.wait_for(coming, self.deadline - monotonic())
+        except asyncio.TimeoutError:
+            raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
+
+
+def _version() -> str:
+    try:
+        return metadata.version("stnet-paddle")
+    except metadata.PackageNotFoundError:
+        return "of a checkout"
+
+
+def _shares(reason: Any) -> dict[str, Any]:
+    return {
+        "id": reason.class_id,
+        "name": reason.label,
+        "score": reason.score,
+        "logit": reason.logit,
+        "shares": reason.shares,
+        "rest": reason.rest,
+    }
