@@ -135,7 +135,7 @@ def create_app(service: Service, folder: UploadFolder, rules: Rules, body_second
 
 
 def _add_metrics(app: FastAPI, registry: CollectorRegistry, bearer: list[Any]) -> None:
-    text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+    text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
     @app.get("/metrics", dependencies=bearer, response_class=Response, responses={**text, **_errors()})
     async def metrics() -> Response:

@@ -113,6 +113,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, say_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self.should_exit = False
         self._say_ready = say_ready
         self.number = 0  # of the signal that was not waited for
 
@@ -146,8 +147,9 @@ async def serve(
     """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
-        cast(Any, app), http=Protocol, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, h11_max_incomplete_event_size=_HEAD_BYTES, timeout_graceful_shutdown=int(patience) + 1,
+        cast(Any, app), http=Protocol, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_graceful_shutdown=int(patience) + 1,
     )  # fmt: skip
     server = Server(config, say_ready)
     for number in (signal.SIGINT, signal.SIGTERM):
