@@ -20,16 +20,24 @@ SHARES = [[2.0, -1.0, 0.5], [0.25, 0.25, 0.25], [-3.0, 0.0, 1.0]]
 def result(names=NAMES):
     """A classification of three classes, as the API has it."""
     classes = [{"id": i, "name": name, "score": score} for i, (name, score) in enumerate(zip(names, SCORES))]
-    shares = [{**row, "shares": values, "rest": 0.5, "logit": sum(values) + 0.5} for row, values in zip(classes, SHARES)]
+    shares = [
+        {**row, "shares": values, "rest": 0.5, "logit": sum(values) + 0.5} for row, values in zip(classes, SHARES)
+    ]
     video = {"seconds": 3.0, "frames": 90, "width": 340, "height": 256, "decoder": "PyAV"}
-    return {"result": {"categories": classes, "video": video, "segments": SEGMENTS, "shares": shares, "notes": ["a note"]}}
+    return {
+        "result": {"categories": classes, "video": video, "segments": SEGMENTS, "shares": shares, "notes": ["a note"]}
+    }
 
 
 def timeline(names=NAMES):
     """Four windows of a second; the second class has the last two."""
     best = [[0, 1], [0, 1], [1, 0], [1, 0]]
     windows = [
-        {"start": i * 0.5, "end": i * 0.5 + 1, "categories": [{"id": c, "name": names[c], "score": s} for c, s in zip(row, (0.9, 0.1))]}
+        {
+            "start": i * 0.5,
+            "end": i * 0.5 + 1,
+            "categories": [{"id": c, "name": names[c], "score": s} for c, s in zip(row, (0.9, 0.1))],
+        }
         for i, row in enumerate(best)
     ]
     events = [
@@ -137,7 +145,10 @@ def test_a_video_plays_and_has_bars_frames_and_shares(browser, videos):
         assert texts(browser, "#notes li") == ["a note"]
         assert {url.split("?")[0] for url in asked(browser) if not url.startswith(("data:", "blob:"))} == {
             *(server.url + name for name in ("", "api/info", "api/classify", "static/icon.svg", "static/page.css")),
-            *(f"{server.url}static/{name}.js" for name in ("page", "charts", "elements", "player", "progress", "timeline")),
+            *(
+                f"{server.url}static/{name}.js"
+                for name in ("page", "charts", "elements", "player", "progress", "timeline")
+            ),
             *(f"{server.url}static/{name}.js" for name in ("upload", "words")),
         }
 
