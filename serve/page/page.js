@@ -4,7 +4,7 @@ import { byId, make, nameOf } from "./elements.js";
 import { play, seek, whenMoved } from "./player.js";
 import { announce, line, ProgressBox, reason } from "./progress.js";
 import { showSettings, showTimeline } from "./timeline.js";
-import { authorization, Failure, messageIn, send } from "./upload.js";
+import { authorization, Failure, errorIn, send } from "./upload.js";
 import { clock, count, duration, language, percent, say, sayAll, size, switchLanguage } from "./words.js";
 
 const TOKEN = "stnet.token";
@@ -39,7 +39,7 @@ function takeToken() {
 async function askInfo() {
   try {
     const answer = await fetch("api/info", { headers: authorization(token) });
-    if (!answer.ok) throw new Failure(answer.status, messageIn(await answer.text()));
+    if (!answer.ok) throw new Failure(answer.status, errorIn(await answer.text()));
     info = await answer.json();
     showProblem(null);
     showServer();

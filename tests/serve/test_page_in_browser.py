@@ -3,10 +3,11 @@
 import threading
 
 import pytest
-from chromium import asked, chromium
+from chromium import asked, chromium, found, texts, visible, wait
 from page_server import Answer, lines, page_server, refusal
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\u202e & " + "long" * 60
+DAMAGED = "The file is no video, or it is damaged: it breaks off"
 SEGMENTS = [
     {"frames": [0, 1], "seconds": [0.0, 0.5], "image": "data:image/jpeg;base64,"},
     {"frames": [30, 31], "seconds": [1.25, 1.5]},
@@ -20,16 +21,24 @@ SHARES = [[2.0, -1.0, 0.5], [0.25, 0.25, 0.25], [-3.0, 0.0, 1.0]]
 def result(names=NAMES):
     """A classification of three classes, as the API has it."""
     classes = [{"id": i, "name": name, "score": score} for i, (name, score) in enumerate(zip(names, SCORES))]
-    shares = [{**row, "shares": values, "rest": 0.5, "logit": sum(values) + 0.5} for row, values in zip(classes, SHARES)]
+    shares = [
+        {**row, "shares": values, "rest": 0.5, "logit": sum(values) + 0.5} for row, values in zip(classes, SHARES)
+    ]
     video = {"seconds": 3.0, "frames": 90, "width": 340, "height": 256, "decoder": "PyAV"}
-    return {"result": {"categories": classes, "video": video, "segments": SEGMENTS, "shares": shares, "notes": ["a note"]}}
+    return {
+        "result": {"categories": classes, "video": video, "segments": SEGMENTS, "shares": shares, "notes": ["a note"]}
+    }
 
 
 def timeline(names=NAMES):
     """Four windows of a second; the second class has the last two."""
     best = [[0, 1], [0, 1], [1, 0], [1, 0]]
     windows = [
-        {"start": i * 0.5, "end": i * 0.5 + 1, "categories": [{"id": c, "name": names[c], "score": s} for c, s in zip(row, (0.9, 0.1))]}
+        {
+            "start": i * 0.5,
+            "end": i * 0.5 + 1,
+            "categories": [{"id": c, "name": names[c], "score": s} for c, s in zip(row, (0.9, 0.1))],
+        }
         for i, row in enumerate(best)
     ]
     events = [
@@ -61,25 +70,6 @@ def set_language(browser, language):
     agent = browser.execute_script("return navigator.userAgent")
     settings = {"userAgent": agent, "acceptLanguage": language}
     browser.execute_cdp_cmd("Emulation.setUserAgentOverride", settings)
-
-
-def found(browser, selector):
-    return browser.find_elements("css selector", selector)
-
-
-def visible(browser, selector):
-    return [element for element in found(browser, selector) if element.is_displayed()]
-
-
-def texts(browser, selector):
-    return [element.text for element in visible(browser, selector)]
-
-
-def wait(browser, condition):
-    """Wait until the condition, without arguments, holds; its value."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 20, poll_frequency=0.05).until(lambda _: condition())
 
 
 def opened(browser, server, *paths, fragment=""):
@@ -137,7 +127,10 @@ def test_a_video_plays_and_has_bars_frames_and_shares(browser, videos):
         assert texts(browser, "#notes li") == ["a note"]
         assert {url.split("?")[0] for url in asked(browser) if not url.startswith(("data:", "blob:"))} == {
             *(server.url + name for name in ("", "api/info", "api/classify", "static/icon.svg", "static/page.css")),
-            *(f"{server.url}static/{name}.js" for name in ("page", "charts", "elements", "player", "progress", "timeline")),
+            *(
+                f"{server.url}static/{name}.js"
+                for name in ("page", "charts", "elements", "player", "progress", "timeline")
+            ),
             *(f"{server.url}static/{name}.js" for name in ("upload", "words")),
         }
 
@@ -184,7 +177,7 @@ def test_a_full_server_is_asked_again_after_the_time_it_names(browser, videos):
     ("answer", "line"),
     [
         (refusal(422, "this is no video: <b>text</b>"), "this is no video: <b>text</b>"),
-        (lines({"state": "decoding"}, {"error": {"code": "no_video", "message": "it breaks off"}}), "it breaks off"),
+        (lines({"state": "decoding"}, {"error": {"code": "no_video", "message": "it breaks off"}}), DAMAGED),
         (Answer(500, "oops"), "The server answered with status 500."),
         (lines({"state": "decoding"}), "The connection to the server was lost, or the file can no longer be read."),
     ],
