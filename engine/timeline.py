@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backends.export import clip_sizes
-from core.errors import UserError
-from reader.clip import read_clip
-from reader.sampling import sample_frames
-from reader.stream import Segment, SegmentCutter, Shown, VideoStream
-from reader.transforms import to_super_images
+from core.processes import Child
+from reader.errors import ClipError
+from reader.isolate import ReaderDied, receive
+from reader.windows import Facts, Stretch, WindowReader
 
 if TYPE_CHECKING:
     from backends.parts import Parts
     from core.config import ReaderSection
 
 _SHORTER = 1.0  # seconds by which a video may be shorter than its header says, before that is worth a word
+_AHEAD = 32  # answers that the child may prepare: it waits as soon as it has pixels that are not taken
+_LARGE = 1 << 30  # bytes whose packets are read within the time limit of an answer
 
 
 class Window(NamedTuple):
@@ -31,146 +33,132 @@ class Window(NamedTuple):
     logits: np.ndarray  # [num_classes]
 
 
-class Plan(NamedTuple):
-    """How a video is cut into windows, in whole frames and segments."""
-
-    rate: float  # frames a second
-    seg_num: int
-    seglen: int
-    segment: int  # frames
-    stride: int  # segments
-
-    @property
-    def frames(self) -> int:
-        """Frames of a window."""
-        return self.seg_num * self.segment
-
-    def segments(self, window: int) -> list[Segment]:
-        """The frames of a window's segments: those of a video that is this window and nothing else."""
-        first = window * self.stride * self.segment
-        cut = sample_frames(self.frames, self.seg_num, self.seglen)
-        return [tuple(first + frame for frame in segment) for segment in cut]
-
-    def description(self) -> str:
-        """What came of the seconds that were asked for."""
-        window, stride = self.frames / self.rate, self.stride * self.segment / self.rate
-        return (
-            f"windows of {window:.2f} s ({self.seg_num} segments of {self.segment} frames), one every {stride:.2f} s "
-            f"({self.stride} segments), at {self.rate:.2f} frames a second"
-        )
-
-
-def plan_windows(window: float, stride: float, rate: float, seg_num: int, seglen: int) -> Plan:
-    """Windows and strides of about so many seconds.
-
-    A segment is a whole number of frames, a window `seg_num` segments, a stride a whole number of segments.
-
-    Raises:
-        UserError: window or stride are not above 0.
-    """
-    if not (0 < window < float("inf") and 0 < stride < float("inf")):
-        raise UserError(f"window and stride: expected more than 0 seconds, found {window:g} and {stride:g}")
-    segment = max(1, round(window * rate / seg_num))
-    return Plan(rate, seg_num, seglen, segment, max(1, round(stride * rate / segment)))
-
-
 class Timeline:
-    """The windows of a video. It is read once, and little more than a window is held.
+    """The windows of a video. It is read once, in a child process, and little more than a window is held.
+
+    Nothing is decoded before `windows` is called: who has limits looks at `facts` first, and closes.
 
     Args:
         parts: of the model.
         path: the file.
-        section: sizes and sampling.
-        window, stride: seconds, see plan_windows.
+        section: sizes and sampling; its decode_timeout is how many seconds the child may take for an answer.
+        window, stride: seconds, see reader.windows.plan_windows.
+        child: starts the process: core.processes.Child, or a function with its interface, for which all is picklable.
 
     Attributes:
+        facts: what is known of the video.
         plan: what is made of window and stride.
         notes: what should be said of the video, complete after the last window.
 
     Raises:
-        ClipError: it cannot be read.
+        ClipError: it cannot be read, or reading it hung or crashed.
+        UserError: window or stride make no sense.
     """
 
-    def __init__(self, parts: Parts, path: str, section: ReaderSection, window: float = 10, stride: float = 2) -> None:
-        self.parts, self.path, self.section = parts, path, section
-        self.stream = VideoStream(path)
-        seg_num, seglen, _ = clip_sizes(section)
-        self.plan = plan_windows(window, stride, self.stream.rate, seg_num, seglen)
+    def __init__(
+        self,
+        parts: Parts,
+        path: str,
+        section: ReaderSection,
+        window: float = 10,
+        stride: float = 2,
+        child: Callable[[Callable[[Any], Any]], Child] = Child,
+    ) -> None:
+        self.parts, self.path, self.timeout = parts, path, section.decode_timeout
+        self.child: Child | None = child(WindowReader(path, section, window, stride))
+        try:
+            self.child.send([path])
+            self.facts: Facts = self._answer(self.timeout * (1 + _size(path) // _LARGE))
+        except BaseException:
+            self.close()
+            raise
+        self.plan = self.facts.plan
         self.seconds: list[float] = []  # of the frames
         self.notes: list[str] = [self.plan.description()]
 
+    def close(self) -> None:
+        """End the child, wherever it is; `windows` does so at its end."""
+        child, self.child = self.child, None
+        if child is not None:
+            child.kill()
+
     def windows(self) -> Iterator[Window]:
-        """Read the video, and give each window as soon as it is computed.
+        """Read the video, and give each window as soon as it is computed. Closing the generator ends the child.
 
         Raises:
-            ClipError: not a frame can be read, or none that fits.
+            ClipError: not a frame can be read, or none that fits; or reading hung or crashed.
         """
-        scorer, cutter = self.parts.windows(), SegmentCutter(self.section.short_size, self.section.target_size)
+        scorer, given = self.parts.windows(), 0
         features: dict[int, np.ndarray] = {}  # of windows that are computed
-        announced = given = 0
+        try:
+            for stretch in self._stretches():
+                self.seconds += stretch.seconds
+                for window, segments in stretch.windows:
+                    scorer.add(window, segments)
+                for segment, pixels in stretch.segments:
+                    scorer.feed(segment, pixels)
+                if stretch.last:
+                    scorer.flush()
+                    frames = len(self.seconds)
+                    self.seconds += [self.seconds[-1] + 1 / self.plan.rate] if frames else []
+                features.update(scorer.done())
+                while given in features and len(self.seconds) > self.plan.end(given):
+                    yield self._window(given, features.pop(given))
+                    given += 1
+            if stretch.clip:
+                yield self._whole_video(*stretch.clip)
+            self._note_end(frames, given, stretch.damage)
+        finally:
+            self.close()
 
-        def given_in_order() -> Iterator[Window]:
-            nonlocal given
-            features.update(scorer.done())
-            while given in features and len(self.seconds) > self._end(given):
-                yield self._window(given, features.pop(given))
-                given += 1
+    def _stretches(self) -> Iterator[Stretch]:
+        """What the child reads, while it reads on."""
+        assert self.child is not None, "a timeline is read once"
+        self.child.send([self.path] * _AHEAD)
+        while True:
+            stretch = self._answer(self.timeout)
+            yield stretch
+            if stretch.last:
+                return
+            self.child.send([self.path])
 
-        for frame in self.stream.frames():
-            self.seconds.append(frame.seconds)
-            while self._begins(announced, frame):
-                segments = self.plan.segments(announced)
-                scorer.add(announced, segments)
-                cutter.want(segments)
-                announced += 1
-            for segment, pixels in cutter.put(frame):
-                scorer.feed(segment, pixels)
-            yield from given_in_order()
-        for segment, pixels in cutter.flush():
-            scorer.feed(segment, pixels)
-        scorer.flush()
-        frames = len(self.seconds)
-        if frames:
-            self.seconds.append(self.seconds[-1] + 1 / self.plan.rate)
-        yield from given_in_order()
-        if not given:
-            yield self._whole_video()
-        self._note_end(frames, given)
-
-    def _begins(self, window: int, frame: Shown) -> bool:
-        """Whether a window has begun, and does not end beyond the video, as far as its end is known."""
-        first = window * self.plan.stride * self.plan.segment
-        return first <= frame.number and (self.stream.count is None or self._end(window) <= self.stream.count)
-
-    def _end(self, window: int) -> int:
-        """Number of the first frame after a window."""
-        return window * self.plan.stride * self.plan.segment + self.plan.frames
+    def _answer(self, timeout: float) -> Any:
+        assert self.child is not None
+        try:
+            return receive(self.child, timeout)
+        except ReaderDied as error:
+            self.child = None
+            raise ClipError(str(error)) from None
 
     def _window(self, window: int, features: np.ndarray) -> Window:
-        first, end = self._end(window) - self.plan.frames, self._end(window)
+        first, end = self.plan.first(window), self.plan.end(window)
         logits = self.parts.streaming.logits(features)
         return Window(self.seconds[first], self.seconds[end], first, self.plan.frames, logits)
 
-    def _whole_video(self) -> Window:
+    def _whole_video(self, pixels: np.ndarray, frames: int) -> Window:
         """A video that is shorter than a window: what predict makes of it."""
-        clip = read_clip(self.path, self.section)
-        features = self.parts.features(to_super_images(clip.frames, self.plan.seg_num)[None])[0]
-        start, end = (self.seconds[0], self.seconds[-1]) if self.seconds else (0.0, clip.num_frames / self.plan.rate)
-        return Window(start, end, 0, clip.num_frames, self.parts.streaming.logits(features))
+        features = self.parts.features(pixels[None])[0]
+        start, end = (self.seconds[0], self.seconds[-1]) if self.seconds else (0.0, frames / self.plan.rate)
+        return Window(start, end, 0, frames, self.parts.streaming.logits(features))
 
-    def _note_end(self, frames: int, windows: int) -> None:
+    def _note_end(self, frames: int, windows: int, damage: str) -> None:
         """Notes of what could not be read, and of what no window holds."""
-        end, promised = self.seconds[-1] if self.seconds else 0.0, self.stream.index.duration
-        if self.stream.damage:
-            self.notes.append(
-                f"it cannot be read beyond {end:.2f} s ({self.stream.damage}): what comes after is left out"
-            )
+        end, promised = self.seconds[-1] if self.seconds else 0.0, self.facts.promised
+        if damage:
+            self.notes.append(f"it cannot be read beyond {end:.2f} s ({damage}): what comes after is left out")
         elif promised > end + _SHORTER:
             self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
-        elif self.stream.count is not None and frames < self.stream.count:
-            self.notes.append(f"of its {self.stream.count} frames {frames} could be read in order")
+        elif self.facts.exact and frames < self.facts.frames:
+            self.notes.append(f"of its {self.facts.frames} frames {frames} could be read in order")
         if not windows:
             self.notes.append("it is shorter than a window: taken as one clip")
-        elif frames > self._end(windows - 1):
-            left = end - self.seconds[self._end(windows - 1)]
+        elif frames > self.plan.end(windows - 1):
+            left = end - self.seconds[self.plan.end(windows - 1)]
             self.notes.append(f"its last {left:.2f} s are too short for another window: in none")
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; 0 if it cannot be had, which the reader says better."""
+    with suppress(OSError, ValueError):
+        return os.path.getsize(path)
+    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from core.progress import hours
 from engine import timeline_files as files
 from engine.events import HOLD, THRESHOLD, Event, events_of
 from engine.render import check_target, render
-from engine.timeline import Timeline
+from engine.timeline import Timeline, Window
 from metrics.probabilities import softmax
 from reader.errors import ClipError
 
@@ -62,14 +63,8 @@ def make_timeline(
         events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
         if settings.render:
             check_target(path, settings.render)
-        timeline = Timeline(parts, path, config.section("infer"), settings.window, settings.stride)
-        logger.info("%s: %s", path, timeline.notes[0])
-        windows, logged = [], 0.0
-        for window in timeline.windows():
-            windows.append(window)
-            if window.end - logged >= _LOG_EVERY:
-                logged = window.end
-                logger.info("timeline: %s of video, %d windows", hours(logged), len(windows))
+        with closing(Timeline(parts, path, config.section("infer"), settings.window, settings.stride)) as timeline:
+            windows = _scored(timeline)
         for note in timeline.notes[1:]:
             logger.warning("%s: %s", path, note)
         probabilities = softmax(np.stack([window.logits for window in windows]))
@@ -88,3 +83,16 @@ def make_timeline(
     except ClipError as error:
         raise Unreadable(path, str(error)) from None
     return events
+
+
+def _scored(timeline: Timeline) -> list[Window]:
+    """All windows; now and then the log says how far it is."""
+    logger.info("%s: %s", timeline.path, timeline.notes[0])
+    windows: list[Window] = []
+    logged = 0.0
+    for window in timeline.windows():
+        windows.append(window)
+        if window.end - logged >= _LOG_EVERY:
+            logged = window.end
+            logger.info("timeline: %s of video, %d windows", hours(logged), len(windows))
+    return windows

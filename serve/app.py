@@ -51,7 +51,7 @@ _UPLOAD: dict[str, Any] = {
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorAnswer} for status in (401, 403, 500, *statuses)}
+    return {status: {"model": ErrorAnswer} for status in (401, 403, 431, 500, *statuses)}
 
 
 _UPLOAD_ERRORS = _errors(400, 408, 413, 415, 422, 503, 504)

@@ -24,7 +24,7 @@ router = APIRouter(tags=["PaddleX"])
 PATH = "/video-classification"
 _REST_BYTES = 64 << 10  # what the JSON may hold beside the video
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": NoResult} for status in (400, 401, 403, 408, 413, 422, 500, 503, 504)
+    status: {"model": NoResult} for status in (400, 401, 403, 408, 413, 422, 431, 500, 503, 504)
 }
 
 

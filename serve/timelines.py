@@ -14,9 +14,10 @@ import numpy as np
 from core.errors import UserError
 from engine.events import HOLD, THRESHOLD, events_of
 from engine.result import Result
-from engine.timeline import Timeline, Window, plan_windows
+from engine.timeline import Timeline, Window
 from metrics.probabilities import softmax
 from reader.errors import ClipError
+from reader.windows import plan_windows
 from serve.decoding import child_of, refusal
 from serve.limits import Limits, Refused
 
@@ -99,7 +100,7 @@ class Film:
         """End the work, if it goes on."""
         self.stopped = True
         with self.lock:
-            if self.child is not None and not self.child.pipe.closed:
+            if self.child is not None:
                 self.child.stop()
         await asyncio.wait([self.work])
         self.work.exception()  # if there is one, `next` has raised it, or nobody waits
@@ -111,12 +112,11 @@ class Film:
             turns = self.network.parts_in_turn(parts, self._go_on)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
-            timeline = Timeline(turns, self.path, section, *sizes)
-            self.length = timeline.stream.index.duration
-            with closing(timeline.windows()) as windows:  # type: ignore[type-var]
-                for window in windows:
+            with closing(Timeline(turns, self.path, section, *sizes, child=self._begin)) as timeline:
+                self.length = timeline.facts.seconds
+                for window in timeline.windows():
                     put(window)
-            self.notes = timeline.notes
+                self.notes = timeline.notes
         except ClipError as error:
             raise refusal(error) from None
         finally:

@@ -12,12 +12,13 @@ from backends.engines import make_engine
 from backends.parts import make_parts
 from core.config import load_config
 from core.errors import UserError
-from engine.timeline import Timeline, plan_windows
+from engine.timeline import Timeline
 from models import get_model, model_section
 from reader.clip import read_clip
 from reader.decode import read_video
 from reader.errors import ClipError
 from reader.transforms import to_super_images
+from reader.windows import plan_windows
 
 
 def write_video(path, frames, rate=25, stamps=None, codec="ffv1", pixels="bgr0"):

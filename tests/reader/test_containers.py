@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import os
 import shutil
+import struct
 import threading
 
 import pytest
@@ -89,6 +90,33 @@ def test_a_path_is_a_path_and_no_address(folder, server, name):
     with pytest.raises(ClipError, match="no such file"):
         read_clip(name.format(server=server.address), SECTION)
     assert server.asked == []
+
+
+def box(kind, content):
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def with_video_elsewhere(data, name):
+    """A file of write_video, changed so that its frames lie in the file of a name, as QuickTime writes it."""
+    place = struct.pack(">2H", 2, len(name)) + name + struct.pack(">2H", 0xFFFF, 0)
+    alias = bytes(54) + bytes([len(name)]) + name.ljust(63, b"\0") + bytes(16) + struct.pack(">2H", 1, 1) + bytes(16)
+    reference = box(b"dref", struct.pack(">2I", 0, 1) + box(b"alis", alias + place))
+    changed, at = bytearray(data), data.index(b"moov")
+    (size,) = struct.unpack_from(">I", data, data.index(b"dref") - 4)
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf"):
+        at = data.index(kind, at)
+        struct.pack_into(">I", changed, at - 4, struct.unpack_from(">I", data, at - 4)[0] + len(reference) - size)
+    at = data.index(b"dref", at) - 4
+    changed[at : at + size] = reference
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("decoder", ["", "decord", "pyav", "opencv"])
+def test_a_film_whose_frames_lie_in_another_file_has_none(folder, decoder):
+    data = (folder / "inside.mp4").read_bytes()
+    (folder / "x.mp4").write_bytes(with_video_elsewhere(data, b"inside.mp4"))
+    with pytest.raises(ClipError, match="no packet of the video can be read"):
+        read_clip("x.mp4", SECTION, decoder=decoder)
 
 
 @pytest.mark.parametrize("name", ["concat:inside.mp4", "a:b.mp4", "x%03d.mp4", "-i.mp4", "caf\udce9.mp4"])

@@ -65,7 +65,7 @@ def mjpeg(width, height):
         (zipped(), "no_video", "can be decoded"),
         (b"just a text", "no_video", "can be decoded"),
         (b"", "empty", "the upload is empty: 0 bytes"),
-        (gif(65535, 65535), "", "65535 x 65535"),
+        (gif(65535, 65535), "no_video", "can be decoded"),
         (mjpeg(65535, 65535), "", ""),
     ],
     ids=["zip", "text", "nothing", "gif of 65535 x 65535", "jpegs of 65535 x 65535"],
