@@ -3,7 +3,7 @@
 #   docker run --rm --shm-size=2g -v "$PWD/data:/data" -v stnet-weights:/root/.paddle stnet \
 #       predict STNET ./configs/stnet.yaml --video_path=/data/clip.mp4 --save_dir=/data/results
 # A page and an API at http://127.0.0.1:8080/; the log has the link with the token, unless STNET_TOKEN sets one:
-#   docker run --rm --shm-size=2g -p 127.0.0.1:8080:8080 -v stnet-weights:/root/.paddle stnet \
+#   docker run --rm -p 127.0.0.1:8080:8080 -v stnet-weights:/root/.paddle stnet \
 #       serve STNET ./configs/stnet.yaml
 # With GPUs, for CUDA 12.6 (then docker run --gpus all):
 #   docker build -t stnet --build-arg PADDLE_PACKAGE='paddlepaddle-gpu>=3.0,<4' \

@@ -219,7 +219,7 @@ fast=(
     tests/test_floors.py tests/test_demo.py tests/core tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
     tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
     tests/backends/test_engines.py tests/engine/test_loading.py tests/tools/test_dataset_lists.py
-    tests/bench/test_part.py
+    tests/serve/test_answers.py tests/bench/test_part.py
 )
 
 main() {
