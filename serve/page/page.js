@@ -42,6 +42,7 @@ async function askInfo() {
     if (!answer.ok) throw new Failure(answer.status, errorIn(await answer.text()));
     info = await answer.json();
     showProblem(null);
+    byId("token-form").hidden = true;
     showServer();
     workOn();
   } catch (failure) {
@@ -255,6 +256,7 @@ function take(files) {
     return video;
   });
   if (!taken.length) return;
+  if (info) showProblem(null);
   videos.push(...taken);
   show(taken[0]);
   for (const video of taken) enqueue(video.classify);
@@ -263,6 +265,11 @@ function take(files) {
 byId("language").addEventListener("click", () => {
   switchLanguage();
   showAll();
+});
+
+addEventListener("hashchange", () => {
+  token = takeToken(); // a link with a new one, opened where the page is open already
+  askInfo();
 });
 
 byId("file").addEventListener("change", (event) => {
