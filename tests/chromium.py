@@ -41,3 +41,25 @@ def asked(browser):
     """Addresses of all requests since it was called last."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def found(browser, selector):
+    """Elements of the page."""
+    return browser.find_elements("css selector", selector)
+
+
+def visible(browser, selector):
+    """Elements that are seen."""
+    return [element for element in found(browser, selector) if element.is_displayed()]
+
+
+def texts(browser, selector):
+    """Texts of elements that are seen."""
+    return [element.text for element in visible(browser, selector)]
+
+
+def wait(browser, condition):
+    """Wait until the condition, without arguments, holds; its value."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 20, poll_frequency=0.05).until(lambda _: condition())

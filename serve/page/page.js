@@ -4,7 +4,7 @@ import { byId, make, nameOf } from "./elements.js";
 import { play, seek, whenMoved } from "./player.js";
 import { announce, line, ProgressBox, reason } from "./progress.js";
 import { showSettings, showTimeline } from "./timeline.js";
-import { authorization, Failure, messageIn, send } from "./upload.js";
+import { authorization, Failure, errorIn, send } from "./upload.js";
 import { clock, count, duration, language, percent, say, sayAll, size, switchLanguage } from "./words.js";
 
 const TOKEN = "stnet.token";
@@ -39,9 +39,10 @@ function takeToken() {
 async function askInfo() {
   try {
     const answer = await fetch("api/info", { headers: authorization(token) });
-    if (!answer.ok) throw new Failure(answer.status, messageIn(await answer.text()));
+    if (!answer.ok) throw new Failure(answer.status, errorIn(await answer.text()));
     info = await answer.json();
     showProblem(null);
+    byId("token-form").hidden = true;
     showServer();
     workOn();
   } catch (failure) {
@@ -255,6 +256,7 @@ function take(files) {
     return video;
   });
   if (!taken.length) return;
+  if (info) showProblem(null);
   videos.push(...taken);
   show(taken[0]);
   for (const video of taken) enqueue(video.classify);
@@ -263,6 +265,11 @@ function take(files) {
 byId("language").addEventListener("click", () => {
   switchLanguage();
   showAll();
+});
+
+addEventListener("hashchange", () => {
+  token = takeToken(); // a link with a new one, opened where the page is open already
+  askInfo();
 });
 
 byId("file").addEventListener("change", (event) => {

@@ -1,6 +1,6 @@
 // How far a piece of work is, with a button that ends it and one that begins it again.
 import { byId, make } from "./elements.js";
-import { say, size } from "./words.js";
+import { isSaid, say, size } from "./words.js";
 
 const STATES = {
   waiting: "stateWaiting",
@@ -16,8 +16,9 @@ const STATES = {
 const ENDED = ["done", "failed", "cancelled"];
 
 /** Why it failed, in plain words. */
-export function reason({ status, message, bytes, most }) {
+export function reason({ status, code, message, bytes, most }) {
   if (most) return say("tooLarge", { size: size(bytes), most: size(most) });
+  if (message && isSaid(`for_${code}`)) return say("refusedFor", { reason: say(`for_${code}`), message });
   if (message) return say("refused", { message });
   return status ? say("httpStatus", { status }) : say("lost");
 }

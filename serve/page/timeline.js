@@ -41,8 +41,8 @@ function tracksOf({ windows, events }) {
 }
 
 function area(scores, cells, length) {
-  const steps = cells.map(([from, to], i) => `V${1 - scores[i]}H${from / length}V${1 - scores[i]}H${to / length}`);
-  return `M${cells[0][0] / length} 1${steps.join("")}V1Z`;
+  const steps = cells.map(([from, to], i) => `H${from / length}V${1 - scores[i]}H${to / length}V1`);
+  return `M0 1${steps.join("")}Z`;
 }
 
 function ticks(length) {
@@ -63,7 +63,7 @@ function track({ name, scores, id }, { cells, events, length, seek }) {
     const { left, width } = place.getBoundingClientRect();
     seek(((event.clientX - left) / width) * length);
   });
-  return make("li", {}, make("span", { class: "name" }, nameOf(name)), place);
+  return make("li", {}, make("span", { class: "name", title: name }, nameOf(name)), place);
 }
 
 function eventsTable(events, seek) {

@@ -1,10 +1,10 @@
 // A request that carries a file: what becomes of it, as it goes, and its result.
 
-/** Why there is no result. `status` is 0 where no answer came. */
+/** Why there is no result: the server's code and message. `status` is 0 where no answer came. */
 export class Failure extends Error {
-  constructor(status, message = "", retryAfter = 1) {
+  constructor(status, { code = "", message = "" } = {}, retryAfter = 1) {
     super(message);
-    Object.assign(this, { status, retryAfter });
+    Object.assign(this, { status, code, retryAfter });
   }
 }
 
@@ -13,13 +13,12 @@ export function authorization(token) {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-/** The server's line in the body of a refusal, or nothing. */
-export function messageIn(text) {
+/** The server's reason in the body of a refusal, as far as it gives one. */
+export function errorIn(text) {
   try {
-    const message = JSON.parse(text).error.message;
-    return typeof message === "string" ? message : "";
+    return JSON.parse(text).error ?? {};
   } catch {
-    return "";
+    return {};
   }
 }
 
@@ -40,7 +39,7 @@ function lineReader(take) {
 
 function refusal(request) {
   const wait = Number.parseInt(request.getResponseHeader("Retry-After"), 10);
-  return new Failure(request.status, messageIn(request.responseText), Number.isFinite(wait) ? Math.max(1, wait) : 1);
+  return new Failure(request.status, errorIn(request.responseText), Number.isFinite(wait) ? Math.max(1, wait) : 1);
 }
 
 function sendOnce(address, file, { token, signal, onState }) {
@@ -70,7 +69,7 @@ function sendOnce(address, file, { token, signal, onState }) {
       readAnswer(true);
       if (request.status !== 200) reject(refusal(request));
       else if (last.result) resolve(last.result);
-      else reject(new Failure(last.error ? 200 : 0, last.error?.message));
+      else reject(new Failure(last.error ? 200 : 0, last.error));
     };
     request.onerror = () => reject(new Failure(0));
     request.onabort = () => reject(signal.reason);

@@ -62,6 +62,14 @@ const ENGLISH = {
   tooLarge: "The file has {size}, and this server takes at most {most}.",
   httpStatus: "The server answered with status {status}.",
   refused: "{message}",
+  refusedFor: "{reason}: {message}",
+  for_no_video: "The file is no video, or it is damaged",
+  for_crashed: "The program that reads videos broke off on this file",
+  for_too_long: "The video is too long for this server",
+  for_too_many_frames: "The video has too many frames for this server",
+  for_too_large_frames: "The video's pictures are too large for this server",
+  for_time: "The server ended it",
+  for_setting: "A setting makes no sense",
   api: "API",
 };
 
@@ -127,6 +135,14 @@ const CHINESE = {
   tooLarge: "文件大小为 {size}，服务器最多接受 {most}。",
   httpStatus: "服务器返回状态码 {status}。",
   refused: "服务器的答复：{message}",
+  refusedFor: "{reason}：{message}",
+  for_no_video: "文件不是视频，或已损坏",
+  for_crashed: "读取视频的程序在此文件上中断",
+  for_too_long: "视频太长，超出服务器的限制",
+  for_too_many_frames: "视频的帧数太多，超出服务器的限制",
+  for_too_large_frames: "视频的画面太大，超出服务器的限制",
+  for_time: "服务器终止了处理",
+  for_setting: "设置不合理",
   api: "API",
 };
 
@@ -158,6 +174,9 @@ export function switchLanguage() {
 export function say(key, values = {}) {
   return WORDS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
+
+/** Whether there is such a text. */
+export const isSaid = (key) => Object.hasOwn(WORDS[language], key);
 
 /** Put the page's language into every element that has a data-say. */
 export function sayAll(root = document) {

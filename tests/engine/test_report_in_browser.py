@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from chromium import asked, chromium
+from chromium import asked, chromium, found
 from entries import eval_entry, run
 from report_pages import random_evaluation, write
 
@@ -36,10 +36,6 @@ def opened(browser, path):
     assert [url for url in asked(browser) if not url.startswith("data:image/")] == [path.as_uri()]
     assert browser.get_log("browser") == []
     return browser
-
-
-def found(browser, selector):
-    return browser.find_elements("css selector", selector)
 
 
 def column(browser, table, place):

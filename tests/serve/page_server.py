@@ -12,8 +12,8 @@ from typing import NamedTuple
 PAGE = Path(__file__).parents[2] / "serve" / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 INFO = {
     "model": "STNET",
@@ -70,7 +70,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/api/info":
-            return self.may() and self.reply_json(200, self.server.info)
+            if self.may():
+                self.reply_json(200, self.server.info)
+            return
         path = PAGE / (self.path[len("/static/") :] if self.path.startswith("/static/") else "index.html")
         self.reply(200, TYPES[path.suffix], path.read_bytes())
 
@@ -80,7 +82,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         answer = self.server.answers.pop(0)
         if answer.status != 200:
-            return self.reply_json(answer.status, answer.said, answer.headers)
+            self.reply_json(answer.status, answer.said, answer.headers)
+            return
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.end_headers()
@@ -95,7 +98,10 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def page_server(*answers, token="", port=0, **info):
-    """A server that gives these answers to uploads, one after the other. Yields it; `bodies` are the uploads, `url` the page."""
+    """A server that gives these answers to uploads, one after the other.
+
+    Yields it: `bodies` are the uploads, `url` is the page.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.answers, server.token, server.bodies = list(answers), token, []
     server.info = {**INFO, **info}

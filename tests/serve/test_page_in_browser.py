@@ -3,10 +3,11 @@
 import threading
 
 import pytest
-from chromium import asked, chromium
+from chromium import asked, chromium, found, texts, visible, wait
 from page_server import Answer, lines, page_server, refusal
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\u202e & " + "long" * 60
+DAMAGED = "The file is no video, or it is damaged: it breaks off"
 SEGMENTS = [
     {"frames": [0, 1], "seconds": [0.0, 0.5], "image": "data:image/jpeg;base64,"},
     {"frames": [30, 31], "seconds": [1.25, 1.5]},
@@ -69,25 +70,6 @@ def set_language(browser, language):
     agent = browser.execute_script("return navigator.userAgent")
     settings = {"userAgent": agent, "acceptLanguage": language}
     browser.execute_cdp_cmd("Emulation.setUserAgentOverride", settings)
-
-
-def found(browser, selector):
-    return browser.find_elements("css selector", selector)
-
-
-def visible(browser, selector):
-    return [element for element in found(browser, selector) if element.is_displayed()]
-
-
-def texts(browser, selector):
-    return [element.text for element in visible(browser, selector)]
-
-
-def wait(browser, condition):
-    """Wait until the condition, without arguments, holds; its value."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 20, poll_frequency=0.05).until(lambda _: condition())
 
 
 def opened(browser, server, *paths, fragment=""):
@@ -195,7 +177,7 @@ def test_a_full_server_is_asked_again_after_the_time_it_names(browser, videos):
     ("answer", "line"),
     [
         (refusal(422, "this is no video: <b>text</b>"), "this is no video: <b>text</b>"),
-        (lines({"state": "decoding"}, {"error": {"code": "no_video", "message": "it breaks off"}}), "it breaks off"),
+        (lines({"state": "decoding"}, {"error": {"code": "no_video", "message": "it breaks off"}}), DAMAGED),
         (Answer(500, "oops"), "The server answered with status 500."),
         (lines({"state": "decoding"}), "The connection to the server was lost, or the file can no longer be read."),
     ],
@@ -232,7 +214,7 @@ def test_a_server_that_went_away_is_told_and_asked_again(browser, videos):
 def test_a_token_is_asked_for_until_it_is_right_and_then_kept(browser, videos):
     from selenium.webdriver.common.keys import Keys
 
-    with page_server(lines(result()), lines(result()), token="right") as server:
+    with page_server(*[lines(result())] * 3, token="right") as server:
         opened(browser, server, videos / "wide_h264.mp4")
         for word in ("wrong", "right"):
             wait(browser, lambda: visible(browser, "#token"))
@@ -243,6 +225,13 @@ def test_a_token_is_asked_for_until_it_is_right_and_then_kept(browser, videos):
         assert visible(browser, "#token-form, #problem") == []
         opened(browser, server, videos / "wide_h264.mp4")  # once more: it is kept for this window
         classified(browser)
+        server.token = "new"  # the server was started again
+        found(browser, "#file")[0].send_keys(str(videos / "tall_h264.mp4"))
+        wait(browser, lambda: visible(browser, "#token-form"))
+        assert texts(browser, "#classify-progress p") == ["Waits for the token"]
+        browser.get(f"{server.url}#token=new")  # the link that it printed: the page stays
+        assert len(classified(browser)) == 3
+        assert visible(browser, "#token-form, #problem") == []
 
 
 def test_a_link_with_a_token_opens_the_page_and_leaves_the_address(browser, videos):
@@ -368,6 +357,39 @@ def test_the_marker_and_clicks_go_together_with_the_video(browser, videos):
         assert browser.execute_script("return document.querySelectorAll('.track')[1].querySelectorAll('i').length") == 1
         browser.execute_script("document.querySelector('video').play()")
         wait(browser, lambda: browser.execute_script(at) > 0.6)
+
+
+def test_a_file_that_is_dropped_anywhere_is_taken(browser, videos):
+    drop = (
+        "const data = new DataTransfer(); data.items.add(new File([new Uint8Array(300)], 'dropped.mp4'));"
+        "for (const kind of ['dragenter', 'dragover', 'drop'])"
+        "  document.querySelector('footer').dispatchEvent("
+        "    new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));"
+    )
+    with page_server(lines(result())) as server:
+        browser.get(server.url)
+        browser.execute_script(drop)
+        assert len(classified(browser)) == 3
+        assert texts(browser, "#name") == ["dropped.mp4"]
+        assert server.bodies[0][1] == bytes(300)
+        assert visible(browser, ".dropping") == []
+
+
+def test_nothing_moves_for_who_wants_no_motion(browser, videos):
+    wish = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wish})
+    held = threading.Event()
+    with page_server(lines({"state": "computing"}, held, result())) as server:
+        opened(browser, server, videos / "wide_h264.mp4")
+        bar = wait(browser, lambda: visible(browser, "progress:indeterminate"))[0]
+        assert bar.value_of_css_property("animation-name") == "none"
+        held.set()
+        classified(browser)
+        ready = (
+            "const video = document.querySelector('video'); return video.readyState >= 2 && [video.paused, video.loop]"
+        )
+        assert wait(browser, lambda: browser.execute_script(ready)) == [True, False]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_what_the_browser_cannot_play_is_said_and_classified(browser, videos):
