@@ -80,11 +80,12 @@ setup(
         "openvino": ["openvino>=2024.0", "onnxruntime>=1.18", "paddle2onnx>=2.1"],
         "parquet": ["pyarrow>=16"],
         "serve": [
-            "fastapi>=0.100",
+            "fastapi>=0.115",
             "fastapi-offline>=1.7",
-            "prometheus-client>=0.17",
+            "prometheus-client>=0.20",
+            "pydantic>=2.7",
             "python-multipart>=0.0.18",
-            "uvicorn>=0.29",
+            "uvicorn>=0.30",
         ],
         "test": [
             "httpx>=0.24",

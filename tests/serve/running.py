@@ -94,8 +94,15 @@ def answer_of(connection):
 @contextlib.contextmanager
 def running(folder, clip_set, trained, *flags, **variables):
     """A server of the tiny model on a free port; its temporary files go to `folder`."""
-    words = [sys.executable, PROJECT / "serve_model.py", "--config", clip_set / "tiny.yaml", "--engine=paddle"]
-    words += ["--weights", trained / "STNET_final.pdparams", "--port=0", "--decoders=1", *flags]
+    start = [sys.executable, PROJECT / "serve_model.py", "--config", clip_set / "tiny.yaml"]
+    own = ["--engine=paddle", "--weights", trained / "STNET_final.pdparams", "--port=0", "--decoders=1"]
+    with started([*start, *own, *flags], folder, **variables) as up:
+        yield up
+
+
+@contextlib.contextmanager
+def started(words, folder, **variables):
+    """A server that a command starts; its temporary files and its log go to `folder`."""
     made = {**os.environ, "TMPDIR": str(folder), **variables}
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(

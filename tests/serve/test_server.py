@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from running import PATIENCE, PROJECT, answer_of, head, httpx, running, soon
+from running import PATIENCE, PROJECT, answer_of, head, httpx, running, soon, started
 
 from core import flags
 from engine.predictor import Predictor
@@ -171,6 +171,17 @@ def test_what_a_killed_server_left_is_removed_by_the_next_one_and_nothing_of_a_l
         assert second.classify((clip_set / "val 0.mp4").read_bytes()).status_code == 200
         assert second.stop() == 0
     assert list(tmp_path.glob("stnet-*")) == []
+
+
+def test_run_sh_serves_as_in_the_container(tmp_path, clip_set, trained):
+    (host,) = re.findall("^ENV host=(.*)$", (PROJECT / "Dockerfile").read_text(encoding="utf-8"), re.M)
+    words = ["bash", PROJECT / "run.sh", "serve", "STNET", clip_set / "tiny.yaml", "--port=0", "--engine=paddle"]
+    made = {"host": host, "weights": str(trained / "STNET_final.pdparams"), "PYTHON": sys.executable}
+    with started(words, tmp_path, **made) as up:
+        assert up.said == f"STNET answers at http://127.0.0.1:{up.port}/#token={up.token}\n"
+        assert up.ask("GET", "api/info").status_code == 401
+        assert up.ask("GET", "api/info", headers={"Authorization": f"Bearer {up.token}"}).status_code == 200
+        assert up.stop() == 0  # run.sh has become the server: a container's SIGTERM reaches it
 
 
 def failing(clip_set, *words):
