@@ -184,6 +184,20 @@ def test_run_sh_serves_as_in_the_container(tmp_path, clip_set, trained):
         assert up.stop() == 0  # run.sh has become the server: a container's SIGTERM reaches it
 
 
+@pytest.mark.parametrize("installed", ["wheel"], indirect=True)
+def test_the_command_of_a_wheel_serves_the_page_too(installed, tmp_path, clip_set, trained):
+    _, command, variables = installed
+    words = [*command, "serve", "--config", clip_set / "tiny.yaml", "--port=0", "--engine=paddle"]
+    words += ["--weights", trained / "STNET_final.pdparams"]
+    with started(words, tmp_path, **variables) as up:
+        page = up.ask("GET", "").text
+        names = re.findall('(?:src|href)="(static/[^"]+)"', page)
+        assert {"static/page.css", "static/page.js"} <= set(names)
+        assert {up.ask("GET", name).status_code for name in names} == {200}
+        assert up.classify((clip_set / "val 0.mp4").read_bytes()).status_code == 200
+        assert up.stop() == 0
+
+
 def failing(clip_set, *words):
     done = subprocess.run(
         [sys.executable, "serve_model.py", "--config", clip_set / "tiny.yaml", *map(str, words)],
