@@ -74,6 +74,10 @@ def score(args: argparse.Namespace, config: Config) -> None:
         predictor = exported or Predictor(
             args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision
         )
+        proof = predictor.proof  # one rank makes it, while the others wait for its file
+    precision_of_first = parallel.gather(proof.precision if proof else "fp32")[0]
+    with parallel.together():
+        predictor.settle(precision_of_first)
         engine = predictor.engine
     collector = Collector(predictor.labels, loader.bad)
     scores = evaluate(

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import paddle
@@ -37,7 +37,6 @@ def cached_export(
     write: Callable[[str], None],
     digest: str = "",
     kind: str = "exports",
-    is_good: Callable[[str], bool] = lambda folder: True,
 ) -> str:
     """The folder of an export, made by `write(folder)` if there is none yet, or if a file of it has changed since.
 
@@ -52,33 +51,71 @@ def cached_export(
         write: writes the files into a folder; what it raises is passed on, and nothing is kept.
         digest: SHA-256 of the file from which the weights were read, if they are still the same.
         kind: name of a folder; each has its own few.
-        is_good: whether an undamaged export is what is wanted; if not, it is made again.
     """
-    root = _root(kind)
-    folder = os.path.join(root, _name(network, dependencies, digest))
-    with _alone_in(root):
-        if os.path.exists(folder) and not _is_whole(folder):
-            logger.warning("the export in %s is damaged, or half made; making it again", folder)
-            _remove(folder)
-        if not os.path.exists(folder):
-            logger.info("exporting the network to %s", folder)
-            _make(folder, write)
-        elif not is_good(folder):
-            _make_anew(folder, write)
-        _mark_as_newest(folder, root)
-        _forget_old(root)
-    return folder
+
+    def write_into_the_place(folder: str) -> int:
+        write(folder)
+        return 0
+
+    with shelf_of(network, [dependencies], digest, kind) as shelf:
+        if not shelf.is_whole(0):
+            if os.path.exists(shelf.folders[0]):
+                logger.warning("the export in %s is damaged, or half made; making it again", shelf.folders[0])
+            shelf.make(write_into_the_place)
+        return shelf.use(0)
 
 
-def kept_export(network: paddle.nn.Layer, dependencies: list, digest: str = "", kind: str = "exports") -> str | None:
-    """The folder that `cached_export` gives for these, if it is there and whole; None: it would be made."""
-    root = _root(kind)
-    folder = os.path.join(root, _name(network, dependencies, digest))
-    with _alone_in(root):
-        if not _is_whole(folder):
-            return None
-        _mark_as_newest(folder, root)
+class Shelf:
+    """Places for exports, which no other process checks, makes or removes meanwhile.
+
+    Attributes:
+        folders: the places, whether anything is there or not.
+    """
+
+    def __init__(self, root: str, names: Sequence[str]) -> None:
+        self.root, self.folders = root, [os.path.join(root, name) for name in names]
+
+    def is_whole(self, place: int) -> bool:
+        """Whether an export is there, with the files that were made for it."""
+        return _is_whole(self.folders[place])
+
+    def make(self, write: Callable[[str], int]) -> int:
+        """Make an export by `write(folder)`, which returns the place that it belongs to. Returns that.
+
+        What `write` raises is passed on, and nothing is changed. What a killed process leaves, the next removes.
+        """
+        new, old = (os.path.join(self.root, f"tmp-{name}") for name in ("new", "old"))
+        for path in (new, old):
+            _remove(path)
+        logger.info("exporting the network into %s", self.root)
+        os.mkdir(new, 0o700)
+        try:
+            place = write(new)
+            folder = self.folders[place]
+            with open(os.path.join(new, _RECORD), "w", encoding="utf-8") as file:
+                json.dump(_record(new, os.path.basename(folder)), file)
+            if os.path.lexists(folder):
+                os.rename(folder, old)
+            os.rename(new, folder)
+        finally:
+            for path in (new, old):
+                _remove(path)
+        return place
+
+    def use(self, place: int) -> str:
+        """The folder of an export that is there, which is now the last to be removed."""
+        folder = self.folders[place]
+        _mark_as_newest(folder, self.root)
+        _forget_old(self.root)
         return folder
+
+
+@contextlib.contextmanager
+def shelf_of(network: paddle.nn.Layer, dependencies: Sequence[list], digest: str, kind: str) -> Iterator[Shelf]:
+    """The places of exports, one for each of `dependencies`; else as cached_export."""
+    root = _root(kind)
+    with _alone_in(root):
+        yield Shelf(root, [_name(network, facts, digest) for facts in dependencies])
 
 
 def _root(kind: str) -> str:
@@ -141,43 +178,18 @@ def _code(cls: type) -> str:
         return cls.__qualname__
 
 
-def _make_anew(folder: str, write: Callable[[str], None]) -> None:
-    """Replace a whole export; where that fails, it stays."""
-    aside = os.path.join(os.path.dirname(folder), f"tmp-{os.path.basename(folder)}")
-    _remove(aside)
-    os.rename(folder, aside)
-    try:
-        _make(folder, write)
-    except BaseException:
-        os.rename(aside, folder)
-        raise
-    _remove(aside)
-
-
-def _make(folder: str, write: Callable[[str], None]) -> None:
-    os.mkdir(folder, 0o700)
-    try:
-        write(folder)
-        record = _record(folder)
-        with open(os.path.join(folder, _RECORD), "w", encoding="utf-8") as file:
-            json.dump(record, file)
-    except BaseException:
-        _remove(folder)
-        raise
-
-
 def _is_whole(folder: str) -> bool:
     """Whether an export is a folder of its own with the files that were made for its name."""
     try:
         known = json.loads(read_regular(os.path.join(folder, _RECORD), 1 << 20))
-        return not os.path.islink(folder) and known == _record(folder)
+        return not os.path.islink(folder) and known == _record(folder, os.path.basename(folder))
     except (OSError, ValueError, RecursionError):
         return False
 
 
-def _record(folder: str) -> dict[str, object]:
+def _record(folder: str, name: str) -> dict[str, object]:
     """What the record of an export holds: its name, and digests of its files. Raises ValueError for what is no file."""
-    return {"export": os.path.basename(folder), "sha256": _digests(folder)}
+    return {"export": name, "sha256": _digests(folder)}
 
 
 def _digests(folder: str) -> dict[str, str]:
@@ -204,7 +216,8 @@ def _exports(root: str) -> list[str]:
 
 def _forget_old(root: str) -> None:
     """Remove all but the most recently used exports, and what killed processes left."""
-    whole = [path for path in _exports(root) if os.path.exists(os.path.join(path, _RECORD))]
+    named = [path for path in _exports(root) if not os.path.basename(path).startswith("tmp-")]
+    whole = [path for path in named if os.path.exists(os.path.join(path, _RECORD))]
     kept = sorted(whole, key=os.path.getmtime)[-_KEPT:]
     for path in set(_exports(root)) - set(kept):
         _remove(path)

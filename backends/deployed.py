@@ -11,7 +11,7 @@ import yaml
 
 from backends.deploy_yaml import FILE
 from backends.engines import Run, exporter
-from backends.gate import AGREEMENT, Record
+from backends.gate import Bounds, Record
 from backends.network import Clips
 from backends.processor import this_processor
 from core.config import Config, InferSection, ModelSection, ReaderSection, TestSection, TrainSection
@@ -31,6 +31,7 @@ class Deployed(NamedTuple):
     config: Config
     labels: list[str]
     sha256: str  # of the model's largest file, which holds the weights
+    precision: str  # that deploy.yaml says
 
 
 class DeployedEngine:
@@ -114,7 +115,15 @@ def load_deployed(folder: StrPath) -> Deployed:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
     engine.run = _doubted(run, path, engine.logits)
-    return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)))
+    return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)), _precision(facts))
+
+
+def _precision(facts: dict[str, Any]) -> str:
+    """What the model computes in, as far as that can be known."""
+    try:
+        return str(facts["precision"]["precision"]) if "precision" in facts else "fp32"
+    except (KeyError, TypeError):
+        return "unknown precision"
 
 
 def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
@@ -124,7 +133,7 @@ def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
     folder = os.path.dirname(file)
     try:
         record = Record.read(facts["precision"])
-        reason = record.figures.refusal(AGREEMENT)
+        reason = record.figures.refusal(Bounds())
         if record.sha256 != sha256_of(file):
             reason = "its record is of another file"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

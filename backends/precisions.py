@@ -15,7 +15,8 @@ from backends.deploy_yaml import Form, form_of_clips
 from backends.engines import Loaded, OnnxRuntime
 from backends.export import Exportable, Scorer, Shape, clip_sizes
 from backends.processor import this_processor
-from core.errors import UserError
+from core.errors import UserError, last_line
+from core.files import sha256_of
 
 if TYPE_CHECKING:
     from backends.quantize import Quantizer
@@ -36,21 +37,35 @@ class Reduced:
     calibrated = False
 
     def check(self) -> None:
-        """Raise UserError where it cannot be had."""
+        """Raise UserError where it cannot be computed."""
         import paddle
 
-        for package, topic in ((self.runtime, self.topic), ("onnxruntime", "onnx"), ("paddle2onnx", "onnx")):
-            if not importlib.util.find_spec(package):
-                raise UserError(f"precision {self.name} cannot be had: {package} is not installed", topic)
+        self._need(self.runtime, self.topic)
+        try:
+            self.runtimes()
+        except Exception as error:  # a package that is broken raises what it likes
+            raise UserError(
+                f"precision {self.name} cannot be had: {self.runtime} does not work ({last_line(error)})", self.topic
+            ) from None
         if paddle.get_device().startswith("gpu"):
             raise UserError(f"precision {self.name} is computed by the processor, and a GPU is in use")
+
+    def check_making(self) -> None:
+        """Raise UserError where its files cannot be made."""
+        for package in ("onnxruntime", "paddle2onnx"):
+            self._need(package, "onnx")
+
+    def _need(self, package: str, topic: str) -> None:
+        if not importlib.util.find_spec(package):
+            raise UserError(f"precision {self.name} cannot be had: {package} is not installed", topic)
 
     def runtimes(self) -> dict[str, str]:
         """Versions of what computes it."""
         return {self.runtime: str(importlib.import_module(self.runtime).__version__)}
 
-    def prepare(self, folder: str, clips: Iterator[np.ndarray]) -> None:
-        """Write the file. `clips`: each uint8 [1, T, 3 * seglen, H, W], to calibrate it."""
+    def prepare(self, folder: str, clips: Iterator[np.ndarray]) -> int:
+        """Write the file. `clips`: each uint8 [1, T, 3 * seglen, H, W], to calibrate it. Returns how many it took."""
+        return 0
 
     def retreats(self, folder: str) -> Iterator[list[str]]:
         """Write the file with fewer and fewer layers in the format; each time give those that are in float32."""
@@ -89,7 +104,7 @@ class Int8(Reduced):
     def __init__(self) -> None:
         self.quantizer: Quantizer | None = None
 
-    def prepare(self, folder: str, clips: Iterator[np.ndarray]) -> None:
+    def prepare(self, folder: str, clips: Iterator[np.ndarray]) -> int:
         """Calibrate and quantise."""
         from backends.quantize import Quantizer
 
@@ -99,6 +114,7 @@ class Int8(Reduced):
         self.quantizer = Quantizer(os.path.join(folder, FLOAT32), reduced=not vnni)
         self.quantizer.calibrate(clips)
         self.quantizer.write(os.path.join(folder, self.file))
+        return self.quantizer.clips
 
     def retreats(self, folder: str) -> Iterator[list[str]]:
         """Those layers first whose quantisation moves the logits most."""
@@ -138,8 +154,14 @@ class QuantisedOnnx(OnnxRuntime):
         return form._replace(layer=scorer, shape=shape, meaning=meaning, output="logits", precision=self.record)
 
     def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
-        """PREFIX.onnx."""
-        shutil.copyfile(self.file, f"{prefix}.onnx")
+        """PREFIX.onnx. Raises UserError where the file is no longer the proven one."""
+        try:
+            shutil.copyfile(self.file, f"{prefix}.onnx")
+            copied = sha256_of(f"{prefix}.onnx")
+        except FileNotFoundError:
+            copied = ""
+        if copied != self.record["sha256"]:
+            raise UserError(f"{self.file} was replaced by another process meanwhile", "replaced proof")
 
 
 REDUCED: dict[str, Callable[[], Reduced]] = {"int8": Int8, "bf16": BFloat16}

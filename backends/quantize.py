@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +29,7 @@ class Quantizer:
     """Makes quantised files of one ONNX file whose batch is free.
 
     Args:
-        path: of the ONNX file.
+        path: of the ONNX file. Temporary files lie beside it.
         reduced: weights get seven bits, for processors that saturate sums of products of bytes.
 
     Raises:
@@ -45,7 +47,8 @@ class Quantizer:
         if tuple(map(int, version.split(".")[:2])) < _OLDEST:
             raise UserError(f"int8 needs onnxruntime {'.'.join(map(str, _OLDEST))} or later, found {version}", "onnx")
         self.onnx, self.runtime, self.tools, self.reduced = onnx, onnxruntime, quantization, reduced
-        self.path = path
+        self.path, self.folder = path, os.path.dirname(path)
+        self.clips = 0  # that it was calibrated with
         self.ranges: Any = None
         self.kept: list[np.ndarray] = []  # some of the clips
 
@@ -55,10 +58,11 @@ class Quantizer:
         if first is None:
             raise UserError("none of the clips to calibrate with could be read")
         clips, model = itertools.chain([first], clips), self._folded()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             self.onnx.save(model, f"{folder}/folded.onnx")
             augmented = f"{folder}/augmented.onnx"
-            calibrator = self.tools.MinMaxCalibrater(f"{folder}/folded.onnx", augmented_model_path=augmented)
+            with _temporary_files_in(folder):
+                calibrator = self.tools.MinMaxCalibrater(f"{folder}/folded.onnx", augmented_model_path=augmented)
             calibrator.augment_graph()
             options = self._options()  # as calibrator.create_inference_session, but for the order
             options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -70,6 +74,7 @@ class Quantizer:
 
     def _keeping(self, clips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for number, clip in enumerate(clips):
+            self.clips = number + 1
             if number in (0, 1, 4, 16):  # enough to tell layers apart
                 self.kept.append(clip)
             yield clip
@@ -106,7 +111,7 @@ class Quantizer:
         """The model with its batch norms folded into convolutions, and no constants left to compute."""
         options = self._options()
         options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             options.optimized_model_filepath = f"{folder}/folded.onnx"
             self.runtime.InferenceSession(self.path, options, providers=_PROVIDERS)
             self.onnx.shape_inference.infer_shapes_path(f"{folder}/folded.onnx")
@@ -115,11 +120,12 @@ class Quantizer:
 
     def _quantised(self, in_float32: Sequence[str], alone: Sequence[str]) -> Any:
         kinds, model = self.tools.QuantType, self._folded()
-        quantizer = self.tools.QDQQuantizer(
-            model, True, self.reduced, kinds.QInt8, kinds.QUInt8, self.ranges, list(alone),
-            _with_neighbours(model, in_float32), [*_LAYERS, *_BETWEEN], {},
-        )  # fmt: skip
-        quantizer.quantize_model()
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder, _temporary_files_in(folder):
+            quantizer = self.tools.QDQQuantizer(
+                model, True, self.reduced, kinds.QInt8, kinds.QUInt8, self.ranges, list(alone),
+                _with_neighbours(model, in_float32), [*_LAYERS, *_BETWEEN], {},
+            )  # fmt: skip
+            quantizer.quantize_model()
         return quantizer.model.model
 
     def _options(self) -> Any:
@@ -143,6 +149,16 @@ class _Reader:
     def get_next(self) -> dict[str, np.ndarray] | None:
         clip = next(self.clips, None)
         return None if clip is None else {self.name: clip}
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """ONNX Runtime's tools write files of their own, which whoever is killed would leave in the system's folder."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _with_neighbours(model: Any, names: Iterable[str]) -> list[str]:

@@ -28,6 +28,8 @@ from typing import Any, Callable
 
 from bench.network import forward, train_step
 from bench.part import Part
+from bench.picture import draw
+from bench.precision import precision
 from bench.programs import pipeline, scaling, startup
 from bench.reader import check, reader, shrinking
 from bench.timeline import timeline
@@ -35,7 +37,9 @@ from core import cli, runtime
 from core.atomic import write_json
 
 ON_REQUEST: tuple[Callable[[Part], None], ...] = (scaling, check, timeline)
-PARTS = {part.__name__: part for part in (reader, shrinking, forward, train_step, pipeline, startup, *ON_REQUEST)}
+PARTS = {
+    part.__name__: part for part in (reader, shrinking, forward, precision, train_step, pipeline, startup, *ON_REQUEST)
+}
 PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "numpy", "decord", "opencv-python", "opencv-python-headless", "pillow",
     "onnxruntime", "openvino", "torch", "paddle2onnx", "av",
@@ -63,6 +67,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     flags.add_argument("parts", nargs="*", type=_part, metavar="PART", help=f"of {', '.join(PARTS)}")
     flags.add_argument("--rounds", type=cli.positive_int, help="of each measurement (default: 5, with --quick 2)")
     flags.add_argument("--json", default="", metavar="FILE", help="write everything there")
+    flags.add_argument("--picture", default="", metavar="FILE", help="draw part precision there, as PNG")
     flags.add_argument("--quick", action="store_true", help="tiny sizes: does everything run? The times mean nothing")
     return flags.parse_args(argv)
 
@@ -92,6 +97,8 @@ def measure_parts(args: argparse.Namespace) -> int:
         report["parts"][name] = {**vars(part), "good": part.good}
         if args.json:
             write_json(args.json, report)
+    if args.picture and "precision" in report["parts"]:
+        draw(report, args.picture)
     return 0 if all(good) else 1
 
 

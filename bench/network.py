@@ -6,7 +6,7 @@ Ours starts from uint8 clips; peers get them normalised, ready made.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 
@@ -77,23 +77,23 @@ def ours(spec: Spec, engine: str) -> Run:
     return lambda: (compute.name, compute(clips))
 
 
-def onnxruntime(spec: Spec, threads: int) -> Run:
+def onnxruntime(spec: Spec, threads: int, file: str = ONNX) -> Run:
     """Contender: ONNX Runtime with its own choice of optimisations; gives ("", logits)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3  # errors
-    session = onnxruntime.InferenceSession(ONNX.format(spec), options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file.format(spec), options, ["CPUExecutionProvider"])
     clips = spec.normalised_clips()
     return lambda: ("", session.run(None, {"clips": clips})[0])
 
 
-def openvino(spec: Spec, threads: int) -> Run:
-    """Contender: OpenVINO, told to keep float32 and to care for the time of one clip; gives ("", logits)."""
+def openvino(spec: Spec, threads: int, precision: str = "f32", file: str = ONNX) -> Run:
+    """Contender: OpenVINO, told in what to compute and to care for the time of one clip; gives ("", logits)."""
     import openvino
 
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    model, clips = openvino.Core().compile_model(ONNX.format(spec), "CPU", hints), spec.normalised_clips()
+    hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    model, clips = openvino.Core().compile_model(file.format(spec), "CPU", hints), spec.normalised_clips()
     return lambda: ("", model(clips)[0])
 
 
@@ -107,7 +107,7 @@ def torch(spec: Spec, threads: int) -> Run:
     return torch.inference_mode()(lambda: ("", network(clips).numpy()))
 
 
-PEERS = {  # name: (contender, modules)
+PEERS: dict[str, tuple[Callable[..., Run], tuple[str, ...]]] = {  # name: (contender, modules)
     "ONNX Runtime": (onnxruntime, ("onnxruntime", "paddle2onnx")),
     "OpenVINO": (openvino, ("openvino", "paddle2onnx")),
     "PyTorch": (torch, ("torch", "torchvision")),

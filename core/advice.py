@@ -26,6 +26,7 @@ ADVICE: dict[str, str] = {
     "no whole checkpoint": "set --resume to another, --overwrite without --resume to start anew, or --save_dir to "
     "another folder",
     "not recorded": "delete one of the two",
+    "damaged proof": "--calibrate with your clips makes it anew; where it does not, delete that folder",
     "no proof": "set --calibrate to a list of 264 clips or more, labels optional: the proof is kept",
     "onnx": "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime ml_dtypes",
     "openvino": "bash run.sh setup openvino, or pip install 'openvino>=2024.0'",
@@ -47,6 +48,7 @@ ADVICE: dict[str, str] = {
     "--precision=fp32 needs no proof",
     "render target": "set --render to another file",
     "resume and overwrite": "--resume goes on with a run, --overwrite removes it: set one of them",
+    "replaced proof": "run it again",
     "save_dir": "set --save_dir",
     "save_dir in use": "set --save_dir to a folder of its own",
     "serve": "bash run.sh setup serve, or pip install fastapi fastapi-offline uvicorn python-multipart "

@@ -155,6 +155,10 @@ FLAGS = (
         "agreement", "share of the clips that must keep their class in fewer bits (default: %(default)s)", USING, 0.99,
         float, "SHARE",
     ),
+    Flag(
+        "difference", "how far a clip's probability may move in fewer bits (default: %(default)s)", USING, 0.2, float,
+        "P",
+    ),
     Flag("unproven", "use bf16 or int8 although the clips do not prove it", USING, kind="switch"),
     Flag(
         "engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "

@@ -10,10 +10,12 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import Pipe, get_context, parent_process, resource_tracker, util
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 # What is garbage at a fork may be an engine: to free it in the child would wait for threads that are not there.
@@ -21,6 +23,7 @@ os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STARTING = threading.Lock()  # who takes the main module away puts it back before another does
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
@@ -100,7 +103,7 @@ class FreshChild(Child):
     It does not hear SIGINT, SIGTERM and SIGHUP, which are for the process that it ends with.
 
     Args:
-        function: of one item; it can be pickled.
+        function: of one item; it can be pickled, and stands in a module that can be imported: not in the main script.
         memory: bytes of address space that it may take beyond what it begins with; 0: any.
         preload: modules that the server of forks imports once, when the first of these children is made.
     """
@@ -113,7 +116,8 @@ class FreshChild(Child):
         resource_tracker.ensure_running()  # first: where it starts, it unblocks signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
         try:
-            self.process.start()
+            with _without_main():
+                self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
@@ -136,6 +140,18 @@ class FreshChild(Child):
     def _exit_code(self) -> int:
         self.process.join()
         return self.process.exitcode or 0
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Within, multiprocessing finds no main module, which it would run anew in a process that it starts."""
+    with _STARTING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:

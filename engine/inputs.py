@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
@@ -16,6 +17,7 @@ from reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list
 
 if TYPE_CHECKING:
     from core.config import Config
+    from reader.clip import Clip as ReadClip
     from reader.loader import Loader
 
 Bytes = (bytes, bytearray, memoryview)
@@ -108,3 +110,19 @@ def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
     from reader.loader import build_loader
 
     return build_loader(config, "infer", clips=[video.clip for video in videos])
+
+
+def read_again(video: Source, config: Config) -> ReadClip:
+    """A video's clip once more: results do not keep it. Raises UserError."""
+    from reader.clip import read_clip
+    from reader.errors import ClipError
+
+    with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
+        clip = video.clip
+        if video.content is not None:
+            (again,) = sources([video.content], config.MODEL.format, scratch)
+            clip = again.clip
+        try:
+            return read_clip(clip.path, config.section("infer"), clip.format or config.MODEL.format)
+        except ClipError as error:
+            raise UserError(f"{video.path}: {error}") from None

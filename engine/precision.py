@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from typing import TYPE_CHECKING
 
-from backends.engines import ExportEngine, Task
-from backends.exported import Exported
+from backends.engines import ExportEngine, Task, make_engine
 from backends.gate import Precision, Record
-from backends.precisions import PRECISIONS, REDUCED, QuantisedOnnx, Reduced, reduced
+from backends.precisions import PRECISIONS, REDUCED, QuantisedOnnx, reduced
 from core.errors import UserError, last_line
-from engine.proof import Proof, chosen, loaded
+from engine.proof import Proof, Proven
+from engine.proof_clips import chosen
 
 if TYPE_CHECKING:
+    from backends.engines import Compute
     from core.config import Config
 
 logger = logging.getLogger("stnet")
 
 
-class Proven(NamedTuple):
-    """A network in fewer bits, with its record."""
-
-    reduced: Reduced
-    folder: str
-    record: Record
-
-
-def check_precision(wanted: Precision, engine: str) -> None:
-    """Raise UserError where the precision is unknown, or is not what the engine of that name computes in."""
+def as_precision(asked: object, engine: str) -> Precision:
+    """A name or a Precision. Raises UserError: it is neither, or not what the engine of that name computes in."""
+    wanted = asked if isinstance(asked, Precision) else Precision(asked)  # type: ignore[arg-type]  # checked here
     if wanted.name not in PRECISIONS:
-        raise UserError(f"precision {wanted.name!r:.20}: expected one of {', '.join(PRECISIONS)}")
-    if not 0 < wanted.agreement <= 1:
-        raise UserError(f"agreement {wanted.agreement}: expected a share above 0, at most 1")
+        raise UserError(f"precision {wanted.name!r:.40}: expected one of {', '.join(PRECISIONS)}")
+    for name, share in (("agreement", wanted.agreement), ("difference", wanted.difference)):
+        if type(share) not in (int, float) or not 0 < share <= 1:
+            raise UserError(f"{name} {share!r:.40}: expected a number above 0, at most 1")
+    if not isinstance(wanted.calibrate, (str, os.PathLike)):
+        raise UserError(f"calibrate {wanted.calibrate!r:.40}: expected the path of a list or folder, or a glob")
     if wanted.name in REDUCED and engine not in ("auto", REDUCED[wanted.name]().runtime):
         raise UserError(f"precision {wanted.name} is computed by {REDUCED[wanted.name]().runtime}, not by {engine}")
+    return wanted
 
 
 def choose(task: Task, config: Config, wanted: Precision, engine: str = "auto") -> Proven | None:
@@ -48,50 +47,51 @@ def choose(task: Task, config: Config, wanted: Precision, engine: str = "auto") 
         return None
     if wanted.name != "auto":
         proven = prove(task, config, wanted)
-        logger.info("precision %s: %s", wanted.name, proven.record.figures.words())
+        logger.info("precision %s: %s", wanted.name, proven.record.words())
         return proven
-    found: list[Proven] = []
+    fastest: Proven | None = None
     reasons: list[str] = []
     for name in REDUCED:
         if engine not in ("auto", REDUCED[name]().runtime):
-            reasons.append(f"{name} is not computed by {engine}")
+            reasons.append(f"precision {name} is not computed by {engine}")
             continue
         try:
-            found.append(prove(task, config, wanted._replace(name=name, unproven=False)))
+            proven = prove(task, config, wanted._replace(name=name, unproven=False))
         except Exception as error:  # runtimes and file systems have types of their own; float32 is there
-            reasons.append(last_line(error) if isinstance(error, UserError) else f"{name}: {last_line(error)}")
-    fastest = max(found, key=lambda proven: proven.record.figures.speedup, default=None)
-    if fastest is not None and fastest.record.figures.speedup > 1:
-        logger.info("precision auto: %s, %s", fastest.reduced.name, fastest.record.figures.words())
-        return fastest
-    reasons += [f"{slower.reduced.name} is not faster" for slower in found]
-    logger.info("precision auto: fp32 (%s)", "; ".join(reasons))
-    return None
+            reasons.append(
+                last_line(error) if isinstance(error, UserError) else f"precision {name}: {last_line(error)}"
+            )
+            continue
+        if proven.record.speed.ratio > (fastest.record.speed.ratio if fastest else 1):
+            reasons += [_slower(fastest)] if fastest else []
+            fastest = proven
+        else:
+            reasons.append(_slower(proven))
+    took = f"{fastest.reduced.name}: {fastest.record.words()}" if fastest else "fp32"
+    logger.info("precision auto takes %s", "; ".join([took, *reasons]))
+    return fastest
+
+
+def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tuple[Compute, Record | None]:
+    """What computes a task's logits, and what proves it where that is not float32; as choose."""
+    proven = choose(task, config, wanted, engine)
+    if proven is None:
+        return make_engine(engine, task.model, task.section, task.clips, task.digest), None
+    return proven.engine, proven.record
+
+
+def _slower(proven: Proven) -> str:
+    return f"precision {proven.reduced.name} is proven, {proven.record.speed.words()}"
 
 
 def prove(task: Task, config: Config, wanted: Precision) -> Proven:
     """A precision by its kept proof, or by one made with the clips that are named. Raises UserError: it is refused."""
     kind = reduced(wanted.name)
-    clips = chosen(wanted.calibrate, config) if wanted.calibrate else None
-    proof = Proof(kind, task, config, clips, wanted.agreement)
+    clips = chosen(os.fspath(wanted.calibrate), config) if wanted.calibrate else None
     try:
-        folder = proof.kept() if clips is None else proof.made()
+        return Proof(kind, task, config, clips, wanted).found()
     except OSError as error:
         raise UserError(f"precision {kind.name}: its proof cannot be kept: {error}") from None
-    record = proof.record(folder) if folder else None
-    if folder is None or record is None:
-        raise UserError(f"precision {kind.name} has no proof for these weights and sizes on this processor", "no proof")
-    reason = record.figures.refusal(wanted.agreement)
-    if reason and not wanted.unproven:
-        raise UserError(f"precision {kind.name} {reason}: {record.figures.words()}", "refused precision")
-    if reason:
-        logger.warning("precision %s %s; used all the same", kind.name, reason)
-    return Proven(kind, folder, record)
-
-
-def engine_of(proven: Proven, task: Task) -> Exported:
-    """What computes the logits of a task's clips."""
-    return loaded(proven.reduced.load, proven.folder, task)
 
 
 def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -> ExportEngine | None:
@@ -107,15 +107,18 @@ def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -
     except UserError as error:
         if wanted.name != "auto":
             raise
-        logger.info("precision auto: fp32 (%s)", error)
+        logger.info("precision auto takes fp32; %s", error)
         return None
-    logger.info("precision int8: %s", proven.record.figures.words())
+    logger.info("precision int8: %s", proven.record.words())
     return QuantisedOnnx(f"{proven.folder}/{proven.reduced.file}", proven.record.plain())
 
 
 def of_flags(args: argparse.Namespace) -> Precision:
     """What the flags ask for. Raises UserError where one would be without effect."""
-    asked = Precision(args.precision or "fp32", args.calibrate, args.agreement, args.unproven)
-    if asked.name == "fp32" and (asked.calibrate or asked.unproven):
-        raise UserError("in fp32 nothing is calibrated, or proven", "precision")
+    asked = Precision(args.precision or "fp32", args.calibrate, args.agreement, args.unproven, args.difference)
+    typed = dict(args.typed)
+    without = [name for name in ("calibrate", "agreement", "difference") if typed.get(name, "") != ""]
+    without += ["unproven"] if args.unproven else []
+    if asked.name == "fp32" and without:
+        raise UserError(f"--{without[0]} is without effect: in fp32 nothing is proven", "precision")
     return asked

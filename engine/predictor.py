@@ -17,7 +17,7 @@ from core.config import Config, load_config
 from core.errors import UserError
 from core.files import StrPath
 from engine.described import config_beside
-from engine.inputs import Input, Source, format_of, loader_of, sources
+from engine.inputs import Input, Source, format_of, loader_of, read_again, sources
 from engine.labels import labels_for
 from engine.result import Result
 from metrics.probabilities import softmax
@@ -96,18 +96,22 @@ class Predictor:
     model: Model | None = None  # an export has none
     precision = "fp32"  # as asked for
     engine_name = "auto"
+    _wanted = Precision()
     _parts: Parts | None = None
     _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], Record | None]]
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from backends.deployed import load_deployed
+        from engine.precision import as_precision
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
-        name = precision if isinstance(precision, str) else precision.name
-        if name not in ("fp32", "auto"):
-            raise UserError(f"{folder} runs as it was written: precision {name} cannot be had")
+        wanted = as_precision(precision, "auto")
         deployed = load_deployed(folder)
+        if wanted.name not in ("fp32", "auto", deployed.precision):
+            raise UserError(f"{folder} was written in {deployed.precision}: precision {wanted.name} cannot be had")
+        if wanted.calibrate:
+            raise UserError(f"{folder} runs as it was written: nothing is calibrated")
         self.config, self.labels, self.digest = deployed.config, deployed.labels, deployed.sha256
         self._make_engine = lambda: (deployed.engine, None)
         self.weights = os.path.abspath(folder)
@@ -121,14 +125,13 @@ class Predictor:
         clips: int | None,
         precision: str | Precision,
     ) -> None:
-        from backends.engines import ENGINES, Task, make_engine
+        from backends.engines import ENGINES, Task
         from engine.loading import load_model
-        from engine.precision import check_precision, choose, engine_of
+        from engine.precision import as_precision, computing
         from models import model_section
 
         ENGINES.get(engine)  # an unknown name is refused first
-        wanted = Precision(precision) if isinstance(precision, str) else precision
-        check_precision(wanted, engine)
+        wanted = as_precision(precision, engine)
         if config is None:
             config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
@@ -144,14 +147,16 @@ class Predictor:
         section, digest = config.section("infer"), self.digest
         clips = clips and clips * self.config.section(mode).views
         task = Task(model, section, clips, digest)
+        self._wanted, self.precision = wanted, wanted.name
+        self._make_engine = lambda: computing(task, self.config, self._wanted, engine)
 
-        def make() -> tuple[Callable[[Clips], np.ndarray], Record | None]:
-            proven = choose(task, self.config, wanted, engine)
-            if proven is None:
-                return make_engine(engine, model, section, clips, digest), None
-            return engine_of(proven, task), proven.record
-
-        self._make_engine, self.precision = make, wanted.name
+    def settle(self, precision: str) -> None:
+        """Compute in the precision that another process has chosen, whatever this one has."""
+        made = vars(self).get("_made")
+        if made is None or (made[1].precision if made[1] else "fp32") != precision:
+            for name in ("_made", "engine"):
+                vars(self).pop(name, None)
+            self.precision, self._wanted = precision, self._wanted._replace(name=precision, calibrate="")
 
     @functools.cached_property
     def engine(self) -> Callable[[Clips], np.ndarray]:
@@ -200,7 +205,7 @@ class Predictor:
                 if row is None:
                     yield Result(video.path, label=video.label, error=reason)
                 else:
-                    yield self._result(row, functools.partial(self._read, video), video.path, video.label)
+                    yield self._result(row, functools.partial(read_again, video, self.config), video.path, video.label)
 
     def results_of(self, clips: Sequence[Clip], topk: int | None = None) -> list[Result]:
         """The results of clips that are read already, computed together; pictures and reasons read nothing again.
@@ -329,18 +334,3 @@ class Predictor:
     ) -> Result:
         facts = {"input_path": path, "label": label, "_read": read, "_explain": self._explain}
         return Result.of(probabilities, self.labels, topk or self.topk, **facts)
-
-    def _read(self, video: Source) -> Clip:
-        """A video's clip once more: results do not keep it. Raises UserError."""
-        from reader.clip import read_clip
-        from reader.errors import ClipError
-
-        with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
-            clip = video.clip
-            if video.content is not None:
-                (again,) = sources([video.content], self.config.MODEL.format, scratch)
-                clip = again.clip
-            try:
-                return read_clip(clip.path, self.config.section("infer"), clip.format or self.config.MODEL.format)
-            except ClipError as error:
-                raise UserError(f"{video.path}: {error}") from None

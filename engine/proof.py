@@ -3,148 +3,187 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
-import time
-from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backends.cache import cached_export, code_of, kept_export
-from backends.engines import Loaded, Network, OnnxRuntime, Task
+from backends.cache import Shelf, code_of, shelf_of
+from backends.engines import Network, OnnxRuntime, Task
 from backends.export import Scorer, clip_sizes, write_onnx
-from backends.exported import Exported, check, clips_at_once
-from backends.gate import FEWEST, RECORD, Figures, Record, read_record
+from backends.exported import Exported, check
+from backends.gate import FEWEST, RECORD, Bounds, Figures, Precision, Record, read_record
 from backends.precisions import FLOAT32, Reduced
 from backends.processor import this_processor
+from backends.quantize import Quantizer
 from core import runtime
 from core.atomic import write_json
 from core.errors import UserError, last_line
 from core.files import sha256_of
-from core.progress import Progress
-from engine.inputs import Source, sources
-from reader.loader import build_loader
+from engine.comparison import Comparison, loaded
+from engine.proof_clips import Clips, Reading
 
 if TYPE_CHECKING:
     from core.config import Config
-    from reader.loader import Loader
 
 logger = logging.getLogger("stnet")
-CALIBRATION, GATE = 64, 256  # clips, at most
-_SMALLEST_CALIBRATION = 16
 _KIND = "precision"  # folder of the weights' cache
 _NOT_SCORING = ("labels", "metrics", "topk")  # keys of MODEL
+_PROVEN, _REFUSED = 0, 1  # places: what is refused replaces nothing that is proven
 
 
-class Clips(NamedTuple):
-    """What --calibrate named, cut in two."""
+class Proven(NamedTuple):
+    """A network in fewer bits, with its record."""
 
-    calibration: list[Source]
-    gate: list[Source]
-    digest: str
-
-
-def chosen(path: str, config: Config) -> Clips:
-    """Clips for calibration and gate, spread evenly over what `path` names. Raises UserError."""
-    videos = list({video.path: video for video in sources(path, config.MODEL.format, scratch="")}.values())
-    if len(videos) < 2:
-        raise UserError(
-            f"{path} names {len(videos)} different clips: at least 2 are needed, {CALIBRATION + FEWEST} are enough"
-        )
-    count = min(CALIBRATION, max(_SMALLEST_CALIBRATION, len(videos) - FEWEST), len(videos) // 2)
-    first = _spread(len(videos), count)
-    others = [index for index in range(len(videos)) if index not in first]
-    second = [others[place] for place in sorted(_spread(len(others), min(GATE, len(others))))]
-    used = [[videos[index] for index in indices] for indices in (sorted(first), second)]
-    facts = [[(video.path, video.label, _size_of(video)) for video in part] for part in used]
-    return Clips(used[0], used[1], hashlib.sha256(json.dumps(facts).encode()).hexdigest())
-
-
-def _spread(length: int, count: int) -> set[int]:
-    return {index * length // count for index in range(count)}
-
-
-def _size_of(video: Source) -> int:
-    with contextlib.suppress(OSError):
-        return os.path.getsize(video.clip.path)
-    return -1
+    reduced: Reduced
+    folder: str
+    record: Record
+    engine: Exported
 
 
 class Proof:
-    """A network in one number format, kept with its record in the weights' cache."""
+    """A network in one number format, kept with its record in the weights' cache.
 
-    def __init__(self, kind: Reduced, task: Task, config: Config, clips: Clips | None, agreement: float) -> None:
-        self.kind, self.task, self.config, self.clips, self.agreement = kind, task, config, clips, agreement
+    Args:
+        clips: to make it with, unless what is kept was made with them; None: what is kept.
+        wanted: what its figures must keep to, and whether it is used where they do not.
+    """
+
+    def __init__(self, kind: Reduced, task: Task, config: Config, clips: Clips | None, wanted: Precision) -> None:
+        self.kind, self.task, self.config, self.clips, self.wanted = kind, task, config, clips, wanted
+        self.problems: list[str] = []  # why what is kept is not believed
         model = task.model
-        code = code_of(
-            Reduced,
-            type(kind),
-            OnnxRuntime,
-            Figures,
-            type(model),
-            *map(type, model.network.sublayers(include_self=True)),
-        )
+        made_by = (Proof, Comparison, Reading, Reduced, type(kind), Quantizer, OnnxRuntime, Figures)
+        code = code_of(*made_by, type(model), *map(type, model.network.sublayers(include_self=True)))
         scoring = config.scoring()
         settings = {name: value for name, value in scoring["MODEL"].items() if name not in _NOT_SCORING}
         self.dependencies = [kind.name, kind.runtimes(), code, settings, scoring["INFER"], list(this_processor())]
 
-    def kept(self) -> str | None:
-        """Its folder, if it is there and undamaged."""
-        return kept_export(self.task.model.network, self.dependencies, self.task.digest, _KIND)
+    def found(self) -> Proven:
+        """What is kept or made, ready to compute; no other process replaces it meanwhile.
 
-    def made(self) -> str:
-        """Its folder, made if there is none with a record of these clips."""
-        network, digest = self.task.model.network, self.task.digest
-        return cached_export(network, self.dependencies, self._make, digest, _KIND, self._is_of_these_clips)
+        Raises:
+            UserError: there is none, or it is damaged, or refused.
+            OSError: it cannot be kept.
+        """
+        places = [[*self.dependencies, place] for place in (_PROVEN, _REFUSED)]
+        with shelf_of(self.task.model.network, places, self.task.digest, _KIND) as shelf:
+            records = self._believed(shelf)
+            fitting = {place: record for place, record in records.items() if self._answers(record)}
+            if not fitting:
+                place = self._made(shelf, records.get(_PROVEN))
+                fitting = {place: read_record(os.path.join(shelf.folders[place], RECORD))}
+            bounds = self.wanted.bounds
+            place = min(fitting, key=lambda place: (bool(fitting[place].figures.refusal(bounds)), place))
+            record, folder = fitting[place], shelf.use(place)
+            self._judge(record, stays=place == _REFUSED and _PROVEN in records)
+            return Proven(self.kind, folder, record, self._loaded(folder))
 
-    def record(self, folder: str) -> Record | None:
-        """The record in a folder, if it is to be believed."""
+    def _believed(self, shelf: Shelf) -> dict[int, Record]:
+        """The records that are to be believed, by their places."""
+        records = {}
+        for place, folder in enumerate(shelf.folders):
+            if os.path.lexists(folder):
+                record, problem = self._read(folder) if shelf.is_whole(place) else (None, "damaged")
+                if record is not None:
+                    records[place] = record
+                else:
+                    self.problems.append(f"the one in {folder} is {problem}")
+                    logger.warning("precision %s: the proof in %s is %s: not believed", self.kind.name, folder, problem)
+        return records
+
+    def _read(self, folder: str) -> tuple[Record | None, str]:
+        """The record in a folder; or None, and why it is not to be believed."""
         try:
             record = read_record(os.path.join(folder, RECORD))
             sha256 = sha256_of(os.path.join(folder, self.kind.file))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            logger.warning("the record in %s is damaged (%s)", folder, last_line(error))
-            return None
+            return None, f"damaged ({last_line(error)})"
         foreign = record.foreign(self.kind.runtimes())
-        if not foreign and (record.precision, record.sha256) != (self.kind.name, sha256):
-            foreign = "another file"
         if foreign:
-            logger.warning("the record in %s is of %s: not believed", folder, foreign)
-        return None if foreign else record
+            return None, f"of {foreign}"
+        if (record.precision, record.sha256) != (self.kind.name, sha256):
+            return None, "damaged (its record is of another file)"
+        return record, ""
 
-    def _is_of_these_clips(self, folder: str) -> bool:
-        record = self.record(folder)
-        return record is not None and self.clips is not None and record.calibration["sha256"] == self.clips.digest
+    def _answers(self, record: Record) -> bool:
+        """Whether a record is what would be made: nothing else can be without clips."""
+        if self.clips is None:
+            return True
+        settled = not record.figures.refusal(self.wanted.bounds) or record.searched or record.figures.clips < FEWEST
+        return record.calibration["sha256"] == self.clips.digest and settled
 
-    def _make(self, folder: str) -> None:
+    def _judge(self, record: Record, stays: bool) -> None:
+        reason = record.figures.refusal(self.wanted.bounds)
+        if reason and not self.wanted.unproven:
+            kept = "; the proof that was kept stays" if stays and self.clips is not None else ""
+            fact = f"precision {self.kind.name} {reason}: {record.figures.words()}{kept}"
+            raise UserError(fact, "refused precision")
+        if reason:
+            logger.warning("precision %s %s; used all the same", self.kind.name, reason)
+
+    def _loaded(self, folder: str) -> Exported:
+        try:
+            return loaded(self.kind.load, folder, self.task)
+        except UserError:
+            raise
+        except Exception as error:  # the runtimes have types of their own
+            fact = f"precision {self.kind.name}: the file in {folder} cannot be loaded ({last_line(error)})"
+            raise UserError(fact, "damaged proof") from None
+
+    def _made(self, shelf: Shelf, kept: Record | None) -> int:
+        """Make the proof; returns its place."""
+        name = self.kind.name
+        if self.clips is None and self.problems:
+            raise UserError(f"precision {name} has no proof to believe: {'; '.join(self.problems)}", "damaged proof")
+        if self.clips is None:
+            raise UserError(f"precision {name} has no proof for these weights and sizes on this processor", "no proof")
+        clips = self.clips
+        self.kind.check_making()
+
+        def write(folder: str) -> int:
+            figures = self._make(folder, clips)
+            lasts = kept is not None and not kept.figures.refusal(Bounds()) and figures.refusal(Bounds())
+            return _REFUSED if lasts or figures.refusal(self.wanted.bounds) else _PROVEN
+
+        return shelf.make(write)
+
+    def _make(self, folder: str, clips: Clips) -> Figures:
         """Write all files of the folder."""
-        assert self.clips is not None
-        loader = self._loader(self.clips.calibration) if self.kind.calibrated else None
+        spare = list(clips.spare)
+        reading = Reading(self.config, clips.calibration, spare) if self.kind.calibrated else None
         self._write_float32(f"{folder}/{FLOAT32}")
-        if loader is not None:
-            with contextlib.closing(_batches(loader, "calibrating")) as batches:
-                self.kind.prepare(folder, (clip[None] for _, clips in batches for clip in clips))
+        calibrated = 0
+        if reading is not None:
+            with contextlib.closing(reading.batches("calibrating")) as batches:
+                calibrated = self.kind.prepare(folder, (clip[None] for _, frames in batches for clip in frames))
             runtime.release_memory()
-        gate = _Gate(folder, self.task, self.clips.gate)
-        figures, in_float32 = gate.figures(self.kind, self._loader(self.clips.gate)), list[str]()
-        if figures.clips >= FEWEST and figures.refusal(self.agreement):
-            logger.info("precision %s: %s", self.kind.name, figures.words())
-            for in_float32 in self.kind.retreats(folder):
-                logger.info("precision %s, but for %s", self.kind.name, ", ".join(in_float32))
-                figures = gate.figures(self.kind, self._loader(self.clips.gate))
-                logger.info("precision %s: %s", self.kind.name, figures.words())
-                if not figures.refusal(self.agreement):
-                    break
-        calibration = {"clips": len(self.clips.calibration) * self.kind.calibrated, "sha256": self.clips.digest}
-        sha256 = sha256_of(f"{folder}/{self.kind.file}")
-        runtimes, here = self.kind.runtimes(), this_processor()
-        record = Record(self.kind.name, here, runtimes, sha256, calibration, in_float32, figures)
+        comparison = Comparison(self.kind, folder, self.task, self.config, clips.gate, spare)
+        figures, in_float32, searched = self._search(folder, comparison)
+        record = Record(
+            self.kind.name, this_processor(), self.kind.runtimes(), sha256_of(f"{folder}/{self.kind.file}"),
+            {"clips": calibrated, "sha256": clips.digest}, in_float32, searched, figures, comparison.speed(),
+        )  # fmt: skip
         write_json(f"{folder}/{RECORD}", record.plain())
         if self.kind.file != FLOAT32:
             os.remove(f"{folder}/{FLOAT32}")
+        return figures
+
+    def _search(self, folder: str, comparison: Comparison) -> tuple[Figures, list[str], bool]:
+        """The figures, the layers that are in float32 for them, and whether no more can be."""
+        figures, in_float32 = comparison.figures(), list[str]()
+        logger.info("precision %s: %s", self.kind.name, figures.words())
+        retreats = self.kind.retreats(folder)
+        while figures.clips >= FEWEST and figures.refusal(self.wanted.bounds):
+            further = next(retreats, None)
+            if further is None:
+                return figures, in_float32, True
+            in_float32 = further
+            logger.info("precision %s, but for %s", self.kind.name, ", ".join(in_float32))
+            figures = comparison.figures()
+            logger.info("precision %s: %s", self.kind.name, figures.words())
+        return figures, in_float32, not self.kind.calibrated
 
     def _write_float32(self, path: str) -> None:
         model, settings = self.task.model, self.task.model.config.MODEL
@@ -156,67 +195,3 @@ class Proof:
         runtime.release_memory()
         check(OnnxRuntime().load(path[: -len(".onnx")])[0](clips), expected)
         runtime.release_memory()
-
-    def _loader(self, videos: Sequence[Source]) -> Loader:
-        loader = build_loader(self.config, "infer", clips=[video.clip for video in videos])
-        loader.start()  # clips are read while files are made and loaded
-        return loader
-
-
-class _Gate:
-    """Compares a folder's files on clips; float32 computes once."""
-
-    def __init__(self, folder: str, task: Task, videos: Sequence[Source]) -> None:
-        self.folder, self.task, self.videos = folder, task, videos
-        self.expected: dict[int, np.ndarray] = {}  # logits in float32, by clip
-        self.seconds_fp32 = 0.0
-
-    def figures(self, kind: Reduced, loader: Loader) -> Figures:
-        """What the files give now. Raises UserError: no clip could be read."""
-        engines = [loaded(kind.load, self.folder, self.task)]
-        if not self.expected:
-            engines.append(
-                loaded(lambda folder, _: OnnxRuntime().load(f"{folder}/{FLOAT32[:-5]}"), self.folder, self.task)
-            )
-        seconds: list[list[float]] = [[] for _ in engines]
-
-        found: dict[int, np.ndarray] = {}
-        with contextlib.closing(_batches(loader, f"{kind.name} beside fp32")) as batches:
-            for indices, clips in batches:
-                logits = [_timed(engine, clips, taken) for engine, taken in zip(engines, seconds)]
-                for answers, rows in zip((found, self.expected), logits):
-                    answers.update(zip(indices, rows))
-        runtime.release_memory()
-        common = sorted(found.keys() & self.expected.keys())
-        if not common:
-            raise UserError("none of the clips that are to prove the precision could be read")
-        medians = [float(np.median(taken)) for taken in seconds]
-        self.seconds_fp32 = medians[-1] if len(medians) > 1 else self.seconds_fp32
-        labels = [self.videos[index].label for index in common]
-        expected, low = (np.stack([answers[index] for index in common]) for answers in (self.expected, found))
-        return Figures.of(expected, low, labels, (self.seconds_fp32, medians[0]))
-
-
-def _timed(engine: Callable[[np.ndarray], np.ndarray], clips: np.ndarray, taken: list[float]) -> np.ndarray:
-    began = time.perf_counter()
-    logits = engine(clips)
-    taken.append((time.perf_counter() - began) / len(clips))
-    return logits
-
-
-def loaded(load: Callable[[str, Sequence[int]], Loaded], folder: str, task: Task) -> Exported:
-    """What `load` gives for a folder and the shape of a task's clips, for any number of these."""
-    seg_num, seglen, size = clip_sizes(task.section)
-    at_once = min(clips_at_once(task.section), task.clips or task.section.batch_size)
-    run, _, name = load(folder, [at_once, seg_num, 3 * seglen, size, size])
-    return Exported(run, at_once, name)
-
-
-def _batches(loader: Loader, what: str) -> Generator[tuple[list[int], np.ndarray], None, None]:
-    """Positions and clips of what could be read of each batch; shows progress."""
-    progress = Progress(sum(map(len, loader.order.batches(0))), what, len(loader), 10)
-    with contextlib.closing(progress), contextlib.closing(loader.epoch()) as batches:
-        for batch in batches:
-            if batch.indices:
-                yield batch.indices, np.asarray(batch.clips)
-            progress.update(len(batch.indices))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from core.processes import Child
+from core.processes import Child, FreshChild
 from reader.errors import ClipError
 from reader.isolate import ReaderDied, receive
 from reader.windows import Facts, Stretch, WindowReader
@@ -43,7 +43,7 @@ class Timeline:
         path: the file.
         section: sizes and sampling; its decode_timeout is how many seconds the child may take for an answer.
         window, stride: seconds, see reader.windows.plan_windows.
-        child: starts the process: core.processes.Child, or a function with its interface, for which all is picklable.
+        child: starts the process. One that is forked from this would keep what memory this one had, in vain.
 
     Attributes:
         facts: what is known of the video.
@@ -62,7 +62,7 @@ class Timeline:
         section: ReaderSection,
         window: float = 10,
         stride: float = 2,
-        child: Callable[[Callable[[Any], Any]], Child] = Child,
+        child: Callable[[Callable[[Any], Any]], Child] = FreshChild,
     ) -> None:
         self.parts, self.path, self.timeout = parts, path, section.decode_timeout
         self.child: Child | None = child(WindowReader(path, section, window, stride))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import hashlib
 import io
 import os
 import sys
@@ -42,6 +43,7 @@ DEMUXERS = (
     "matroska,webm,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,vc1test,"
     "vvc,wtv,yuv4mpegpipe,aac,ac3,aiff,amr,flac,mp3,w64,wav"
 )
+FEWEST, AGREEMENT, DIFFERENCE = 200, 0.99, 0.2  # of a proof, as backends/gate.py has them
 LARGEST = 65536  # of any size or number of frames
 TURNS = {90: 1, 180: 2, 270: 3}  # degrees counter-clockwise -> quarters
 
@@ -64,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         description = read_description(args.folder)
+        warn_of_precision(args.folder, description)
         classify = load(args.folder, description)
         topk = args.topk or description["output"].get("topk", 5)
         unread = sum(not show(video, description, classify, topk) for video in args.videos)
@@ -127,6 +130,41 @@ def check(description: dict[str, Any]) -> None:
         and min(transform["std"]) > 0
     ):
         raise ValueError("not what inference writes")
+
+
+def warn_of_precision(folder: str, description: dict[str, Any]) -> None:
+    """One line where the model computes in fewer bits than float32 and its record does not prove that here."""
+    if "precision" not in description:
+        return
+    try:
+        record, path = description["precision"], os.path.join(folder, description["model"]["files"][0])
+        figures, there, reason = record["figures"], record["processor"], ""
+        with open(path, "rb") as file:
+            same_file = hashlib.sha256(file.read()).hexdigest() == record["sha256"]
+        kept = figures["equal"] >= AGREEMENT * figures["clips"] and figures["largest"] <= DIFFERENCE
+        if not same_file or figures["clips"] < FEWEST or not kept:
+            reason = "its record does not prove that classes and probabilities stay"
+        elif (there["model"], there["instructions"]) != this_processor():
+            reason = f"it was proven on another processor ({there['model']:.60}), which proves nothing on this one"
+    except (OSError, LookupError, TypeError, ValueError):
+        reason = "its record is damaged: nothing proves it"
+    if reason:
+        print(f"{folder} computes in fewer bits than float32: {reason}", file=sys.stderr)
+
+
+def this_processor() -> tuple[str, str]:
+    """Model of this processor, and a digest of its instruction sets, as a record has them."""
+    facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first_of_cpuinfo().splitlines())}
+    flags = sorted(set((facts.get("flags") or facts.get("Features") or "").split()))
+    model = " ".join(facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts)
+    return model, hashlib.sha256(" ".join(flags).encode()).hexdigest()[:16]
+
+
+def first_of_cpuinfo() -> str:
+    """What Linux says of the first processor; "" elsewhere."""
+    path = "/proc/cpuinfo" if os.path.exists("/proc/cpuinfo") else os.devnull
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(16384).split("\n\n")[0]
 
 
 def read_clip(video: str, description: dict[str, Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from backends import cache
-from backends.cache import cached_export
+from backends.cache import cached_export, shelf_of
 
 NETWORK = paddle.nn.Linear(1, 1)
 PROJECT = Path(__file__).parents[2]
@@ -136,6 +136,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(home):
     kept = cached_export(NETWORK, [], write)
     for name in ("tmp-abandoned", "0" * 32, "notes", "tmp.txt"):
         (home / name).mkdir()
+    (home / "tmp-abandoned" / "sha256.json").touch()  # killed before it was put into its place
     cached_export(NETWORK, [], never)
     assert names(home) == sorted([os.path.basename(kept), "notes", "tmp.txt"])
 
@@ -167,9 +168,19 @@ def test_of_two_processes_at_once_one_makes_the_export_and_the_other_takes_it(ho
     assert found == [found[0]] * 2
 
 
-def test_an_export_that_is_not_what_is_wanted_stays_until_another_is_made(home):
-    folder = cached_export(NETWORK, [], write)
-    with pytest.raises(ZeroDivisionError):
-        cached_export(NETWORK, [], lambda folder: 1 / 0, kind=home.name, is_good=lambda folder: False)
-    assert cached_export(NETWORK, [], never) == folder
-    assert names(home) == [os.path.basename(folder)]
+def test_what_fails_to_be_made_leaves_both_places_and_what_is_made_goes_where_it_belongs(home):
+    def fail(folder):
+        write(folder)
+        raise ZeroDivisionError
+
+    def into(place):
+        return lambda folder: write(folder) or place
+
+    with shelf_of(NETWORK, [["first"], ["second"]], "", "exports") as shelf:
+        shelf.make(into(0))
+        with pytest.raises(ZeroDivisionError):
+            shelf.make(fail)
+        assert [shelf.is_whole(0), shelf.is_whole(1)] == [True, False]
+        assert shelf.make(into(1)) == 1
+        assert [shelf.is_whole(0), shelf.is_whole(1)] == [True, True]
+    assert names(home) == sorted(os.path.basename(folder) for folder in shelf.folders)

@@ -5,10 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from bench.__main__ import PARTS, parse_args, surroundings
 from bench.contender import ROOT
 from bench.network import installed
+from bench.picture import draw
+from bench.precision import AIMS, formats
 
 HALF = ("forward", "train_step", "pipeline")  # about, of the time
 SHARES = (tuple(set(PARTS) - set(HALF)), HALF)
@@ -88,6 +91,20 @@ def test_forward_and_train_step_agree_with_whoever_is_installed(found):
         assert f"{name} is left out: " in printed
     assert any("at most 1.25" in line and "operations" in line for line in printed.splitlines())
     assert names(step) == {"ours"} | ({"PyTorch"} & there)
+
+
+def test_every_precision_of_this_machine_is_compared_with_float32_and_with_peers(found):
+    part, here = found[0]["parts"]["precision"], formats()
+    assert {f"ours, {name}" for name in ("fp32", *here)} <= names(part)
+    aims = [aim["aim"] for aim in part["aims"]]
+    assert aims == [aim for name in here for aim in (AIMS[name], 1.0)]
+    assert len([note for note in part["notes"] if "logits differ by" in note]) == len(part["rows"])
+
+
+def test_the_picture_shows_each_size(found, tmp_path):
+    draw(found[0], tmp_path / "bars.png")
+    with Image.open(tmp_path / "bars.png") as picture:
+        assert picture.width > 400 and len(picture.convert("RGB").getcolors(1 << 20)) > 3
 
 
 def test_pipeline_and_startup_run_the_programs(found):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -127,6 +128,14 @@ def test_a_fresh_child_can_be_ended_from_another_thread():
     assert child.how_it_ended() == "crashed (SIGKILL)"
 
 
+def test_threads_that_start_children_at_once_leave_the_main_module_where_it_is():
+    main = sys.modules["__main__"]
+    with ThreadPoolExecutor(8) as threads:
+        for child in threads.map(lambda _: FreshChild(act), range(32)):
+            child.kill()
+    assert sys.modules["__main__"] is main
+
+
 PARENT = """
 import os, signal, sys, time
 from core.processes import FreshChild
@@ -151,3 +160,21 @@ def test_a_fresh_child_ends_with_its_parent(tmp_path):
             return
         time.sleep(0.05)
     pytest.fail("it still runs")
+
+
+UNGUARDED = """
+import operator
+from core.processes import FreshChild
+print("begun", flush=True)
+child = FreshChild(operator.neg)
+child.send([3])
+print(child.receive(30))
+child.kill()
+"""
+
+
+def test_a_fresh_child_does_not_run_the_main_script_anew(tmp_path):
+    (tmp_path / "main.py").write_text(UNGUARDED)
+    variables = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, tmp_path / "main.py"], env=variables, capture_output=True, check=False)
+    assert done.stdout.split() == [b"begun", b"-3"], done.stderr

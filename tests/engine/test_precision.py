@@ -1,8 +1,11 @@
 """engine.precision and what it stands on: a toy of 18 layers in fewer bits."""
 
+import importlib.util
 import json
 import shutil
 import sys
+import tempfile
+import types
 
 import numpy as np
 import paddle
@@ -18,7 +21,10 @@ from backends.quantize import Quantizer
 from core import runtime
 from core.errors import UserError
 from core.files import sha256_of
+from engine.inputs import sources
 from engine.predictor import Predictor
+from engine.proof_clips import Reading, chosen
+from tools import run_deployed
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("paddle2onnx")
@@ -120,8 +126,8 @@ def test_auto_is_float32_without_a_proof_and_int8_with_one(asked, int8, monkeypa
     auto = asked("auto", weights="STNET_epoch0.pdparams")
     assert auto.proof is None
     assert auto.engine.name == "ONNX Runtime"
-    assert "precision auto: fp32 (precision int8 has no proof for these weights" in caplog.text
-    assert (asked("auto").proof is not None) == (int8.proof.figures.speedup > 1)  # it never takes the slower
+    assert "precision auto takes fp32; precision int8 has no proof for these weights" in caplog.text
+    assert (asked("auto").proof is not None) == (int8.proof.speed.ratio > 1)  # it never takes the slower
 
 
 def test_float32_has_no_proof_and_clips_that_are_too_few_are_none(asked, caplog):
@@ -147,12 +153,13 @@ def edited(folder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda value: value["figures"].update(equal=300), "precision int8 has no proof"),
-        (lambda value: value["figures"].update(equal=10, passed=True), "precision int8 has no proof"),
+        (lambda value: value["figures"].update(equal=300), "the one in .* is damaged"),
+        (lambda value: value["figures"].update(equal=10, passed=True), "the one in .* is damaged"),
         (lambda value: value["figures"].update(equal=10), "precision int8 refused: fewer than 99.00%"),
-        (lambda value: value["processor"].update(model="Another"), "precision int8 has no proof"),
-        (lambda value: value.update(sha256="0" * 64), "precision int8 has no proof"),
-        (lambda value: value.clear(), "precision int8 has no proof"),
+        (lambda value: value["figures"].update(largest=0.62), "refused: a probability differs by more than 0.2"),
+        (lambda value: value["processor"].update(model="Another"), "the one in .* is of another processor"),
+        (lambda value: value.update(sha256="0" * 64), "the one in .* is damaged"),
+        (lambda value: value.clear(), "the one in .* is damaged"),
     ],
 )
 def test_an_edited_record_is_judged_by_its_figures_or_not_believed(change, message, asked, int8, home, tmp_path):
@@ -175,9 +182,111 @@ def test_a_file_that_was_changed_is_not_run(asked, int8, home, tmp_path):
     (path,) = (path for path in home.glob("*/int8.onnx") if sha256_of(path) == sha(int8))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"x")
-    with pytest.raises(UserError, match="precision int8 has no proof"):
+    with pytest.raises(UserError, match="precision int8 has no proof to believe: the one in .* is damaged"):
         compute(asked("int8"))
     path.write_bytes(content)
+
+
+def test_a_half_file_with_digests_of_its_own_is_one_line_and_float32_for_auto(asked, int8, home, tmp_path, caplog):
+    (folder,) = (path.parent for path in home.glob("*/int8.onnx") if sha256_of(path) == sha(int8))
+    shutil.copytree(folder, tmp_path / "kept")
+    try:
+        path = folder / "int8.onnx"
+        path.write_bytes(path.read_bytes()[:-1000])
+        digests = json.loads((folder / DIGESTS).read_text())
+        digests["sha256"][path.name] = sha256_of(path)
+        (folder / DIGESTS).write_text(json.dumps(digests))
+        edited(folder, lambda value: value.update(sha256=sha256_of(path)))
+        with pytest.raises(UserError, match="precision int8: the file in .* cannot be loaded"):
+            compute(asked("int8"))
+        caplog.set_level("INFO")
+        assert asked("auto").engine.name != "ONNX Runtime in int8"
+        assert "precision int8: the file in" in caplog.text
+    finally:
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "kept", folder)
+
+
+def test_a_proof_that_is_refused_does_not_replace_one_that_is_kept(asked, int8):
+    with pytest.raises(UserError, match=r"24 clips were compared.*; the proof that was kept stays"):
+        compute(asked("int8", 40))
+    assert asked("int8").proof == int8.proof
+    assert asked("int8", 40, unproven=True).proof.figures.clips == 24  # the one that was asked for
+
+
+def test_a_stricter_bound_on_the_same_clips_searches_once_and_replaces_nothing(asked, int8, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(UserError, match="refused: a probability differs by more than 1e-06"):
+        compute(asked("int8", 216, difference=1e-6))
+    assert caplog.text.count("precision int8, but for") == 3
+    caplog.clear()
+    with pytest.raises(UserError, match="refused: a probability differs by more than 1e-06"):
+        compute(asked("int8", 216, difference=1e-6))
+    assert "but for" not in caplog.text
+    assert asked("int8", 216).proof == asked("int8").proof == int8.proof
+
+
+def test_the_speed_is_that_of_the_batches_that_will_be_computed(int8):
+    assert (int8.proof.speed.batch, int8.proof.speed.fp32) == (int8.engine.at_once, "ONNX Runtime")
+
+
+def test_a_kept_proof_is_used_without_what_it_was_made_by(asked, int8, monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
+    assert asked("int8").proof == int8.proof
+
+
+def test_a_broken_runtime_is_one_line(asked, int8, monkeypatch):
+    broken = types.ModuleType("onnxruntime")
+    broken.__spec__ = importlib.util.find_spec("onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime", broken)
+    with pytest.raises(UserError, match="precision int8 cannot be had: onnxruntime does not work"):
+        compute(asked("int8"))
+
+
+def test_what_another_process_has_chosen_is_computed(asked, int8):
+    first, second = asked("auto"), asked("auto")
+    assert (second.proof is None) == (int8.proof.speed.ratio <= 1)  # computed by now
+    first.settle("fp32")
+    second.settle("int8")
+    assert first.proof is None
+    assert second.proof == int8.proof
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        (None, "precision None: expected one of fp32"),
+        (8, "precision 8: expected one of fp32"),
+        ([], r"precision \[\]: expected one of fp32"),
+        (Precision("int8", agreement="x"), "agreement 'x': expected a number above 0, at most 1"),
+        (Precision("int8", difference=0), "difference 0: expected a number above 0, at most 1"),
+        (Precision("int8", calibrate=3), "calibrate 3: expected the path of a list or folder, or a glob"),
+    ],
+)
+def test_a_precision_of_another_type_is_one_line(precision, message, trained, clip_set):
+    with pytest.raises(UserError, match=message):
+        Predictor(trained / "STNET_final.pdparams", clip_set / "tiny.yaml", device="cpu", precision=precision)
+
+
+def test_a_spare_clip_is_read_for_each_that_cannot_be(clip_set, tiny_config, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    good = [clip_set / f"train {i}.mp4" for i in range(10)]
+    videos = sources([*map(str, good[:3]), str(tmp_path / "bad.mp4"), str(good[3])], "mp4", "")
+    spare = sources([str(tmp_path / "bad.mp4"), *map(str, good[4:])], "mp4", "")
+    reading = Reading(tiny_config, videos, left := list(spare))
+    read = [video for part, _ in reading.batches("reading") for video in part]
+    assert read == [*videos[:3], videos[4], spare[1]]
+    assert left == spare[2:]
+
+
+def test_a_clip_with_other_content_of_the_same_size_is_another(clip_set, tiny_config, tmp_path):
+    for i in range(4):
+        shutil.copy(clip_set / f"train {i}.mp4", tmp_path)
+    before = chosen(str(tmp_path), tiny_config)
+    assert chosen(str(tmp_path), tiny_config) == before
+    path = tmp_path / "train 2.mp4"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert chosen(str(tmp_path), tiny_config).digest != before.digest
 
 
 def test_a_proof_from_another_processor_is_not_believed(asked, int8, monkeypatch):
@@ -187,7 +296,7 @@ def test_a_proof_from_another_processor_is_not_believed(asked, int8, monkeypatch
 
 
 def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not_count(
-    clip_set, trained, int8, tmp_path, monkeypatch, caplog
+    clip_set, trained, int8, tmp_path, monkeypatch, caplog, capsys
 ):
     flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "-o", "INFER.seg_num=3"]
     assert run(inference_model, *flags, "--format=onnx", "--precision=int8", "--save_dir", tmp_path / "out") == 0
@@ -198,9 +307,18 @@ def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not
     deployed = Predictor(tmp_path / "out", device="cpu")
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert np.allclose(deployed.engine(clips(int8)), compute(int8), atol=1e-5)
+    again = [clip_set / "train 0.mp4", "--weights", tmp_path / "out", "--save_dir", tmp_path]
+    assert run(predict, *again, "--precision=int8") == 0
+    assert run(predict, *again, "--precision=bf16") == 1
+    assert f"{tmp_path / 'out'} was written in int8: precision bf16 cannot be had" in capsys.readouterr().err
+    assert run_deployed.main([str(tmp_path / "out"), str(clip_set / "train 0.mp4")]) == 0
+    assert "computes in" not in capsys.readouterr().err
     monkeypatch.setattr(runtime, "processor", lambda: ANOTHER)
+    monkeypatch.setattr(run_deployed, "first_of_cpuinfo", lambda: ANOTHER)
     Predictor(tmp_path / "out", device="cpu")
     assert "computes in int8: it was proven on another processor" in caplog.text
+    assert run_deployed.main([str(tmp_path / "out"), str(clip_set / "train 0.mp4")]) == 0
+    assert "computes in fewer bits than float32: it was proven on another processor" in capsys.readouterr().err
 
 
 def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, trained, int8, tmp_path, capsys):
@@ -221,15 +339,18 @@ def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, tr
         (
             predict,
             ["--calibrate=x.list"],
-            "in fp32 nothing is calibrated, or proven; set --precision to int8, bf16 or auto",
+            "--calibrate is without effect: in fp32 nothing is proven; set --precision to int8, bf16 or auto",
         ),
+        (predict, ["--agreement=0.9"], "--agreement is without effect: in fp32 nothing is proven; set --precision"),
+        (predict, ["--difference=0.1"], "--difference is without effect: in fp32 nothing is proven"),
+        (eval_entry, ["--unproven"], "--unproven is without effect: in fp32 nothing is proven"),
         (predict, ["--precision=int8", "--timeline"], "--timeline computes in fp32: leave out --precision"),
         (
             eval_entry,
             ["--precision=int8", "--engine=paddle"],
             "precision int8 is computed by onnxruntime, not by paddle",
         ),
-        (eval_entry, ["--precision=int8", "--agreement=2"], "agreement 2.0: expected a share"),
+        (eval_entry, ["--precision=int8", "--agreement=2"], "agreement 2.0: expected a number above 0, at most 1"),
         (inference_model, ["--precision=int8"], "int8 is not written in the format paddle; set --format=onnx"),
         (inference_model, ["--precision=bf16"], "there is no file of it; export in fp32"),
     ],
@@ -253,7 +374,7 @@ def scaled(source, target, blocks):
 
 
 def test_the_layers_beside_a_channel_that_is_too_large_are_found_and_left_in_float32(
-    clip_set, trained, tmp_path, tiny_config
+    clip_set, trained, tmp_path, tiny_config, monkeypatch
 ):
     from backends.export import Scorer, write_onnx
     from engine.loading import load_model
@@ -263,6 +384,7 @@ def test_the_layers_beside_a_channel_that_is_too_large_are_found_and_left_in_flo
     settings = tiny_config.MODEL
     scorer = Scorer(model.network, settings.image_mean, settings.image_std, 2)
     write_onnx(scorer, f"{tmp_path}/fp32.onnx", [None, 3, 6, 32, 32])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # whoever is killed would leave files there
     quantizer = Quantizer(f"{tmp_path}/fp32.onnx", reduced=False)
     some = [np.random.RandomState(seed).randint(0, 256, (1, 3, 6, 32, 32)).astype(np.uint8) for seed in range(5)]
     quantizer.calibrate(iter(some))

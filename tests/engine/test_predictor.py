@@ -13,6 +13,7 @@ from engine.inputs import format_of
 from engine.predictor import Predictor
 from metrics.probabilities import softmax
 from models import model_section
+from reader.clip import read_clip
 from reader.decode import read_video
 from reader.transforms import to_super_images
 
@@ -134,6 +135,26 @@ def test_the_shares_of_segments_sum_to_the_logits(predictor, clip_set):
     for reason, score in zip(explanation.classes, result.scores):
         assert sum(reason.shares) + reason.rest == pytest.approx(reason.logit, abs=1e-4)
         assert reason.score == pytest.approx(score, abs=1e-5)
+
+
+def test_clips_that_are_read_already_have_the_same_results_and_nothing_is_read_again(predictor, clip_set, tmp_path):
+    paths = [shutil.copy(clip_set / f"val {number}.mp4", tmp_path) for number in range(3)]
+    expected = list(predictor.predict(paths))
+    reasons = expected[0].explain(topk=2, grid=0)
+    section = predictor.config.section("infer")
+    clips = [read_clip(path, section) for path in paths]
+    for path in paths:
+        os.remove(path)
+    results = predictor.results_of(clips)
+    for result, other in zip(results, expected):
+        assert result.class_ids == other.class_ids
+        assert result.scores == pytest.approx(other.scores, abs=1e-6)
+    assert [len(result.scores) for result in predictor.results_of(clips, topk=3)] == [3] * 3
+    explanation = results[0].explain(topk=2, grid=0)
+    assert explanation.segments == reasons.segments
+    for reason, other in zip(explanation.classes, reasons.classes):
+        assert reason.shares == pytest.approx(other.shares, abs=1e-5)
+    assert os.path.getsize(results[1].save_to_img(tmp_path / "1.png")) > 1000
 
 
 def test_a_format_of_ones_own_is_asked_for_a_video_named_alone(predictor):

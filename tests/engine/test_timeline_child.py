@@ -1,8 +1,8 @@
 """A timeline's video is read in a process of its own: with the same bits, and at no risk for the run."""
 
 import ctypes
+import functools
 import os
-import pickle
 import subprocess
 import sys
 from contextlib import closing
@@ -15,7 +15,8 @@ from test_timeline import noise, tiny  # noqa: F401 (a fixture)
 from test_timeline import write_video as write_exact
 
 from backends.parts import make_parts
-from core.processes import Child
+from core.processes import Child, FreshChild
+from engine import timeline_run
 from engine.timeline import Timeline
 from reader import stream, windows
 from reader.errors import ClipError
@@ -73,7 +74,7 @@ def begin(tiny, video):  # noqa: F811
     """Function from further arguments to the Timeline of a video of 9 seconds, a second for each answer."""
     model, section = tiny("INFER.seg_num=4", "INFER.decode_timeout=1")
     parts = make_parts("paddle", model, section)
-    return lambda window=2, **others: Timeline(parts, video, section, window, stride=1, **others)
+    return lambda window=2, child=Child: Timeline(parts, video, section, window, stride=1, child=child)
 
 
 def hang(*_):
@@ -163,15 +164,8 @@ def test_closing_the_windows_ends_the_process(begin):
     assert not alive(child)
 
 
-class Thawed(Child):
-    """A child whose function comes as it would to a process that was not forked from this one."""
-
-    def __init__(self, function):
-        super().__init__(pickle.loads(pickle.dumps(function)))
-
-
 def test_another_kind_of_process_gives_the_same_windows(begin):
-    one, other = list(begin().windows()), list(begin(child=Thawed).windows())
+    one, other = list(begin().windows()), list(begin(child=FreshChild).windows())
     np.testing.assert_array_equal([window.logits for window in one], [window.logits for window in other])
     assert [window[:4] for window in one] == [window[:4] for window in other]
     assert len(one) == 8
@@ -205,6 +199,9 @@ def test_predict_goes_on_with_the_others_where_one_video_crashes_the_decoder(
         return read(container, *others)
 
     monkeypatch.setattr(stream, "read_index", crash_at_bad)
+    monkeypatch.setattr(
+        timeline_run, "Timeline", functools.partial(Timeline, child=Child)
+    )  # which finds what is patched
     weights = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--engine=paddle"]
     assert run(predict, *weights, "--timeline", "--window=1", "--save_dir", tmp_path / "out", *names) == 3
     said = capsys.readouterr().out

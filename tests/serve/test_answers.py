@@ -116,7 +116,7 @@ def test_a_timeline_has_the_windows_and_events_of_predict(predictor, tmp_path):
 
 
 def test_classes_come_while_a_timeline_is_computed(predictor, clip_set, tmp_path):
-    long, short = str(write_video(tmp_path / "long.mp4", frames=900)), str(clip_set / "val 0.mp4")
+    long, short = str(write_video(tmp_path / "long.mp4", frames=500)), str(clip_set / "val 0.mp4")
 
     async def both(service):
         order = []

@@ -103,5 +103,5 @@ def test_a_thousand_requests_take_no_more_memory_than_a_hundred(predictor, expec
     served(predictor, work)
     grown = [later - earlier for earlier, later in zip(*figures)]
     with capsys.disabled():
-        print("grown by MB, server and decoders:", [round(count / 1e6, 1) for count in grown])
+        print("MB of server and decoders, after 100 and 1100:", [[round(n / 1e6, 1) for n in row] for row in figures])
     assert sum(grown) < 50e6
