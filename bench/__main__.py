@@ -29,13 +29,13 @@ from typing import Any, Callable
 from bench.network import forward, train_step
 from bench.part import Part
 from bench.programs import pipeline, scaling, startup
-from bench.reader import check, reader
+from bench.reader import check, reader, shrinking
 from bench.timeline import timeline
 from core import cli, runtime
 from core.atomic import write_json
 
 ON_REQUEST: tuple[Callable[[Part], None], ...] = (scaling, check, timeline)
-PARTS = {part.__name__: part for part in (reader, forward, train_step, pipeline, startup, *ON_REQUEST)}
+PARTS = {part.__name__: part for part in (reader, shrinking, forward, train_step, pipeline, startup, *ON_REQUEST)}
 PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "numpy", "decord", "opencv-python", "opencv-python-headless", "pillow",
     "onnxruntime", "openvino", "torch", "paddle2onnx", "av",

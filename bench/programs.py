@@ -1,4 +1,4 @@
-"""Parts pipeline, startup and scaling: the entries as whole programs, and what of them runs alone."""
+"""Parts pipeline, startup and scaling: evaluation and training as they run, and what of them runs alone."""
 
 from __future__ import annotations
 
@@ -6,42 +6,55 @@ import contextlib
 import os
 import re
 import resource
-import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 from bench import spec as forms
 from bench.clips import write_list
 from bench.contender import ROOT, Prepare, Run, finish, program
-from bench.part import Part
+from bench.part import Part, Timed
 from bench.spec import CONFIG, WEIGHTS, Spec
+
+if TYPE_CHECKING:
+    from reader.loader import Batch
+
+EVALUATION = "evaluation"
 
 
 def pipeline(part: Part) -> None:
-    """eval.py against decoding alone and the network alone on clips that are ready; the memory of predict.py."""
-    spec = Spec(18, 3, 48, batch=4) if part.quick else Spec(50, 25, 256, batch=4)
-    count, drawn, frames = (8, 4, 60) if part.quick else (40, 8, 300)
-    part.description = f"{count} clips ({drawn} different ones), {spec.text}, {spec.layers} layers, batch 4, all cores"
-    part.call(forms.write_weights, spec)
+    """Evaluation, from when it is going, against what decoding and the network take; the memory of predict.py."""
+    specs = [Spec(18, 3, 48, batch=4)] if part.quick else [Spec(50, 7, 224, batch=4), Spec(50, 25, 256, batch=4)]
+    count, drawn, frames = (24, 4, 60) if part.quick else (400, 8, 300)
+    part.description = f"{count} clips ({drawn} different ones), {specs[0].layers} layers, batch 4, all cores"
     paths = part.draw_clips(drawn, (340, 256), frames)
-    workers = {f"{section}_num_reader_threads": part.threads for section in ("TEST", "INFER")}
-    overrides = spec.overrides(TEST_filelist=write_list(f"{part.folder}/all.list", paths, count), **workers)
-    write_list(f"{part.folder}/first.list", paths, 4)
-    whole, decoding, network = "eval.py, the whole program", "decoding alone", "network alone"
-    contenders: dict[str, Prepare] = {whole: partial(evaluation, overrides), network: partial(computing, spec, count)}
-    contenders[decoding] = partial(reading, overrides, "test")
-    timed = part.time(contenders, rounds=min(3, part.rounds), warm=0)  # each takes a minute or two
-    part.add("all clips", timed, base=whole)
-    if len(timed) == len(contenders):
-        slower = max((decoding, network), key=lambda name: statistics.median(timed[name].seconds))
-        part.aim_ratio(timed, (whole, slower), "all clips", 1.15)
+    filelist = write_list(f"{part.folder}/all.list", paths, count)
+    for spec in specs:
+        part.call(forms.write_weights, spec)
+        overrides = spec.overrides(TEST_filelist=filelist, TEST_num_reader_threads=part.threads)
+        contenders: dict[str, Prepare] = {EVALUATION: partial(evaluation, overrides)}
+        contenders |= {"decoding alone": partial(reading, overrides, "test"), "network alone": partial(computing, spec)}
+        timed = part.time(contenders, rounds=min(3, part.rounds), warm=0)  # each takes minutes
+        timed = {name: one.per(one.result["clips"]) for name, one in timed.items()}
+        part.add(f"a clip, {spec.text}", timed, base=EVALUATION)
+        if len(timed) == len(contenders):
+            _compare_whole(part, spec.text, *timed.values())
     with part.going_on("memory of predict.py"):
-        largest, together = part.call(memory, overrides, paths[0])
+        workers = {"INFER_num_reader_threads": part.threads}
+        largest, together = part.call(memory, specs[-1].overrides(**workers), paths[0])
         part.notes.append(f"predict.py with its reading processes: {together:.2f} GB, pages they share counted once")
         part.aim("predict.py, one clip, main process", largest, 1.5, unit=" GB")
+
+
+def _compare_whole(part: Part, text: str, whole: Timed, decoding: Timed, network: Timed) -> None:
+    seconds = 1 / whole.result["rate"]  # a clip, once all is going
+    least = (median(decoding.cpu) + median(network.cpu)) / part.threads
+    part.notes.append(f"{text}: {seconds:.4f} s a clip without the start, at best {least:.4f}")
+    part.aim(f"{text}: evaluation / what decoding and the network alone keep the cores busy", seconds / least, 1.08)
 
 
 def entry(name: str, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -51,10 +64,28 @@ def entry(name: str, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
     return program(*command, *(f"-o{text}" for text in overrides), **home)
 
 
-def evaluation(overrides: Sequence[str]) -> Run:
-    """Contender: eval.py; a first run on first.list has filled the cache of exports."""
-    finish(entry("eval.py", [*overrides, "TEST.filelist=first.list"]))
-    return lambda: finish(entry("eval.py", overrides))
+def evaluation(overrides: list[str]) -> Run:
+    """Contender: eval's loop; gives clips and, after the start, clips a second."""
+    config = forms.load_config(overrides)
+    from engine.evaluator import scored
+    from engine.predictor import Predictor
+    from reader.loader import build_loader
+
+    engine = Predictor(WEIGHTS, config, device="cpu", mode="test").engine
+
+    def run() -> dict[str, float]:
+        loader = build_loader(config, "test")
+        with contextlib.closing(scored(engine, loader, "eval", 1000)) as batches:
+            return going(config.TEST.num_reader_threads, (batch for batch, _ in batches))
+
+    return run
+
+
+def going(workers: int, batches: Iterable[Batch]) -> dict[str, float]:
+    """How many clips there are, and how many a second once every worker is at work."""
+    counts, moments = zip(*((len(batch.indices), time.perf_counter()) for batch in batches))
+    warm = min(2 * workers, len(counts) - 2)
+    return {"clips": sum(counts), "rate": sum(counts[warm + 1 :]) / (moments[-1] - moments[warm])}
 
 
 def reading(overrides: list[str], mode: str) -> Run:
@@ -64,18 +95,22 @@ def reading(overrides: list[str], mode: str) -> Run:
 
     def run() -> dict[str, float]:
         with contextlib.closing(build_loader(config, mode).epoch()) as batches:
-            counts, moments = zip(*((len(batch.indices), time.perf_counter()) for batch in batches))
-        warm = min(2 * config.section(mode).num_reader_threads, len(counts) - 2)  # until every worker is at work
-        return {"clips": sum(counts), "rate": sum(counts[warm + 1 :]) / (moments[-1] - moments[warm])}
+            return going(config.section(mode).num_reader_threads, batches)
 
     return run
 
 
-def computing(spec: Spec, count: int) -> Run:
-    """Contender: eval.py's engine on as many clips, which are there."""
-    engine, clips = forms.load_engine(spec), spec.clips()
+def computing(spec: Spec) -> Run:
+    """Contender: eval's engine on clips that are there; gives how many."""
+    engine, clips, times = forms.load_engine(spec), spec.clips(), 10
     engine(clips)
-    return lambda: [engine(clips) for _ in range(0, count, spec.batch)] and None
+
+    def run() -> dict[str, int]:
+        for _ in range(times):
+            engine(clips)
+        return {"clips": times * spec.batch}
+
+    return run
 
 
 def memory(overrides: Sequence[str], video: str) -> tuple[float, float]:
@@ -110,7 +145,7 @@ def startup(part: Part) -> None:
     timed = part.time({name: partial(running, *command) for name, command in commands.items()})
     part.add("one program", timed)
     if entry_help in timed:
-        part.aim(entry_help, statistics.median(timed[entry_help].seconds), 0.5, unit=" s")
+        part.aim(entry_help, median(timed[entry_help].seconds), 0.5, unit=" s")
 
 
 def running(*arguments: str) -> Run:
@@ -163,6 +198,6 @@ def ranks(spec: Spec, paths: list[str], count: int, quick: bool) -> Run:
     def run() -> dict[str, float]:
         finish(program(*command, *(f"-o{text}" for text in overrides), STNET_THREADS="1"))
         rows = [row["clips_per_s"] for row in read_journal(f"{out}/train_log.jsonl") if row["kind"] == "train"]
-        return {"clips": clips, "rate": statistics.median(rows[1:])}
+        return {"clips": clips, "rate": median(rows[1:])}
 
     return run

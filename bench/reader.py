@@ -1,14 +1,15 @@
-"""Parts reader and check: from a file to its uint8 clip, against decord on the very frames that the clip needs."""
+"""Parts reader, shrinking and check: from a file to its uint8 clip, against decoding alone."""
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import multiprocessing
 import os
 import random
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
@@ -17,13 +18,14 @@ import numpy as np
 
 from bench.clips import draw_kinds, write_list
 from bench.contender import Prepare, Run
-from bench.part import Part
+from bench.part import Part, Timed
 from bench.spec import CONFIG, normalise
 
 if TYPE_CHECKING:
     from core.config import ReaderSection
 
 OURS, DECORD, ORIGINAL = "ours", "decord alone", "original's way"
+PYAV = "PyAV, decoding all and nothing else"
 SIZES = {"no resize": ((340, 256), 1.05), "resize": ((320, 240), 1.5)}  # and ours / decord at most
 MODES = {"train": 1.8, "test": 6.0}  # and original's way / ours at least
 
@@ -61,6 +63,42 @@ def _compare(part: Part, size: str, paths: Sequence[str], mode: str, decord_aim:
     part.add(group, timed, base=OURS)
     part.aim_ratio(timed, (OURS, DECORD), group, decord_aim)
     part.aim_ratio(timed, (ORIGINAL, OURS), group, MODES[mode], least=True)
+    _same_bits(part, group, timed)
+
+
+def shrinking(part: Part) -> None:
+    """Frames that are larger than the network's, as most of Kinetics' are."""
+    part.description = "one process, file to clip; ratios of processor seconds"
+    for pixels in ((120, 90), (160, 120)) if part.quick else ((1280, 720), (1920, 1080)):
+        paths = part.draw_clips(2, pixels, 60 if part.quick else 300)
+        for mode in MODES:
+            ways = {OURS: ours, PYAV: pyav, DECORD: decord}
+            if pixels[1] < 1000:  # it keeps every frame
+                ways[ORIGINAL] = original
+            group = f"{pixels[0]} x {pixels[1]}, {_setting(mode, part.quick)}"
+            timed = part.time({name: partial(way, paths, mode, part.quick) for name, way in ways.items()}, per=2)
+            timed = {name: Timed(one.cpu, one.cpu, one.result) for name, one in timed.items()}
+            part.add(group, timed, base=PYAV)
+            if mode == "test":
+                part.aim_ratio(timed, (OURS, PYAV), group, 1.6)
+            _same_bits(part, group, timed)
+
+
+def pyav(paths: Sequence[str], mode: str, quick: bool) -> Run:
+    """Contender: PyAV decodes all frames; none is even converted to RGB."""
+
+    def run() -> None:
+        import av
+
+        for path in paths:
+            with av.open(path) as container:
+                container.streams.video[0].codec_context.thread_count = 1
+                collections.deque(container.decode(video=0), maxlen=1)
+
+    return run
+
+
+def _same_bits(part: Part, group: str, timed: Mapping[str, Timed]) -> None:
     if OURS in timed and ORIGINAL in timed:
         unequal = sum(a != b for a, b in zip(timed[OURS].result, timed[ORIGINAL].result))
         part.aim(f"{group}: normalised clips of both that have other bits", unequal, 0, must=True)

@@ -35,7 +35,7 @@ class Sink(Protocol):
         """The ascending numbers of the frames that are wanted, of `count`; called again for another attempt."""
 
     def put(self, row: int, frame: np.ndarray) -> None:
-        """Take the row-th of them, uint8 [H, W, 3] RGB; its memory may be used again afterwards."""
+        """Take the row-th of them, uint8 [H, W, 3] RGB, which must not change afterwards."""
 
 
 class ClipSink(Sink, Protocol):

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import functools
-import math
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 
+from reader.scratch import memory
+
 CHUNK = 25  # frames enlarged together: many, as each call costs, but not more than the processor's cache holds
 _UNIT = 1 << 22  # Pillow's weights are whole multiples of 1 / _UNIT
 _NUDGE = 2.0**-14  # Pillow rounds n + 1/2 up, also where float32 falls a little short of it
-_scratch = threading.local()  # see _memory
 
 Blend = tuple[int, int, float, float]  # two old rows or columns, and the weights of both
 
 
-def enlarge(planes: np.ndarray, frames: np.ndarray, columns: Sequence[Blend], rows: Sequence[Blend]) -> None:
-    """Fill planes, uint8 [K, 3, h, w], with frames, uint8 [K, H, W, 3], that grow.
+class Enlarger:
+    """Enlarges frames of one shape.
 
-    `columns` and `rows` are the blends (see blends_of) of the old ones that make the new ones.
+    Args:
+        columns, rows: the blends (see blends_of) of old ones that make the new ones.
+
+    Attributes:
+        together: how many frames it takes at most, before `fill`.
+    """
+
+    together = CHUNK
+
+    def __init__(self, columns: Sequence[Blend], rows: Sequence[Blend]) -> None:
+        self.columns, self.rows = columns, rows
+        self.frames: list[np.ndarray] = []
+
+    def add(self, frame: np.ndarray) -> None:
+        """Take a frame, uint8 [H, W, 3]; it is kept until `fill`."""
+        self.frames.append(frame)
+
+    def fill(self, planes: np.ndarray) -> None:
+        """Fill planes, uint8 [count, 3, h, w], with the frames taken since the last time."""
+        _enlarge(planes, np.stack(self.frames), self.columns, self.rows)
+        self.frames.clear()
+
+
+def _enlarge(planes: np.ndarray, frames: np.ndarray, columns: Sequence[Blend], rows: Sequence[Blend]) -> None:
+    """Fill planes, uint8 [K, 3, h, w], with frames, uint8 [K, H, W, 3].
 
     One call blends a column, or row, of all frames: what it blends is turned so that it lies together in memory.
     """
@@ -28,25 +51,17 @@ def enlarge(planes: np.ndarray, frames: np.ndarray, columns: Sequence[Blend], ro
 
     count, height, width, _ = frames.shape
     # [K, H, W, 3] -> [W, 3K, H]
-    turned = _memory("turned", width, 3 * count, height)
+    turned = memory("turned", width, 3 * count, height)
     cv2.transpose(frames.reshape(count * height, width * 3), dst=turned.reshape(width * 3, count * height))
-    wide = _memory("wide", len(columns), 3 * count, height)
+    wide = memory("wide", len(columns), 3 * count, height)
     _blend(turned, columns, wide)
     # [w, 3K, H] -> [H, 3K, w], where now the colours of a frame lie together
-    turned = _memory("turned", height, 3 * count, len(columns))
+    turned = memory("turned", height, 3 * count, len(columns))
     for i in range(3 * count):
         colour, frame = divmod(i, count)
         cv2.transpose(wide[:, i], dst=turned[:, 3 * frame + colour])
     lines = planes.reshape(3 * count, len(rows), len(columns)).transpose(1, 0, 2)  # [K, 3, h, w] -> [h, 3K, w]
     _blend(turned, rows, lines)
-
-
-def _memory(name: str, *shape: int) -> np.ndarray:
-    """uint8 array, uninitialised, in memory that the thread's next call uses again: fresh memory costs more time."""
-    size = math.prod(shape)
-    if getattr(_scratch, name, np.empty(0)).size < size:
-        setattr(_scratch, name, np.empty(size, np.uint8))
-    return getattr(_scratch, name)[:size].reshape(shape)
 
 
 def _blend(lines: np.ndarray, blends: Sequence[Blend], out: np.ndarray) -> None:
@@ -94,7 +109,7 @@ def _float_weights(share: float, rest: float) -> list[float] | None:
 
     fixed = [int(weight * _UNIT + 0.5) for weight in (share, rest)]
     byte = np.arange(256, dtype=np.int32)
-    sums: np.ndarray = _memory("sums", 256, 4 * 256).view(np.int32)
+    sums = memory("sums", 256, 256, dtype=np.int32)
     np.add(byte[:, None] * fixed[0], byte * fixed[1] + _UNIT // 2, out=sums)
     pillows = np.right_shift(sums, 22, out=sums).astype(np.uint8)
     first, second = _every_two_bytes()

@@ -7,7 +7,8 @@ import random
 import numpy as np
 from PIL import Image
 
-from reader.enlarging import CHUNK, blends_of, enlarge
+from reader.enlarging import Enlarger, blends_of
+from reader.shrinking import Shrinker, sums_of
 
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -39,14 +40,16 @@ class ClipBuilder:
         self.rng, self.flip_ratio, self.crop = rng, flip_ratio, crop
         self.planes = np.empty((count, 3, target_size, target_size), np.uint8)
         self.size: Size | None = None  # after scaling, known with the first frame
-        self.waiting: list[tuple[int, np.ndarray]] = []  # (row, frame) to be enlarged together
+        self.scaler: Enlarger | Shrinker | None = None
+        self.shape: tuple[int, ...] = ()  # of the frames that the scaler holds
+        self.rows = range(0)  # theirs
 
     def put(self, row: int, frame: np.ndarray) -> None:
         """Take the frame of a row.
 
         Args:
             row: 0 to count - 1.
-            frame: uint8 [H, W, 3] RGB; its memory may be used again afterwards.
+            frame: uint8 [H, W, 3] RGB; it is kept for a while, and must not change.
 
         Raises:
             ValueError: no crop of target_size fits, or the frame scales to another size than the first one.
@@ -57,27 +60,26 @@ class ClipBuilder:
         if size != self.size:
             raise ValueError(f"its frames change shape: {self.size} pixels after scaling, then {size}")
         frame, size, box = _shrink_one_axis(frame, size, self.box)
-        height, width = frame.shape[:2]
-        grows = size != (width, height)
-        columns, rows = (blends_of(width, size[0]), blends_of(height, size[1])) if grows else (None, None)
-        if columns is None or rows is None:
+        if frame.shape != self.shape or row != self.rows.stop:
+            self._fill_rows()
+            self.scaler = scaler_of(frame, size, box, self.flip, len(self.planes) - row)
+            self.shape = frame.shape
+            self.rows = range(row, row)
+        if self.scaler:
+            self.scaler.add(frame)
+            self.rows = range(self.rows.start, row + 1)
+        else:
             _fill(self.planes[row], frame, size, box, self.flip)
-            return
-        if self.waiting and (frame.shape != self.waiting[0][1].shape or row != self.waiting[-1][0] + 1):
-            self._enlarge()
-        left, top, right, bottom = box
-        columns = columns[left:right]
-        self.blends = columns[::-1] if self.flip else columns, rows[top:bottom]
-        self.waiting.append((row, frame))
-        if len(self.waiting) == CHUNK:
-            self._enlarge()
+            self.rows = range(row + 1, row + 1)
+        if self.scaler and len(self.rows) == self.scaler.together:
+            self._fill_rows()
 
     def clip(self, rows: np.ndarray) -> np.ndarray:
         """uint8 [len(rows), target_size, target_size, 3]: the frames of `rows`, which may repeat.
 
         Each colour lies by itself in memory, so that to_super_images copies nothing.
         """
-        self._enlarge()
+        self._fill_rows()
         planes = self.planes if np.array_equal(rows, np.arange(len(self.planes))) else self.planes[rows]
         return planes.transpose(0, 2, 3, 1)  # [N, 3, H, W] -> [N, H, W, 3]
 
@@ -89,11 +91,27 @@ class ClipBuilder:
         self.size, self.box = size, (left, top, left + target, top + target)
         self.flip = self.rng is not None and self.rng.random() < self.flip_ratio
 
-    def _enlarge(self) -> None:
-        if self.waiting:
-            first, last = self.waiting[0][0], self.waiting[-1][0]
-            enlarge(self.planes[first : last + 1], np.stack([frame for _, frame in self.waiting]), *self.blends)
-            self.waiting.clear()
+    def _fill_rows(self) -> None:
+        """Give the rows of what the scaler holds their pixels."""
+        if self.scaler and self.rows:
+            self.scaler.fill(self.planes[self.rows.start : self.rows.stop])
+        self.rows = range(self.rows.stop, self.rows.stop)
+
+
+def scaler_of(frame: np.ndarray, size: Size, box: Box, flip: bool, frames: int) -> Enlarger | Shrinker | None:
+    """What makes the box of `size`, mirrored if `flip`, of so many frames of this shape; None: Pillow, or nothing."""
+    height, width = frame.shape[:2]
+    left, top, right, bottom = box
+    columns, rows = blends_of(width, size[0]), blends_of(height, size[1])
+    if size == (width, height) or (size[0] <= width and size[1] <= height and _height_first(frame, size)):
+        return None
+    if size[0] <= width and size[1] <= height:
+        sums, lines = sums_of(width, size[0])[left:right], sums_of(height, size[1])[top:bottom]
+        return Shrinker(sums[::-1] if flip else sums, lines, frames)
+    if columns is None or rows is None:
+        return None
+    columns = columns[left:right]
+    return Enlarger(columns[::-1] if flip else columns, rows[top:bottom])
 
 
 def _shrink_one_axis(frame: np.ndarray, size: Size, box: Box) -> tuple[np.ndarray, Size, Box]:
@@ -116,7 +134,7 @@ def _shrink_one_axis(frame: np.ndarray, size: Size, box: Box) -> tuple[np.ndarra
 
 
 def _fill(plane: np.ndarray, frame: np.ndarray, size: Size, box: Box, flip: bool) -> None:
-    """Fill plane, uint8 [3, h, w], with the box of a frame that keeps its size or shrinks, mirrored if `flip`."""
+    """Fill plane, uint8 [3, h, w], with the box of a frame, by Pillow where its size changes, mirrored if `flip`."""
     import cv2  # late: a list can be read, and --help shown, without it
 
     left, top, right, bottom = box
@@ -169,12 +187,17 @@ def resize(frame: np.ndarray, size: Size, box: Box | None = None) -> np.ndarray:
     """
     height, width = frame.shape[:2]
     left, top, right, bottom = box or (0, 0, *size)
-    height_first = size[1] < height and height - size[1] > 2 * (width - size[0])
     image = Image.fromarray(frame)
-    if height_first:
+    if _height_first(frame, size):
         image = image.resize((width, size[1]), Image.BILINEAR).crop((0, top, width, bottom))
         image = image.resize((size[0], bottom - top), Image.BILINEAR).crop((left, 0, right, bottom - top))
     else:
         image = image.resize((size[0], height), Image.BILINEAR).crop((left, 0, right, height))
         image = image.resize((right - left, size[1]), Image.BILINEAR).crop((0, top, right - left, bottom))
     return np.asarray(image)
+
+
+def _height_first(frame: np.ndarray, size: Size) -> bool:
+    """Which of the axes Pillow takes first, since 13.0."""
+    height, width = frame.shape[:2]
+    return size[1] < height and height - size[1] > 2 * (width - size[0])

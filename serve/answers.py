@@ -136,6 +136,7 @@ class TimelineFacts(BaseModel):
     stride: float
     threshold: float
     hold: float
+    shortest: Optional[float] = Field(None, description="seconds; null: half a window")
 
 
 class Info(BaseModel):

@@ -164,7 +164,7 @@ class _Work:
                 child.send([self.job])
                 return receive(child, self.job.section.decode_timeout)
         except ReaderDied as error:
-            self.decoders.stats.decoders_died += 1
+            self.decoders.stats.decoder_died()
             raise refusal(error) from None
         except ClipError as error:
             raise refusal(error) from None
@@ -181,7 +181,7 @@ class _Work:
             if child.is_alive():
                 return child
             child.how_it_ended()
-            self.decoders.stats.decoders_died += 1
+            self.decoders.stats.decoder_died()
         return self.decoders.begin()
 
     def give_up(self) -> None:

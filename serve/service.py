@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from core.errors import UserError
 from engine.inputs import format_of
+from reader.decode import decoder_asked_for
 from reader.formats import VIDEO
 from serve import timelines
 from serve.decoding import Decoders, Job
@@ -50,12 +51,13 @@ class Service:
         stats: what there is to count.
 
     Raises:
-        UserError: the model takes no videos.
+        UserError: the model takes no videos, or STNET_DECODER names no decoder.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, decoders: int = 2, window: float = 0.01) -> None:
         if format_of("upload.mp4", predictor.config.MODEL.format).lower() != VIDEO:
             raise UserError(f"uploads are videos, not what MODEL.format {predictor.config.MODEL.format} says")
+        decoder_asked_for()  # a wrong name is said here, and not by each request
         self.predictor, self.limits, self.stats = predictor, limits, Stats()
         self.decoders = Decoders(decoders, limits, self.stats)
         self.network = Network(predictor, window, self.stats)

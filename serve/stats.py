@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from time import monotonic
 
 
@@ -20,6 +21,7 @@ class Stats:
     decoders_died: int = 0  # killed for taking too long, or crashed
     decoding_seconds: float = 0.0
     computing_seconds: float = 0.0
+    lock: Lock = field(default_factory=Lock)  # for what several threads count
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -28,8 +30,14 @@ class Stats:
         try:
             yield
         finally:
-            self.decodings += 1
-            self.decoding_seconds += monotonic() - begun
+            with self.lock:
+                self.decodings += 1
+                self.decoding_seconds += monotonic() - begun
+
+    def decoder_died(self) -> None:
+        """Count a decoder that ended itself, or had to be ended."""
+        with self.lock:
+            self.decoders_died += 1
 
     @contextmanager
     def computing(self) -> Iterator[None]:

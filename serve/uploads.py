@@ -107,12 +107,7 @@ async def received(
         raise _too_large(bounds)
     handle, path = tempfile.mkstemp(dir=folder.path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            try:
-                await asyncio.wait_for(_fill(request, file, boundary, bounds, most), bounds.seconds)
-            except asyncio.TimeoutError:
-                message = f"the upload was not there after {bounds.seconds:g} seconds"
-                raise Refused(408, "slow_body", message) from None
+        await _keep(request, handle, boundary, bounds, most)
         if not os.path.getsize(path):
             raise Refused(422, "empty", "the upload is empty: 0 bytes")
         yield path
@@ -126,6 +121,18 @@ def declared_length(request: Request) -> int:
     return int(request.headers.get("content-length") or 0)
 
 
+async def _keep(request: Request, handle: int, boundary: bytes | None, bounds: Bounds, most: int) -> None:
+    """Write the upload into an open file, which is closed."""
+    try:
+        with os.fdopen(handle, "wb") as file:
+            await asyncio.wait_for(_fill(request, file, boundary, bounds, most), bounds.seconds)
+    except asyncio.TimeoutError:  # which is an OSError since Python 3.11
+        raise Refused(408, "slow_body", f"the upload was not there after {bounds.seconds:g} seconds") from None
+    except OSError as error:
+        message = f"the server could not keep the upload: {error.strerror}"
+        raise Refused(503, "no_space", message, retry_after=60) from None
+
+
 async def _fill(request: Request, file: BinaryIO, boundary: bytes | None, bounds: Bounds, most: int) -> None:
     form = FormSink(boundary, file) if boundary else None
     read = 0
@@ -133,11 +140,7 @@ async def _fill(request: Request, file: BinaryIO, boundary: bytes | None, bounds
         read += len(chunk)
         if read > most:
             raise _too_large(bounds)
-        try:
-            (form or file).write(chunk)
-        except OSError as error:
-            message = f"the server could not keep the upload: {error.strerror}"
-            raise Refused(503, "no_space", message, retry_after=60) from None
+        (form or file).write(chunk)
         if file.tell() > bounds.bytes:
             raise _too_large(bounds)
     if form:

@@ -235,6 +235,7 @@ def type_block(block, checkout, home):
         noting = f"exec 9>>{shlex.quote(str(failures))}; trap 'echo \"$BASH_COMMAND\" >&9' ERR"
         done = subprocess.run(
             ["bash", "-c", f"{noting}\n{command}"],
-            cwd=checkout, env=environment_of(checkout, home), capture_output=True, text=True, errors="replace", check=False,
+            cwd=checkout, env=environment_of(checkout, home), capture_output=True, text=True, errors="replace",
+            check=False,
         )  # fmt: skip
         return Typed(failures.read_text().splitlines(), done.stdout + done.stderr)

@@ -64,6 +64,13 @@ def test_reader_is_compared_with_decord_and_the_original(found):
     assert aims == [1.05, 1.8, 1.05, 6.0, 1.5, 1.8, 1.5, 6.0, 50]
 
 
+def test_frames_that_shrink_are_compared_with_decoding_and_the_original(found):
+    part = found[0]["parts"]["shrinking"]
+    assert names(part) == {"ours", "PyAV, decoding all and nothing else", "decord alone", "original's way"}
+    assert [aim["value"] for aim in part["aims"] if aim["must"]] == [0] * 4
+    assert [aim["aim"] for aim in part["aims"] if not aim["must"]] == [1.6] * 2
+
+
 def test_forward_and_train_step_agree_with_whoever_is_installed(found):
     data, printed = found
     forward, step = data["parts"]["forward"], data["parts"]["train_step"]
@@ -85,7 +92,9 @@ def test_forward_and_train_step_agree_with_whoever_is_installed(found):
 
 def test_pipeline_and_startup_run_the_programs(found):
     data, printed = found
-    assert names(data["parts"]["pipeline"]) == {"eval.py, the whole program", "decoding alone", "network alone"}
+    pipeline = data["parts"]["pipeline"]
+    assert names(pipeline) == {"evaluation", "decoding alone", "network alone"}
+    assert [aim["aim"] for aim in pipeline["aims"]] == [1.08, 1.5]
     assert "predict.py, one clip, main process" in printed
     assert "predict.py --help" in names(data["parts"]["startup"])
 

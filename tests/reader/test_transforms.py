@@ -1,11 +1,12 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from reader import transforms
+from reader import shrinking, transforms
 from reader.transforms import CROPS, ClipBuilder, crop_corner, resize, scaled_size, to_super_images
 
 
@@ -105,6 +106,41 @@ def test_clips_of_usual_sizes_are_what_pillows_two_passes_make(size):
         assert np.array_equal(clip, plain_clip(frames, range(27), 256, target_size, draws[1]))
 
 
+@pytest.mark.parametrize(
+    "size", [(640, 360), (480, 640), (854, 480), (1280, 720), (720, 1280), (1920, 1080), (341, 300)]
+)
+def test_clips_that_shrink_are_what_pillows_two_passes_make(size):
+    frames = random_frames(0, 7, size[1], size[0])  # of 1280 x 720 more than are shrunk together
+    frames[1] = frames[1] // 128 * 255  # two values: many sums lie half-way between two bytes
+    frames[2] = 255
+    for target_size, seed in ((256, None), (224, 1), (224, 2)):
+        draws = [seed and random.Random(seed) for _ in range(2)]
+        clip = make_clip(frames, range(7), 256, target_size, draws[0])
+        assert np.array_equal(clip, plain_clip(frames, range(7), 256, target_size, draws[1]))
+
+
+def test_sums_that_float32_cannot_tell_are_added_in_whole_numbers(monkeypatch):
+    frames = random_frames(0, 2, 90, 120)
+    monkeypatch.setattr(shrinking, "_ERROR", 2.0**-3)  # so doubtful are most of them now
+    assert np.array_equal(make_clip(frames, [0, 1], 48, 48), plain_clip(frames, [0, 1], 48, 48, None))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_float32_is_never_wrong_by_more_than_is_allowed_for(seed):
+    rng = random.Random(seed)
+    scaled = rng.randint(1, 60)
+    sums = shrinking.sums_of(rng.randint(scaled, 1500), scaled)
+    lines = np.random.RandomState(seed).randint(
+        0, 256, (max(one.first + len(one.weights) for one in sums), 50), np.uint8
+    )
+    for first, weights, shares in sums:
+        mean = np.zeros((1, 50), np.float32)
+        for line, share in zip(lines[first:], shares):
+            cv2.accumulateWeighted(line[None], mean, share)
+        exact = weights @ lines[first : first + len(weights)].astype(np.int64) / sum(weights)
+        assert abs(mean[0] - exact).max() < len(weights) * shrinking._ERROR / 2
+
+
 def test_without_weights_that_give_pillows_bits_pillow_enlarges(monkeypatch):
     frames = random_frames(0, 2, 30, 40)
     monkeypatch.setattr(transforms, "blends_of", lambda length, scaled: None)
@@ -112,7 +148,7 @@ def test_without_weights_that_give_pillows_bits_pillow_enlarges(monkeypatch):
 
 
 def test_threads_do_not_disturb_each_other():
-    frames = [random_frames(seed, 3, 120, 160) for seed in range(4)]
+    frames = [random_frames(seed, 3, *((120, 160) if seed % 2 else (150, 200))) for seed in range(4)]  # grow, shrink
     expected = [plain_clip(one, range(3), 128, 128, None) for one in frames]
     with ThreadPoolExecutor(4) as threads:
         clips = list(threads.map(lambda i: make_clip(frames[i % 4], range(3), 128, 128), range(40)))

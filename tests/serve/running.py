@@ -99,7 +99,12 @@ def running(folder, clip_set, trained, *flags, **variables):
     made = {**os.environ, "TMPDIR": str(folder), **variables}
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(
-            list(map(str, words)), stdout=subprocess.PIPE, stderr=log, env=made, cwd=folder, text=True
+            list(map(str, words)),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=made,
+            cwd=folder,
+            text=True,
         )
     try:
         said = process.stdout.readline()

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import resource
 import struct
 import zipfile
 
@@ -142,6 +143,16 @@ def test_a_slow_body_is_given_up(server):
         status, answer = server.raw(start + b"x")
         assert status == 408
         assert "the upload was not there after 1 seconds" in str(answer)
+
+
+def test_an_upload_that_the_disk_does_not_hold_is_said(tmp_path, clip_set, trained):
+    with running(tmp_path, clip_set, trained) as up:
+        resource.prlimit(up.process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        for path in ("api/classify", "video-classification"):
+            answer = up.ask("POST", path, content=bytes(150_000), headers={"Content-Type": "video/mp4"})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+            assert "the server could not keep the upload: File too large" in answer.text
+        assert up.is_empty_soon()
 
 
 def test_a_client_that_goes_away_leaves_nothing(server):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import struct
 
 import pytest
 from conftest import write_video
@@ -248,3 +249,41 @@ def test_settings_that_make_no_sense_are_refused(predictor, good, settings, word
         words,
         None,
     )
+
+
+def jpeg(side):
+    """The head of a JPEG of so many pixels a side, which has no pixel."""
+    start = struct.pack(">2HBHHB", 0xFFC0, 17, 8, side, side, 3) + bytes([1, 34, 0, 2, 17, 0, 3, 17, 0])
+    return b"\xff\xd8" + start + struct.pack(">2HB", 0xFFDA, 12, 3) + bytes([1, 0, 2, 0, 3, 0, 0, 63, 0]) + bytes(64)
+
+
+def gif(side):
+    """A GIF of so many pixels a side, with one frame."""
+    frame = b"," + struct.pack("<4HB", 0, 0, side, side, 0) + b"\x02\x16" + b"\x8c-\x99\x87*\x1c\xdc3\xa0\x02u\xec" * 2
+    return b"GIF89a" + struct.pack("<2H3B", side, side, 0x80, 0, 0) + bytes(6) + frame[:34] + b"\0;"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [gif(65535), gif(8000), jpeg(65535), jpeg(30000)],
+    ids=["gif 65535", "gif 8000", "jpeg 65535", "jpeg 30000"],
+)
+@pytest.mark.parametrize("what", ["classify", "timeline"])
+def test_frames_of_absurd_size_are_refused_and_cost_no_memory(predictor, good, tmp_path, what, content):
+    (tmp_path / "x.mp4").write_bytes(content)
+
+    async def work(service):
+        told = await refusal(getattr(service, what)(str(tmp_path / "x.mp4")))
+        peaks = [peak(child.pid) for child in service.decoders.idle]
+        return told, peaks, await result(service.classify(good))
+
+    (status, code, message, _), peaks, _ = served(predictor, work, decoders=1)
+    assert status == 422, message
+    assert code in ("too_large_frames", "no_video")
+    assert all(count < 1 << 29 for count in peaks)
+
+
+def peak(pid):
+    """The most bytes of memory that a process has had."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))

@@ -57,4 +57,4 @@ def test_no_request_is_a_fault(described, path, method):
 @pytest.mark.parametrize(("path", "method"), [row for row in OPERATIONS if row[1] == "POST"])
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_none_of_many_requests_is_a_fault(described, path, method, mode):
-    send(described[path][method], mode, 1000)
+    send(described[path][method], mode, 300)
