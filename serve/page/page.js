@@ -170,7 +170,8 @@ function showProgress(work) {
   showList();
   if (work !== shown?.[work.kind]) return false;
   boxes[work.kind].show(work);
-  announce(line(work));
+  if (work.announced !== work.state) announce(line(work)); // not every second of a wait
+  work.announced = work.state;
   return true;
 }
 

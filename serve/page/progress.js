@@ -32,7 +32,7 @@ export function line(work) {
 
 /** Say it to a screen reader. */
 export function announce(text) {
-  if (byId("status").textContent !== text) byId("status").textContent = text;
+  byId("status").textContent = text;
 }
 
 /** The visible progress of one work at a time. `cancel` and `again` take the work. */
