@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fastapi_offline", reason="bash run.sh setup serve installs what a server needs")
 
-from serve import server
+from serve import guard, server
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,13 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def served(work):
+async def endless(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+
+
+def served(work, app=app):
     """What the coroutine function `work` of a port returns; the server ends with 0 after it."""
 
     async def whole():
@@ -87,6 +93,20 @@ def test_too_many_connections_are_closed_and_the_others_are_answered(monkeypatch
         return await ended(reader)
 
     assert served(work).endswith(b"ok")
+
+
+def test_a_client_that_does_not_take_its_answer_is_left(monkeypatch):
+    monkeypatch.setattr(guard, "_SEND_SECONDS", 0.2)
+    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.2)
+
+    async def work(port):
+        reader, writer = await opened(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.transport.pause_reading()
+        await asyncio.sleep(1.5)
+        writer.transport.resume_reading()
+        return await ended(reader)
+
+    served(work, guard.Guard(endless, guard.Rules(loopback=True)))  # and it has come to an end
 
 
 @pytest.mark.parametrize(
