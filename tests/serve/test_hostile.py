@@ -111,6 +111,14 @@ def test_the_contract_of_paddlex_takes_base64_alone(server, text):
     assert "expected a file in base64; URLs and paths are refused" in answer.json()["errorMsg"]
 
 
+def test_base64_may_come_in_lines_and_in_many_pieces(server, video):
+    for text in (base64.encodebytes(video).decode(), base64.b64encode(video).decode()):
+        assert server.ask("POST", "video-classification", json={"video": text}).json()["errorCode"] == 0
+    packed = base64.b64encode(video + bytes(LIMIT - len(video))).decode()
+    assert server.ask("POST", "video-classification", json={"video": packed}).json()["errorCode"] == 0
+    assert server.ask("POST", "video-classification", json={"video": "AAA=AAAA"}).status_code == 422
+
+
 def test_a_base64_video_is_held_to_the_same_limit(server):
     for size in (LIMIT + 1, 2 * LIMIT):
         answer = server.ask("POST", "video-classification", json={"video": base64.b64encode(bytes(size)).decode()})
