@@ -184,6 +184,7 @@ def test_run_sh_serves_as_in_the_container(tmp_path, clip_set, trained):
         assert up.stop() == 0  # run.sh has become the server: a container's SIGTERM reaches it
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("installed", ["wheel"], indirect=True)
 def test_the_command_of_a_wheel_serves_the_page_too(installed, tmp_path, clip_set, trained):
     _, command, variables = installed
