@@ -5,6 +5,7 @@
 #   bash run.sh eval      STNET ./configs/stnet.yaml [flags]
 #   bash run.sh predict   STNET ./configs/stnet.yaml [flags], for example --video_path=a.mp4
 #   bash run.sh inference STNET ./configs/stnet.yaml [flags], for example --format=onnx
+#   bash run.sh serve     STNET ./configs/stnet.yaml [flags]: a page and an API, after bash run.sh setup serve
 #   bash run.sh data      make, check, pack and show data sets: data --help, data check --list my.list
 #   bash run.sh demo      set up, draw clips, train, evaluate, predict
 #   bash run.sh test      set up, run the test suite; --fast: some of it, in two minutes; --all: also what takes minutes
@@ -14,13 +15,14 @@
 # the config. Flags after the config win over both. core/flags.py declares them.
 use_gpu="${use_gpu-auto}"             # True, False, auto: the GPU if one works
 batch_size="${batch_size-}"           # clips a step, over all cards
+# train, eval, predict, inference
 save_dir="${save_dir-}"               # default: checkpoints (train), results (eval, predict), inference_model
 # train, eval, predict
 log_interval="${log_interval-10}"     # steps between log lines
-# eval, predict, inference
+# eval, predict, inference, serve
 weights="${weights-}"                 # default: the released ones
 precision="${precision-}"             # fp32, bf16, int8, auto: the fastest that is proven
-# eval, predict
+# eval, predict, serve
 engine="${engine-}"                   # auto, paddle, inference, onnxruntime
 # train
 pretrain="${pretrain-}"               # weights to start from: a file, released, none
@@ -34,6 +36,8 @@ video_path="${video_path-}"           # a video, a folder, a glob or a list file
 filelist="${filelist-}"               # list of videos, labels optional
 output="${output-}"                   # results.jsonl or results.csv, instead of predict_results.json
 infer_topk="${infer_topk-}"           # classes per clip
+# serve
+host="${host-}"                       # address to listen at; default: 127.0.0.1
 # train, eval: processes
 nproc="${nproc-}"                     # processes on the CPU; on GPUs, one for each in CUDA_VISIBLE_DEVICES
 nnodes="${nnodes-}"                   # machines; run the same command on each of them, but for node_rank
@@ -215,16 +219,16 @@ fast=(
     tests/test_floors.py tests/test_demo.py tests/core tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
     tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
     tests/backends/test_engines.py tests/engine/test_loading.py tests/tools/test_dataset_lists.py
-    tests/bench/test_part.py
+    tests/serve/test_answers.py tests/bench/test_part.py
 )
 
 main() {
     local action="${1:-}"
     [ $# -gt 0 ] && shift
     case "$action" in
-        train | eval | predict | inference)
+        train | eval | predict | inference | serve)
             [ $# -ge 2 ] || die "expected: bash run.sh $action NAME CONFIG [flags]"
-            case "$action" in inference) action=inference_model ;; esac
+            case "$action" in inference | serve) action="${action}_model" ;; esac
             entry "$action.py" "$@"
             ;;
         data)

@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOMS = ("core", "models", "reader", "weights", "metrics", "backends", "engine", "serve", "tools")
-ENTRIES = ("train", "eval", "predict", "inference_model")
+ENTRIES = ("train", "eval", "predict", "inference_model", "serve_model")
 # How a line of the sources names a room or an entry: `from core.config import ...`, `import train as module`.
 NAMED = re.compile(
     rf"^([ \t]*(?:from|import) )(?=(?:{'|'.join(ROOMS + ENTRIES)})(?:\.\w+)* (?:import|as) )", re.MULTILINE
@@ -55,6 +55,7 @@ setup(
         "stnet.configs": ["*.yaml"],
         "stnet.data.dataset": ["*.json"],
         "stnet.engine.report": ["*.html", "*.css", "*.js"],
+        "stnet.serve": ["page/*"],
     },
     cmdclass={"build_py": BelowStnet},
     entry_points={"console_scripts": ["stnet = stnet.__main__:main"]},
@@ -78,21 +79,33 @@ setup(
         "onnx": ["ml_dtypes", "onnxruntime>=1.18", "paddle2onnx>=2.1"],
         "openvino": ["openvino>=2024.0", "onnxruntime>=1.18", "paddle2onnx>=2.1"],
         "parquet": ["pyarrow>=16"],
+        "serve": [
+            "fastapi>=0.115",
+            "fastapi-offline>=1.7",
+            "prometheus-client>=0.20",
+            "pydantic>=2.7",
+            "python-multipart>=0.0.18",
+            "uvicorn>=0.30",
+        ],
         "test": [
+            "httpx>=0.24",
             "imageio-ffmpeg>=0.6",
             "pyarrow>=16",
             "pytest>=7.3",
+            'schemathesis>=4; python_version >= "3.10"',
             "scikit-learn>=1.0",
             "setuptools>=70.1",
         ],
         "visualdl": ["visualdl>=2.5"],
         "dev": [
+            "httpx>=0.24",
             "imageio-ffmpeg>=0.6",
             "mypy>=1.15,<2",
             "pre-commit>=3",
             "pyarrow>=16",
             "pytest>=7.3",
             "ruff>=0.17,<0.18",
+            'schemathesis>=4; python_version >= "3.10"',
             "scikit-learn>=1.0",
             "setuptools>=70.1",
         ],

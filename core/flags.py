@@ -1,4 +1,4 @@
-"""The flags of train, eval, predict and inference, each declared once, in FLAGS.
+"""The flags of train, eval, predict, inference and serve, each declared once, in FLAGS.
 
 argparse's parsers, the settings at the top of run.sh (a test compares them word for word) and what goes from a flag
 into the configuration come from this table. What is typed wins over a setting of run.sh, and that over the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,10 +19,12 @@ from core import runtime
 
 logger = logging.getLogger("stnet")
 
-SECTIONS = {"train": "TRAIN", "eval": "TEST", "predict": "INFER", "inference": "INFER"}  # what an action reads by
+# What an action reads by.
+SECTIONS = {"train": "TRAIN", "eval": "TEST", "predict": "INFER", "inference": "INFER", "serve": "INFER"}
 ACTIONS = tuple(SECTIONS)
-TRAIN, PREDICT, INFERENCE = ("train",), ("predict",), ("inference",)
-LOOPS, SCORING, USING = ("train", "eval", "predict"), ("eval", "predict"), ("eval", "predict", "inference")
+TRAIN, PREDICT, INFERENCE, SERVE = ("train",), ("predict",), ("inference",), ("serve",)
+LOOPS, WRITING = ("train", "eval", "predict"), ("train", "eval", "predict", "inference")
+SCORING, USING = ("eval", "predict", "serve"), ("eval", "predict", "inference", "serve")
 FOLDERS = {"train": "checkpoints", "eval": "results", "predict": "results", "inference": "inference_model"}
 
 
@@ -31,6 +34,29 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
     return value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return value
+
+
+def port_number(text: str) -> int:
+    """A whole number from 0 to 65535."""
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, found {value}")
+    return value
+
+
+def token_text(text: str) -> str:
+    """Characters that a header and an address can hold as they are."""
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text):
+        raise argparse.ArgumentTypeError("expected letters, digits and . _ ~ + / = -")
+    return text
 
 
 def boolean(text: str) -> bool:
@@ -99,7 +125,7 @@ FLAGS = (
         "batch_size", "clips a step, over all cards", parse=positive_int, metavar="N", key="*.batch_size", setting="",
     ),
     Flag(
-        "save_dir", "where files go (default: %(default)s)", default=FOLDERS, metavar="DIR",
+        "save_dir", "where files go (default: %(default)s)", WRITING, FOLDERS, metavar="DIR",
         setting="", note="default: checkpoints (train), results (eval, predict), inference_model",
     ),
     Flag("weights_home", "cache of released weights (default: ~/.paddle/weights)", metavar="DIR"),
@@ -209,6 +235,32 @@ FLAGS = (
         "(default: %(default)s)", INFERENCE, "paddle", metavar="paddle|onnx|paddlex",
     ),
     Flag("uint8", "the model takes bytes, and normalises them itself", INFERENCE, kind="switch"),
+    Flag(
+        "host", "address to listen at; one that other machines reach wants a token (default: 127.0.0.1)", SERVE,
+        "127.0.0.1", metavar="ADDRESS", setting="", note="address to listen at; default: 127.0.0.1",
+    ),
+    Flag("port", "port to listen at; 0: a free one (default: %(default)s)", SERVE, 8080, port_number, "PORT"),
+    Flag(
+        "token", "what clients must send; better in the variable STNET_TOKEN, which no list of processes shows; "
+        "default: none on 127.0.0.1, else a new one, which is printed", SERVE, parse=token_text, metavar="TOKEN",
+    ),
+    Flag("allowed_hosts", "further name by which clients may call this server; repeatable", SERVE, metavar="NAME",
+         kind="list"),
+    Flag("queue", "requests in the house at once (default: %(default)s)", SERVE, 16, positive_int, "N"),
+    Flag("decoders", "processes that decode (default: %(default)s)", SERVE, 2, positive_int, "N"),
+    Flag(
+        "batch_window", "seconds that a video waits for others to be computed with (default: %(default)s)", SERVE, 0.01,
+        float, "SECONDS",
+    ),
+    Flag("max_bytes", "of an upload (default: %(default)s)", SERVE, 256 << 20, positive_int, "N"),
+    Flag("max_seconds", "of a video (default: %(default)s)", SERVE, 3600.0, positive, "SECONDS"),
+    Flag("max_frames", "of a video (default: %(default)s)", SERVE, 120_000, positive_int, "N"),
+    Flag("max_pixels", "of a frame (default: %(default)s)", SERVE, 4096 * 2304, positive_int, "N"),
+    Flag("body_seconds", "in which an upload must be there (default: %(default)s)", SERVE, 60.0, positive, "SECONDS"),
+    Flag(
+        "request_seconds", "from an upload's begin to the answer (default: %(default)s)", SERVE, 120.0, positive,
+        "SECONDS",
+    ),
 )  # fmt: skip
 
 

@@ -13,12 +13,14 @@ stnet ACTION [flags]      stnet ACTION --help lists an action's flags
   stnet eval              score weights on a labelled list
   stnet predict           classify videos
   stnet inference         export a model for a server
+  stnet serve             a page and an API
   stnet data              make, check, pack and show data sets"""
 ACTIONS = {
     "train": "train.py",
     "eval": "eval.py",
     "predict": "predict.py",
     "inference": "inference_model.py",
+    "serve": "serve_model.py",
     "data": "-m tools.dataset",
 }
 
@@ -41,6 +43,10 @@ def entry(action: str) -> ModuleType:
         import inference_model as inference_module
 
         return inference_module
+    if action == "serve":
+        import serve_model as serve_module
+
+        return serve_module
     import tools.dataset.__main__ as data_module
 
     return data_module

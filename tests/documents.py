@@ -1,13 +1,16 @@
 """The commands that the documents tell users to type, and a checkout in which to type them."""
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +98,7 @@ def copy_project(folder):
     (scripts / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (scripts / "python").chmod(0o755)
     (scripts / "activate").write_text(f'PATH="{scripts}:$PATH"\n')
-    for extras in ("", "onnx", "parquet", "test", "test-onnx"):
+    for extras in ("", "onnx", "parquet", "serve", "test", "test-onnx"):
         (folder / ".venv" / f".installed-{extras}").touch()
 
 
@@ -188,14 +191,39 @@ class Typed(NamedTuple):
     said: str
 
 
-def type_block(block, checkout, home):
-    """Run a block in the checkout, as if typed into a terminal in which the environment is active.
+def environment_of(checkout, home):
+    """Variables of a terminal in which the environment is active.
 
-    Variables of run.sh say what a test needs: the CPU, the same run each time, and no export for eval and predict.
+    Those of run.sh say what a test needs: the CPU, the same run each time, and no export for eval and predict.
     """
     made = {name: value for name, value in os.environ.items() if not name.startswith("STNET_")}
     made |= {"HOME": str(home), "PATH": f"{checkout}/.venv/bin:{made['PATH']}", "STNET_WEIGHTS_URL": "none"}
-    made |= {"use_gpu": "False", "engine": "paddle", "fix_random_seed": "True"}
+    return made | {"use_gpu": "False", "engine": "paddle", "fix_random_seed": "True"}
+
+
+@contextlib.contextmanager
+def served(block, checkout, home):
+    """Run a block that starts a server, as if typed into a terminal of its own; Ctrl-C ends it."""
+    said = checkout / "server.txt"
+    with open(said, "w", encoding="utf-8") as file:
+        server = subprocess.Popen(
+            ["bash", "-c", f"set -e\n{block.text}"], cwd=checkout, env=environment_of(checkout, home),
+            stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    try:
+        while " answers at http://127.0.0.1:8080/\n" not in said.read_text(encoding="utf-8"):
+            assert server.poll() is None, said.read_text(encoding="utf-8")
+            time.sleep(0.1)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGINT)
+        server.wait()
+    assert "Traceback" not in said.read_text(encoding="utf-8")
+
+
+def type_block(block, checkout, home):
+    """Run a block in the checkout, as if typed into a terminal."""
     with tempfile.TemporaryDirectory() as elsewhere:
         failures, script = Path(elsewhere, "failures"), Path(elsewhere, "script")
         failures.touch()
@@ -207,6 +235,7 @@ def type_block(block, checkout, home):
         noting = f"exec 9>>{shlex.quote(str(failures))}; trap 'echo \"$BASH_COMMAND\" >&9' ERR"
         done = subprocess.run(
             ["bash", "-c", f"{noting}\n{command}"],
-            cwd=checkout, env=made, capture_output=True, text=True, errors="replace", check=False,
+            cwd=checkout, env=environment_of(checkout, home), capture_output=True, text=True, errors="replace",
+            check=False,
         )  # fmt: skip
         return Typed(failures.read_text().splitlines(), done.stdout + done.stderr)

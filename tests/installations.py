@@ -11,7 +11,7 @@ from test_floors import FLOORS
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = sorted(set(FLOORS) - {"bench", "stnet"})
-ENTRIES = ["train", "eval", "predict", "inference_model"]
+ENTRIES = ["train", "eval", "predict", "inference_model", "serve_model"]
 KINDS = ["checkout", "editable", "wheel"]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from contextlib import ExitStack
 from importlib.util import find_spec
 
 import pytest
@@ -16,6 +18,7 @@ from documents import (
     put_checkpoint,
     put_data,
     read,
+    served,
     type_block,
     typed,
     without_comments,
@@ -29,6 +32,7 @@ NOT_TYPED = {
     "README.md": ["two machines"],
     "docs/deployment.md": ["PaddleX", "PaddleX, and minutes"],
     "docs/precision.md": ["264 clips of your own, and minutes"],
+    "docs/serving.md": ["Docker"],
     "docs/performance.md": ["an idle machine for a quarter of an hour", "a GPU"],
 }
 # The Chinese ones with commands that differ, if only by a comment.
@@ -74,14 +78,21 @@ def may_fail(command, said):
 def test_what_a_document_says_works_as_typed(page, checkout, home):
     if page not in WALK:
         put_checkpoint(checkout, home / ".paddle" / "weights" / "STNET_final.pdparams")
-    for block in typed(page):
-        if "openvino" in block.text and not has_openvino():
-            pytest.skip("this Paddle comes without OpenVINO")
-        failed, said = type_block(block, checkout, home)
-        assert [command for command in failed if not may_fail(command, said)] == [], said
-        assert "Traceback" not in said, said
-        if "mine/val.clean.list" in block.text:
-            check_the_walk(checkout, said)
+    with ExitStack() as servers:
+        for block in typed(page):
+            if "openvino" in block.text and not has_openvino():
+                pytest.skip("this Paddle comes without OpenVINO")
+            if "run.sh serve" in block.text:
+                if not (find_spec("fastapi_offline") and shutil.which("curl")):
+                    pytest.skip("bash run.sh setup serve, and curl, are needed")
+                servers.enter_context(served(block, checkout, home))
+                continue
+            failed, said = type_block(block, checkout, home)
+            assert [command for command in failed if not may_fail(command, said)] == [], said
+            assert "Traceback" not in said, said
+            assert '"error"' not in said, said
+            if "mine/val.clean.list" in block.text:
+                check_the_walk(checkout, said)
 
 
 def has_openvino():

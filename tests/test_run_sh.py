@@ -150,7 +150,7 @@ def test_ctrl_c_while_paddle_is_imported_is_one_word(clip_set, tmp_path):
     code = "import os, signal, sys\nclass AtPaddle:\n    def find_spec(name, *_):\n"
     code += "        if name == 'paddle.base':\n            os.kill(os.getpid(), signal.SIGINT)\n"
     (tmp_path / "interrupting.py").write_text(f"{code}sys.meta_path.insert(0, AtPaddle)\n", encoding="utf-8")
-    for action in ("train", "eval", "predict", "inference"):
+    for action in ("train", "eval", "predict", "inference", "serve"):
         done = bash(action, "STNET", clip_set / "tiny.yaml", "--plugin=interrupting.py", folder=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
@@ -211,7 +211,7 @@ def test_data_is_prepared_from_another_folder_that_has_tools_of_its_own(clip_set
     assert (tmp_path / "checked" / "val.clean.list").read_text(encoding="utf-8").count("\n") == 6
 
 
-@pytest.mark.parametrize("entry", ["train", "eval", "predict", "inference_model"])
+@pytest.mark.parametrize("entry", ["train", "eval", "predict", "inference_model", "serve_model"])
 def test_help_of_the_entries_needs_no_paddle(entry, tmp_path):
     code = "import sys; sys.modules['paddle'] = sys.modules['decord'] = sys.modules['cv2'] = None"
     code += f"; import {entry}; {entry}.main(['--help'])"

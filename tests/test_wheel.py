@@ -47,6 +47,9 @@ def test_a_wheel_has_one_top_level_name_and_no_tests_or_benchmarks(wheel):
         "stnet/engine/report/page.html",
         "stnet/engine/report/page.js",
         "stnet/engine/report/page.css",
+        "stnet/serve/page/index.html",
+        "stnet/serve/page/page.js",
+        "stnet/serve_model.py",
         "stnet/train.py",
     } <= set(names)
 
@@ -64,7 +67,7 @@ def test_help_of_the_command_and_of_every_action(installed, mine):
     _, command, variables = installed
     for words in ([], ["--help"]):
         assert "stnet predict " in checked(*command, *words, cwd=mine, env=variables)
-    for action in ("train", "eval", "predict", "inference"):
+    for action in ("train", "eval", "predict", "inference", "serve"):
         text = checked(*command, action, "--help", cwd=mine, env=variables)
         assert text.startswith(f"usage: stnet {action} [-h]")
         assert f"\nstnet {action} --" in text
@@ -76,7 +79,7 @@ def test_an_unknown_action_is_one_line_with_the_known_ones(installed, mine):
     quiet = {"cwd": mine, "env": variables, "capture_output": True, "text": True}
     done = subprocess.run([*map(str, command), "fit"], check=False, **quiet)
     assert done.returncode == 2
-    assert done.stderr == "error: unknown action 'fit'; known: train, eval, predict, inference, data\n"
+    assert done.stderr == "error: unknown action 'fit'; known: train, eval, predict, inference, serve, data\n"
 
 
 def test_predict_beside_the_users_own_modules(installed, mine, clip_set, trained):

@@ -45,12 +45,12 @@ def test_the_settings_of_run_sh_are_those_of_the_table():
 @pytest.mark.parametrize("action", flags.ACTIONS)
 def test_an_empty_value_is_one_that_is_not_given(action):
     words = [f"{flag.typed}=" for flag in flags.flags_of(action) if flag.kind in ("value", "list") and flag.name != "o"]
-    assert {"--config=", "--save_dir=", "--model_name=", "--plugin=", "--batch_size="} <= set(words)
+    assert {"--config=", "--weights_home=", "--model_name=", "--plugin=", "--batch_size="} <= set(words)
     assert flags.parse(action, None, [*words, "-o", ""]) == flags.parse(action, None, [])
     assert flags.config_values(flags.parse(action, None, words)) == {}
 
 
-@pytest.mark.parametrize("action", flags.ACTIONS)
+@pytest.mark.parametrize("action", flags.WRITING)
 def test_a_flag_comes_before_a_setting_and_a_setting_before_the_default(action, set_in_run_sh):
     folder = flags.parse(action, None, []).save_dir
     assert folder in ("checkpoints", "results", "inference_model")
@@ -111,6 +111,21 @@ def test_the_last_one_typed_counts_and_what_is_typed_twice_is_said(clip_set, set
 
 def test_more_classes_than_there_are_are_never_shown(clip_set):
     assert resolved(clip_set, "-o", "MODEL.topk=5").MODEL.topk == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--port=65536", "argument --port: expected 0 to 65535, found 65536"),
+        ("--max_seconds=nan", "argument --max_seconds: expected a number above 0, found nan"),
+        ("--token=two words", "argument --token: expected letters, digits and . _ ~ + / = -"),
+    ],
+)
+def test_a_wrong_value_of_the_server_is_refused(word, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        flags.parse("serve", None, [word])
+    assert error.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
 
 
 @pytest.mark.parametrize(

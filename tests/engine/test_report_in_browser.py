@@ -1,12 +1,10 @@
 """The pages in a browser: headless Chromium, without a network."""
 
-import json
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
+from chromium import asked, chromium, found
 from entries import eval_entry, run
 from report_pages import random_evaluation, write
 
@@ -14,7 +12,6 @@ from engine.evaluation import Evaluation
 from engine.journal import read_journal
 from engine.report.training_page import write_training_report
 
-NEEDED = os.environ.get("STNET_BROWSER_TESTS") == "required"
 HOSTILE = [
     "</script><script>alert(1)</script>",
     "\"quoted\" 'twice' & <b>bold</b>",
@@ -28,38 +25,17 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def browser():
     """A driver of Chromium, whose names of servers lead nowhere."""
-    driver = shutil.which("chromedriver")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    try:
-        from selenium import webdriver
-    except ImportError:
-        driver = None
-    if not driver or not chromium:
-        assert not NEEDED, "chromium, chromedriver or selenium is missing"
-        pytest.skip("chromium, chromedriver (Debian: chromium-driver) and selenium are needed to look at pages")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "host-resolver-rules=MAP * ~NOTFOUND"):
-        options.add_argument(f"--{word}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
+    with chromium() as browser:
+        yield browser
 
 
 def opened(browser, path):
     """The page is open, asked nobody for anything, and its console is empty."""
-    browser.get_log("performance")
+    asked(browser)
     browser.get(path.as_uri())
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith("data:image/")] == [path.as_uri()]
+    assert [url for url in asked(browser) if not url.startswith("data:image/")] == [path.as_uri()]
     assert browser.get_log("browser") == []
     return browser
-
-
-def found(browser, selector):
-    return browser.find_elements("css selector", selector)
 
 
 def column(browser, table, place):

@@ -1,0 +1,112 @@
+#!/usr/bin/env python
+"""Serve a model: a page to drop videos on, and an API. Ctrl-C ends it.
+
+python serve_model.py --weights=checkpoints/STNET_final.pdparams
+python serve_model.py --model_name=STNET --config=configs/stnet.yaml --host=0.0.0.0 --allowed_hosts=videos.example.org
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from core import cli, flags
+
+if TYPE_CHECKING:
+    from core.config import Config
+    from engine.predictor import Predictor
+    from serve.server import Address
+
+logger = logging.getLogger("stnet")
+PACKAGES = {"fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "uvicorn"}  # of the extra `serve`
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Configuration, address, model, server."""
+    args = flags.parse("serve", __doc__, argv)
+    from engine.described import settings_for
+    from models import model_section  # late: --help is instant
+
+    config = cli.load_run_config(args, model_section, settings_for(args))
+    check_packages()
+
+    from core import runtime
+    from serve.server import bind
+
+    address = bind(args.host, args.port)  # one that is in use is refused before the model is made
+    runtime.start(config.TRAIN.use_gpu)
+    predictor = predictor_of(args, config)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes it over
+    try:
+        code = asyncio.run(serve_until_stopped(args, predictor, address))
+    finally:
+        address.socket.close()
+    if code:
+        os._exit(code)  # at once: threads may still compute
+    return code
+
+
+def check_packages() -> None:
+    """Raise UserError where the server's packages are missing."""
+    from core.errors import UserError
+
+    try:
+        from serve import app  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        raise UserError(f"the server needs the package {error.name}, which is not installed", "serve") from None
+
+
+def predictor_of(args: argparse.Namespace, config: Config) -> Predictor:
+    """What classifies, as predict makes it."""
+    from backends.deployed import is_deployed
+    from engine.precision import of_flags
+    from engine.predictor import Predictor
+
+    if is_deployed(args.weights):
+        return Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))
+    return Predictor(args.weights, config, args.engine, None, config.MODEL.topk, precision=of_flags(args))
+
+
+async def serve_until_stopped(args: argparse.Namespace, predictor: Predictor, address: Address) -> int:
+    """Answer until a signal comes. Returns the exit code."""
+    from serve import server
+    from serve.app import create_app
+    from serve.guard import Rules
+    from serve.limits import Limits
+    from serve.service import Service
+    from serve.uploads import UploadFolder
+
+    limits = Limits(
+        bytes=args.max_bytes, seconds=args.max_seconds, frames=args.max_frames, pixels=args.max_pixels,
+        request_seconds=args.request_seconds, queue=args.queue,
+    )  # fmt: skip
+    given = args.token or os.environ.get("STNET_TOKEN", "")
+    token = given or ("" if address.is_loopback else secrets.token_urlsafe(24))
+    rules = Rules(address.is_loopback, token, frozenset(name.lower() for name in args.allowed_hosts))
+    folder = UploadFolder()
+    try:
+        service = Service(predictor, limits, args.decoders, args.batch_window)
+        await service.start()
+        app = create_app(service, folder, rules, args.body_seconds)
+        link = address.url + (f"#token={token}" if token and not given else "")
+
+        def say_ready() -> None:
+            print(f"{predictor.config.MODEL.name} answers at {link}", flush=True)
+
+        patience = args.body_seconds + args.request_seconds
+        return await server.serve(app, address, say_ready, service.close, patience)
+    finally:
+        folder.close()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
