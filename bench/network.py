@@ -104,7 +104,7 @@ def torch(spec: Spec, threads: int) -> Run:
     from bench.peers import torch_stnet
 
     network, clips = torch_stnet.load(WEIGHTS, spec.layers, threads).eval(), torch.from_numpy(spec.normalised_clips())
-    return torch.inference_mode()(lambda: ("", network(clips).numpy()))
+    return torch.inference_mode()(lambda: ("", network(clips).float().numpy()))
 
 
 PEERS: dict[str, tuple[Callable[..., Run], tuple[str, ...]]] = {  # name: (contender, modules)

@@ -67,9 +67,7 @@ def contenders(spec: Spec, threads: int, here: list[str]) -> dict[str, Prepare]:
     if "int8" in here:
         crew["ONNX Runtime, int8"] = partial(network.onnxruntime, spec, threads, QUANTISED)
         if "OpenVINO, fp32" in crew:
-            crew["OpenVINO, int8 as ONNX Runtime writes it"] = partial(
-                network.openvino, spec, threads, "f32", QUANTISED
-            )
+            crew["OpenVINO, int8 of ONNX Runtime"] = partial(network.openvino, spec, threads, "f32", QUANTISED)
     return crew
 
 
