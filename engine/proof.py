@@ -140,6 +140,10 @@ class Proof:
         if self.clips is None:
             raise UserError(f"precision {name} has no proof for these weights and sizes on this processor", "no proof")
         clips = self.clips
+        there = len(clips.gate) + len(clips.spare)
+        if there < FEWEST and not self.wanted.unproven:
+            fact = f"precision {name} not proven: {there} clips are left to compare, at least {FEWEST} are needed"
+            raise UserError(fact, "refused precision")
         self.kind.check_making()
 
         def write(folder: str) -> int:

@@ -23,6 +23,9 @@ _ERROR = 2.0**-14  # that one step adds to a sum at most: four roundings of floa
 _BYTES = 12 << 20  # of the frames that are shrunk together: many, as each call costs, but memory is not free
 
 
+MOST = 200  # old rows or columns for a new one: float32 cannot tell sums of very many
+
+
 class Sum(NamedTuple):
     """A new row or column: `first` and the old ones after it, each times its weight, in units of 1 / _UNIT."""
 

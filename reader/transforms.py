@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from reader.enlarging import Enlarger, blends_of
-from reader.shrinking import Shrinker, sums_of
+from reader.shrinking import MOST, Shrinker, sums_of
 
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -106,6 +106,8 @@ def scaler_of(frame: np.ndarray, size: Size, box: Box, flip: bool, frames: int) 
     if size == (width, height) or (size[0] <= width and size[1] <= height and _height_first(frame, size)):
         return None
     if size[0] <= width and size[1] <= height:
+        if width > MOST * size[0] or height > MOST * size[1]:
+            return None
         sums, lines = sums_of(width, size[0])[left:right], sums_of(height, size[1])[top:bottom]
         return Shrinker(sums[::-1] if flip else sums, lines, frames)
     if columns is None or rows is None:

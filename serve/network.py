@@ -52,6 +52,10 @@ class Network:
         """What a function returns when it is its turn."""
         return await asyncio.wrap_future(self.submit(function, *arguments))
 
+    async def prepare(self, function: Callable[[], Any]) -> None:
+        """Call what makes the network ready, which is no answer's computing."""
+        await asyncio.wrap_future(self.thread.submit(function))
+
     def _timed(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with self.stats.computing():
             return function(*arguments)

@@ -143,4 +143,4 @@ def _log_id_in(text: bytes) -> str:
         given = json.loads(text).get("logId")
     except (ValueError, AttributeError, RecursionError):
         return ""
-    return given[:200] if isinstance(given, str) else ""
+    return given[:200].encode(errors="replace").decode() if isinstance(given, str) else ""

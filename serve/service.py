@@ -69,9 +69,9 @@ class Service:
         """Make the engine and the decoding processes, before the first request. Raises UserError."""
         self.one_film = asyncio.Semaphore(1)
         await self.decoders.start()
-        await self.network.call(lambda: self.predictor.engine)
+        await self.network.prepare(lambda: self.predictor.engine)
         if self._has_parts():
-            await self.network.call(self.predictor.parts)
+            await self.network.prepare(self.predictor.parts)
 
     async def close(self) -> None:
         """Refuse new requests, finish those that run, and end all threads and processes."""

@@ -105,7 +105,10 @@ async def received(
     most = bounds.bytes + (_FORM_BYTES if boundary else 0)
     if declared_length(request) > most:
         raise _too_large(bounds)
-    handle, path = tempfile.mkstemp(dir=folder.path)
+    try:
+        handle, path = tempfile.mkstemp(dir=folder.path)
+    except OSError as error:
+        raise _no_space(error) from None
     try:
         await _keep(request, handle, boundary, bounds, most)
         if not os.path.getsize(path):
@@ -129,8 +132,7 @@ async def _keep(request: Request, handle: int, boundary: bytes | None, bounds: B
     except asyncio.TimeoutError:  # which is an OSError since Python 3.11
         raise Refused(408, "slow_body", f"the upload was not there after {bounds.seconds:g} seconds") from None
     except OSError as error:
-        message = f"the server could not keep the upload: {error.strerror}"
-        raise Refused(503, "no_space", message, retry_after=60) from None
+        raise _no_space(error) from None
 
 
 async def _fill(request: Request, file: BinaryIO, boundary: bytes | None, bounds: Bounds, most: int) -> None:
@@ -145,6 +147,10 @@ async def _fill(request: Request, file: BinaryIO, boundary: bytes | None, bounds
             raise _too_large(bounds)
     if form:
         form.finish()
+
+
+def _no_space(error: OSError) -> Refused:
+    return Refused(503, "no_space", f"the server could not keep the upload: {error.strerror}", retry_after=60)
 
 
 def _too_large(bounds: Bounds) -> Refused:

@@ -119,6 +119,12 @@ def test_clips_that_shrink_are_what_pillows_two_passes_make(size):
         assert np.array_equal(clip, plain_clip(frames, range(7), 256, target_size, draws[1]))
 
 
+def test_frames_that_shrink_to_next_to_nothing_are_what_pillow_makes_of_them():
+    frame = np.zeros((1, 1000, 60000, 3), np.uint8)
+    frame[:, :, :20000] = 3
+    assert np.array_equal(make_clip(frame, [0], 4, 4), plain_clip(frame, [0], 4, 4, None))
+
+
 def test_sums_that_float32_cannot_tell_are_added_in_whole_numbers(monkeypatch):
     frames = random_frames(0, 2, 90, 120)
     monkeypatch.setattr(shrinking, "_ERROR", 2.0**-3)  # so doubtful are most of them now
