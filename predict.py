@@ -98,7 +98,7 @@ def check_together(args: argparse.Namespace) -> None:
         raise UserError("--resume goes on with a table, --overwrite replaces it: set one of them")
     if args.timeline and (args.output or args.explain):
         raise UserError(f"--timeline writes files of its own, without --{'output' if args.output else 'explain'}")
-    others = [name for name in ("timeline", "explain", "features") if getattr(args, name)]
+    others = [name for name in ("explain", "features") if getattr(args, name)]
     if args.precision not in ("fp32", "auto") and others:
         raise UserError(f"--{others[0]} computes in fp32: leave out --precision")
     others = [name for name in ("output", "timeline", "explain") if getattr(args, name)]

@@ -82,11 +82,12 @@ def _parts(engine: Engine, task: Task, streaming: Streaming) -> Parts:
     if isinstance(engine, ExportEngine):
         return _exported(engine, task, streaming)
     if isinstance(engine, Network):
-        return Parts(streaming, _dygraph(streaming, task.model), task.section.target_size, Dygraph.name)
+        return Parts(streaming, dygraph_runs(streaming, task.model), task.section.target_size, Dygraph.name)
     raise UserError("it computes whole networks, not their parts")
 
 
-def _dygraph(streaming: Streaming, model: Model) -> list[Run]:
+def dygraph_runs(streaming: Streaming, model: Model) -> list[Run]:
+    """The parts as they are, the first from uint8."""
     settings = model.config.MODEL
     first, *others = streaming.parts
     return [Dygraph(first, Normalizer(settings.image_mean, settings.image_std)), *map(_run_of, others)]
@@ -99,6 +100,12 @@ def _run_of(layer: nn.Layer) -> Run:
             return layer(paddle.to_tensor(values)).numpy()
 
     return run
+
+
+def layers_from_bytes(streaming: Streaming, model: Model) -> list[nn.Layer]:
+    """The parts to export, the first with its normalisation."""
+    settings, (first, *others) = model.config.MODEL, streaming.parts
+    return [Scorer(first, settings.image_mean, settings.image_std, model.seglen), *others]
 
 
 def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> Parts:
@@ -116,8 +123,8 @@ def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> Parts:
     def export(folder: str) -> None:
         clips = np.random.RandomState(0).randint(0, 256, (1, seg_num, 3 * seglen, size, size)).astype(np.uint8)
         expected = Network().make(task)(clips)
-        layers = [Scorer(streaming.parts[0], settings.image_mean, settings.image_std, seglen), *streaming.parts[1:]]
-        for number, (layer, shape) in enumerate(zip(layers, _input_shapes(streaming, model, clips))):
+        layers = layers_from_bytes(streaming, model)
+        for number, (layer, shape) in enumerate(zip(layers, input_shapes(streaming, model, clips))):
             engine.write(layer, f"{folder}/part{number}", shape)
             runtime.release_memory()  # what one step needs is not held through the next
         check(program(folder)(clips), expected)
@@ -130,7 +137,7 @@ def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> Parts:
     return program(cached_export(model.network, dependencies, export, task.digest))
 
 
-def _input_shapes(streaming: Streaming, model: Model, clips: np.ndarray) -> list[Shape]:
+def input_shapes(streaming: Streaming, model: Model, clips: np.ndarray) -> list[Shape]:
     """Of which shape what each part is given for the clips is, for any number of things."""
     shapes: dict[int, Shape] = {}
 
@@ -141,6 +148,6 @@ def _input_shapes(streaming: Streaming, model: Model, clips: np.ndarray) -> list
 
         return noted
 
-    runs = [noting(number, run) for number, run in enumerate(_dygraph(streaming, model))]
+    runs = [noting(number, run) for number, run in enumerate(dygraph_runs(streaming, model))]
     Parts(streaming, runs, clips.shape[-1], "")(clips)
     return [shapes[number] for number in range(len(runs))]

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.engines import Loaded, Task, make_engine
-from backends.export import clip_sizes
-from backends.exported import Exported, clips_at_once
 from backends.gate import Figures, Speed
-from backends.precisions import Reduced
 from core import runtime
 from core.errors import UserError
 from engine.inputs import Source
@@ -21,6 +17,7 @@ from engine.proof_clips import Reading
 
 if TYPE_CHECKING:
     from backends.engines import Compute
+    from backends.reduced import ReducedNetwork
     from core.config import Config
 
 _ROUNDS, _LONGEST = 9, 60.0  # of the two engines in turns; seconds
@@ -31,15 +28,16 @@ class Comparison:
     """Compares a folder's files with the engine that computes in float32 without them, which computes each clip once.
 
     Args:
-        folder: of the files.
+        network: in fewer bits.
+        folder: of its files.
         videos: the clips.
         spare: see engine.proof_clips.Reading.
     """
 
     def __init__(
-        self, kind: Reduced, folder: str, task: Task, config: Config, videos: Sequence[Source], spare: list[Source]
+        self, network: ReducedNetwork, folder: str, config: Config, videos: Sequence[Source], spare: list[Source]
     ) -> None:
-        self.kind, self.folder, self.task, self.config = kind, folder, task, config
+        self.network, self.folder, self.config = network, folder, config
         self.videos, self.spare = list(videos), spare
         self.expected: dict[str | None, np.ndarray] = {}  # logits in float32, by path
         self.batch = np.empty(0)
@@ -47,18 +45,18 @@ class Comparison:
     def figures(self) -> Figures:
         """What the files give now. Raises UserError: no clip could be read."""
         reading = Reading(self.config, self.videos, self.spare)
-        engine, found = self._reduced(), dict[Any, np.ndarray]()
-        float32 = None if self.expected else self._float32()
+        engine, found = self.network.load(self.folder), dict[Any, np.ndarray]()
+        float32 = None if self.expected else self.network.float32()
         read: list[Source] = []
-        with contextlib.closing(reading.batches(f"{self.kind.name} beside fp32")) as batches:
+        with contextlib.closing(reading.batches(f"{self.network.kind.name} beside fp32")) as batches:
             for videos, clips in batches:
                 read += videos
                 paths = [video.path for video in videos]
                 found.update(zip(paths, engine(clips)))
                 if float32:
                     self.expected.update(zip(paths, float32(clips)))
-                if len(self.batch) < engine.at_once:
-                    self.batch = np.concatenate([self.batch, clips])[: engine.at_once] if len(self.batch) else clips
+                if len(self.batch) < (at_once := self.network.at_once):
+                    self.batch = np.concatenate([self.batch, clips])[:at_once] if len(self.batch) else clips
         if float32:
             self.videos = read
         del engine, float32
@@ -71,7 +69,7 @@ class Comparison:
 
     def speed(self) -> Speed:
         """The time of both for clips in memory, with nothing beside them."""
-        engines: list[Compute] = [self._float32(), self._reduced()]
+        engines: list[Compute] = [self.network.float32(), self.network.load(self.folder)]
         for engine in engines:
             engine(self.batch)  # the first time takes longer
         seconds: list[list[float]] = [[] for _ in engines]
@@ -84,18 +82,3 @@ class Comparison:
                 taken.append((time.perf_counter() - start) / len(self.batch))
         name = getattr(engines[0], "name", "Paddle")
         return Speed(name, len(self.batch), *(float(np.median(taken)) for taken in seconds))
-
-    def _reduced(self) -> Exported:
-        return loaded(self.kind.load, self.folder, self.task)
-
-    def _float32(self) -> Compute:
-        task = self.task
-        return make_engine("auto", task.model, task.section, task.clips, task.digest)
-
-
-def loaded(load: Callable[[str, Sequence[int]], Loaded], folder: str, task: Task) -> Exported:
-    """What `load` gives for a folder and the shape of a task's clips, for any number of these."""
-    seg_num, seglen, size = clip_sizes(task.section)
-    at_once = min(clips_at_once(task.section), task.clips or task.section.batch_size)
-    run, _, name = load(folder, [at_once, seg_num, 3 * seglen, size, size])
-    return Exported(run, at_once, name)

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 from backends.engines import ExportEngine, Task, make_engine
 from backends.gate import Precision, Record
 from backends.precisions import PRECISIONS, REDUCED, QuantisedOnnx, reduced
+from backends.reduced import WholeNetwork
 from core.errors import UserError, last_line
 from engine.proof import Proof, Proven
 from engine.proof_clips import chosen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backends.engines import Compute
+    from backends.precisions import Reduced
+    from backends.reduced import ReducedNetwork
     from core.config import Config
+
+    Form = Callable[[Reduced, Task], ReducedNetwork]
 
 logger = logging.getLogger("stnet")
 
@@ -36,17 +43,20 @@ def as_precision(asked: object, engine: str) -> Precision:
     return wanted
 
 
-def choose(task: Task, config: Config, wanted: Precision, engine: str = "auto") -> Proven | None:
+def choose(
+    task: Task, config: Config, wanted: Precision, engine: str = "auto", form: Form = WholeNetwork
+) -> Proven | None:
     """What is to compute; None: float32, which is said and why. Raises UserError where what was asked for is refused.
 
     Args:
         config: whose section INFER the task is of.
         engine: name of the one that is to compute, or "auto".
+        form: the whole network, or it in parts.
     """
     if wanted.name == "fp32":
         return None
     if wanted.name != "auto":
-        proven = prove(task, config, wanted)
+        proven = prove(task, config, wanted, form)
         logger.info("precision %s: %s", wanted.name, proven.record.words())
         return proven
     fastest: Proven | None = None
@@ -56,7 +66,7 @@ def choose(task: Task, config: Config, wanted: Precision, engine: str = "auto") 
             reasons.append(f"precision {name} is not computed by {engine}")
             continue
         try:
-            proven = prove(task, config, wanted._replace(name=name, unproven=False))
+            proven = prove(task, config, wanted._replace(name=name, unproven=False), form)
         except Exception as error:  # runtimes and file systems have types of their own; float32 is there
             reasons.append(
                 last_line(error) if isinstance(error, UserError) else f"precision {name}: {last_line(error)}"
@@ -84,12 +94,12 @@ def _slower(proven: Proven) -> str:
     return f"precision {proven.reduced.name} is proven, {proven.record.speed.words()}"
 
 
-def prove(task: Task, config: Config, wanted: Precision) -> Proven:
+def prove(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Proven:
     """A precision by its kept proof, or by one made with the clips that are named. Raises UserError: it is refused."""
     kind = reduced(wanted.name)
     clips = chosen(os.fspath(wanted.calibrate), config) if wanted.calibrate else None
     try:
-        return Proof(kind, task, config, clips, wanted).found()
+        return Proof(form(kind, task), task, config, clips, wanted).found()
     except OSError as error:
         raise UserError(f"precision {kind.name}: its proof cannot be kept: {error}") from None
 

@@ -277,14 +277,18 @@ class Predictor:
         """Raise UserError where the model cannot be had in parts: it has no segments, or is an export."""
         if self.model is None:
             raise UserError("an export does not show its segments: it has no timeline, and no shares", "whole export")
-        if self.precision not in ("fp32", "auto"):
-            raise UserError(f"timelines and reasons are computed in fp32, not in {self.precision}")
         if self.model.streaming() is None:
             name = self.config.MODEL.name
             raise UserError(f"{name} has no segments: it has no timeline, and no shares of segments")
 
+    def check_reasons(self) -> None:
+        """Raise UserError where there are no reasons: as `check_parts`, or in fewer bits."""
+        self.check_parts()
+        if self.precision not in ("fp32", "auto"):
+            raise UserError(f"reasons are computed in fp32, not in {self.precision}")
+
     def parts(self) -> Parts:
-        """The model in parts, by its engine: for timelines and for reasons. Made once. Raises as `check_parts`."""
+        """The model in parts, by its engine, in float32. Made once. Raises as `check_parts`."""
         from backends.parts import make_parts
 
         self.check_parts()
@@ -292,6 +296,31 @@ class Predictor:
         if self._parts is None:
             self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts
+
+    def timeline_parts(self) -> Parts:
+        """The model in parts for timelines, in the precision asked for. Raises as `check_parts`, or it is refused."""
+        return self._timeline_made[0]
+
+    @property
+    def timeline_proof(self) -> Record | None:
+        """What proves the precision of timelines, if that is not fp32. Raises UserError."""
+        return self._timeline_made[1]
+
+    @functools.cached_property
+    def _timeline_made(self) -> tuple[Parts, Record | None]:
+        from backends.engines import Task
+        from backends.parts import Parts
+        from backends.reduced import NetworkInParts
+        from engine.precision import choose
+
+        self.check_parts()
+        assert self.model is not None
+        task = Task(self.model, self.config.section("infer"), digest=self.digest)
+        proven = choose(task, self.config, self._wanted, self.engine_name, NetworkInParts)
+        if proven is None:
+            return self.parts(), None
+        assert isinstance(proven.engine, Parts)
+        return proven.engine, proven.record
 
     def timeline(self, path: StrPath, name: StrPath, **settings: Any) -> list[Event]:
         """What happens in a long video, and when; writes NAME.events.csv and the other files of a timeline.
@@ -302,7 +331,8 @@ class Predictor:
             settings: window, stride, threshold, hold, shortest, render: as predict's flags.
 
         Raises:
-            UserError: the video cannot be read, a file cannot be written, or a setting makes no sense; as `parts`.
+            UserError: the video cannot be read, a file cannot be written, or a setting makes no sense; as
+                `timeline_parts`.
         """
         from engine.timeline_run import Settings, make_timeline
 
@@ -313,12 +343,14 @@ class Predictor:
         name = os.fspath(name)
         if os.path.isdir(name) or name.endswith(("/", os.sep)):
             name = os.path.join(name, os.path.splitext(os.path.basename(path))[0])
-        return make_timeline(self.parts(), os.fspath(path), self.config, self.labels, name, Settings(**settings))
+        parts = self.timeline_parts()
+        return make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
         from engine.explain import explain
         from reader.transforms import to_super_images
 
+        self.check_reasons()
         pixels = to_super_images(clip.frames, len(clip.segments))
         blank = self.config.MODEL.image_mean
         engine = self.parts() if self.proof else self.engine  # all of it in float32

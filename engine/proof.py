@@ -7,25 +7,28 @@ import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from backends.cache import Shelf, code_of, shelf_of
-from backends.engines import Network, OnnxRuntime, Task
-from backends.export import Scorer, clip_sizes, write_onnx
-from backends.exported import Exported, check
+from backends.engines import OnnxRuntime, Task
 from backends.gate import FEWEST, RECORD, Bounds, Figures, Precision, Record, read_record
-from backends.precisions import FLOAT32, Reduced
+from backends.precisions import Reduced
 from backends.processor import this_processor
 from backends.quantize import Quantizer
 from core import runtime
 from core.atomic import write_json
 from core.errors import UserError, last_line
-from core.files import sha256_of
-from engine.comparison import Comparison, loaded
+from engine.comparison import Comparison
 from engine.proof_clips import Clips, Reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from backends.exported import Exported
+    from backends.parts import Parts
+    from backends.reduced import ReducedNetwork
     from core.config import Config
+    from engine.inputs import Source
 
 logger = logging.getLogger("stnet")
 _KIND = "precision"  # folder of the weights' cache
@@ -39,26 +42,31 @@ class Proven(NamedTuple):
     reduced: Reduced
     folder: str
     record: Record
-    engine: Exported
+    engine: Exported | Parts
 
 
 class Proof:
     """A network in one number format, kept with its record in the weights' cache.
 
     Args:
+        network: in that format, whole or in parts; what is proven of one proves nothing of the other.
         clips: to make it with, unless what is kept was made with them; None: what is kept.
         wanted: what its figures must keep to, and whether it is used where they do not.
     """
 
-    def __init__(self, kind: Reduced, task: Task, config: Config, clips: Clips | None, wanted: Precision) -> None:
-        self.kind, self.task, self.config, self.clips, self.wanted = kind, task, config, clips, wanted
+    def __init__(
+        self, network: ReducedNetwork, task: Task, config: Config, clips: Clips | None, wanted: Precision
+    ) -> None:
+        self.kind, self.network, self.task, self.config = network.kind, network, task, config
+        self.clips, self.wanted = clips, wanted
         self.problems: list[str] = []  # why what is kept is not believed
-        model = task.model
-        made_by = (Proof, Comparison, Reading, Reduced, type(kind), Quantizer, OnnxRuntime, Figures)
+        model, kind = task.model, network.kind
+        made_by = (Proof, Comparison, Reading, Reduced, type(kind), Quantizer, OnnxRuntime, Figures, *network.made_by)
         code = code_of(*made_by, type(model), *map(type, model.network.sublayers(include_self=True)))
         scoring = config.scoring()
         settings = {name: value for name, value in scoring["MODEL"].items() if name not in _NOT_SCORING}
-        self.dependencies = [kind.name, kind.runtimes(), code, settings, scoring["INFER"], list(this_processor())]
+        facts = [kind.name, kind.runtimes(), code, settings, scoring["INFER"], list(this_processor())]
+        self.dependencies = [*facts, *network.facts]
 
     def found(self) -> Proven:
         """What is kept or made, ready to compute; no other process replaces it meanwhile.
@@ -97,7 +105,7 @@ class Proof:
         """The record in a folder; or None, and why it is not to be believed."""
         try:
             record = read_record(os.path.join(folder, RECORD))
-            sha256 = sha256_of(os.path.join(folder, self.kind.file))
+            sha256 = self.network.sha256(folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             return None, f"damaged ({last_line(error)})"
         foreign = record.foreign(self.kind.runtimes())
@@ -123,9 +131,9 @@ class Proof:
         if reason:
             logger.warning("precision %s %s; used all the same", self.kind.name, reason)
 
-    def _loaded(self, folder: str) -> Exported:
+    def _loaded(self, folder: str) -> Exported | Parts:
         try:
-            return loaded(self.kind.load, folder, self.task)
+            return self.network.load(folder)
         except UserError:
             raise
         except Exception as error:  # the runtimes have types of their own
@@ -134,15 +142,15 @@ class Proof:
 
     def _made(self, shelf: Shelf, kept: Record | None) -> int:
         """Make the proof; returns its place."""
-        name = self.kind.name
+        proof = f"precision {self.kind.name} has no proof{self.network.what}"
         if self.clips is None and self.problems:
-            raise UserError(f"precision {name} has no proof to believe: {'; '.join(self.problems)}", "damaged proof")
+            raise UserError(f"{proof} to believe: {'; '.join(self.problems)}", "damaged proof")
         if self.clips is None:
-            raise UserError(f"precision {name} has no proof for these weights and sizes on this processor", "no proof")
+            raise UserError(f"{proof} for these weights and sizes on this processor", "no proof")
         clips = self.clips
         there = len(clips.gate) + len(clips.spare)
         if there < FEWEST and not self.wanted.unproven:
-            fact = f"precision {name} not proven: {there} clips are left to compare, at least {FEWEST} are needed"
+            fact = f"precision {self.kind.name} not proven: {there} clips are left to compare, at least {FEWEST} are needed"
             raise UserError(fact, "refused precision")
         self.kind.check_making()
 
@@ -156,29 +164,33 @@ class Proof:
     def _make(self, folder: str, clips: Clips) -> Figures:
         """Write all files of the folder."""
         spare = list(clips.spare)
-        reading = Reading(self.config, clips.calibration, spare) if self.kind.calibrated else None
-        self._write_float32(f"{folder}/{FLOAT32}")
+        self.network.write_float32(folder)
         calibrated = 0
-        if reading is not None:
-            with contextlib.closing(reading.batches("calibrating")) as batches:
-                calibrated = self.kind.prepare(folder, (clip[None] for _, frames in batches for clip in frames))
+        if self.kind.calibrated:
+            calibrated = self.network.prepare(folder, lambda: self._calibration(clips, spare))
             runtime.release_memory()
-        comparison = Comparison(self.kind, folder, self.task, self.config, clips.gate, spare)
+        comparison = Comparison(self.network, folder, self.config, clips.gate, spare)
         figures, in_float32, searched = self._search(folder, comparison)
         record = Record(
-            self.kind.name, this_processor(), self.kind.runtimes(), sha256_of(f"{folder}/{self.kind.file}"),
+            self.kind.name, this_processor(), self.kind.runtimes(), self.network.sha256(folder),
             {"clips": calibrated, "sha256": clips.digest}, in_float32, searched, figures, comparison.speed(),
         )  # fmt: skip
         write_json(f"{folder}/{RECORD}", record.plain())
-        if self.kind.file != FLOAT32:
-            os.remove(f"{folder}/{FLOAT32}")
+        self.network.finish(folder)
         return figures
+
+    def _calibration(self, clips: Clips, spare: list[Source]) -> Iterator[np.ndarray]:
+        """The clips to calibrate with, one by one, read anew at each call."""
+        reading = Reading(self.config, clips.calibration, spare)
+        with contextlib.closing(reading.batches("calibrating")) as batches:
+            for _, frames in batches:
+                yield from (clip[None] for clip in frames)
 
     def _search(self, folder: str, comparison: Comparison) -> tuple[Figures, list[str], bool]:
         """The figures, the layers that are in float32 for them, and whether no more can be."""
         figures, in_float32 = comparison.figures(), list[str]()
         logger.info("precision %s: %s", self.kind.name, figures.words())
-        retreats = self.kind.retreats(folder)
+        retreats = self.network.retreats(folder)
         while figures.clips >= FEWEST and figures.refusal(self.wanted.bounds):
             further = next(retreats, None)
             if further is None:
@@ -188,14 +200,3 @@ class Proof:
             figures = comparison.figures()
             logger.info("precision %s: %s", self.kind.name, figures.words())
         return figures, in_float32, not self.kind.calibrated
-
-    def _write_float32(self, path: str) -> None:
-        model, settings = self.task.model, self.task.model.config.MODEL
-        seg_num, seglen, size = clip_sizes(self.task.section)
-        shape = [None, seg_num, 3 * seglen, size, size]
-        write_onnx(Scorer(model.network, settings.image_mean, settings.image_std, seglen), path, shape)
-        clips = np.random.RandomState(0).randint(0, 256, (1, *shape[1:])).astype(np.uint8)
-        expected = Network().make(self.task)(clips)
-        runtime.release_memory()
-        check(OnnxRuntime().load(path[: -len(".onnx")])[0](clips), expected)
-        runtime.release_memory()

@@ -56,7 +56,9 @@ class Rules(NamedTuple):
             headers.setdefault(name, []).append(value)
         host = b" ".join(headers.get(b"host", [])).decode("latin-1").lower()
         if not self._is_name(host):
-            raise Refused(403, "host", f"the Host header is {host[:80]!r}, which is no name of this server: see --allowed_hosts")
+            raise Refused(
+                403, "host", f"the Host header is {host[:80]!r}, which is no name of this server: see --allowed_hosts"
+            )
         for origin in headers.get(b"origin", []):
             if origin.decode("latin-1").lower() not in (f"http://{host}", f"https://{host}"):
                 message = f"a page of {origin[:80].decode('latin-1')!r} asks, and only this server's own may"

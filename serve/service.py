@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
@@ -24,6 +25,7 @@ from serve.stats import Stats
 if TYPE_CHECKING:
     from engine.predictor import Predictor
 
+logger = logging.getLogger("stnet")
 __all__ = ["Limits", "Place", "Refused", "Service"]
 Answer = TypeVar("Answer")
 _LONGEST_RETRY = 60  # seconds
@@ -64,14 +66,21 @@ class Service:
         self.films = ThreadPoolExecutor(1, "timelines")  # one at a time, beside all that is short
         self.seconds = 1.0  # that a request is in the house, on average
         self.closing = False
+        self.no_timeline: UserError | None = None  # why there is none, though the model could
 
     async def start(self) -> None:
         """Make the engine and the decoding processes, before the first request. Raises UserError."""
         self.one_film = asyncio.Semaphore(1)
         await self.decoders.start()
         await self.network.prepare(lambda: self.predictor.engine)
-        if self._has_parts():
+        if _holds(self.predictor.check_reasons):
             await self.network.prepare(self.predictor.parts)
+        if _holds(self._check_timeline):
+            try:
+                await self.network.prepare(self.predictor.timeline_parts)
+            except UserError as error:
+                self.no_timeline = error
+                logger.warning("no timelines: %s", error)
 
     async def close(self) -> None:
         """Refuse new requests, finish those that run, and end all threads and processes."""
@@ -113,18 +122,16 @@ class Service:
             "seg_num": config.section("infer").seg_num,
             "seglen": config.MODEL.seglen,
             "precision": self.predictor.precision,
-            "has_shares": self._has_parts(),
-            "has_timeline": self._has_parts(),
+            "has_shares": _holds(self.predictor.check_reasons),
+            "has_timeline": _holds(self._check_timeline),
             "limits": limits,
             "timeline": timelines.DEFAULTS,
         }
 
-    def _has_parts(self) -> bool:
-        try:
-            self.predictor.check_parts()
-        except UserError:
-            return False
-        return True
+    def _check_timeline(self) -> None:
+        self.predictor.check_parts()
+        if self.no_timeline:
+            raise self.no_timeline
 
     async def classify(
         self,
@@ -150,7 +157,7 @@ class Service:
         with self._request("classify", place) as request:
             topk = self._topk(topk)
             if shares:
-                self._insist_on_parts()
+                _insist(self.predictor.check_reasons)
             yield {"state": "queued"}
             job = Job(path, self.predictor.config.section("infer"), frames)
             await request.within(self.decoders.slots.acquire())
@@ -186,7 +193,7 @@ class Service:
         """
         with self._request("timeline", place) as request:
             chosen = timelines.checked(settings)
-            self._insist_on_parts()
+            _insist(self._check_timeline)
             yield {"state": "queued", "seconds": 0, "of": 0}
             await request.within(self.one_film.acquire())
             try:
@@ -211,12 +218,6 @@ class Service:
         if topk is not None and topk < 1:
             raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
         return min(topk or self.predictor.topk, most)
-
-    def _insist_on_parts(self) -> None:
-        try:
-            self.predictor.check_parts()
-        except UserError as error:
-            raise Refused(400, "cannot", str(error)) from None
 
     @contextmanager
     def _request(self, what: str, place: Place | None) -> Iterator[_Request]:
@@ -261,6 +262,21 @@ def _version() -> str:
         return metadata.version("stnet-paddle")
     except metadata.PackageNotFoundError:
         return "of a checkout"
+
+
+def _holds(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except UserError:
+        return False
+    return True
+
+
+def _insist(check: Callable[[], None]) -> None:
+    try:
+        check()
+    except UserError as error:
+        raise Refused(400, "cannot", str(error)) from None
 
 
 def _shares(reason: Any) -> dict[str, Any]:

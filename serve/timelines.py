@@ -108,7 +108,7 @@ class Film:
     def _run(self, put: Callable[[Window | None], None]) -> None:
         """In a thread: read, and give each window."""
         try:
-            parts = self.network.submit(self.predictor.parts).result()
+            parts = self.network.submit(self.predictor.timeline_parts).result()
             turns = self.network.parts_in_turn(parts, self._go_on)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]

@@ -345,7 +345,7 @@ def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, tr
         (predict, ["--agreement=0.9"], "--agreement is without effect: in fp32 nothing is proven; set --precision"),
         (predict, ["--difference=0.1"], "--difference is without effect: in fp32 nothing is proven"),
         (eval_entry, ["--unproven"], "--unproven is without effect: in fp32 nothing is proven"),
-        (predict, ["--precision=int8", "--timeline"], "--timeline computes in fp32: leave out --precision"),
+        (predict, ["--precision=int8", "--explain"], "--explain computes in fp32: leave out --precision"),
         (
             eval_entry,
             ["--precision=int8", "--engine=paddle"],

@@ -11,6 +11,7 @@ from PIL import Image
 from serving import answers, result, scores, served
 
 from backends.deploy import deploy
+from backends.gate import Precision
 from core.errors import UserError
 from engine.predictor import Predictor
 from serve.limits import Limits, Refused
@@ -163,3 +164,27 @@ def test_a_model_of_other_things_than_videos_is_not_served(predictor, monkeypatc
     monkeypatch.setattr(predictor.config.MODEL, "format", "upside")
     with pytest.raises(UserError, match="uploads are videos, not what MODEL.format upside says"):
         Service(predictor, Limits(), 1)
+
+
+def test_a_server_in_int8_has_timelines_only_with_their_own_proof(trained, clip_set):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("paddle2onnx")
+    pytest.importorskip("ml_dtypes")
+    weights, path = trained / "STNET_final.pdparams", str(clip_set / "val 3.mp4")
+    made = Precision("int8", str(clip_set / "train.list"), unproven=True)
+    assert Predictor(weights, clip_set / "tiny.yaml", device="cpu", precision=made).proof
+    kept = made._replace(calibrate="")
+
+    async def work(service):
+        with pytest.raises(Refused, match="precision int8 has no proof of timelines"):
+            await answers(service.timeline(path))
+        with pytest.raises(Refused, match="reasons are computed in fp32, not in int8"):
+            await answers(service.classify(path, shares=True))
+        return service.info(), await result(service.classify(path))
+
+    info, answer = served(Predictor(weights, clip_set / "tiny.yaml", device="cpu", topk=4, precision=kept), work)
+    assert (info["has_shares"], info["has_timeline"], len(answer["categories"])) == (False, False, 4)
+    with_proof = Predictor(weights, clip_set / "tiny.yaml", device="cpu", precision=made)
+    told = served(with_proof, lambda service: result(service.timeline(path, window=1.0)))
+    assert with_proof.timeline_parts().name == "ONNX Runtime in int8"
+    assert told["windows"]
