@@ -150,8 +150,8 @@ class Proof:
         clips = self.clips
         there = len(clips.gate) + len(clips.spare)
         if there < FEWEST and not self.wanted.unproven:
-            fact = f"precision {self.kind.name} not proven: {there} clips are left to compare, at least {FEWEST} are needed"
-            raise UserError(fact, "refused precision")
+            few = f"{there} clips are left to compare, at least {FEWEST} are needed"
+            raise UserError(f"precision {self.kind.name} not proven: {few}", "refused precision")
         self.kind.check_making()
 
         def write(folder: str) -> int:
