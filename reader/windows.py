@@ -64,9 +64,10 @@ def plan_windows(window: float, stride: float, rate: float, seg_num: int, seglen
     Raises:
         UserError: window or stride are not above 0, or longer than any video.
     """
-    if not (0 < window <= _LONGEST and 0 < stride <= _LONGEST):
-        expected = f"expected more than 0 and at most {_LONGEST:.0e} seconds"
-        raise UserError(f"window and stride: {expected}, found {window:g} and {stride:g}")
+    if not (0 < window < float("inf") and 0 < stride < float("inf")):
+        raise UserError(f"window and stride: expected more than 0 seconds, found {window:g} and {stride:g}")
+    if max(window, stride) > _LONGEST:
+        raise UserError(f"window and stride: expected at most {_LONGEST:g} seconds, found {window:g} and {stride:g}")
     segment = max(1, round(window * rate / seg_num))
     return Plan(rate, seg_num, seglen, segment, max(1, round(stride * rate / segment)))
 

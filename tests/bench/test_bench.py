@@ -119,7 +119,7 @@ def test_pipeline_and_startup_run_the_programs(found):
 def test_an_unknown_part_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse_args(["forwards"])
-    assert "expected one of reader, forward" in capsys.readouterr().err
+    assert "expected one of reader, shrinking" in capsys.readouterr().err
 
 
 def test_scaling_has_an_efficiency_for_each_row(found):

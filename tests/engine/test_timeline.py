@@ -181,6 +181,8 @@ def test_seconds_are_rounded_to_frames_and_segments():
     for window, stride in ((0, 1), (1, -2), (float("nan"), 1), (1, float("inf"))):
         with pytest.raises(UserError, match="expected more than 0 seconds"):
             plan_windows(window, stride, 25, 25, 5)
+    with pytest.raises(UserError, match="at most 1e\\+09 seconds, found 1e\\+308 and 1"):
+        plan_windows(1e308, 1, 25, 25, 5)
 
 
 def test_a_file_that_is_no_video_is_a_clip_error(tiny, tmp_path):
