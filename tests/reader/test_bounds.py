@@ -60,7 +60,7 @@ def changed(path, name, place, layout, *values):
 
 
 def test_a_header_that_hides_the_size_of_the_frames_hides_it_in_vain(path):
-    changed(path, b"mp4v", 24, ">2H", 4, 4)
+    changed(path, b"avc1", 24, ">2H", 4, 4)
     with bounded(WIDE._replace(pixels=1000)), pytest.raises(BeyondBounds, match="40 x 30 pixels"):
         read_clip(path, SECTION)
 
