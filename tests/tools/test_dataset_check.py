@@ -265,7 +265,7 @@ def test_a_clip_that_only_opencv_survives_is_fine_and_noted(tmp_path, monkeypatc
     monkeypatch.setattr(check, "read_clip", crashing)
     code, report = run_check(folder)
     assert (code, report["fine"], report["notes"]["decoder_lost"]) == (0, 3, 1)
-    assert report["decoders"] == {"opencv in order": 1, "pyav in order": 2}
+    assert (report["decoders"].pop("opencv in order"), sum(report["decoders"].values())) == (1, 2)
 
 
 def test_a_matroska_file_cut_in_the_middle_is_short_of_its_header(tmp_path):
