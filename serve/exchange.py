@@ -121,7 +121,7 @@ class Lines(Response):
                 await send_line(step)
         except Refused as refused:
             await send_line(fault_of(refused))
-        except Exception:
+        except Exception:  # a bug: the status is out already, so the last line says it
             logger.exception("a fault while a request was answered")
             await send_line(fault_of(FAULT))
         await send({"type": "http.response.body"})

@@ -235,7 +235,7 @@ class Service:
         except UserError as error:
             request.outcome = "failed"
             raise Refused(500, "failed", str(error)) from None
-        except Exception:
+        except Exception:  # a bug: counted, and passed on
             request.outcome = "failed"
             raise
         finally:
