@@ -96,7 +96,7 @@ async def serve_until_stopped(args: argparse.Namespace, predictor: Predictor, ad
     try:
         service = Service(predictor, limits, args.decoders, args.batch_window)
         await service.start()
-        app = create_app(service, folder, rules, args.body_seconds)
+        app = create_app(service, folder, rules, args.body_seconds, args.root_path)
         link = address.url + (f"#token={token}" if token and not given else "")
 
         def say_ready() -> None:

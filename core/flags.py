@@ -59,6 +59,13 @@ def token_text(text: str) -> str:
     return text
 
 
+def path_prefix(text: str) -> str:
+    """A path such as /videos/stnet, without the slash at its end."""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", text):
+        raise argparse.ArgumentTypeError(f"expected a path such as /stnet, found {text!r}")
+    return text.rstrip("/")
+
+
 def boolean(text: str) -> bool:
     """True or False, in any case."""
     try:
@@ -246,6 +253,10 @@ FLAGS = (
     ),
     Flag("allowed_hosts", "further name by which clients may call this server; repeatable", SERVE, metavar="NAME",
          kind="list"),
+    Flag(
+        "root_path", "path prefix under which a reverse proxy serves this server, such as /stnet; default: none", SERVE,
+        parse=path_prefix, metavar="PATH",
+    ),
     Flag("queue", "requests in the house at once (default: %(default)s)", SERVE, 16, positive_int, "N"),
     Flag("decoders", "processes that decode (default: %(default)s)", SERVE, 2, positive_int, "N"),
     Flag(

@@ -15,8 +15,8 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve import paddlex
 from serve.answers import FAULT, NDJSON, Classified, ErrorAnswer, Info, State, TimelineLine, error_answer
@@ -112,7 +112,9 @@ async def timeline(
     return await answer(request, lambda path, place: service.timeline(path, place=place, **given), as_lines=True)
 
 
-def create_app(service: Service, folder: UploadFolder, rules: Rules, body_seconds: float = 60.0) -> ASGIApp:
+def create_app(
+    service: Service, folder: UploadFolder, rules: Rules, body_seconds: float = 60.0, root_path: str = ""
+) -> ASGIApp:
     """What answers. To be called in the event loop that answers.
 
     Args:
@@ -120,9 +122,17 @@ def create_app(service: Service, folder: UploadFolder, rules: Rules, body_second
         folder: for uploads.
         rules: whom to answer.
         body_seconds: in which an upload must be there.
+        root_path: path prefix under which a reverse proxy serves this application, such as "/stnet".
     """
     bearer = [Depends(HTTPBearer(auto_error=False, description="only where the server was started with a token"))]
-    app = FastAPI(title="StNet", version=str(service.info()["version"]), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="StNet",
+        version=str(service.info()["version"]),
+        docs_url=None,
+        redoc_url=None,
+        servers=[{"url": root_path}] if root_path else None,
+        redirect_slashes=not root_path,  # a redirect would leave the prefix out
+    )
     app.state.house = House(service, folder, body_seconds, asyncio.Lock())
     app.include_router(api, dependencies=bearer)
     app.include_router(paddlex.router, dependencies=bearer)
@@ -131,7 +141,22 @@ def create_app(service: Service, folder: UploadFolder, rules: Rules, body_second
     _add_pages(app)
     _add_errors(app)
     paths = frozenset(path for path in app.openapi()["paths"])
-    return Metrics(Guard(app, rules), registry, paths | {"/", "/docs", "/openapi.json"})
+    whole = Metrics(Guard(app, rules), registry, paths | {"/", "/docs", "/openapi.json"})
+    return _strip_prefix(whole, root_path) if root_path else whole
+
+
+def _strip_prefix(app: ASGIApp, root_path: str) -> ASGIApp:
+    """Accept requests of reverse proxies that keep the prefix as well as of those that remove it."""
+
+    async def stripped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == root_path:
+            await RedirectResponse(root_path + "/")(scope, receive, send)  # the page's addresses are relative
+            return
+        if scope["type"] == "http" and scope["path"].startswith(root_path + "/"):
+            scope = {**scope, "path": scope["path"][len(root_path) :]}
+        await app(scope, receive, send)
+
+    return stripped
 
 
 def _add_metrics(app: FastAPI, registry: CollectorRegistry, bearer: list[Any]) -> None:

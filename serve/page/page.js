@@ -44,6 +44,7 @@ async function askInfo() {
     showProblem(null);
     byId("token-form").hidden = true;
     showServer();
+    showWaiting();
     workOn();
   } catch (failure) {
     if (failure.status === 401) askToken();
@@ -56,6 +57,7 @@ function askToken() {
   const wrong = token !== "";
   showProblem(wrong ? () => [say("tokenWrong")] : null);
   byId("token-form").hidden = false;
+  showWaiting();
   byId("token").focus();
 }
 
@@ -109,8 +111,21 @@ function timelineWork(video, settings) {
   return newWork("timeline", video, () => settings, summary);
 }
 
+/** Why a work waits: for works before it, for the token, or for the server's first answer. */
+function waitingState() {
+  if (!byId("token-form").hidden) return "token";
+  return info ? "waiting" : "connecting";
+}
+
+function showWaiting() {
+  for (const work of waiting) {
+    work.state = waitingState();
+    showWork(work);
+  }
+}
+
 function enqueue(work) {
-  Object.assign(work, { state: "waiting", result: null, failure: null });
+  Object.assign(work, { state: waitingState(), result: null, failure: null });
   waiting.push(work);
   showWork(work);
   workOn();
@@ -187,7 +202,7 @@ function showClassified() {
   byId("timeline-section").hidden = !info?.has_timeline || state === "failed";
   showClasses(result?.categories ?? []);
   showSegments(result, seek);
-  byId("notes").replaceChildren(...(result?.notes ?? []).map((text) => make("li", {}, text)));
+  byId("notes").replaceChildren(...(result?.notes ?? []).map((text) => make("li", {}, say("serverNote", { text }))));
   byId("facts").textContent = result ? factsOf(result.video) : "";
 }
 

@@ -4,6 +4,7 @@ import { isSaid, say, size } from "./words.js";
 
 const STATES = {
   waiting: "stateWaiting",
+  connecting: "stateConnecting",
   sending: "stateSending",
   sent: "stateSent",
   queued: "stateQueued",

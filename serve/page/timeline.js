@@ -113,7 +113,7 @@ export function showTimeline(result, seek) {
   const input = slider(length, seek);
   const chart = make("div", { class: "chart" }, tracks, make("div", { class: "axis" }, input, ticks(length)));
   const topk = windows[0].categories.length;
-  const told = [say("tracksNote", { topk }), ...notes];
+  const told = [say("tracksNote", { topk }), ...notes.map((text) => say("serverNote", { text }))];
   root.append(
     make("h4", {}, say("tracks")),
     chart,

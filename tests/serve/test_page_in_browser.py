@@ -218,6 +218,7 @@ def test_a_token_is_asked_for_until_it_is_right_and_then_kept(browser, videos):
         opened(browser, server, videos / "wide_h264.mp4")
         for word in ("wrong", "right"):
             wait(browser, lambda: visible(browser, "#token"))
+            assert texts(browser, "#classify-progress p") == ["Waits for the token"]
             assert texts(browser, "#problem") == ([] if word == "wrong" else ["The server does not know this token."])
             press(browser, word, Keys.ENTER)
             wait(browser, lambda: not visible(browser, "#token-form") or visible(browser, "#problem"))
@@ -285,6 +286,7 @@ def test_the_page_speaks_chinese_to_who_reads_it_and_remembers_a_switch(browser,
         opened(browser, server, videos / "wide_h264.mp4")
         classified(browser)
         assert texts(browser, "h3") == ["最可能的类别", "网络看到的画面", "时间线"]
+        assert texts(browser, "#notes li") == ["服务器的说明（英文）：a note"]
         assert found(browser, "html")[0].get_attribute("lang") == "zh-CN"
         assert found(browser, "#status")[0].get_property("textContent") == "完成：archery，75.00%"
         found(browser, "#language")[0].click()
