@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import write_config
 from entries import eval_entry, predict, run, train
@@ -135,3 +136,57 @@ def test_a_download_is_found_and_checked_by_its_record(tmp_path, monkeypatch, na
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="the content is not what .*sha256 records"):
         read_weights(path)
+
+
+@pytest.fixture
+def newer(kept):
+    """What versions from 0.2.0 on write."""
+    if kept.name == "0.1.0":
+        pytest.skip("0.1.0 did not write it")
+
+
+WEIGHTS = ["--config=config.yaml", "--weights=checkpoints/STNET_epoch0.pdparams", "--engine=paddle"]
+
+
+@pytest.mark.usefixtures("newer")
+def test_a_table_of_results_is_resumed(tmp_path):
+    shutil.copytree("results", tmp_path / "results")
+    table = tmp_path / "results" / "results.jsonl"
+    rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(rows[:2]), encoding="utf-8")
+    assert run(predict, *WEIGHTS, f"--output={table}", "--resume", f"--save_dir={tmp_path}") == 0
+    again = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert again[:2] == rows[:2]
+    for was, now in zip(map(json.loads, rows), map(json.loads, again)):
+        assert (now["input_path"], now["class_ids"]) == (was["input_path"], was["class_ids"])
+        assert now["scores"] == pytest.approx(was["scores"], abs=1e-4)
+
+
+@pytest.mark.usefixtures("newer")
+def test_features_are_those_of_before(tmp_path):
+    assert run(predict, *WEIGHTS, f"--features={tmp_path}/features.npz", f"--save_dir={tmp_path}") == 0
+    with np.load("results/features.npz") as was, np.load(tmp_path / "features.npz") as now:
+        for name in ("segment_features", "clip_features"):
+            assert now[name] == pytest.approx(was[name], abs=1e-4)
+
+
+@pytest.mark.usefixtures("newer")
+def test_an_int8_export_is_used(kept, capsys):
+    pytest.importorskip("onnxruntime")
+    was = results(kept, "predict_results.json")["results"][0]
+    assert run_deployed.main(["deployed_int8", was["path"], "--topk=2"]) == 0
+    told = capsys.readouterr()
+    assert "does not prove" in told.err
+    lines = [line.split() for line in told.out.splitlines()[1:]]
+    assert [label for _, label in lines] == [p["label"] for p in was["predictions"]]
+    assert [float(p) for p, _ in lines] == pytest.approx(probabilities(was), abs=0.02)
+
+
+@pytest.mark.usefixtures("newer")
+def test_a_proof_of_before_is_read_or_made_anew(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    shutil.copytree("proof", tmp_path / "precision")
+    monkeypatch.setenv("STNET_WEIGHTS_HOME", str(tmp_path))
+    assert run(predict, *WEIGHTS[:2], f"--save_dir={tmp_path}", "--precision=int8") == 1
+    assert "--calibrate" in capsys.readouterr().err
+    assert run(predict, *WEIGHTS[:2], f"--save_dir={tmp_path}", "--precision=auto") == 0

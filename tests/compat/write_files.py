@@ -18,7 +18,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from engine import runtime  # noqa: E402
+from core import runtime  # noqa: E402
 
 runtime.prepare()
 
@@ -29,7 +29,8 @@ import eval as eval_entry  # noqa: E402
 import inference_model  # noqa: E402
 import predict  # noqa: E402
 import train  # noqa: E402
-from engine import checkpoint, cli  # noqa: E402
+from core import cli  # noqa: E402
+from engine import stepper  # noqa: E402
 from engine.trainer import Trainer  # noqa: E402
 from tools.dataset import __main__ as dataset  # noqa: E402
 from weights import download, formats  # noqa: E402
@@ -66,13 +67,13 @@ def pattern(name, value, scale=None):
 
 def simplify(trainer):
     """Patterns in place of the numbers of a trainer."""
-    for name, value in trainer.network.state_dict().items():
+    for name, value in trainer.model.network.state_dict().items():
         value.set_value(pattern(name, value.numpy()))
-    state = checkpoint.optimizer_state(trainer.network, trainer.optimizer)
+    state = stepper.optimizer_state(trainer.model.network, trainer.stepper.optimizer)
     for name, value in state.items():
         if isinstance(value, np.ndarray) and value.size > 1:
             state[name] = pattern(name, value, scale=1e-3)
-    checkpoint.set_optimizer_state(trainer.network, trainer.optimizer, state)
+    stepper.set_optimizer_state(trainer.model.network, trainer.stepper.optimizer, state)
     averages = trainer.ema.state()
     averages["averages"] = {name: pattern(name, value) for name, value in averages["averages"].items()}
     trainer.ema.load(averages)
@@ -103,6 +104,22 @@ def write_inputs():
     Path("config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
+def write_newer(weights):
+    """A table that can be resumed, features, a timeline, and an int8 export with its record."""
+    common = [weights, "--engine=paddle", "--save_dir=results"]
+    run(predict, *common, "--output=results/results.jsonl")
+    run(predict, *common, "--features=results/features.npz")
+    video = f"--video_path=../../videos/{CLIPS[0]}"
+    run(predict, *common, video, "--timeline", "--window=0.5", "--stride=0.25", "--threshold=0.34", "--hold=0.3")
+    int8 = ["--format=onnx", "--precision=int8", "--calibrate=val.list", "--unproven"]
+    run(inference_model, weights, f"--save_dir={os.path.abspath('deployed_int8')}", *int8)
+    shutil.rmtree("weights/exports", ignore_errors=True)
+    shutil.move("weights/precision", "proof")
+    for folder in Path("proof").iterdir():
+        if folder.is_dir():
+            pack(f"proof/{folder.name}", folder)
+
+
 def write_download():
     """A file and a folder of weights, as fetched from a server, each with its record."""
     os.makedirs("served/Tiny_pretrained")
@@ -131,7 +148,7 @@ def pack(name, *paths):
         for path in paths:
             archive.add(path, os.path.basename(path))
     for path in paths:
-        os.remove(path)
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
 def main(folder):
@@ -150,12 +167,15 @@ def main(folder):
     weights = f"--weights=checkpoints/{KEPT[0]}.pdparams"
     run(eval_entry, weights, "--engine=paddle", "--save_dir=results")
     run(predict, weights, "--engine=paddle", "--save_dir=results")
+    for page in (*Path("results").glob("*.png"), Path("results/report.html")):
+        page.unlink()  # no program reads them
     for name, file_format in (("deployed", "paddle"), ("deployed_onnx", "onnx")):
         run(inference_model, weights, f"--save_dir={os.path.abspath(name)}", f"--format={file_format}")
+    write_newer(weights)
     dataset.main(["check", "--list=val.list", "--config=config.yaml", "--mode=test", "--out=checked"])
     write_download()
     pack("checkpoints/checkpoints", *(str(p) for p in sorted(Path("checkpoints").glob("*.pd*"))))
-    for deployed in ("deployed", "deployed_onnx"):
+    for deployed in ("deployed", "deployed_onnx", "deployed_int8"):
         pack(f"{deployed}/model", *(str(p) for p in sorted(Path(deployed).glob("STNET.*"))))
 
 
