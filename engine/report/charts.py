@@ -123,7 +123,7 @@ def line_chart(title: str, series: Sequence[Series], x_title: str = "step", is_s
         outliers += beyond
     if outliers:
         at, value = max(outliers, key=_size)
-        chart.note = f"{len(outliers):,} beyond the axis, up to {value:.4g} at {x_title} {at:,.0f}"
+        chart.note = f"beyond the axis: {len(outliers):,}, up to {value:.4g} at {x_title} {at:,.0f}"
     return chart
 
 

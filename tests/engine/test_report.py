@@ -114,7 +114,7 @@ def test_an_outlier_lies_at_the_edge_and_flattens_no_line():
     assert max(heights) - sorted(heights)[1] > 0.8 * (HEIGHT - BOTTOM - TOP)
     assert chart.lines[0].dots == [(WIDTH - RIGHT, TOP, "training, step 701: 1e+06")]
     assert chart.lines[1].dots[0][2] == "validation, step 9: 131"
-    assert chart.note == "2 beyond the axis, up to 1e+06 at step 701"
+    assert chart.note == "beyond the axis: 2, up to 1e+06 at step 701"
 
 
 @pytest.mark.parametrize("losses", [[5.0], [30.0, 2.0], [0.0, 0.0, 3.0], [-1.0, -3.0, -2.0], [9, 6, 4, 3, 2, 1, 1, 1]])
