@@ -71,10 +71,15 @@ def hours(seconds: float) -> str:
 
 
 class Clock:
-    """Measures speed and the share of time that training waits for data."""
+    """Measures speed and the share of time that training waits for data.
 
-    def __init__(self, step: int) -> None:
-        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+    Args:
+        step: steps done before.
+        clips: of these, those that the first reading will count.
+    """
+
+    def __init__(self, step: int, clips: int = 0) -> None:
+        self.since, self.step, self.waited, self.clips_before = time.monotonic(), step, 0.0, clips
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, the time until each of them measured."""
@@ -90,9 +95,9 @@ class Clock:
     def read(self, step: int, clips: int, steps_left: int) -> tuple[float, float, float]:
         """(clips/s, share waited, seconds left) since the last reading."""
         seconds = max(time.monotonic() - self.since, 1e-9)
-        rate, share_waited = clips / seconds, min(1.0, self.waited / seconds)
+        rate, share_waited = (clips - self.clips_before) / seconds, min(1.0, self.waited / seconds)
         seconds_left = steps_left * seconds / max(1, step - self.step)
-        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+        self.since, self.step, self.waited, self.clips_before = time.monotonic(), step, 0.0, 0
         return rate, share_waited, seconds_left
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.atomic import write_atomically
 from core.files import StrPath
+from engine.report.charts import value_range
 
 logger = logging.getLogger("stnet")
 Row = dict[str, Any]
@@ -116,6 +117,10 @@ def plot(folder: str) -> str:
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend()
+        if axis.lines and keys == ("loss",):
+            low, high = value_range([line.get_xydata().tolist() for line in axis.lines])
+            margin = (high - low or 1) / 20
+            axis.set_ylim(low - margin, high + margin)
     path = os.path.join(folder, "train_log.png")
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
     pyplot.close(figure)

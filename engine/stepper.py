@@ -89,9 +89,15 @@ class Stepper:
         scaler = {key: _plain(value) for key, value in (self.scaler.state_dict() or {}).items()}
         return {"optimizer": optimizer_state(self.model.network, self.optimizer), "scaler": scaler}
 
-    def load(self, state: State) -> None:
-        """Go on from `state`. Raises UserError when it is of another model."""
-        set_optimizer_state(self.model.network, self.optimizer, state["optimizer"])
+    def load(self, state: State, steps: int) -> None:
+        """Go on from `state`, but for its schedule: that of this run is stepped from its start, `steps` times.
+
+        Raises UserError when the state is of another model.
+        """
+        for _ in range(steps):
+            self.scheduler.step()
+        schedule = {"LR_Scheduler": self.scheduler.state_dict()}
+        set_optimizer_state(self.model.network, self.optimizer, {**state["optimizer"], **schedule})
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
 

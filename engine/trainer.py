@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +85,9 @@ class Trainer:
         self.ema = make_average(model.network, self.options.ema_decay)
         self.metrics = metric_classes(model.config.MODEL.metrics)
         self.progress = Progress()
-        self.pending: list[tuple[int, Outcome]] = []  # (step, what it gave) since the last log line
+        self.pending: list[tuple[int, Outcome]] = []  # (step, what it gave), not yet counted
+        self.losses: list[float] = []  # counted since the last log line, of each batch on all ranks
+        self.counts = [0, 0, 0]  # clips, top-1 hits and top-5 hits since then
         self.journal: Journal | None = None  # of rank 0
         self.validated: Collector | None = None  # the last validation's clips
         self.data = resume.data_record(loader)
@@ -98,6 +101,11 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         """Updates in an epoch."""
         return -(-len(self.loader) // self.options.accumulate_steps)
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Updates of the current epoch that are done."""
+        return -(-self.progress.batch // self.options.accumulate_steps)
 
     # Where to start -----------------------------------------------------------------------------------------------
 
@@ -124,7 +132,9 @@ class Trainer:
         elif batch:
             raise UserError("the checkpoint lies within an epoch, but does not hold the seed of its order")
         self.loader.set_seed(self.seed)
-        self.stepper.load(state)
+        self.stepper.load(state, self.progress.epoch * self.steps_per_epoch + self.steps_in_epoch)
+        if "unlogged" in state:
+            self.losses, self.counts = state["unlogged"]["losses"].tolist(), state["unlogged"]["counts"]
         self.ema.load(state.get("ema"))
 
     def start_facts(self) -> dict[str, int | str]:
@@ -175,7 +185,7 @@ class Trainer:
         """The rest of one epoch."""
         at, total = self.progress, len(self.loader)
         self.model.network.train()
-        self.clock = Clock(at.step)
+        self.clock = Clock(at.step, self.counts[0])
         with contextlib.closing(self.loader.epoch(at.epoch, at.batch)) as batches:
             group: list[Batch] = []
             for batch in self.clock.waiting(batches):
@@ -189,6 +199,7 @@ class Trainer:
     def train_step(self, group: Sequence[Batch]) -> None:
         """One update from a group of batches."""
         runtime.seed_step(self.seed, self.progress.step, parallel.rank())
+        self.rate = self.stepper.optimizer.get_lr()  # of this step, after which the schedule goes on
         outcomes = self.stepper.step(group)
         self.progress.step += 1
         self.pending += [(self.progress.step, outcome) for outcome in outcomes]
@@ -204,7 +215,6 @@ class Trainer:
         if parallel.ranks() == 1 or step % _STOP_CHECK == 0 or last:
             number = parallel.any_rank(self.stop.number)
             if number:
-                self.log()
                 self.save(f"step{step}")
                 parallel.gather(None)  # no rank leaves, and so ends the others, before the checkpoint is written
                 raise Stopped(number)
@@ -242,7 +252,7 @@ class Trainer:
     # What is seen and kept ----------------------------------------------------------------------------------------
 
     def check_finite(self) -> list[float]:
-        """The losses since the last log line. Raises UserError at the first that is not finite."""
+        """The pending losses. Raises UserError at the first that is not finite."""
         losses = [(step, float(outcome.loss)) for step, outcome in self.pending]
         for step, loss in losses:
             if not np.isfinite(loss):
@@ -250,33 +260,37 @@ class Trainer:
                 raise UserError(f"the loss of {where} is {loss}: training stopped", topic="loss not finite")
         return [loss for _, loss in losses]
 
-    def log(self) -> None:
-        """One line for the steps since the last, over all ranks."""
+    def count_pending(self) -> None:
+        """Add what is pending on all ranks to `losses` and `counts`."""
         own_losses, scores = self.check_finite(), TopK()
         for _, outcome in self.pending:
             scores.update(outcome.logits.astype("float32").numpy(), outcome.labels.numpy())
         self.pending = []
-        reports = parallel.gather((own_losses, scores.state()))
-        losses = [loss for rank_losses, _ in reports for loss in rank_losses]
-        if not losses:
-            return
-        scores.merge([state for _, state in reports])
-        self._write_line(float(np.mean(losses)), scores.result())
+        for losses, counts in parallel.gather((own_losses, [scores.count, scores.hits[1], scores.hits[5]])):
+            self.losses += losses
+            self.counts = [sum(pair) for pair in zip(self.counts, counts)]
 
-    def _write_line(self, loss: float, scores: dict[str, float]) -> None:
+    def log(self) -> None:
+        """One line for the steps since the last, over all ranks."""
+        self.count_pending()
+        losses, (clips, *hits) = self.losses, self.counts
+        self.losses, self.counts = [], [0, 0, 0]
+        if losses:
+            self._write_line(math.fsum(losses) / len(losses), clips, hits[0] / clips, hits[1] / clips)
+
+    def _write_line(self, loss: float, clips: int, top1: float, top5: float) -> None:
         at, per_epoch = self.progress, self.steps_per_epoch
-        done = -(-at.batch // self.options.accumulate_steps)
+        done = self.steps_in_epoch
         left = (self.options.epoch - at.epoch) * per_epoch - done
-        speed, waiting, eta = self.clock.read(at.step, int(scores["count"]), left)
-        rate, top1, top5 = self.stepper.optimizer.get_lr(), scores["TOP1_ACC"], scores["TOP5_ACC"]
+        speed, waiting, eta = self.clock.read(at.step, clips, left)
         if self.journal:
             self.journal.write(
-                "train", at.step, epoch=at.epoch, lr=rate, loss=loss, top1=top1, top5=top5, clips_per_s=speed,
+                "train", at.step, epoch=at.epoch, lr=self.rate, loss=loss, top1=top1, top5=top5, clips_per_s=speed,
                 data_wait=waiting, memory_mb=runtime.memory_mb(), eta_s=eta,
             )  # fmt: skip
         logger.info(
             "train epoch %d step %d/%d loss %.9g top1 %.4f top5 %.4f lr %.4g, %.2f clips/s, data wait %.0f%%, ETA %s",
-            at.epoch, done, per_epoch, loss, top1, top5, rate, speed, 100 * waiting, hours(eta),
+            at.epoch, done, per_epoch, loss, top1, top5, self.rate, speed, 100 * waiting, hours(eta),
         )  # fmt: skip
 
     def report(self, was_trained: bool) -> None:
@@ -300,7 +314,7 @@ class Trainer:
 
     def save(self, suffix: str) -> None:
         """Write the checkpoint NAME_suffix (rank 0 only), and delete those that `keep` does not cover."""
-        self.check_finite()
+        self.count_pending()
         parallel.share_statistics(self.model.network)
         if parallel.rank():
             return
@@ -317,4 +331,5 @@ class Trainer:
         starts = [*self.loader.order.starts(), self.data["clips"]]
         data = {**self.data, "clips_done": starts[self.progress.batch]}
         progress: dict[str, Any] = {**dataclasses.asdict(self.progress), "seed": self.seed, "data": data}
-        return {"progress": progress, **self.stepper.state(), "ema": self.ema.state()}
+        unlogged = {"losses": np.array(self.losses), "counts": self.counts}
+        return {"progress": progress, **self.stepper.state(), "ema": self.ema.state(), "unlogged": unlogged}

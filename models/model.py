@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from core.config import Config, ModelSection
+from core.config import Config, ModelSection, TrainSection
 from core.registry import Registry
 from models.streaming import Streaming
 
@@ -114,17 +114,13 @@ class Model:
             steps: at which the rate is multiplied by `learning_rate_decay`; see `decay_steps`.
 
         Returns:
-            (optimizer, learning-rate scheduler). The scheduler is stepped once per training step.
+            (optimizer, learning-rate scheduler). The scheduler is stepped once per training step. Its state is not
+            restored: a run that is resumed steps a new one as often as training steps are done.
         """
         import paddle
 
         train = self.config.TRAIN
-        rates = [train.learning_rate * train.learning_rate_decay**i for i in range(len(steps) + 1)]
-        scheduler: paddle.optimizer.lr.LRScheduler = paddle.optimizer.lr.PiecewiseDecay(
-            boundaries=list(steps), values=rates
-        )
-        if train.warmup_steps:
-            scheduler = paddle.optimizer.lr.LinearWarmup(scheduler, train.warmup_steps, 0.0, train.learning_rate)
+        scheduler = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: learning_rate(step, train, steps))
         optimizer = paddle.optimizer.Momentum(
             learning_rate=scheduler,
             momentum=train.momentum,
@@ -133,6 +129,15 @@ class Model:
             grad_clip=paddle.nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None,
         )
         return optimizer, scheduler
+
+
+def learning_rate(step: int, train: TrainSection, falls: Sequence[int]) -> float:
+    """Rate of the training step after `step` others: linear warm-up to the base rate, which falls at each of `falls`.
+
+    The first of `warmup_steps` takes the base rate / warmup_steps, the last the base rate. Warm-up moves no fall.
+    """
+    rate = train.learning_rate * train.learning_rate_decay ** sum(step >= fall for fall in falls)
+    return rate * min(1.0, (step + 1) / max(1, train.warmup_steps))
 
 
 def decay_steps(epochs: int, total_videos: int, batch_size: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 20, 10, 34
 NAMED = 12  # classes up to which the bars have names
 WIDEST = 72  # bar
 MOST_POINTS = 400  # of a line; of more, neighbours are averaged
+MOST_OUTLIERS = 20  # that are marked
 
 Points = Sequence[tuple[float, float]]
 
@@ -73,6 +74,7 @@ class Chart:
     right: int = RIGHT
     top: int = TOP
     bottom: int = BOTTOM
+    note: str = ""
 
 
 class _Axis:
@@ -99,21 +101,47 @@ def line_chart(title: str, series: Sequence[Series], x_title: str = "step", is_s
     Args:
         is_share: values are shares of 1, shown in percent, and the axis ends at 1.
     """
-    series = [Series(one.name, _thinned(one.points), *one[2:]) for one in series if one.points]
+    series = [one for one in series if one.points]
     if not series:
         return None
-    xs, ys = (np.array([point[i] for one in series for point in one.points]) for i in (0, 1))
-    x = _Axis(float(xs.min()), float(xs.max()), LEFT, WIDTH - RIGHT)
-    low, high = min(0.0, float(ys.min())), float(ys.max())
-    y = _Axis(low, max(high, 1.0) if is_share else high * 1.05, HEIGHT - BOTTOM, TOP, is_share)
-    lines = []
+    xs = [at for one in series for at, _ in one.points]
+    x = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    low, high = (0.0, 1.0) if is_share else value_range([one.points for one in series])
+    y = _Axis(min(0.0, low), high if is_share else max(0.0, high) * 1.05, HEIGHT - BOTTOM, TOP, is_share)
+    chart = Chart(title, x_title, x.ticks, y.ticks)
+    outliers: list[tuple[float, float]] = []
     for name, points, dots, second in series:
-        places = [(x(at), y(value)) for at, value in points]
-        path = "M" + "L".join(f"{a:g} {b:g}" for a, b in places)
-        says = [f"{name}, {x_title} {at:,.0f}: {value:.4g}" for at, value in points]
-        marks = [(*place, text) for place, text in zip(places, says)] if dots or len(places) == 1 else []
-        lines.append(Line(name, path, marks, second))
-    return Chart(title, x_title, x.ticks, y.ticks, lines=lines)
+        shown = _thinned([(at, min(max(value, y.low), y.high)) for at, value in points])
+        path = "M" + "L".join(f"{x(at):g} {y(value):g}" for at, value in shown)
+        beyond = sorted((point for point in points if not y.low <= point[1] <= y.high), key=_size)
+        marked = _thinned(points) if dots or len(points) == 1 else beyond[-MOST_OUTLIERS:]
+        marks = [
+            (x(at), y(min(max(value, y.low), y.high)), f"{name}, {x_title} {at:,.0f}: {value:.4g}")
+            for at, value in marked
+        ]
+        chart.lines.append(Line(name, path, marks, second))
+        outliers += beyond
+    if outliers:
+        at, value = max(outliers, key=_size)
+        chart.note = f"beyond the axis: {len(outliers):,}, up to {value:.4g} at {x_title} {at:,.0f}"
+    return chart
+
+
+def value_range(lines: Sequence[Points]) -> tuple[float, float]:
+    """Lowest and highest value of the points of some lines, without outliers, which would flatten the rest.
+
+    An outlier is more than five times as large as 95 % of the values of each line.
+    """
+    values = [value for points in lines for _, value in points]
+    sizes = [sorted(abs(value) for _, value in points) for points in lines]
+    usual = max(line[int(0.95 * (len(line) - 1))] for line in sizes)  # of two to twenty, all but the largest
+    if usual and len(values) > 2:
+        values = [value for value in values if abs(value) <= 5 * usual]
+    return min(values), max(values)
+
+
+def _size(point: tuple[float, float]) -> float:
+    return abs(point[1])
 
 
 def _thinned(points: Points) -> Points:

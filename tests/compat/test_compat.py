@@ -70,7 +70,7 @@ def test_a_run_is_resumed_at_the_loss_that_came_next(kept, tmp_path, checkpoint,
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[step - 1] != expected[step]  # taken now, not kept from before
     assert rows[step - 1]["loss"] == pytest.approx(expected[step]["loss"], rel=1e-3)
-    assert rows[step - 1]["lr"] == pytest.approx(expected[step]["lr"])
+    assert rows[step - 1]["lr"] == pytest.approx(expected[step - 1]["lr"])  # that version logged the next step's
     progress = json.loads((folder / "STNET_final.json").read_text(encoding="utf-8"))["progress"]
     assert (progress["epoch"], progress["step"], progress["seed"]) == (2, 4, 0)
 

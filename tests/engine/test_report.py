@@ -13,7 +13,18 @@ from training_helpers import make_trainer, saved
 
 from core.config import load_config
 from engine.journal import points
-from engine.report.charts import MOST_POINTS, Series, class_chart, line_chart, reliability_chart
+from engine.report.charts import (
+    BOTTOM,
+    HEIGHT,
+    MOST_POINTS,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Series,
+    class_chart,
+    line_chart,
+    reliability_chart,
+)
 from engine.report.evaluation_page import _strips, middle_frames, scores_of
 from engine.report.training_page import share_waited
 from metrics.calibration import reliability
@@ -93,6 +104,26 @@ def test_a_long_curve_is_drawn_by_the_means_of_neighbours():
     heights = {float(y) for y in re.findall(r" ([\d.]+)", chart.lines[0].path)}
     assert len(heights) == 1  # of ten neighbours, half are 0 and half are 1
     assert line_chart("Loss", [Series("training", [])]) is None
+
+
+def test_an_outlier_lies_at_the_edge_and_flattens_no_line():
+    points = [(step, 8 - step / 100) for step in range(1, 701)]  # 8 down to 1
+    chart = line_chart("Loss", [Series("training", [*points, (701, 1e6)]), Series("validation", [(9, 131), (20, 7)])])
+    heights = [float(y) for y in re.findall(r" ([\d.]+)", chart.lines[0].path)]
+    assert min(heights) == TOP
+    assert max(heights) - sorted(heights)[1] > 0.8 * (HEIGHT - BOTTOM - TOP)
+    assert chart.lines[0].dots == [(WIDTH - RIGHT, TOP, "training, step 701: 1e+06")]
+    assert chart.lines[1].dots[0][2] == "validation, step 9: 131"
+    assert chart.note == "beyond the axis: 2, up to 1e+06 at step 701"
+
+
+@pytest.mark.parametrize("losses", [[5.0], [30.0, 2.0], [0.0, 0.0, 3.0], [-1.0, -3.0, -2.0], [9, 6, 4, 3, 2, 1, 1, 1]])
+def test_what_is_no_outlier_lies_within_the_axis(losses):
+    chart = line_chart("Loss", [Series("validation", list(enumerate(losses)), dots=True)])
+    assert chart.note == ""
+    places = [y for _, y, _ in chart.lines[0].dots]
+    assert all(TOP <= y <= HEIGHT - BOTTOM for y in places)
+    assert len(set(places)) == len(set(losses))
 
 
 def test_bars_are_as_high_as_the_accuracy_and_start_with_the_lowest():
