@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from training_helpers import difference, make_trainer, saved, train_losses, weights
 
 from core import atomic
+from core.advice import advised
 from core.config import load_config
 from core.errors import UserError
 from engine import checkpoint, resume
@@ -181,6 +183,38 @@ def test_resuming_within_an_epoch_with_ema_takes_the_same_steps(clip_set, tmp_pa
         assert difference(weights(whole), weights(again)) == 0
         averages = {n: abs(v.numpy() - whole.ema.averages[n].numpy()).max() for n, v in again.ema.averages.items()}
         assert max(averages.values()) == 0
+
+
+def test_a_checkpoint_of_averages_is_resumed_from_the_weights_that_they_were_made_of(clip_set, tmp_path):
+    options = ["TRAIN.epoch=1", "TRAIN.batch_size=8"]
+    trained = make_trainer(clip_set, tmp_path, "TRAIN.ema_decay=0.9", *options, validate=True)
+    trained.fit()
+    for suffix, ema_decay in (("best", 0.9), ("final", 0.9), ("final", 0)):  # 0: the averages are given up
+        again = make_trainer(clip_set, tmp_path, f"TRAIN.ema_decay={ema_decay}", "TRAIN.epoch=2")
+        again.resume(str(tmp_path / f"STNET_{suffix}"))
+        assert difference(weights(trained), weights(again)) == 0
+        if ema_decay:
+            saved = paddle.load(str(tmp_path / f"STNET_{suffix}.pdparams"))
+            averages = [again.ema.averages[name].numpy() for name in trained.ema.averages]
+            assert all((a == b.numpy()).all() for a, b in zip(averages, trained.ema.averages.values()))
+            assert all((a == saved[name].numpy()).all() for a, name in zip(averages, trained.ema.averages))
+            assert difference(weights(trained), {n: v.numpy() for n, v in saved.items()}) > 1e-3
+
+
+def test_averages_without_the_weights_as_0_2_0_wrote_them_are_not_resumed(clip_set, tmp_path):
+    trainer = make_trainer(clip_set, tmp_path, "TRAIN.ema_decay=0.9")
+    trainer.train_step(list(trainer.loader.epoch(0))[:1])
+    for suffix in ("final", "step1"):
+        trainer.save(suffix)
+    path = tmp_path / "STNET_final.pdopt"
+    state = pickle.loads(path.read_bytes())
+    del state["ema"]["weights"]
+    path.write_bytes(pickle.dumps(state))
+    with pytest.raises(UserError, match="STNET_final.pdparams holds averages .* without the trained weights") as error:
+        trainer.resume(str(tmp_path / "STNET_final.pdparams"))
+    assert "; resume from a numbered checkpoint (NAME_epochN), or set --pretrain to this one" in advised(error.value)
+    trainer.resume(str(tmp_path / "STNET_step1"))
+    assert trainer.progress.step == 1
 
 
 def test_auto_ends_a_run_that_was_killed_after_its_last_epoch(clip_set, tmp_path):
