@@ -20,7 +20,7 @@ from engine import checkpoint, resume
 from engine.ema import Ema, make_average
 from engine.journal import Journal, read_journal
 from models import model_section
-from reader.loader import build_loader
+from reader.loader import Batch, build_loader
 
 PROJECT = Path(__file__).parents[2]
 
@@ -40,6 +40,24 @@ def test_four_batches_of_two_are_one_of_eight(clip_set, tmp_path):
         trainer.train_step(group)
         assert difference(weights(trainer), before) > 1e-4
     assert difference(weights(one), weights(four)) < 1e-5
+
+
+def test_accumulated_batches_of_any_sizes_are_one_batch(clip_set, tmp_path):
+    options = ["TRAIN.learning_rate=0.001", "TRAIN.momentum=0", "TRAIN.batch_size=6"]
+    trainer = make_trainer(clip_set, tmp_path, *options, evaluation_bn=True)
+    batch, before = next(trainer.loader.epoch(0)), weights(trainer)
+    after = []
+    for sizes in ([6], [4, 2], [5, 1], [0, 2, 3, 1]):
+        group, end = [], 0
+        for size in sizes:
+            start, end = end, end + size
+            group.append(Batch(batch.clips[start : max(end, 1)], batch.labels[start:end], batch.indices[start:end]))
+        trainer.model.network.set_state_dict(before)
+        trainer.train_step(group)
+        after.append(weights(trainer))
+    one, *many = after
+    assert max(abs(one[n] - before[n]).max() for n in one) > 1e-3
+    assert max(abs(one[n] - parts[n]).max() for parts in many for n in one) < 1e-5
 
 
 def test_accumulation_takes_fewer_steps_and_the_rest_of_the_epoch_too(clip_set, tmp_path):
