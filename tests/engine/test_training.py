@@ -212,7 +212,9 @@ def test_a_checkpoint_of_averages_is_resumed_from_the_weights_that_they_were_mad
         again.resume(str(tmp_path / f"STNET_{suffix}"))
         assert difference(weights(trained), weights(again)) == 0
         ours, theirs = (trainer.stepper.state()["optimizer"] for trainer in (trained, again))
-        assert all((ours[name] == theirs[name]).all() for name in ours if name.endswith("velocity_0"))
+        velocities = [name for name in ours if name.endswith("velocity_0")]
+        assert len(velocities) > 50
+        assert all((ours[name] == theirs[name]).all() for name in velocities)
         if ema_decay:
             saved = paddle.load(str(tmp_path / f"STNET_{suffix}.pdparams"))
             averages = [again.ema.averages[name].numpy() for name in trained.ema.averages]
