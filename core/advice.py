@@ -6,6 +6,8 @@ from core.errors import UserError
 
 # Topic of a UserError -> advice. A topic names what is wrong, not where it is raised.
 ADVICE: dict[str, str] = {
+    "averages alone": "resume from a numbered checkpoint (NAME_epochN), or set --pretrain to this one to start anew "
+    "from it",
     "damaged description": "delete it to use the weights without it",
     "damaged state": "delete it to go on from the weights alone",
     "engine": "--engine=paddle always works",

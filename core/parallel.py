@@ -76,6 +76,13 @@ def any_rank(flag: int) -> int:
     return int(tensor.numpy()[0])
 
 
+def total(number: int) -> paddle.Tensor:
+    """Sum of `number` over all ranks, a scalar that stays on the device: what is computed with it need not wait."""
+    tensor = paddle.to_tensor([float(number)])
+    paddle.distributed.all_reduce(tensor)
+    return tensor.reshape([])
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """A context whose UserError every rank raises, whichever had it: no rank goes on and waits for one that has ended.

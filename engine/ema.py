@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 from collections.abc import Iterator
 from typing import Any, Union
 
+import numpy as np
 import paddle
+
+from core.errors import UserError
+
+logger = logging.getLogger("stnet")
 
 
 class NoEma:
@@ -39,6 +46,7 @@ class Ema:
 
     def __init__(self, network: paddle.nn.Layer, decay: float) -> None:
         self.network, self.decay, self.updates = network, decay, 0
+        self.replaced: dict[str, paddle.Tensor] = {}  # the trained weights, while the network holds the averages
         self.start()
 
     def start(self) -> None:
@@ -61,18 +69,22 @@ class Ema:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The network holds the averages while this context lasts."""
-        before = {name: p.detach().clone() for name, p in self._trained()}
+        self.replaced = {name: p.detach().clone() for name, p in self._trained()}
         for name, p in self._trained():
             p.set_value(self.averages[name].astype(p.dtype))
         try:
             yield
         finally:
             for name, p in self._trained():
-                p.set_value(before[name])
+                p.set_value(self.replaced[name])
+            self.replaced = {}
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
-        return {"updates": self.updates, "averages": {name: v.numpy() for name, v in self.averages.items()}}
+        """Plain data for a checkpoint; with the trained weights, while the network holds the averages."""
+        state = {"updates": self.updates, "averages": {name: v.numpy() for name, v in self.averages.items()}}
+        if self.replaced:
+            state["weights"] = {name: v.astype("float32").numpy() for name, v in self.replaced.items()}
+        return state
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Go on from `state`; None comes from a run without averages."""
@@ -88,3 +100,33 @@ Average = Union[Ema, NoEma]
 def make_average(network: paddle.nn.Layer, decay: float) -> Average:
     """Of the weights of a network; one of `decay` 0 is none."""
     return Ema(network, decay) if decay else NoEma()
+
+
+def restore_weights(network: paddle.nn.Layer, state: dict[str, Any] | None, path: str) -> None:
+    """Give a network that was loaded from averages (NAME_best, NAME_final) the trained weights, to resume from.
+
+    Args:
+        state: `Ema.state` of the checkpoint, None of a run without averages.
+        path: of the checkpoint.
+
+    Raises:
+        UserError: a file of version 0.2.0 or older, which holds the averages alone.
+    """
+    if not state:
+        return
+    parameters = dict(network.named_parameters())
+    if "weights" in state:
+        for name, value in state["weights"].items():
+            parameters[name].set_value(_as(value, parameters[name]))
+        logger.info("%s holds averages (TRAIN.ema_decay): resumed from the weights that they were made of", path)
+        return
+    numbered = re.search(r"_(epoch|step)\d+(\.pdparams)?$", path)  # these hold the trained weights
+    if state["updates"] and not numbered:
+        averages = state["averages"].items()
+        if all(bool((parameters[name] == _as(value, parameters[name])).all()) for name, value in averages):
+            fact = "without the trained weights, as versions up to 0.2.0 wrote it"
+            raise UserError(f"{path} holds averages (TRAIN.ema_decay) {fact}", topic="averages alone")
+
+
+def _as(value: np.ndarray, parameter: paddle.Tensor) -> paddle.Tensor:
+    return paddle.to_tensor(value).astype(parameter.dtype)

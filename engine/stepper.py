@@ -55,34 +55,52 @@ class Stepper:
         self.last_batch: Batch | None = None
 
     def step(self, group: Sequence[Batch]) -> list[Outcome]:
-        """Forward and backward of each batch of a group, then one update. Gives what each batch with clips gave."""
+        """Forward and backward of each batch of a group, then one update. Gives what each batch with clips gave.
+
+        The gradient is the mean over the readable clips of all batches and ranks; without any, nothing is updated.
+        """
         *first, last = group
         alone = parallel.ranks() == 1
-        with contextlib.nullcontext() if alone else self.wrapped.no_sync():
-            outcomes = [self._add_gradient(batch, 1 / len(group)) for batch in first]
-        outcomes.append(self._add_gradient(last, 1 / len(group)))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.clear_grad()
+        clips = sum(len(batch.indices) for batch in group)
+        total = clips if alone else parallel.total(clips)
+        outcomes: list[Outcome | None] = []
+        if clips or float(total):  # asked where this rank has no clips, as reading a tensor waits for the device
+            with contextlib.nullcontext() if alone else self.wrapped.no_sync():
+                outcomes = [self._add_gradient(batch, total) for batch in first]
+            outcomes.append(self._add_gradient(last, total))
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.clear_grad()
         self.scheduler.step()
         return [outcome for outcome in outcomes if outcome]
 
-    def _add_gradient(self, batch: Batch, share: float) -> Outcome | None:
-        """Add `share` of a batch's gradient; one without a readable clip adds none, but keeps the ranks together."""
-        if not batch.indices:
-            if parallel.ranks() == 1:
-                return None
-            share = 0.0
-            batch = self.last_batch or batch._replace(
+    def _add_gradient(self, batch: Batch, total: float | paddle.Tensor) -> Outcome | None:
+        """Add a batch's share of the mean gradient over `total` clips.
+
+        A batch without a readable clip adds none. On several ranks another takes its place, as they wait for each
+        other; the statistics of batch norm stay.
+        """
+        if batch.indices:
+            self.last_batch = batch
+            return self._backward(batch, len(batch.indices) * parallel.ranks() / total)  # the ranks' mean is taken
+        if parallel.ranks() > 1:
+            stand_in = self.last_batch or batch._replace(
                 clips=paddle.zeros([1, *self.clip_shape], "uint8"), labels=paddle.zeros([1], "int64")
             )
-        self.last_batch = batch
+            network = self.model.network  # batch norm's statistics are parameters that are not trained
+            kept = [(p, p.clone()) for p in (*network.parameters(), *network.buffers()) if p.stop_gradient]
+            self._backward(stand_in, 0.0)
+            for p, before in kept:
+                p.set_value(before)
+        return None
+
+    def _backward(self, batch: Batch, share: float | paddle.Tensor) -> Outcome:
         mixed = self.amp != "off"
         with paddle.amp.auto_cast(enable=mixed, level=self.amp if mixed else "O1", dtype=self.amp_dtype):
             logits = self.wrapped(self.normalize(batch.clips))
             loss = self.model.loss(logits.astype("float32") if mixed else logits, batch.labels)
-        self.scaler.scale(loss * share if share != 1 else loss).backward()
-        return Outcome(loss.detach(), logits.detach(), batch.labels) if share else None
+        self.scaler.scale(loss * share).backward()
+        return Outcome(loss.detach(), logits.detach(), batch.labels)
 
     def state(self) -> State:
         """Plain data for a checkpoint."""

@@ -22,7 +22,7 @@ from core.files import sha256_of
 from core.progress import Clock, format_scores, hours
 from core.signals import Stopped, StopRequest
 from engine import checkpoint, resume
-from engine.ema import make_average
+from engine.ema import make_average, restore_weights
 from engine.evaluation import Collector
 from engine.evaluator import evaluate
 from engine.journal import RESERVED, Journal, plot, read_journal
@@ -117,6 +117,7 @@ class Trainer:
         """
         state = checkpoint.load(path, self.model)
         if state is not None:
+            restore_weights(self.model.network, state.get("ema"), path)
             self.restore(state)
             if self.progress.epoch >= self.options.epoch and not may_be_done:
                 raise UserError(f"{path}: all {self.options.epoch} epochs are done", topic="epochs done")

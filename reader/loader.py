@@ -71,6 +71,11 @@ def build_loader(
     clips = clips or read_list(filelist, model.format, mode != "infer", num_classes)
     dataset = KineticsDataset(clips, section, model.format, mode == "train", seed, folder, num_classes)
     order = EpochOrder(len(clips), section.batch_size, mode == "train", seed, rank, ranks, section.views)
+    if mode == "train" and min(order.batch_size, len(clips)) < 2 * ranks and not (config.TRAIN.sync_bn and ranks > 1):
+        logger.warning(
+            "batch_size %d, %d clips, %d ranks: batch norm takes its statistics from one clip; take larger batches",
+            order.batch_size, len(clips), ranks,
+        )  # fmt: skip
     bad = BadClips(clips, math.inf if mode == "infer" else section.max_bad_ratio, quarantine)
     dataset.skip = bad.quarantined()
     return Loader(dataset, order, _workers(section, order), bad, config.TRAIN.epoch if mode == "train" else 0)

@@ -9,15 +9,15 @@ Place = tuple[int, int]  # (epoch, index in the list)
 
 
 class EpochOrder:
-    """Which clips each step of an epoch reads on one rank; each clip comes once per epoch over all ranks.
+    """Which clips each step of an epoch reads on one rank; over all ranks an epoch leaves no clip out.
 
-    Training: global batches are cut from the shuffled list and dealt out clip by clip. What is left at the end is
-    a smaller batch; if it is smaller than the number of ranks it joins the batch before it, so that every rank
-    takes the same number of steps.
+    Training: global batches are cut from the shuffled list and dealt out clip by clip. The last batch is filled up
+    with the epoch's first clips: batch norm, which takes its statistics from each batch, sees none that is smaller.
+    Only a list shorter than a batch is a smaller one.
 
-    Evaluation: whole batches, of 16 clips at most, are dealt out, in the order of the list. What is computed
-    together does not depend on the number of ranks, and so neither do the results, to the last bit. With several views
-    of each clip a batch holds as many fewer clips, but one at least.
+    Evaluation: whole batches, of 16 clips at most, are dealt out, in the order of the list, each clip once. What is
+    computed together does not depend on the number of ranks, and so neither do the results, to the last bit. With
+    several views of each clip a batch holds as many fewer clips, but one at least.
 
     Args:
         clips: how many there are.
@@ -42,11 +42,11 @@ class EpochOrder:
     def batches(self, epoch: int) -> list[list[Place]]:
         """This rank's batches."""
         order = list(range(self.clips))
-        cuts = self.starts()
         if self.shuffle:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        ends = cuts[1:] + [self.clips]
-        batches = [[(epoch, i) for i in order[start:end]] for start, end in zip(cuts, ends)]
+            if self.clips > self.batch_size:
+                order += order[: -self.clips % self.batch_size]
+        batches = [[(epoch, i) for i in order[start : start + self.batch_size]] for start in self.starts()]
         if self.shuffle:
             return [batch[self.rank :: self.ranks] for batch in batches]
         return batches[self.rank :: self.ranks]
@@ -61,7 +61,4 @@ class EpochOrder:
 
     def starts(self) -> list[int]:
         """Position in an epoch's order of the first clip of each global batch."""
-        cuts = list(range(0, self.clips, self.batch_size))
-        if self.shuffle and len(cuts) > 1 and self.clips - cuts[-1] < self.ranks:
-            cuts.pop()
-        return cuts
+        return list(range(0, self.clips, self.batch_size))

@@ -77,7 +77,7 @@ def two_machines(clip_set, folders, *flags, **environment):
 
 @pytest.mark.long
 def test_two_machines_lose_one_go_on_and_equal_one_machine(clip_set, tmp_path):
-    flags = ["--epoch=6", "-o", "TRAIN.save_interval=1"]
+    flags = ["--epoch=4", "-o", "TRAIN.save_interval=1"]
     one = Machine(clip_set, tmp_path / "one", *flags, nproc="4")
     assert one.ends() == 0, one.said()
     expected = train_losses(tmp_path / "one" / "out")

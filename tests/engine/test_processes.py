@@ -229,6 +229,8 @@ def on_ranks(ranks, folder, clip_set):
     folder.mkdir()
     valid = "".join(f"{clip_set}/val {i}.mp4 {i % 4}\n" for i in range(6))
     (folder / "val.list").write_text(f"none.mp4 3\n{valid}", encoding="utf-8")
+    train = "".join(f"{clip_set}/train {i}.mp4 {i % 4}\n" for i in range(10))
+    (folder / "train.list").write_text(f"none.mp4 3\n{train}none either.mp4 1\n", encoding="utf-8")
     launch = ["-m", "paddle.distributed.launch", f"--nproc_per_node={ranks}", f"--log_dir={folder}/log"]
     command = [sys.executable, *(launch if ranks > 1 else []), str(RANKS), str(clip_set / "tiny.yaml"), str(folder)]
     one_thread = {**os.environ, "STNET_THREADS": "1"}  # sums of several threads round in another way
@@ -249,7 +251,13 @@ def test_two_ranks_train_and_score_as_one(clip_set, tmp_path):
     _, *rows, last = files["predictions.csv"].decode("utf-8").splitlines()
     assert len(rows) == 6
     assert last == "none.mp4,,,,,,no such file,,,,,,"
+    (read,), (read_by_0, read_by_1) = scores_of_one.pop("read"), scores_of_two.pop("read")
+    assert [a + b for a, b in zip(read_by_0, read_by_1)] == read
+    assert min(read) < 4  # some clips could not be read
+    assert read_by_0 != read_by_1
     assert difference(one, two) < 1e-9
+    statistics_moved, weights_moved = json.loads((tmp_path / "two" / "moved.json").read_text())
+    assert statistics_moved == 0 < weights_moved
     assert scores_of_one == scores_of_two
     assert scores_of_one["valid"]["count"] == scores_of_one["test"]["count"] == 6
     assert scores_of_one["valid"]["loss"] != scores_of_one["test"]["loss"]

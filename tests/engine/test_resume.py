@@ -187,7 +187,7 @@ def within(clip_set, tmp_path):
 
 def test_another_batch_size_goes_on_at_the_right_clip_or_is_refused(clip_set, within, caplog):
     caplog.set_level("INFO")
-    order = [i for batch in EpochOrder(10, 4, True, seed=3).batches(0) for _, i in batch]
+    order = [i for batch in EpochOrder(10, 4, True, seed=3).batches(0) for _, i in batch][:10]
     again = changed(clip_set, within, "TRAIN.batch_size=2")
     assert "batch_size was 4 and is 2: going on after the same 8 clips" in caplog.text
     assert [i for batch in again.loader.epoch(0, again.progress.batch) for i in batch.indices] == order[8:]

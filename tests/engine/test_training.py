@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 from training_helpers import difference, make_trainer, saved, train_losses, weights
 
 from core import atomic
+from core.advice import advised
 from core.config import load_config
 from core.errors import UserError
 from engine import checkpoint, resume
 from engine.ema import Ema, make_average
 from engine.journal import Journal, read_journal
 from models import model_section
-from reader.loader import build_loader
+from reader.loader import Batch, build_loader
 
 PROJECT = Path(__file__).parents[2]
 
@@ -38,6 +40,24 @@ def test_four_batches_of_two_are_one_of_eight(clip_set, tmp_path):
         trainer.train_step(group)
         assert difference(weights(trainer), before) > 1e-4
     assert difference(weights(one), weights(four)) < 1e-5
+
+
+def test_accumulated_batches_of_any_sizes_are_one_batch(clip_set, tmp_path):
+    options = ["TRAIN.learning_rate=0.001", "TRAIN.momentum=0", "TRAIN.batch_size=6"]
+    trainer = make_trainer(clip_set, tmp_path, *options, evaluation_bn=True)
+    batch, before = next(trainer.loader.epoch(0)), weights(trainer)
+    after = []
+    for sizes in ([6], [4, 2], [5, 1], [0, 2, 3, 1]):
+        group, end = [], 0
+        for size in sizes:
+            start, end = end, end + size
+            group.append(Batch(batch.clips[start : max(end, 1)], batch.labels[start:end], batch.indices[start:end]))
+        trainer.model.network.set_state_dict(before)
+        trainer.train_step(group)
+        after.append(weights(trainer))
+    one, *many = after
+    assert max(abs(one[n] - before[n]).max() for n in one) > 1e-3
+    assert max(abs(one[n] - parts[n]).max() for parts in many for n in one) < 1e-5
 
 
 def test_accumulation_takes_fewer_steps_and_the_rest_of_the_epoch_too(clip_set, tmp_path):
@@ -180,6 +200,42 @@ def test_resuming_within_an_epoch_with_ema_takes_the_same_steps(clip_set, tmp_pa
         assert difference(weights(whole), weights(again)) == 0
         averages = {n: abs(v.numpy() - whole.ema.averages[n].numpy()).max() for n, v in again.ema.averages.items()}
         assert max(averages.values()) == 0
+
+
+def test_a_checkpoint_of_averages_is_resumed_from_the_weights_that_they_were_made_of(clip_set, tmp_path):
+    options = ["TRAIN.epoch=1", "TRAIN.batch_size=8"]
+    trained = make_trainer(clip_set, tmp_path, "TRAIN.ema_decay=0.9", *options, validate=True)
+    trained.fit()
+    for suffix, ema_decay in (("best", 0.9), ("final", 0.9), ("final", 0)):  # 0: the averages are given up
+        again = make_trainer(clip_set, tmp_path, f"TRAIN.ema_decay={ema_decay}", "TRAIN.epoch=2")
+        again.resume(str(tmp_path / f"STNET_{suffix}"))
+        assert difference(weights(trained), weights(again)) == 0
+        ours, theirs = (trainer.stepper.state()["optimizer"] for trainer in (trained, again))
+        velocities = [name for name in ours if name.endswith("velocity_0")]
+        assert len(velocities) > 50
+        assert all((ours[name] == theirs[name]).all() for name in velocities)
+        if ema_decay:
+            saved = paddle.load(str(tmp_path / f"STNET_{suffix}.pdparams"))
+            averages = [again.ema.averages[name].numpy() for name in trained.ema.averages]
+            assert all((a == b.numpy()).all() for a, b in zip(averages, trained.ema.averages.values()))
+            assert all((a == saved[name].numpy()).all() for a, name in zip(averages, trained.ema.averages))
+            assert difference(weights(trained), {n: v.numpy() for n, v in saved.items()}) > 1e-3
+
+
+def test_averages_without_the_weights_as_0_2_0_wrote_them_are_not_resumed(clip_set, tmp_path):
+    trainer = make_trainer(clip_set, tmp_path, "TRAIN.ema_decay=0.9")
+    trainer.train_step(list(trainer.loader.epoch(0))[:1])
+    for suffix in ("final", "step1"):
+        trainer.save(suffix)
+    path = tmp_path / "STNET_final.pdopt"
+    state = pickle.loads(path.read_bytes())
+    del state["ema"]["weights"]
+    path.write_bytes(pickle.dumps(state))
+    with pytest.raises(UserError, match="STNET_final.pdparams holds averages .* without the trained weights") as error:
+        trainer.resume(str(tmp_path / "STNET_final.pdparams"))
+    assert "; resume from a numbered checkpoint (NAME_epochN), or set --pretrain to this one" in advised(error.value)
+    trainer.resume(str(tmp_path / "STNET_step1"))
+    assert trainer.progress.step == 1
 
 
 def test_auto_ends_a_run_that_was_killed_after_its_last_epoch(clip_set, tmp_path):

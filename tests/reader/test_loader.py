@@ -19,15 +19,42 @@ def epoch_indices(order, epoch):
 @pytest.mark.parametrize(
     ("clips", "batch", "ranks"), [(10, 4, 1), (10, 4, 2), (103, 16, 4), (9, 8, 2), (8, 8, 8), (17, 8, 2)]
 )
-def test_each_clip_comes_once_an_epoch_over_all_ranks(clips, batch, ranks):
+def test_each_clip_is_read_in_an_epoch_over_all_ranks_and_evaluated_once(clips, batch, ranks):
     for shuffle in (True, False):
         orders = [EpochOrder(clips, batch, shuffle, seed=3, rank=rank, ranks=ranks) for rank in range(ranks)]
         seen = [i for order in orders for b in epoch_indices(order, 2) for i in b]
-        assert sorted(seen) == list(range(clips))
+        assert set(seen) == set(range(clips))
+        assert len(seen) == (-(-clips // batch) * batch if shuffle else clips)
         assert [len(order) for order in orders] == [len(order.batches(2)) for order in orders]
         if shuffle:  # every rank takes the same number of steps, none of them without a clip
             assert len({len(order) for order in orders}) == 1
             assert all(batch for order in orders for batch in order.batches(2))
+
+
+@pytest.mark.parametrize(("clips", "ranks", "of_rank"), [(81, 1, 8), (81, 4, 2), (84, 4, 2), (85, 4, 2), (87, 2, 4)])
+def test_the_last_training_batch_is_filled_up_with_the_epochs_first_clips(clips, ranks, of_rank):
+    batches = [EpochOrder(clips, 8, True, seed=3, rank=rank, ranks=ranks).batches(1) for rank in range(ranks)]
+    assert {len(batch) for of_one in batches for batch in of_one} == {of_rank}  # no rank has a single clip
+    assert {len(of_one) for of_one in batches} == {11}
+    together = [place for of_ranks in zip(*batches) for clip in zip(*of_ranks) for place in clip]
+    assert sorted(together[:clips]) == [(1, i) for i in range(clips)]
+    assert together[clips:] == together[: 88 - clips]
+    order = EpochOrder(clips, 8, True, seed=3)
+    assert order.starts() == list(range(0, 88, 8))
+    assert order.batches(2)[-1][clips - 80 :] != order.batches(1)[-1][clips - 80 :]
+
+
+def test_a_list_shorter_than_a_batch_is_one_smaller_batch():
+    assert [sorted(batch) for batch in epoch_indices(EpochOrder(5, 8, True), 0)] == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(("batch_size", "ranks", "sync_bn", "warned"),
+                         [(1, 1, "off", True), (2, 1, "off", False), (3, 2, "off", True), (3, 2, "on", False),
+                          (4, 2, "off", False)])  # fmt: skip
+def test_batches_of_one_clip_are_warned_of(clip_set, caplog, batch_size, ranks, sync_bn, warned):
+    overrides = [f"TRAIN.batch_size={batch_size}", f"TRAIN.sync_bn={sync_bn}"]
+    build_loader(load_config(clip_set / "tiny.yaml", model_section, overrides), "train", 0, ranks)
+    assert ("batch norm takes its statistics from one clip" in caplog.text) == warned
 
 
 def test_training_order_depends_on_seed_and_epoch_alone():
