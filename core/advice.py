@@ -21,6 +21,7 @@ ADVICE: dict[str, str] = {
     "mixed checkpoint": "use another checkpoint",
     "newer file": "update the program",
     "no gpu": "set use_gpu to False to run on the CPU",
+    "no gpus": "unset CUDA_VISIBLE_DEVICES, or set use_gpu=False, to run on the CPU",
     "no list": "set filelist in the config, for example -o TRAIN.filelist=train.list",
     "no record": "delete it, or mend it",
     "no whole checkpoint": "set --resume to another, --overwrite without --resume to start anew, or --save_dir to "
