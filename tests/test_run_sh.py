@@ -225,8 +225,8 @@ def test_help_of_the_entries_needs_no_paddle(entry, tmp_path):
 def edited(tmp_path):
     """A function that runs a run.sh with other lines for its settings, whose entry shows what it is given."""
     (tmp_path / "predict.py").write_text(
-        "import os\nfor name, value in sorted(os.environ.items()):\n"
-        "    if name in ('STNET_SET_weights', 'STNET_SET_epoch', 'STNET_SET_use_gpu'):\n        print(name[10:], value)\n"
+        "import os\nfor name in ('epoch', 'use_gpu', 'weights'):\n"
+        "    if f'STNET_SET_{name}' in os.environ:\n        print(name, os.environ[f'STNET_SET_{name}'])\n"
     )
     original = RUN.read_text(encoding="utf-8")
 
