@@ -208,7 +208,7 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             logger.warning("skipped %s", error)
             unread += 1
             continue
-        labels = [printable(predictor.labels[event.class_id], LONGEST_NAME) for event in events]
+        labels = [printable(event.label_name, LONGEST_NAME) for event in events]
         rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
         print(printable(str(video.path)), *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
     if unread:
