@@ -192,6 +192,8 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
     """A timeline of each video: its events to standard output, everything into files. Returns the exit code."""
     from core.errors import UserError
     from core.files import unique_stems
+    from core.parsing import printable
+    from engine.result import LONGEST_NAME
     from engine.timeline_run import Settings, Unreadable
 
     if args.render and len(videos) > 1:
@@ -202,13 +204,13 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
         try:
             events = predictor.timeline(video.clip.path, os.path.join(args.save_dir, name), **settings)
         except Unreadable as error:
-            print(video.path, f"    {error.reason}", sep="\n", flush=True)
+            print(printable(str(video.path)), f"    {printable(error.reason)}", sep="\n", flush=True)
             logger.warning("skipped %s", error)
             unread += 1
             continue
-        labels = [predictor.labels[event.class_id] for event in events]
+        labels = [printable(event.label_name, LONGEST_NAME) for event in events]
         rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
-        print(video.path, *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
+        print(printable(str(video.path)), *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
     if unread:
         logger.warning("%d of %d videos could not be read", unread, len(videos))
     logger.info("timelines are in %s%s", args.save_dir, f", the copy is {args.render}" if args.render else "")

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+set -euo pipefail
 # The one command.
 #
 #   bash run.sh train     STNET ./configs/stnet.yaml [flags]
@@ -11,8 +12,9 @@
 #   bash run.sh test      set up, run the test suite; --fast: some of it, in two minutes; --all: also what takes minutes
 #   bash run.sh setup     make .venv and install what is needed
 #
-# Settings: edit them here, or set them in the environment (use_gpu=False bash run.sh ...). An empty one is left to
-# the config. Flags after the config win over both. core/flags.py declares them.
+# Settings: edit them here (epoch=1), or set them in the environment (use_gpu=False bash run.sh ...), which wins in lines
+# that name it, such as "${epoch-}". An empty one is left to the config. Flags after the config win over both.
+# core/flags.py declares them.
 use_gpu="${use_gpu-auto}"             # True, False, auto: the GPU if one works
 batch_size="${batch_size-}"           # clips a step, over all cards
 # train, eval, predict, inference
@@ -47,12 +49,11 @@ master="${master-}"                   # IP:PORT, the address of machine 0 and a 
 PYTHON="${PYTHON-}"                   # interpreter that .venv is made with; default: python3
 PADDLE_PACKAGE="${PADDLE_PACKAGE-}"   # pip requirement for Paddle; default: chosen by what nvidia-smi says
 
-set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 venv="$here/.venv"
 
 die() { echo "error: $*" >&2; exit 2; }
-usage() { sed -n '2,/^# Settings/p' "$here/run.sh" | sed '$d; s/^# \{0,1\}//'; }
+usage() { sed -n '3,/^# Settings/p' "$here/run.sh" | sed '$d; s/^# \{0,1\}//'; }
 
 # The Python to use: .venv if setup made one, else the one on the PATH.
 python_command() {
@@ -125,11 +126,13 @@ setup() {
     touch "$stamp"
 }
 
-# Every setting above in the environment, for core/flags.py, which knows what takes it: STNET_SET_epoch and so on.
+# Every variable that is assigned above, in whatever way, in the environment, for core/flags.py, which knows what takes
+# it: STNET_SET_epoch and so on.
 export_settings() {
     local setting
-    for setting in $(sed -n 's/^\([a-z_]*\)="\${.*/\1/p' "$here/run.sh"); do
-        export "STNET_SET_$setting=${!setting}"
+    for setting in $(sed -n '1,/^here=/{s/^[[:space:]]*#.*//;s/[[:space:]]#.*//;p;}' "$here/run.sh" \
+        | grep -oE '\b[a-z_]+[:+]?=' | tr -d ':+='); do
+        export "STNET_SET_$setting=${!setting-}"
     done
 }
 
@@ -139,16 +142,17 @@ entry() {
     shift 3
     export_settings
     export STNET_TYPED="bash $0"
-    local command=("$(python_command)") launch=() folder="$save_dir" log flag before=""
+    local command=("$(python_command)") launch=() folder="$save_dir" gpu="$use_gpu" log flag before=""
     for flag in "$@"; do
         case "$before $flag" in *" --save_dir="?*) folder="${flag#*=}" ;; "--save_dir "?*) folder="$flag" ;; esac
+        case "$before $flag" in *" --use_gpu="?*) gpu="${flag#*=}" ;; "--use_gpu "?*) gpu="$flag" ;; esac
         before="$flag"
     done
     if [ "$script" = train.py ] || [ "$script" = eval.py ]; then
         [ -n "$folder" ] || case "$script" in train.py) folder=checkpoints ;; *) folder=results ;; esac
         log="$folder/log"
         local cards="${CUDA_VISIBLE_DEVICES-}"
-        if [[ "$cards" == *,* ]] && [ "$use_gpu" != False ]; then
+        if [[ "$cards" == *,* ]] && [[ ! "$gpu" =~ ^([Ff]alse|FALSE|0)$ ]]; then
             launch=(--devices "$cards")
         elif [ -n "$nproc" ] && [ "$nproc" -gt 1 ]; then
             launch=(--nproc_per_node "$nproc")
@@ -190,6 +194,7 @@ launched() {
         code=0
         wait "$launcher" || code=$?
     done
+    [ "$code" != 241 ] || code=1 # of the ranks that the launcher ended because one had failed
     exit "${stop:-$code}"
 }
 

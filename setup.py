@@ -13,6 +13,8 @@ ENTRIES = ("train", "eval", "predict", "inference_model", "serve_model")
 NAMED = re.compile(
     rf"^([ \t]*(?:from|import) )(?=(?:{'|'.join(ROOMS + ENTRIES)})(?:\.\w+)* (?:import|as) )", re.MULTILINE
 )
+INIT = Path(__file__).with_name("stnet") / "__init__.py"
+VERSION = re.search('__version__ = "(.+?)"', INIT.read_text(encoding="utf-8")).group(1)
 
 
 class BelowStnet(build_py):
@@ -38,7 +40,7 @@ class BelowStnet(build_py):
 
 setup(
     name="stnet-paddle",
-    version="0.2.0",
+    version=VERSION,
     description="StNet video classification (AAAI 2019) for PaddlePaddle",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

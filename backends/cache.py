@@ -43,7 +43,7 @@ def cached_export(
     It lies in the folder `kind` of the weights' cache (~/.paddle/weights), under a name made of the weights, of
     `dependencies`, of Paddle's version and of the processor. Several processes may ask at once. The most recently used
     few of a kind are kept.
-    Where others than the user may write into that folder, one is used that ends with the process.
+    Where others than the user may write into that folder, or the user may not, one is used that ends with the process.
 
     Args:
         network: whose weights the export holds.
@@ -119,10 +119,18 @@ def shelf_of(network: paddle.nn.Layer, dependencies: Sequence[list], digest: str
 
 
 def _root(kind: str) -> str:
-    """The folder of a kind of exports, which nobody but the user may write."""
+    """The folder of a kind of exports, which the user may write, and nobody else."""
     root = os.path.join(weights_home(), kind)
-    os.makedirs(root, 0o700, exist_ok=True)
-    status = os.stat(root)
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+        status = os.stat(root)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        logger.warning(
+            "%s cannot be written (%s): the export ends with this process; set STNET_WEIGHTS_HOME to a folder that can",
+            root, error.strerror or error,
+        )  # fmt: skip
+        return _folder_of_this_process(kind)
     if {status.st_uid, os.lstat(root).st_uid} == {os.geteuid()} and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return root
     logger.warning(

@@ -24,6 +24,8 @@ from backends.network import Dygraph
 from backends.normalizer import Normalizer
 from core.atomic import exchange, prepare_folder, sync_folder, writing
 from core.errors import UserError, last_line
+from core.files import read_regular
+from core.parsing import MAX_YAML, parse_yaml
 from core.signals import Process
 
 if TYPE_CHECKING:
@@ -132,10 +134,9 @@ def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
 def _model_files(folder: str) -> list[str]:
     """Names of the model's files in a folder, by its deploy.yaml: they go when another export takes its place."""
     try:
-        with open(f"{folder}/{FILE}", encoding="utf-8") as file:
-            names = yaml.safe_load(file)["model"]["files"]
+        names = parse_yaml(read_regular(f"{folder}/{FILE}", MAX_YAML))["model"]["files"]
         return [name for name in names if isinstance(name, str) and os.path.basename(name) == name]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []
 
 

@@ -7,21 +7,29 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from backends.deploy_yaml import FILE
 from backends.engines import Run, exporter
 from backends.gate import Bounds, Record
 from backends.network import Clips
 from backends.processor import this_processor
-from core.config import Config, InferSection, ModelSection, ReaderSection, TestSection, TrainSection
+from core.config import (
+    LARGEST_SIDE,
+    MOST_CLASSES,
+    Config,
+    InferSection,
+    ModelSection,
+    ReaderSection,
+    TestSection,
+    TrainSection,
+    clip_problem,
+)
 from core.errors import UserError, last_line
 from core.files import StrPath, read_regular, sha256_of
+from core.parsing import MAX_YAML, parse_yaml
 from core.schema import refuse_newer
 
 logger = logging.getLogger("stnet")
-_YAML_BYTES = 1 << 24
-_LARGEST = 65536  # of any size or number of frames
 
 
 class Deployed(NamedTuple):
@@ -93,8 +101,8 @@ def load_deployed(folder: StrPath) -> Deployed:
     facts = _read_facts(path)
     try:
         files = [os.path.join(folder, _plain_name(name)) for name in facts["model"]["files"]]
-        config, labels = _config(facts), [str(name) for name in facts["labels"]]
-        if type(facts["labels"]) is not list or len(labels) != config.MODEL.num_classes:
+        config, labels = _config(facts), _labels(facts["labels"])
+        if len(labels) != config.MODEL.num_classes:
             raise ValueError(f"{len(labels)} labels for {config.MODEL.num_classes} classes")
         _check_input(facts["input"]["shape"], config)
         prefix, suffix = os.path.splitext(next(file for file in files if not file.endswith(".pdiparams")))
@@ -121,7 +129,7 @@ def load_deployed(folder: StrPath) -> Deployed:
 def _precision(facts: dict[str, Any]) -> str:
     """What the model computes in, as far as that can be known."""
     try:
-        return str(facts["precision"]["precision"]) if "precision" in facts else "fp32"
+        return f"{facts['precision']['precision']!s:.20}" if "precision" in facts else "fp32"
     except (KeyError, TypeError):
         return "unknown precision"
 
@@ -142,7 +150,7 @@ def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
     if not reason and record.processor != this_processor():
         reason = f"it was proven on another processor ({record.processor.model:.60}), which proves nothing on this one"
     if reason:
-        logger.warning("%s computes in %s: %s", folder, record.precision, reason)
+        logger.warning("%s computes in %.20s: %s", folder, record.precision, reason)
 
 
 def _doubted(run: Run, path: str, logits: bool) -> Run:
@@ -181,11 +189,21 @@ def _damaged(path: str, error: Exception) -> UserError:
 
 def _read_facts(path: str) -> dict[str, Any]:
     try:
-        facts = yaml.safe_load(read_regular(path, _YAML_BYTES))
+        facts = parse_yaml(read_regular(path, MAX_YAML))
         refuse_newer(facts, path)
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         raise UserError(f"{path} is damaged; inference writes it anew") from None
     return facts
+
+
+def _labels(names: Any) -> list[str]:
+    """Class names. Raises ValueError or TypeError for what is none."""
+    if type(names) is not list or not all(isinstance(name, (str, int, float)) for name in names):
+        raise ValueError("expected a list of class names")
+    labels = [str(name) for name in names]
+    for name in labels:
+        name.encode("utf-8")  # half a character, which no file can hold, is a ValueError, too
+    return labels
 
 
 def _config(facts: dict[str, Any]) -> Config:
@@ -197,11 +215,17 @@ def _config(facts: dict[str, Any]) -> Config:
         image_mean=transform["mean"], image_std=transform["std"], labels="", topk=facts["output"].get("topk", 5),
     )  # fmt: skip
     infer = InferSection(short_size=transform["short_size"], target_size=transform["target_size"])
-    for value in (*sizes.values(), infer.short_size, infer.target_size, settings.num_classes, settings.topk):
-        if type(value) is not int or not 1 <= value <= _LARGEST:
-            raise ValueError(f"expected a whole number from 1 to {_LARGEST}, found {value!r:.20}")
-    if not isinstance(settings.format, str):
-        raise ValueError(f"expected the name of a format, found {settings.format!r:.20}")
+    sides = (infer.short_size, infer.target_size)
+    for most, values in ((LARGEST_SIDE, sides), (MOST_CLASSES, (*sizes.values(), settings.num_classes, settings.topk))):
+        for value in values:
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"expected a whole number from 1 to {most}, found {value!r:.20}")
+    problem = clip_problem(**sizes, target_size=infer.target_size)
+    if problem:
+        raise ValueError(problem)
+    for kind, name in (("format", settings.format), ("model", settings.name)):
+        if not isinstance(name, str) or len(name) > 100:
+            raise ValueError(f"expected the name of a {kind}, found {name!r:.20}")
     for row in (settings.image_mean, settings.image_std):
         if len(row) != 3 or not np.isfinite(np.float64(row)).all():
             raise ValueError(f"expected three numbers, found {row!r:.40}")

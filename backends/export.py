@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
@@ -143,9 +145,29 @@ def _save(layer: Exportable, prefix: str, shape: Shape) -> None:
     layer.eval()
     spec = [paddle.static.InputSpec(list(shape), layer.input_dtype, "clips")]  # it changes the list
     try:
-        paddle.jit.save(layer, prefix, input_spec=spec)
+        with _writable_home():
+            paddle.jit.save(layer, prefix, input_spec=spec)
     except OSError as error:
         raise UserError(f"cannot write {prefix}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _writable_home() -> Iterator[None]:
+    """A HOME in which Paddle can write the code of a static program: the user's, or one that ends with the process."""
+    home, cache = os.environ.get("HOME"), os.path.expanduser("~/.cache/paddle")
+    try:
+        os.makedirs(cache, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+        made = os.path.expanduser("~")
+    except OSError:
+        made = tempfile.mkdtemp(prefix="stnet-home-")
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+    os.environ["HOME"] = made
+    try:
+        yield
+    finally:
+        os.environ.pop("HOME")
+        os.environ.update({"HOME": home} if home is not None else {})
 
 
 def _program_format() -> contextlib.AbstractContextManager[None]:

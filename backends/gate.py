@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +9,13 @@ import numpy as np
 
 from backends.processor import Processor, this_processor
 from core.files import StrPath, read_regular
+from core.parsing import parse_json
 from metrics.probabilities import softmax
 
 FEWEST = 200  # clips of a proof
 RECORD = "record.json"
 _RECORD_BYTES = 1 << 20
+_LARGEST = 1e15  # of any number in a record; no clips are as many, and nothing takes so long
 
 
 class Bounds(NamedTuple):
@@ -146,7 +146,7 @@ class Speed(NamedTuple):
 
 
 def _check_number(name: str, value: float, kind: type[int | float]) -> None:
-    if type(value) is not kind or not math.isfinite(value) or value < 0:
+    if type(value) is not kind or not 0 <= value < _LARGEST:
         raise ValueError(f"{name} is {value!r:.20}")
 
 
@@ -200,5 +200,5 @@ class Record(NamedTuple):
 
 
 def read_record(path: StrPath) -> Record:
-    """The record in a file. Raises OSError, ValueError, KeyError, TypeError or RecursionError where there is none."""
-    return Record.read(json.loads(read_regular(path, _RECORD_BYTES)))
+    """The record in a file. Raises OSError, ValueError, KeyError or TypeError where there is none."""
+    return Record.read(parse_json(read_regular(path, _RECORD_BYTES)))

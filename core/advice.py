@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+
+from core.config import PROJECT
 from core.errors import UserError
 
 # Topic of a UserError -> advice. A topic names what is wrong, not where it is raised.
@@ -23,6 +27,7 @@ ADVICE: dict[str, str] = {
     "mixed checkpoint": "use another checkpoint",
     "newer file": "update the program",
     "no gpu": "set use_gpu to False to run on the CPU",
+    "no gpus": "unset CUDA_VISIBLE_DEVICES, or set use_gpu=False, to run on the CPU",
     "no list": "set filelist in the config, for example -o TRAIN.filelist=train.list",
     "no record": "delete it, or mend it",
     "no whole checkpoint": "set --resume to another, --overwrite without --resume to start anew, or --save_dir to "
@@ -68,7 +73,17 @@ ADVICE: dict[str, str] = {
 }
 
 
+# Where there is no run.sh, in a wheel: pattern -> what takes its place in advice.
+_IN_A_WHEEL = {
+    r"bash run\.sh setup \w+, or ": "",
+    r"bash run\.sh data (.*), see data/dataset/README\.md": r"stnet data \1, see stnet data --help",
+}
+
+
 def advised(error: UserError) -> str:
     """The error's message, followed by what to do about it."""
     advice = ADVICE[error.topic] if error.topic else ""
+    if not os.path.exists(os.path.join(PROJECT, "run.sh")):
+        for pattern, replacement in _IN_A_WHEEL.items():
+            advice = re.sub(pattern, replacement, advice)
     return f"{error}; {advice}" if advice else str(error)

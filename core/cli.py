@@ -20,6 +20,7 @@ from core.atomic import write_text
 from core.config import Config, ModelSection, load_config, parse_override
 from core.errors import UserError, first_line
 from core.flags import positive_int as positive_int  # for the parsers of tools and bench
+from core.parsing import PrintableFormatter, printable
 from core.signals import Stopped
 
 logger = logging.getLogger("stnet")
@@ -108,7 +109,7 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     except UserError as error:
         if "--debug" in (sys.argv[1:] if argv is None else argv):
             traceback.print_exc()
-        print(f"error: {advised(error)}", file=sys.stderr, flush=True)
+        print(f"error: {printable(advised(error))}", file=sys.stderr, flush=True)
         return 1
     except Stopped as error:
         with contextlib.suppress(OSError):  # the terminal may be gone
@@ -128,7 +129,9 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
 
 def _start_logging() -> None:
     form = "[%(levelname)s %(asctime)s] %(message)s"
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, datefmt="%H:%M:%S")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter(form, "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it builds its font cache

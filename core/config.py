@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Optional, Union
 
-import yaml
-
 from core.errors import UserError
 from core.files import StrPath, find_file
+from core.parsing import MAX_YAML, parse_yaml
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # holds configs and labels, in a wheel too
 MODES = ("train", "valid", "test", "infer")
@@ -42,9 +41,19 @@ MOVED = {
 }
 
 
-def key(default: Any, least: Optional[float] = None, choices: Optional[tuple[Any, ...]] = None) -> Any:
-    """A dataclass field with a lower bound or a set of allowed values."""
-    metadata = {"least": least, "choices": choices}
+# The most that a configuration or a deploy.yaml may ask for, which anyone may have written.
+MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # frames of a clip, pixels of a frame's side
+_MOST_PIXELS = 1 << 26  # of all frames of a clip; the released network takes 8 million
+
+
+def key(
+    default: Any,
+    least: Optional[float] = None,
+    choices: Optional[tuple[Any, ...]] = None,
+    most: float = float("inf"),
+) -> Any:
+    """A dataclass field with bounds or a set of allowed values."""
+    metadata = {"least": least, "choices": choices, "most": most}
     if isinstance(default, list):
         return field(metadata=metadata, default_factory=lambda: copy.copy(default))
     return field(metadata=metadata, default=default)
@@ -67,9 +76,9 @@ class ModelSection:
     name: str
     format: str = "mp4"  # one of reader.formats.FORMATS
     metrics: list = key([])  # names of metrics.METRICS, besides top-k accuracy and loss
-    num_classes: int = key(400, least=1)
-    seg_num: int = key(7, least=1)
-    seglen: int = key(5, least=1)
+    num_classes: int = key(400, least=1, most=MOST_CLASSES)
+    seg_num: int = key(7, least=1, most=MOST_FRAMES)
+    seglen: int = key(5, least=1, most=MOST_FRAMES)
     image_mean: list = key([0.485, 0.456, 0.406])
     image_std: list = key([0.229, 0.224, 0.225])
     topk: int = key(5, least=1)
@@ -81,13 +90,13 @@ class ReaderSection:
     """Keys of every section that reads clips. seg_num defaults to that of MODEL, seglen is always MODEL's."""
 
     filelist: str = ""
-    batch_size: int = key(1, least=1)
-    short_size: int = key(256, least=1)
-    target_size: int = key(224, least=1)
-    num_reader_threads: int = key(12, least=0)
+    batch_size: int = key(1, least=1, most=65536)
+    short_size: int = key(256, least=1, most=LARGEST_SIDE)
+    target_size: int = key(224, least=1, most=LARGEST_SIDE)
+    num_reader_threads: int = key(12, least=0, most=1024)
     max_bad_ratio: float = key(0.1, least=0.0)
     decode_timeout: float = key(60.0, least=0.1)
-    seg_num: Optional[int] = key(None, least=1)
+    seg_num: Optional[int] = key(None, least=1, most=MOST_FRAMES)
     seglen: int = filled_in(0)
     num_clips: int = filled_in(1)  # of which TEST makes keys
     num_crops: int = filled_in(1)
@@ -128,7 +137,7 @@ class TestSection(ReaderSection):
 
     __test__ = False  # no test class to pytest
 
-    num_clips: int = key(1, least=1)
+    num_clips: int = key(1, least=1, most=100)
     num_crops: int = key(1, choices=(1, 3))
 
 
@@ -232,14 +241,14 @@ def load_config(
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            data = yaml.safe_load(file)
+        with open(path, "rb") as file:
+            data = parse_yaml(file.read(MAX_YAML + 1))
     except FileNotFoundError:
         raise UserError(f"config file not found: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"config file {path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"config file {path}: expected sections {', '.join(('MODEL', *SECTIONS))}, found {data!r:.60}")
     return data
@@ -253,8 +262,8 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"override {text!r}: expected SECTION.key=value, for example TRAIN.epoch=10")
     _refuse_unknown([section], ("MODEL", *SECTIONS), f"override {text!r}: section")
     try:
-        return name.strip(), yaml.safe_load(written)
-    except yaml.YAMLError:
+        return name.strip(), parse_yaml(written)
+    except ValueError:
         raise UserError(f"override {text!r}: the value is not valid YAML") from None
 
 
@@ -315,12 +324,15 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if expected is float:
         value = _as_float(value)
     if type(value) is not expected:
-        raise UserError(f"{where}: expected {' or '.join([_TYPE_NAMES[expected], *words])}, found {value!r}")
+        raise UserError(f"{where}: expected {' or '.join([_TYPE_NAMES[expected], *words])}, found {value!r:.60}")
     least, choices = spec.metadata.get("least"), spec.metadata.get("choices")
+    most = spec.metadata.get("most", float("inf"))
     if least is not None and not value >= least:
-        raise UserError(f"{where}: expected at least {least}, found {value!r}")
+        raise UserError(f"{where}: expected at least {least}, found {value!r:.40}")
+    if expected in (int, float) and value > most:
+        raise UserError(f"{where}: expected at most {most}, found {value!r:.40}")
     if choices and value not in choices:
-        raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r}")
+        raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r:.60}")
     return value
 
 
@@ -342,9 +354,9 @@ def _check_together(config: Config, path: str) -> None:
     for name in ("image_mean", "image_std"):
         value = getattr(config.MODEL, name)
         if len(value) != 3 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
-            raise UserError(f"{path}: MODEL.{name}: expected three numbers (R, G, B), found {value!r}")
+            raise UserError(f"{path}: MODEL.{name}: expected three numbers (R, G, B), found {value!r:.60}")
     if any(v <= 0 for v in config.MODEL.image_std):
-        raise UserError(f"{path}: MODEL.image_std: expected positive numbers, found {config.MODEL.image_std!r}")
+        raise UserError(f"{path}: MODEL.image_std: expected positive numbers, found {config.MODEL.image_std!r:.60}")
     for name in SECTIONS:
         section = getattr(config, name)
         if section.target_size > section.short_size:
@@ -352,6 +364,18 @@ def _check_together(config: Config, path: str) -> None:
                 f"{path}: {name}.target_size {section.target_size} is larger than {name}.short_size "
                 f"{section.short_size}: the crop must fit into the scaled frame"
             )
+        problem = clip_problem(section.seg_num or config.MODEL.seg_num, config.MODEL.seglen, section.target_size)
+        if problem:
+            raise UserError(f"{path}: {name}: {problem}")
+
+
+def clip_problem(seg_num: int, seglen: int, target_size: int) -> str:
+    """Why no clip is so large, whatever memory there is; "" where one may be."""
+    frames, pixels = seg_num * seglen, seg_num * seglen * target_size**2
+    if frames > MOST_FRAMES or pixels > _MOST_PIXELS:
+        size = f"{seg_num} segments of {seglen} frames, {target_size} x {target_size}"
+        return f"a clip of {size}, is larger than the {MOST_FRAMES} frames or {_MOST_PIXELS} pixels that are read"
+    return ""
 
 
 def _refuse_other_seglen(config: Config, data: dict[str, Any], path: str) -> None:

@@ -19,13 +19,19 @@ _launchers: list[Process] = []
 
 
 def start() -> tuple[int, int]:
-    """Join the other ranks that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) when alone."""
+    """Join the other ranks that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) when alone.
+
+    Raises UserError where they were started for GPUs that this Paddle does not compute on.
+    """
     if "PADDLE_TRAINER_ID" in os.environ:
         above = [os.getppid(), os.environ.get("STNET_RUN_SH")]
         _launchers[:] = [Process(number) for number in above if number]
     if ranks() > 1 and not paddle.distributed.is_initialized():
         paddle.distributed.parallel._print_modified_flags = lambda flags: None  # which Paddle itself has modified
         paddle.distributed.init_parallel_env()
+        if not paddle.distributed.is_initialized():  # what Paddle does where it knows no way to connect them
+            cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            raise UserError(f"{ranks()} processes were started for GPUs ({cards}), and no GPU works here", "no gpus")
     return rank(), ranks()
 
 

@@ -37,7 +37,7 @@ class Registry(Generic[Entry]):
         try:
             return self._entries[str(name).upper()][1]
         except KeyError:
-            raise UserError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}") from None
+            raise UserError(f"unknown {self.kind} {name!r:.60}; known: {', '.join(self.names())}") from None
 
     def names(self) -> list[str]:
         """All names as they were registered, sorted."""

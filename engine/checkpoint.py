@@ -8,7 +8,6 @@ moves it. So there is the old checkpoint or the new one at any moment, under the
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -26,6 +25,7 @@ from core.atomic import TEMPORARY, sync_folder, write_atomically, write_json, wr
 from core.config import Config
 from core.errors import UserError
 from core.files import read_regular, sha256_of
+from core.parsing import parse_json
 from core.pickles import load_plain
 from core.schema import SCHEMA, refuse_newer
 from models.model import Model
@@ -202,11 +202,7 @@ def fault(base: str) -> str:
 
 def _read_json(path: str) -> dict[str, Any]:
     """The dict in a JSON file. Raises OSError, or ValueError for whatever else is wrong with it."""
-    data = read_regular(path, _JSON_BYTES)
-    try:
-        description = json.loads(data)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    description = parse_json(read_regular(path, _JSON_BYTES))
     if not isinstance(description, dict) or not isinstance(description.get("sha256"), dict):
         raise ValueError("it is no description of a checkpoint")
     return description

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from core.files import StrPath, read_regular
+from core.parsing import parse_json
 
 if TYPE_CHECKING:
     from core.config import Config
@@ -31,7 +31,8 @@ def config_beside(weights: StrPath) -> dict[str, Any] | None:
     config = description.get("config")
     sections = config if isinstance(config, dict) else {}
     settings = {**{name: sections.get(name) or {} for name in _SECTIONS}, "MODEL": dict(description["model"])}
-    settings["TRAIN"] = {**settings["TRAIN"], "use_gpu": "auto"}  # whatever that machine had
+    if isinstance(settings["TRAIN"], dict):
+        settings["TRAIN"] = {**settings["TRAIN"], "use_gpu": "auto"}  # whatever that machine had
     return settings
 
 
@@ -67,7 +68,7 @@ def _read(weights: StrPath) -> dict[str, Any]:
     if suffix != ".pdparams":
         return {}
     try:
-        description = json.loads(read_regular(f"{base}.json", _JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
+        description = parse_json(read_regular(f"{base}.json", _JSON_BYTES))
+    except (OSError, ValueError):
         return {}
     return description if isinstance(description, dict) else {}

@@ -30,6 +30,7 @@ class Event(NamedTuple):
     end: float
     class_id: int
     probability: float
+    label_name: str = ""  # of the class, where it is known
 
 
 def events_of(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 
 from core.config import PROJECT, Config
 from core.errors import UserError
-from core.files import find_file
+from core.files import find_file, read_regular
+from core.parsing import parse_json
 from engine.described import labels_beside
 
 logger = logging.getLogger("stnet")
+_MAX_BYTES = 1 << 24
 
 
 def load_labels(path: str, num_classes: int) -> list[str]:
@@ -28,8 +29,7 @@ def load_labels(path: str, num_classes: int) -> list[str]:
         return [str(i) for i in range(num_classes)]
     path = find_file(path, PROJECT, os.path.join(PROJECT, "data"))  # ./dataset/... in the original of release 1.6
     try:
-        with open(path, encoding="utf-8") as file:
-            names = json.load(file)
+        names = parse_json(read_regular(path, _MAX_BYTES))
     except (OSError, ValueError) as error:
         raise UserError(f"labels file {path} cannot be read: {error}", topic="labels") from None
     if isinstance(names, dict) and sorted(names.values(), key=str) == sorted(range(len(names)), key=str):

@@ -174,14 +174,14 @@ def check_description(
     then = description["model"]
     now = {**model.own_settings(), **{key: getattr(model.config.MODEL, key) for key in _COMPARED}}
     conflicts = [
-        f"{key} is {value} in the config and {then[key]} in the weights"
+        f"{key} is {value} in the config and {then[key]!s:.60} in the weights"
         for key, value in now.items()
         if key in then and then[key] != value
     ]
     saved = description.get("labels")
     if labels and saved and saved != labels and not conflicts:
         pairs = zip(labels, saved if isinstance(saved, list) else [])
-        example = next((f", for example {a!r} in MODEL.labels, {b!r} there" for a, b in pairs if a != b), "")
+        example = next((f", for example {a!r:.60} in MODEL.labels, {b!r:.60} there" for a, b in pairs if a != b), "")
         conflicts.append(f"class names differ{example}")
     if conflicts:
         raise UserError(f"weights {path} were trained with another configuration: {'; '.join(conflicts)}")
@@ -195,11 +195,12 @@ def _input_differences(description: dict[str, Any], config: Config, mode: str) -
     model, now = description["model"], config.section(mode)
     sections = description.get("config")
     then = sections.get(mode.upper()) if isinstance(sections, dict) else {}
+    then = then if isinstance(then, dict) else {}
     differences = []
     for key in ("short_size", "target_size", "seg_num", "seglen"):
-        value = (then or {}).get(key) or model.get(key)
+        value = then.get(key) or model.get(key)
         if value is not None and value != getattr(now, key):
-            differences.append(f"{mode.upper()}.{key} is {getattr(now, key)} and was {value}")
+            differences.append(f"{mode.upper()}.{key} is {getattr(now, key)} and was {value!s:.60}")
     if model.get("format", config.MODEL.format) != config.MODEL.format:
-        differences.append(f"MODEL.format is {config.MODEL.format} and was {model['format']}")
+        differences.append(f"MODEL.format is {config.MODEL.format} and was {model['format']!s:.60}")
     return differences

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from core.atomic import csv_line, finite, write_json, writing
 from core.errors import UserError
+from core.files import read_regular
+from core.parsing import parse_json
 from core.schema import SCHEMA, refuse_newer
 
 if TYPE_CHECKING:
@@ -147,11 +149,10 @@ def facts_path(path: str) -> str:
 
 def _read_facts(path: str) -> dict[str, Any]:
     try:
-        with open(facts_path(path), encoding="utf-8") as file:
-            facts = json.load(file)
+        facts = parse_json(read_regular(facts_path(path), 1 << 26))
         refuse_newer(facts, facts_path(path))
         del facts["schema"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{facts_path(path)}, which says what made {path}, cannot be read", "output of others"
         ) from None

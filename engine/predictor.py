@@ -344,7 +344,8 @@ class Predictor:
         if os.path.isdir(name) or name.endswith(("/", os.sep)):
             name = os.path.join(name, os.path.splitext(os.path.basename(path))[0])
         parts = self.timeline_parts()
-        return make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))
+        events = make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))
+        return [event._replace(label_name=self.labels[event.class_id]) for event in events]
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
         from engine.explain import explain

@@ -13,6 +13,7 @@ import numpy as np
 from core.atomic import write_atomically, write_json
 from core.errors import UserError
 from core.files import StrPath
+from core.parsing import printable
 from core.schema import SCHEMA
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reader.clip import Clip
 
 TILE = 96  # pixels of a frame's side in pictures
+LONGEST_NAME = 200  # characters of a class name that are printed
 
 
 @dataclass
@@ -66,8 +68,9 @@ class Result:
 
     def __str__(self) -> str:
         """The path, then a line a class, or the error."""
-        rows = [f"    {name}, {score:.6f}" for score, name in zip(self.scores, self.label_names)]
-        return "\n".join([self.input_path or "(no file)", *(rows or [f"    {self.error}"])])
+        names = [printable(name, LONGEST_NAME) for name in self.label_names]
+        rows = [f"    {name}, {score:.6f}" for score, name in zip(self.scores, names)]
+        return "\n".join([printable(self.input_path or "(no file)"), *(rows or [f"    {printable(self.error)}"])])
 
     def print(self) -> None:
         """Write it on standard output."""

@@ -60,9 +60,16 @@ __all__ = [
     "load_config",
 ]
 
+__version__ = "0.2.0"  # setup.py reads it here
+
 _HERE = Path(__file__).parent
 if not (_HERE / "core").is_dir():
     sys.path.insert(0, str(_HERE.parent))
+
+
+def __dir__() -> list[str]:
+    """Public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

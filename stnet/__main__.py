@@ -14,7 +14,9 @@ stnet ACTION [flags]      stnet ACTION --help lists an action's flags
   stnet predict           classify videos
   stnet inference         export a model for a server
   stnet serve             a page and an API
-  stnet data              make, check, pack and show data sets"""
+  stnet data              make, check, pack and show data sets
+
+  stnet --version         the version"""
 ACTIONS = {
     "train": "train.py",
     "eval": "eval.py",
@@ -67,6 +69,11 @@ def main() -> int:
     action = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if action in ("-h", "--help", "help"):
         print(USAGE)
+        return 0
+    if action in ("-V", "--version"):
+        from stnet import __version__
+
+        print(f"stnet {__version__}")
         return 0
     if action not in ACTIONS:
         print(f"error: unknown action {action!r}; known: {', '.join(ACTIONS)}", file=sys.stderr)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paddle
 import pytest
 import yaml
 
@@ -218,3 +219,109 @@ def test_help_of_the_entries_needs_no_paddle(entry, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=RUN.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--model_name" in done.stdout
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A function that runs a run.sh with other lines for its settings, whose entry shows what it is given."""
+    (tmp_path / "predict.py").write_text(
+        "import os\nfor name in ('epoch', 'use_gpu', 'weights'):\n"
+        "    if f'STNET_SET_{name}' in os.environ:\n        print(name, os.environ[f'STNET_SET_{name}'])\n"
+    )
+    original = RUN.read_text(encoding="utf-8")
+
+    def shown(old, new, **environment):
+        assert original.count(old) == 1
+        (tmp_path / "run.sh").write_text(original.replace(old, new), encoding="utf-8")
+        made = {**os.environ, "PYTHON": sys.executable, **environment}
+        words = ["bash", str(tmp_path / "run.sh"), "predict", "STNET", "c.yaml"]
+        return subprocess.run(words, cwd=tmp_path, env=made, capture_output=True, text=True, check=False)
+
+    return shown
+
+
+EPOCH = 'epoch="${epoch-}"                     # epochs\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "epoch=1\n",
+        "epoch='1'\n",
+        'epoch="1"  # epoch=9 was too many\n',
+        "  export epoch=1\n",
+        "declare -x epoch=1\n",
+        "true && epoch=1; true\n",
+        "if true; then epoch=1; fi\n",
+        'epoch=""\nepoch+=1\n',
+        "one=1 && epoch=$one\n",
+    ],
+)
+def test_however_a_setting_of_run_sh_is_assigned_it_counts(edited, line):
+    for environment in ({}, {"epoch": "5"}):
+        done = edited(EPOCH, line, **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "epoch 1\nuse_gpu auto\nweights \n"
+
+
+def test_the_environment_wins_where_the_line_says_so_and_nowhere_else(edited):
+    for line, given in (("", ""), (EPOCH, "epoch 5\n"), (': "${epoch:=1}"\n', "epoch 5\n"), (f"# {EPOCH}", "")):
+        assert edited(EPOCH, line, epoch="5").stdout == f"{given}use_gpu auto\nweights \n"
+    assert edited(EPOCH, ': "${epoch:=1}"\n').stdout == "epoch 1\nuse_gpu auto\nweights \n"
+
+
+def test_an_assignment_with_spaces_ends_the_run(edited):
+    done = edited(EPOCH, "epoch = 1\n")
+    assert done.returncode == 127
+    assert done.stdout == ""
+    assert re.fullmatch(r".*run.sh: line \d+: epoch: command not found\n", done.stderr)
+
+
+def test_weights_that_run_sh_names_plainly_are_those_that_predict_reads(clip_set, tmp_path):
+    line = 'weights="${weights-}"                 # default: the released ones\n'
+    for name in (
+        "core",
+        "models",
+        "reader",
+        "weights",
+        "metrics",
+        "backends",
+        "engine",
+        "predict.py",
+        "configs",
+        "data",
+    ):
+        (tmp_path / name).symlink_to(RUN.parent / name)
+    text = RUN.read_text(encoding="utf-8").replace(line, 'weights="../mine.pdparams"\n')
+    (tmp_path / "run.sh").write_text(text, encoding="utf-8")
+    words = ["bash", str(tmp_path / "run.sh"), "predict", "STNET", clip_set / "tiny.yaml", clip_set / "val 0.mp4"]
+    made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False"}
+    done = subprocess.run(list(map(str, words)), cwd=tmp_path, env=made, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: weights ../mine.pdparams: no such file\n")
+
+
+@pytest.mark.parametrize("action", ["train", "eval"])
+def test_several_cards_without_a_gpu_are_one_line(action, clip_set, tmp_path):
+    if paddle.is_compiled_with_cuda():
+        pytest.skip("this Paddle is built for GPUs")
+    words = [action, "STNET", clip_set / "tiny.yaml"]
+    done = bash(*words, folder=tmp_path, CUDA_VISIBLE_DEVICES="0,1", use_gpu="auto", pretrain="none", weights="w")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    logs = [path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("*/log/workerlog.*"))]
+    assert len(logs) == 2
+    assert any(
+        "error: 2 processes were started for GPUs (0,1), and no GPU works here; unset CUDA_VISIBLE_DEVICES, or set "
+        "use_gpu=False, to run on the CPU\n" in log for log in logs
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [{"use_gpu": "false"}, {"use_gpu": "auto", "flag": "--use_gpu=False"}])
+def test_several_cards_on_the_cpu_are_one_process(given, clip_set, tmp_path):
+    flags = [given["flag"]] if "flag" in given else []
+    words = ["eval", "STNET", clip_set / "tiny.yaml", *flags]
+    done = bash(*words, folder=tmp_path, CUDA_VISIBLE_DEVICES="0,1", use_gpu=given["use_gpu"], weights="none.pdparams")
+    assert (done.returncode, done.stderr) == (1, "error: weights none.pdparams: no such file\n")
+    assert not list(tmp_path.glob("*/log"))

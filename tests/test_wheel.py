@@ -74,6 +74,32 @@ def test_help_of_the_command_and_of_every_action(installed, mine):
     assert checked(*command, "data", "check", "--help", cwd=mine, env=variables).startswith("usage: stnet data check")
 
 
+def test_the_version_and_the_public_names_can_be_asked_for(installed, mine):
+    python, command, variables = installed
+    assert checked(*command, "--version", cwd=mine, env=variables) == "stnet 0.2.0\n"
+    code = "import stnet; print(stnet.__version__, {'Predictor', '__version__', *stnet.__all__} <= {*dir(stnet)})"
+    assert checked(python, "-c", code, cwd=mine, env=variables) == "0.2.0 True\n"
+
+
+@pytest.mark.parametrize("installed", ["wheel"], indirect=True)
+def test_advice_in_a_wheel_names_nothing_that_is_not_there(installed, mine):
+    python, _, variables = installed
+    code = (
+        "from stnet.core.advice import ADVICE, advised; from stnet.core.errors import UserError\n"
+        "for topic in ADVICE: print(advised(UserError(topic, topic)))"
+    )
+    lines = dict(line.split("; ", 1) for line in checked(python, "-c", code, cwd=mine, env=variables).splitlines())
+    assert [topic for topic, advice in lines.items() if "run.sh" in advice or ".md" in advice] == []
+    assert lines["missing list"] == "stnet data makes lists, see stnet data --help"
+    assert lines["onnx"] == "pip install 'paddle2onnx>=2.1' onnxruntime ml_dtypes"
+    assert lines["parquet"] == "pip install 'pyarrow>=16', or name an .npz file"
+    done = subprocess.run(
+        [python, "-m", "stnet", "eval", "-o", "TEST.filelist=none.list"],
+        cwd=mine, env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1].endswith("; stnet data makes lists, see stnet data --help")
+
+
 def test_an_unknown_action_is_one_line_with_the_known_ones(installed, mine):
     _, command, variables = installed
     quiet = {"cwd": mine, "env": variables, "capture_output": True, "text": True}

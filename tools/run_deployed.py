@@ -23,6 +23,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,7 +45,12 @@ DEMUXERS = (
     "vvc,wtv,yuv4mpegpipe,aac,ac3,aiff,amr,flac,mp3,w64,wav"
 )
 FEWEST, AGREEMENT, DIFFERENCE = 200, 0.99, 0.2  # of a proof, as backends/gate.py has them
-LARGEST = 65536  # of any size or number of frames
+MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # as core/config.py has them: frames of a clip, pixels
+MOST_PIXELS = 1 << 26  # of all frames of a clip
+MOST_BYTES, MOST_VALUES, LONGEST, DEEPEST = 1 << 20, 1 << 18, 4096, 50  # of deploy.yaml, as core/parsing.py has them
+LONGEST_NAME = 200  # characters of a class name that are printed
+# What moves a terminal's cursor, ends a line or turns the direction of writing.
+CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 TURNS = {90: 1, 180: 2, 270: 3}  # degrees counter-clockwise -> quarters
 
 
@@ -71,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         topk = args.topk or description["output"].get("topk", 5)
         unread = sum(not show(video, description, classify, topk) for video in args.videos)
     except Unusable as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     return 0 if not unread else 1 if unread == len(args.videos) else 3
 
@@ -81,21 +87,29 @@ def show(video: str, description: dict[str, Any], classify: Callable[[np.ndarray
     try:
         clip = read_clip(video, description)
     except Unusable as error:
-        print(f"{video}: {error}", file=sys.stderr)
+        print(printable(f"{video}: {error}"), file=sys.stderr)
         return False
     probabilities = classify(clip[None])[0]
-    print(video)
+    print(printable(video))
     for number in np.argsort(-probabilities, kind="stable")[:topk]:
-        print(f"    {probabilities[number]:.6f}  {description['labels'][number]}", flush=True)
+        label = printable(str(description["labels"][number]), LONGEST_NAME)
+        print(f"    {probabilities[number]:.6f}  {label}", flush=True)
     return True
+
+
+def printable(text: str, longest: int = 0) -> str:
+    """`text` with its control characters escaped, cut where it is longer than `longest` characters, if that is set."""
+    if longest and len(text) > longest:
+        text = f"{text[:longest]}..."
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def read_description(folder: str) -> dict[str, Any]:
     """deploy.yaml as plain data. Raises Unusable."""
     path = os.path.join(folder, "deploy.yaml")
     try:
-        with open(path, encoding="utf-8") as file:
-            description = yaml.safe_load(file)
+        with open(path, "rb") as file:
+            description = parse_yaml(file.read(MOST_BYTES + 1))
         schema = description.get("schema", 1)
         if type(schema) is not int or not 1 <= schema <= SCHEMA:
             raise Unusable(f"{path} has schema {schema!r:.20}, this program knows 1 to {SCHEMA}; update it")
@@ -106,8 +120,33 @@ def read_description(folder: str) -> dict[str, Any]:
         raise Unusable(f"{path} is damaged; inference writes it anew") from None
     clip_format = description["sampling"]["format"]
     if clip_format.lower() not in SAMPLED_AS_VIDEOS:
-        raise Unusable(f"the model is for clips of the format {clip_format}, not for videos")
+        raise Unusable(f"the model is for clips of the format {clip_format:.40}, not for videos")
     return description
+
+
+def parse_yaml(text: bytes) -> Any:
+    """Plain data. Raises yaml.YAMLError, ValueError or the like."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text.decode("utf-8-sig"))
+    node = loader.get_single_node() if len(text) <= MOST_BYTES else None
+    count(node, {})
+    return loader.construct_document(node)
+
+
+def count(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """(values, depth) of what a YAML node stands for, aliases written out. Raises ValueError where it is too much."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        if node is None or len(node.value) > LONGEST:
+            raise ValueError("no document, or too large a value")
+        return 1, 0
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES, 0  # while it is counted: what contains itself is too large
+        pairs = isinstance(node, yaml.MappingNode)
+        children = [child for pair in node.value for child in pair] if pairs else node.value
+        counted = [count(child, known) for child in children]
+        known[id(node)] = 1 + sum(size for size, _ in counted), 1 + max((depth for _, depth in counted), default=0)
+        if known[id(node)] > (MOST_VALUES, 0) or known[id(node)][1] > DEEPEST:
+            raise ValueError("too many values, or nested too deeply")
+    return known[id(node)]
 
 
 def check(description: dict[str, Any]) -> None:
@@ -115,9 +154,13 @@ def check(description: dict[str, Any]) -> None:
     source, output, labels = (description[key] for key in ("input", "output", "labels"))
     sampling, transform, files = description["sampling"], description["transform"], description["model"]["files"]
     size, channels = transform["target_size"], source["shape"][2]
-    sizes = [sampling["seg_num"], sampling["seglen"], transform["short_size"], size, output.get("topk", 5)]
+    frames, sides = [sampling["seg_num"], sampling["seglen"]], [transform["short_size"], size]
+    numbers = [*frames, len(labels), len(files), output.get("topk", 5)]
     if not (
-        all(type(number) is int and 1 <= number <= LARGEST for number in [*sizes, len(labels), len(files)])
+        all(type(number) is int and 1 <= number <= LARGEST_SIDE for number in sides)
+        and all(type(number) is int and 1 <= number <= MOST_CLASSES for number in numbers)
+        and frames[0] * frames[1] <= min(MOST_FRAMES, MOST_PIXELS // size**2)
+        and all(isinstance(label, (str, int, float)) for label in labels)
         and source["shape"][2:] == [channels, size, size]
         and channels in (3, 3 * sampling["seglen"])
         and source["dtype"] in ("float32", "uint8")
@@ -145,8 +188,9 @@ def warn_of_precision(folder: str, description: dict[str, Any]) -> None:
         if not same_file or figures["clips"] < FEWEST or not kept:
             reason = "its record does not prove that classes and probabilities stay"
         elif (there["model"], there["instructions"]) != this_processor():
-            reason = f"it was proven on another processor ({there['model']:.60}), which proves nothing on this one"
-    except (OSError, LookupError, TypeError, ValueError):
+            model = printable(there["model"], 60)
+            reason = f"it was proven on another processor ({model}), which proves nothing on this one"
+    except (ArithmeticError, AttributeError, OSError, LookupError, TypeError, ValueError):
         reason = "its record is damaged: nothing proves it"
     if reason:
         print(f"{folder} computes in fewer bits than float32: {reason}", file=sys.stderr)

@@ -2,7 +2,8 @@
 
 - combined (release 1.6): one stream per tensor, sorted by original name, no names in the file;
 - pickle (1.7 and later, and today's paddle.save): a dict from name to array, names original or structured;
-- folder (1.5, ResNet50_pretrained): one stream per file, the file's name is the original name.
+- folder (1.5, ResNet50_pretrained): one stream per file, the file's name is the original name;
+- folder `model` of a PaddleHub module (stnet_kinetics400): the same, each name behind @HUB_stnet_kinetics400@.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
 _MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811
 _MAX_RECORD = 4 << 20  # bytes
 _PADDLE_KEY = "StructuredToParameterName@@"
+_HUB_PREFIX = re.compile(r"@HUB_[^@]+@")  # before every name in a module of PaddleHub
+_HUB_FOLDER = "model"  # of a module, which holds its tensors
 _OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}
 
 Names = Mapping[str, str]  # original name -> structured name
@@ -53,7 +56,7 @@ def read_weights(path: StrPath, names: Names | None = None, describe: Describe |
     """Read a file or folder of weights.
 
     Args:
-        path: file or folder.
+        path: file or folder, also that of a PaddleHub module.
         names: of the network's tensors; None leaves names as in the file, and numbers (0, 1, 2, ...) where it has none.
         describe: reads what stands beside the weights, before they are parsed; may raise UserError.
 
@@ -62,8 +65,7 @@ def read_weights(path: StrPath, names: Names | None = None, describe: Describe |
             missing, no file, larger than any StNet, damaged, of no known format, not what its recorded SHA-256 says,
             not finite in float32; or a file without names that holds more or fewer tensors than `names`.
     """
-    path = os.fspath(path)
-    contents = _read_folder(path) if os.path.isdir(path) else {"": _read_file(path)}
+    path, contents = _read(os.fspath(path))
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     recorded = verify(path, digests)
     description = describe(path, digest_of(digests)) if describe else None
@@ -73,6 +75,16 @@ def read_weights(path: StrPath, names: Names | None = None, describe: Describe |
     if names is not None:
         tensors = _structured(tensors, names, path, file_format)
     return Weights(path, file_format, digests, tensors, description)
+
+
+def _read(path: str) -> tuple[str, dict[str, bytes]]:
+    """(file or folder that holds tensors, its files by name): of a file alone the name is ""."""
+    if not os.path.isdir(path):
+        return path, {"": _read_file(path)}
+    contents, inner = _read_folder(path), os.path.join(path, _HUB_FOLDER)
+    if os.path.isdir(inner) and not any(data.startswith(HEADER) for data in contents.values()):
+        return inner, _read_folder(inner)
+    return path, contents
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
@@ -103,11 +115,16 @@ def _structured(tensors: Tensors, names: Names, path: str, file_format: str) -> 
                 "sizes",
             )
         tensors = {name: tensors[i] for i, name in enumerate(sorted(names))}
-    tensors = {names.get(name) or _paddle_name(name): tensor for name, tensor in tensors.items()}
-    for name, tensor in tensors.items():
+    found: Tensors = {}
+    for given, tensor in tensors.items():
+        plain = _HUB_PREFIX.sub("", given)
+        name = names.get(plain) or _paddle_name(plain)
+        if name in found:
+            raise UserError(f"weights {path}: there are two tensors {name}, one of them named {given}")
         if name.endswith("_variance") and (tensor < 0).any():
             raise UserError(f"weights {path}: tensor {name} holds variances below 0")
-    return tensors
+        found[name] = tensor
+    return found
 
 
 def _paddle_name(name: str) -> str:

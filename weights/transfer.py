@@ -21,6 +21,8 @@ from typing import Any
 from tqdm import tqdm
 
 from core.errors import UserError
+from core.files import read_regular
+from core.parsing import parse_json
 
 logger = logging.getLogger("stnet")
 
@@ -147,8 +149,7 @@ def _receive(answer: http.client.HTTPResponse, part: str, have: int, total: int 
 def _resumable(url: str, part: str) -> tuple[int, dict[str, Any]]:
     """(bytes that are there of a file of known length, what was noted of it); (0, {}) if nothing vouches for them."""
     try:
-        with open(f"{part}.json", encoding="utf-8") as file:
-            known = json.load(file)
+        known = parse_json(read_regular(f"{part}.json", 1 << 16))
         if known["url"] == url and _VALIDATOR.fullmatch(known["validator"]) and type(known["total"]) is int:
             return _size(part), known
     except (OSError, ValueError, KeyError, TypeError):

@@ -110,6 +110,32 @@ def test_what_was_used_for_want_of_a_safe_folder_ends_with_the_process(home, tmp
     assert not folder.parent.exists()
 
 
+def test_where_nothing_can_be_written_the_export_ends_with_the_process(tmp_path, home, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STNET_WEIGHTS_HOME", str(tmp_path / "file"))
+    folder = Path(cached_export(NETWORK, [], write))
+    assert (folder / "model").read_bytes() == b"network"
+    assert folder.parent.name.startswith("stnet-exports-")
+    assert f"{tmp_path}/file/exports cannot be written (Not a directory): the export ends with this" in caplog.text
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/sys"), reason="there is no folder that nobody can write")
+@pytest.mark.parametrize("engine", ["inference", "onnxruntime"])
+def test_exports_are_made_with_a_home_that_cannot_be_written(engine, clip_set, trained, tmp_path):
+    if engine == "onnxruntime":
+        pytest.importorskip("paddle2onnx")
+    (tmp_path / "tmp").mkdir()
+    made = {name: value for name, value in os.environ.items() if name != "STNET_WEIGHTS_HOME"}
+    made.update(HOME="/proc/sys", TMPDIR=str(tmp_path / "tmp"))
+    flags = [f"--engine={engine}", "--use_gpu=False", "--weights", trained / "STNET_final.pdparams"]
+    words = [sys.executable, PROJECT / "predict.py", clip_set / "val 0.mp4", *flags]
+    done = subprocess.run(list(map(str, words)), cwd=tmp_path, env=made, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "/proc/sys/.paddle/weights/exports cannot be written (" in done.stderr
+    assert "does not work here" not in done.stderr
+    assert [path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith("stnet-")] == []
+
+
 def test_a_new_folder_is_the_users_alone_whatever_the_umask(home):
     before = os.umask(0)
     try:

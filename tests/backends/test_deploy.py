@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from entries import eval_entry, inference_model, predict, run
+from hostile_yaml import HOSTILE
 from reports import shown
 
 from backends import deploy, deployed
@@ -283,7 +284,10 @@ SHAPE = ["batch", "seg_num", 6, 24, 24]
         ({"input": {"dtype": "uint8"}}, "the model does not take what .*deploy.yaml says: .*INVALID_ARGUMENT"),
         ({"input": {"shape": SHAPE}, "transform": {"target_size": 24}}, "the model does not take what "),
         ({"transform": {"target_size": 24}}, "deploy.yaml is damaged .*does not fit target_size 24 and seglen 2"),
-        ({"transform": {"short_size": 10**9}}, "deploy.yaml is damaged .*a whole number from 1 to 65536"),
+        ({"transform": {"short_size": 10**9}}, "deploy.yaml is damaged .*a whole number from 1 to 4096"),
+        ({"sampling": {"seg_num": 16384}}, "deploy.yaml is damaged .*a clip of 16384 segments of 2 frames, 32 x 32"),
+        ({"model": {"name": "x" * 200}}, "deploy.yaml is damaged .*the name of a model, found 'x{19}\\)"),
+        ({"output": {"topk": [[1] * 99] * 99}}, r"deploy.yaml is damaged .*from 1 to 65536, found [^)]{20}\)"),
         ({"transform": {"mean": [0, 0, 10**400]}}, "deploy.yaml is damaged"),
         ({"sampling": {"format": None}}, "deploy.yaml is damaged .*expected the name of a format, found None"),
         ({"model": {"files": ["../STNET.onnx"]}}, "deploy.yaml is damaged .*the name of a file beside it"),
@@ -298,6 +302,45 @@ def test_a_description_that_is_not_the_models_is_one_line(onnx_export, clip_set,
     (tmp_path / "model" / "deploy.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
     with pytest.raises(UserError, match=reason):
         list(Predictor(tmp_path / "model", device="cpu").predict(next(clip_set.glob("*.mp4"))))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_description_is_one_line(onnx_export, tmp_path, name):
+    text, _ = HOSTILE[name]
+    folder = shutil.copytree(onnx_export, tmp_path / "model")
+    text = text.encode() if isinstance(text, str) else text
+    for content in (text, (folder / deploy.FILE).read_bytes() + b"\nmore: " + text):
+        (folder / deploy.FILE).write_bytes(content)
+        with pytest.raises(UserError, match="deploy.yaml is damaged; inference writes it anew$"):
+            deployed.load_deployed(folder)
+        assert deploy._model_files(str(folder)) == []
+
+
+@pytest.mark.parametrize(
+    "labels", [[["a"], "b", "c", "d"], ["a" * 5000, "b", "c", "d"], {0: "a", 1: "b", 2: "c", 3: "d"}, ["a", "b"]]
+)
+def test_labels_that_are_no_names_are_refused(onnx_export, tmp_path, labels):
+    folder = shutil.copytree(onnx_export, tmp_path / "model")
+    facts = yaml.safe_load((folder / deploy.FILE).read_text(encoding="utf-8"))
+    (folder / deploy.FILE).write_text(yaml.safe_dump({**facts, "labels": labels}), encoding="utf-8")
+    with pytest.raises(UserError, match="deploy.yaml is damaged"):
+        deployed.load_deployed(folder)
+
+
+def test_texts_of_an_export_are_escaped_and_cut(onnx_export, clip_set, tmp_path, capfd):
+    folder = shutil.copytree(onnx_export, tmp_path / "model")
+    facts = yaml.safe_load((folder / deploy.FILE).read_text(encoding="utf-8"))
+    labels = ["\x1b[2J\r\n", "b" * 4000, "c", 4]
+    facts["precision"] = {"precision": "\x1b[31m" + "x" * 4000}
+    (folder / deploy.FILE).write_text(yaml.safe_dump({**facts, "labels": labels}), encoding="utf-8")
+    video = next(clip_set.glob("*.mp4"))
+    (result,) = Predictor(folder, device="cpu").predict(video)
+    rows = [line.rpartition(",")[0] for line in str(result).splitlines()[1:]]
+    assert sorted(rows) == sorted(["    \\x1b[2J\\r\\n", f"    {'b' * 200}...", "    c", "    4"])
+    assert sorted(result.label_names) == sorted(map(str, labels))  # as they are
+    with pytest.raises(UserError) as error:
+        Predictor(folder, device="cpu", precision="int8")
+    assert len(str(error.value)) < 300
 
 
 def test_eval_takes_the_sizes_of_an_export_and_says_so(onnx_export, clip_set, tmp_path, caplog):

@@ -209,3 +209,5 @@ def test_pictures_take_any_name(predictor, clip_set, tmp_path):
     assert os.path.getsize(result.explain(topk=1, grid=0).save_to_img(tmp_path / "out")) > 1000
     assert predictor.timeline(path, tmp_path / "out", window=0.3, stride=0.1, threshold=1) == []
     assert len(list((tmp_path / "out").glob("*.timeline.png"))) == 1
+    events = predictor.timeline(path, tmp_path / "out", window=0.3, stride=0.1, threshold=0.1, hold=0.1, shortest=0.01)
+    assert [event.label_name for event in events] == [predictor.labels[event.class_id] for event in events] != []

@@ -13,9 +13,11 @@ import pytest
 import yaml
 from conftest import tiny_settings, write_config
 from entries import inference_model, predict, run
+from hostile_yaml import HOSTILE
 from installations import environment_of
 from reports import shown
 
+from core.files import sha256_of
 from tools import run_deployed
 
 SIZES = {"float32": (256, 224), "uint8": (128, 112)}  # where frames stay as they are or grow, and where they shrink
@@ -178,6 +180,9 @@ def test_names_that_the_terminal_cannot_show_are_escaped(onnx_folder, videos, tm
     assert set(rows) == {r"\u8dd1\u6b65", r"\u8df3", r"\u8d70", r"\xe9"}
 
 
+SIDES = ("transform__short_size", "transform__target_size")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -197,12 +202,79 @@ def test_names_that_the_terminal_cannot_show_are_escaped(onnx_folder, videos, tm
         *({"input__shape": shape} for shape in ([1], 1, ["batch", "seg_num", 5, 32, 32], ["b", "s", 6, 32, 33])),
         {"sampling__seglen": 3},
         {"output__topk": "many"},
+        {"sampling__seg_num": 16384},
+        {"sampling__seg_num": 65536, "sampling__seglen": 65536, "input__shape": ["b", "s", 3 * 65536, 32, 32]},
+        {"transform__short_size": 65536},
+        {
+            "sampling__seg_num": 3,
+            "transform__target_size": 4096,
+            "transform__short_size": 4096,
+            "input__shape": ["b", "s", 6, 4096, 4096],
+        },
+        {"labels": [["a"] * 1000, "b", "c", "d"]},
+        {"labels": ["a" * 5000, "b", "c", "d"]},
     ],
 )
 def test_a_tampered_description_is_one_line(onnx_folder, tmp_path, capsys, changes):
     folder = changed(onnx_folder, tmp_path / "model", **changes)
     assert run_deployed.main([str(folder), "a.mp4"]) == 1
     assert capsys.readouterr().err == f"error: {folder}/deploy.yaml is damaged; inference writes it anew\n"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_description_is_one_line(onnx_folder, tmp_path, capsys, name):
+    text, _ = HOSTILE[name]
+    folder = shutil.copytree(onnx_folder, tmp_path / "model")
+    text = text.encode() if isinstance(text, str) else text
+    for content in (text, (folder / "deploy.yaml").read_bytes() + b"\nmore: " + text):
+        (folder / "deploy.yaml").write_bytes(content)
+        assert run_deployed.main([str(folder), "a.mp4"]) == 1
+        assert capsys.readouterr().err == f"error: {folder}/deploy.yaml is damaged; inference writes it anew\n"
+
+
+def test_aliases_of_aliases_are_refused_wherever_they_stand(onnx_folder, tmp_path, capsys):
+    folder = shutil.copytree(onnx_folder, tmp_path / "model")
+    whole = (folder / "deploy.yaml").read_text(encoding="utf-8")
+    for line in ("schema: 1\n", "dtype: float32\n", "seg_num: 2\n", "kind: probabilities\n", "- STNET.onnx\n"):
+        assert line in whole
+        key = line.partition(" ")[0]
+        text = f"{HOSTILE['aliases of aliases'][0]}\n{whole.replace(line, f'{key} *a9{chr(10)}')}"
+        (folder / "deploy.yaml").write_text(text, encoding="utf-8")
+        assert run_deployed.main([str(folder), "a.mp4"]) == 1
+        assert capsys.readouterr().err == f"error: {folder}/deploy.yaml is damaged; inference writes it anew\n"
+
+
+ESCAPES = "\x1b[2J\x1b[31mgone\x07\r\n"
+
+
+def test_texts_of_a_description_are_escaped_and_cut(onnx_folder, videos, tmp_path, capfd):
+    video = str(videos / "three_frames.mp4")
+    shown_as = ESCAPES.encode("unicode_escape").decode()
+    folder = changed(onnx_folder, tmp_path / "labels", labels=[ESCAPES, "b" * 4000, "c", 4])
+    assert run_deployed.main([str(folder), video, "--topk=4"]) == 0
+    said = capfd.readouterr()
+    assert sorted(line[14:] for line in said.out.splitlines()[1:]) == sorted([shown_as, "b" * 200 + "...", "c", "4"])
+    for number, changes in enumerate(
+        [{"sampling__format": ESCAPES}, {"model__files": ["\x1b[31mgone\x07.onnx"]}, {"input__name": ESCAPES}]
+    ):
+        folder = changed(onnx_folder, tmp_path / str(number), **changes)
+        assert run_deployed.main([str(folder), video]) == 1
+        said = capfd.readouterr()
+        assert said.out == ""
+        assert said.err[:-1].isprintable()
+        assert "gone" in said.err
+
+
+@pytest.mark.parametrize("clips", [10**400, float("nan"), "many", None])
+def test_a_hostile_record_of_precision_proves_nothing(onnx_folder, videos, tmp_path, capsys, clips):
+    record = {"sha256": sha256_of(onnx_folder / "STNET.onnx"), "processor": {"model": [ESCAPES], "instructions": "x"}}
+    figures = {"clips": clips, "equal": 264, "largest": 0.0}
+    folder = changed(onnx_folder, tmp_path / "model", precision={**record, "figures": figures})
+    assert run_deployed.main([str(folder), str(videos / "three_frames.mp4")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said[:-1].isprintable()
+    assert "prove" in said
 
 
 SIZE = {"transform__target_size": 24, "input__shape": ["batch", "seg_num", 6, 24, 24]}
@@ -268,6 +340,6 @@ def test_it_imports_nothing_of_the_project():
     with open(run_deployed.__file__, encoding="utf-8") as file:
         lines = [line.split() for line in file if line.lstrip().startswith(("import ", "from "))]
     assert {line[1].split(".")[0] for line in lines} == {
-        "__future__", "argparse", "errno", "hashlib", "io", "os", "sys", "collections", "typing", "av", "numpy", "yaml",
-        "PIL", "onnxruntime", "paddle",
+        "__future__", "argparse", "errno", "hashlib", "io", "os", "re", "sys", "collections", "typing", "av", "numpy",
+        "yaml", "PIL", "onnxruntime", "paddle",
     }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,8 @@ from typing import Any
 
 from core.atomic import write_atomically, write_json
 from core.errors import UserError
+from core.files import read_regular
+from core.parsing import parse_json
 from core.schema import SCHEMA
 from engine.labels import load_labels
 from tools.dataset.videos import Entry, Findings, VideoIndex, plain, shown, sort_out
@@ -171,8 +172,7 @@ def read_labels(path: str) -> list[str]:
         UserError: the file is missing or of another form.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            count = len(json.load(file))
+        count = len(parse_json(read_regular(path, 1 << 24)))
     except (OSError, ValueError, TypeError):
         count = 0  # load_labels says what is wrong
     return load_labels(path, count)

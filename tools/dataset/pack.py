@@ -27,6 +27,7 @@ from core import cli
 from core.atomic import claimed, write_atomically
 from core.errors import UserError
 from core.files import find_file
+from core.parsing import parse_json
 from reader.decode import read_frames
 from reader.errors import ClipError
 from reader.formats import PICKLE
@@ -285,7 +286,7 @@ class Packed:
             with open(self.path, encoding="utf-8", errors="replace") as file:
                 for line in file:
                     with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a run that was killed
-                        entry = json.loads(line)
+                        entry = parse_json(line)
                         self.known[entry["name"]] = entry
 
     def owners(self) -> dict[str, str]:
