@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reader.bitstream import Bits
 
 _SLICES, _IDR, _SPS, _PPS = (1, 2, 5), 5, 7, 8  # types of NAL units; 2 is the first part of a slice in three
-_HEADER = 96  # bytes of a slice that are looked at: its header is shorter
+_HEADER, _TO_FIELDS = 96, 24  # bytes of a slice that are looked at: its header is shorter; up to bottom_field_flag
 _PROFILES_WITH_CHROMA = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244)
 _RESET = 5  # memory management control operation: frame numbers begin anew
 
@@ -68,7 +68,7 @@ class FrameNumbers:
         return False
 
     def _is_lost_before(self, unit: bytes) -> bool:
-        bits = Bits(unit[1:])
+        bits = Bits(unit[1:_TO_FIELDS])
         bits.ue(), bits.ue()  # first_mb_in_slice, slice_type
         sequence = self.sequences[self.pictures[bits.ue()].sequence]
         bits.u(2 * sequence.planes)

@@ -22,7 +22,7 @@ from reader.bitstream import (
 )
 from reader.bounds import check_frames, check_pixels, check_seconds
 from reader.errors import ClipError
-from reader.lost import LostPictures
+from reader.lost import LOSS_IS_TOLD, LostPictures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -121,7 +121,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         or ("" if plain else "parameters that change within the stream")
         or _doubt(container.format.name, codec, first)
         or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames)
-        or ("headers that do not say whether packets are missing" if lost.unsure else ""),
+        or _doubt_of_losses(codec, stamps, lost.unsure),
         damaged=bool(damage),
         notes=_notes(packets, stamps, stream.frames, lost.found),
     )
@@ -138,7 +138,7 @@ def _duration(container: InputContainer, stream: VideoStream) -> float:
 def _read_packets(
     container: InputContainer, stream: VideoStream, codec: str
 ) -> tuple[list[Packet], list[int | None], Any, str, bool, LostPictures]:
-    """(packets, decoding stamps, first frame that decodes or None, damage or "", whether all are plain, lost pictures)."""
+    """(packets, decoding stamps, first frame that decodes or None, damage or "", whether all are plain, lost ones)."""
     import av
 
     length_size = nal_length_size(codec, stream.codec_context.extradata)
@@ -152,7 +152,7 @@ def _read_packets(
             if packet.size == 0 and packet.dts is None:
                 break  # the end
             check_frames(len(packets) // 2)  # a frame can have two
-            units = nal_units(packet, length_size) if codec in ("h264", "hevc") else []
+            units = nal_units(packet, length_size) if codec in LOSS_IS_TOLD else []
             random_access = packet.is_keyframe and is_random_access(codec, units)
             shown = not packet.is_discard and is_shown(codec, packet)
             packets.append(Packet(packet.pts, packet.size, random_access, shown))
@@ -200,6 +200,13 @@ def _doubt_of_stamps(packets: Sequence[Packet], decode_stamps: Sequence[int | No
     return ""
 
 
+def _doubt_of_losses(codec: str, stamps: Sequence[int], unsure: bool) -> str:
+    """Why packets may be missing: a lost packet of a codec whose headers are not read leaves a gap of time at least."""
+    if codec in LOSS_IS_TOLD:
+        return "headers that do not say whether packets are missing" if unsure else ""
+    return "frames at uneven distances, where packets may be missing" if _is_uneven(stamps) else ""
+
+
 def _doubt_of_order(codec: str, packets: Sequence[Packet]) -> str:
     shown = [packet.stamp for packet in packets if packet.shown]
     hidden = [packet.stamp for packet in packets if not packet.shown and packet.stamp is not None]
@@ -216,16 +223,20 @@ def _doubt_of_order(codec: str, packets: Sequence[Packet]) -> str:
 
 def _notes(packets: Sequence[Packet], stamps: Sequence[int], promised: int, lost: bool) -> tuple[str, ...]:
     """Facts about a file that is not wrong: names of tools.dataset.findings.NOTES."""
-    steps = sorted(later - earlier for earlier, later in zip(stamps, stamps[1:]))
-    usual = steps[len(steps) // 2] if steps else 0
     facts = {
         "edit_list": not all(packet.shown for packet in packets),
         "open_gop": _has_leading_frames(packets),
-        "variable_rate": bool(steps) and steps[-1] - steps[0] > max(1, 2 * _STEADY * usual),
+        "variable_rate": _is_uneven(stamps),
         "header_count": promised not in (0, len(stamps)),
         "lost_packets": lost,
     }
     return tuple(name for name, is_so in facts.items() if is_so)
+
+
+def _is_uneven(stamps: Sequence[int]) -> bool:
+    """Whether frames lie at uneven distances."""
+    steps = sorted(later - earlier for earlier, later in zip(stamps, stamps[1:]))
+    return bool(steps) and steps[-1] - steps[0] > max(1, 2 * _STEADY * steps[len(steps) // 2])
 
 
 def _has_leading_frames(packets: Sequence[Packet]) -> bool:

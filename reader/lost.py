@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from reader.h264 import FrameNumbers
 from reader.hevc import ReferencePictures
 
+LOSS_IS_TOLD = ("h264", "hevc")  # codecs, by FFmpeg's names, whose slice headers are read
+
 
 class LostPictures:
     """Looks at the NAL units of a stream, in the order of decoding, until a picture is missing.
 
     Args:
-        codec: FFmpeg's name; of others than h264 and hevc nothing is told.
+        codec: FFmpeg's name; of others than LOSS_IS_TOLD nothing is looked at.
         parameter_sets: NAL units that stand outside the packets.
 
     Attributes:
@@ -26,7 +28,7 @@ class LostPictures:
     def __init__(self, codec: str, parameter_sets: Iterable[bytes]) -> None:
         self.found = self.unsure = False
         self.pictures: FrameNumbers | ReferencePictures | None = None
-        if codec in ("h264", "hevc"):
+        if codec in LOSS_IS_TOLD:
             self.pictures = FrameNumbers() if codec == "h264" else ReferencePictures()
         self.put(parameter_sets)
 
