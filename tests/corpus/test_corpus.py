@@ -5,6 +5,7 @@ within PyAV is of another generation than the one within OpenCV, some decoders a
 a frame must be nearer to the right one than to all others.
 """
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -19,13 +20,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from damaged import make_damaged
+from lost import make_lost
 from make import make, recipes
 from reference import frames_in_order, right_frames
 
 from core.config import TrainSection
 from reader.clip import clip_rng, read_clip
+from reader.containers import opened
 from reader.decode import read_video
+from reader.decoders import Converter
 from reader.errors import ClipError
+from reader.index import read_index
 from reader.sampling import sample_frames
 from reader.transforms import ClipBuilder
 from tools import run_deployed
@@ -126,6 +131,33 @@ def test_damaged_files_give_opencvs_frames_or_are_reported(corpus, tmp_path):
     assert sum(counts.values()) == 400
     assert counts["other frames"] <= 20  # damage inside a frame's data, which each decoder conceals in its own way
     assert counts["equal"] >= 200
+
+
+@pytest.mark.long
+def test_files_with_lost_packets_give_pyavs_frames_or_are_reported(tmp_path):
+    wrong = []
+    for name, path in make_lost(tmp_path).items():
+        expected = frames_of_pyav(path)
+        for mode in SETTINGS:
+            try:
+                assert_same(path, expected, mode, "")
+            except ClipError:
+                assert name.startswith("av1_")  # what dav1d refuses no other decoder has
+            except (AssertionError, IndexError):
+                wrong.append(name)
+    assert wrong == []
+
+
+def frames_of_pyav(path):
+    """All that it shows, from the start to the end, whatever errors come on the way."""
+    frames = []
+    with opened(str(path)) as (container, stream):
+        converter = Converter(stream, read_index(container, stream))
+    with opened(str(path)) as (container, stream):
+        for packet in container.demux(stream):
+            with contextlib.suppress(av.error.FFmpegError):
+                frames += map(converter.rgb, packet.decode())
+    return frames
 
 
 def tags_of(name):
