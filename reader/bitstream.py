@@ -136,13 +136,16 @@ class Bits:
         self.place += count
         return int(self.bits[self.place - count : self.place], 2) if count else 0
 
-    def ue(self) -> int:
-        """An unsigned number in Exp-Golomb code."""
+    def ue(self, most: int = 1 << 32) -> int:
+        """An unsigned number in Exp-Golomb code. ValueError also where it is above `most`."""
         zeros = self.bits.index("1", self.place) - self.place
         if zeros > 32:
             raise ValueError("a number of more than 32 bits")
         self.place += zeros
-        return self.u(zeros + 1) - 1
+        number = self.u(zeros + 1) - 1
+        if number > most:
+            raise ValueError(f"{number}, expected at most {most}")
+        return number
 
     def se(self) -> int:
         """A signed number in Exp-Golomb code."""

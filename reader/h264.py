@@ -153,15 +153,13 @@ def _read_sequence(bits: Bits) -> tuple[int, _Sequence]:
             for i in range(12 if chroma == 3 else 8):
                 if bits.u(1):
                     _skip_scaling_list(bits, 16 if i < 6 else 64)
-    number_bits = bits.ue() + 4
-    order_type = bits.ue()
-    order_bits = bits.ue() + 4 if order_type == 0 else 0
-    if max(number_bits, order_bits) > 16:
-        raise ValueError("numbers of more than 16 bits")
+    number_bits = bits.ue(most=12) + 4
+    order_type = bits.ue(most=2)
+    order_bits = bits.ue(most=12) + 4 if order_type == 0 else 0
     deltas = order_type == 1 and not bits.u(1)
     if order_type == 1:
         bits.se(), bits.se()
-        for _ in range(bits.ue()):
+        for _ in range(bits.ue(most=255)):
             bits.se()
     bits.ue()  # max_num_ref_frames
     gaps = bits.u(1)

@@ -93,8 +93,8 @@ class ReferencePictures:
     def _long_term(self, bits: Bits, sequence: _Sequence, order: int) -> dict[int, bool]:
         """Picture orders of the long-term references, with whether this picture needs them."""
         known, span = sequence.long_term_sets, 1 << sequence.order_bits
-        from_sequence = bits.ue() if known else 0
-        count, cycles = from_sequence + bits.ue(), 0
+        from_sequence = bits.ue(most=32) if known else 0
+        count, cycles = from_sequence + bits.ue(most=32), 0
         needs = {}
         for i in range(count):
             if i < from_sequence:
@@ -132,7 +132,7 @@ def _read_set(bits: Bits, sets: list[_Set], last: bool = False) -> _Set:
                 found.append((delta + shift, need))
         past = sorted((one for one in found if one[0] < 0), reverse=True)
         return past + sorted(one for one in found if one[0] > 0)
-    counts, found = (bits.ue(), bits.ue()), []
+    counts, found = (bits.ue(most=16), bits.ue(most=16)), []
     for count, sign in zip(counts, (-1, 1)):
         delta = 0
         for _ in range(count):
@@ -152,9 +152,7 @@ def _read_sequence(bits: Bits) -> tuple[int, _Sequence]:
     if bits.u(1):  # conformance_window_flag
         bits.ue(), bits.ue(), bits.ue(), bits.ue()
     bits.ue(), bits.ue()  # bit depths
-    order_bits = bits.ue() + 4
-    if order_bits > 16:
-        raise ValueError("a picture order of more than 16 bits")
+    order_bits = bits.ue(most=12) + 4
     for _ in range(layers + 1 if bits.u(1) else 1):
         bits.ue(), bits.ue(), bits.ue()  # sizes of the buffer
     for _ in range(6):  # sizes of blocks
@@ -165,10 +163,10 @@ def _read_sequence(bits: Bits) -> tuple[int, _Sequence]:
     if bits.u(1):  # pcm_enabled_flag
         bits.u(8), bits.ue(), bits.ue(), bits.u(1)
     sets: list[_Set] = []
-    for _ in range(bits.ue()):
+    for _ in range(bits.ue(most=64)):
         sets.append(_read_set(bits, sets))
     long_term = bool(bits.u(1))
-    count = bits.ue() if long_term else 0
+    count = bits.ue(most=32) if long_term else 0
     long_term_sets = [(bits.u(order_bits), bool(bits.u(1))) for _ in range(count)]
     return number, _Sequence(bool(planes), order_bits, sets, long_term, long_term_sets)
 

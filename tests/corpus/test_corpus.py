@@ -5,7 +5,6 @@ within PyAV is of another generation than the one within OpenCV, some decoders a
 a frame must be nearer to the right one than to all others.
 """
 
-import contextlib
 import fnmatch
 import os
 import re
@@ -22,15 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from damaged import make_damaged
 from lost import make_lost
 from make import make, recipes
-from reference import frames_in_order, right_frames
+from reference import frames_by_pyav, frames_in_order, right_frames
 
 from core.config import TrainSection
 from reader.clip import clip_rng, read_clip
-from reader.containers import opened
 from reader.decode import read_video
-from reader.decoders import Converter
 from reader.errors import ClipError
-from reader.index import read_index
 from reader.sampling import sample_frames
 from reader.transforms import ClipBuilder
 from tools import run_deployed
@@ -137,7 +133,7 @@ def test_damaged_files_give_opencvs_frames_or_are_reported(corpus, tmp_path):
 def test_files_with_lost_packets_give_pyavs_frames_or_are_reported(tmp_path):
     wrong = []
     for name, path in make_lost(tmp_path).items():
-        expected = frames_of_pyav(path)
+        expected = frames_by_pyav(path)
         for mode in SETTINGS:
             try:
                 assert_same(path, expected, mode, "")
@@ -146,18 +142,6 @@ def test_files_with_lost_packets_give_pyavs_frames_or_are_reported(tmp_path):
             except (AssertionError, IndexError):
                 wrong.append(name)
     assert wrong == []
-
-
-def frames_of_pyav(path):
-    """All that it shows, from the start to the end, whatever errors come on the way."""
-    frames = []
-    with opened(str(path)) as (container, stream):
-        converter = Converter(stream, read_index(container, stream))
-    with opened(str(path)) as (container, stream):
-        for packet in container.demux(stream):
-            with contextlib.suppress(av.error.FFmpegError):
-                frames += map(converter.rgb, packet.decode())
-    return frames
 
 
 def tags_of(name):

@@ -3,14 +3,11 @@
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from test_index import index_of, write
 
-from reader.containers import opened
 from reader.decode import Frames, read_frames
-from reader.decoders import Converter
 from reader.h264 import FrameNumbers
 from reader.lost import LostPictures
 
@@ -18,20 +15,7 @@ pytest.importorskip("imageio_ffmpeg")
 sys.path.insert(0, str(Path(__file__).parent.parent / "corpus"))
 
 from lost import encode, lose, without
-
-
-def frames_of_pyav(path):
-    """All that it shows, from the start to the end, whatever errors come on the way."""
-    frames = []
-    with opened(str(path)) as (container, stream):
-        index = index_of(str(path))
-        converter = Converter(stream, index)
-        for packet in container.demux(stream):
-            try:
-                frames += [converter.rgb(frame) for frame in packet.decode()]
-            except av.error.FFmpegError:
-                continue
-    return frames
+from reference import frames_by_pyav
 
 
 def read(path, pick):
@@ -55,7 +39,7 @@ def test_a_gap_of_frame_numbers_or_a_missing_reference_is_seen_and_pyav_reads(tm
     whole = encode(tmp_path, encoding, extension)
     assert "lost_packets" not in index_of(str(whole)).notes
     path = lose(whole, loss, tmp_path / f"lost.{extension}")
-    expected = frames_of_pyav(path)
+    expected = frames_by_pyav(path)
     assert "lost_packets" in index_of(str(path)).notes
     for pick in (range, lambda count: [0], lambda count: [count // 2, count - 1]):
         video, rows = read(path, pick)
@@ -75,7 +59,7 @@ def test_the_number_of_frames_of_a_long_file_is_the_same_for_every_setting(tmp_p
     path = tmp_path / "lost.mp4"
     without(whole, [600, 634], path)
     counts = {read(path, pick)[0].frames for pick in (range, lambda count: [0], lambda count: [600], lambda count: [9])}
-    assert counts == {len(frames_of_pyav(path))}
+    assert counts == {len(frames_by_pyav(path))}
 
 
 def test_uneven_distances_are_no_sound_index_where_losses_are_not_told(tmp_path):
