@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def is_whole(packet: Packet, length_size: int) -> bool:
     return place == len(data)
 
 
-def is_plain(codec: str, packet: Packet, length_size: int, extradata: bytes) -> bool:
-    """Whether a packet holds nothing that makes frames depend on where decoding began, or keeps some from being shown.
+def is_plain(codec: str, packet: Packet, units: Sequence[bytes], extradata: bytes) -> bool:
+    """Whether a packet, with its NAL units, holds nothing that makes frames depend on where decoding
+    began, or keeps some from being shown.
 
     That are parameter sets other than the stream's own, packets without a picture, and in HEVC BLA pictures, ends of a
     sequence, and key frames that discard what is not shown yet (ITU-T H.265, 7.4.2.2 and 7.4.7.1). Only H.264 and HEVC
@@ -57,7 +58,7 @@ def is_plain(codec: str, packet: Packet, length_size: int, extradata: bytes) -> 
     sets, breaks, mask, shift = kinds
     pictures = _H264_PICTURES if codec == "h264" else _HEVC_PICTURES
     shows = False
-    for unit in _nal_units(memoryview(packet), length_size):
+    for unit in units:
         kind = unit[0] >> shift & mask
         shows = shows or kind in pictures
         if kind in breaks or (kind in sets and unit.rstrip(b"\0") not in extradata):
@@ -67,34 +68,89 @@ def is_plain(codec: str, packet: Packet, length_size: int, extradata: bytes) -> 
     return shows
 
 
-def is_random_access(codec: str, packet: Packet, length_size: int) -> bool:
+def is_random_access(codec: str, units: Sequence[bytes]) -> bool:
     """Whether all frames whose stamp is not before this key packet's can be decoded exactly from here.
 
     So it is for every key frame, but in H.264 only for an IDR picture and one whose recovery point message promises
     exactness at once (ITU-T H.264, D.2.8), and in HEVC for the types that say so (ITU-T H.265, 7.4.2.2).
     """
     if codec == "h264":
-        units = list(_nal_units(memoryview(packet), length_size))
         return any(unit[0] & 31 == _H264_IDR for unit in units) or any(map(_is_exact_recovery_point, units))
     if codec == "hevc":
-        return any(unit[0] >> 1 & 63 in _HEVC_RANDOM_ACCESS for unit in _nal_units(memoryview(packet), length_size))
+        return any(unit[0] >> 1 & 63 in _HEVC_RANDOM_ACCESS for unit in units)
     return True
 
 
-def _nal_units(data: memoryview, length_size: int) -> Iterator[bytes]:
+def nal_units(packet: Packet, length_size: int) -> list[bytes]:
     """Beginnings of the NAL units of a packet, none empty."""
+    data = memoryview(packet)
     if not length_size:
-        for piece in bytes(data).split(b"\0\0\1")[1:]:
-            if piece:
-                yield piece[:_LOOKED_AT]
-        return
-    place = 0
+        return _between_start_codes(bytes(data))
+    units, place = [], 0
     while place + length_size < len(data):
         size = int.from_bytes(data[place : place + length_size], "big")
         place += length_size
         if size:
-            yield bytes(data[place : place + min(size, _LOOKED_AT)])
+            units.append(bytes(data[place : place + min(size, _LOOKED_AT)]))
         place += size
+    return units
+
+
+def _between_start_codes(data: bytes) -> list[bytes]:
+    return [piece[:_LOOKED_AT] for piece in data.split(b"\0\0\1")[1:] if piece]
+
+
+def parameter_sets(codec: str, extradata: bytes, length_size: int) -> list[bytes]:
+    """NAL units in the header of a stream of H.264 or HEVC.
+
+    Source: ISO/IEC 14496-15, the avcC and hvcC boxes.
+    """
+    if not length_size:
+        return _between_start_codes(extradata)
+    units: list[bytes] = []
+    place, arrays = (5, 2) if codec == "h264" else (23, extradata[22] if len(extradata) > 22 else 0)
+    for array in range(arrays):
+        if codec == "h264":
+            head = extradata[place : place + 1]
+            count = (head[0] & (31 if array == 0 else 255)) if head else 0
+            place += 1
+        else:
+            count = int.from_bytes(extradata[place + 1 : place + 3], "big")
+            place += 3
+        for _ in range(count):
+            size = int.from_bytes(extradata[place : place + 2], "big")
+            units.append(extradata[place + 2 : place + 2 + size])
+            place += 2 + size
+    return [unit for unit in units if unit]
+
+
+class Bits:
+    """Reads the bits of a NAL unit. Raises ValueError beyond its end."""
+
+    def __init__(self, unit: bytes) -> None:
+        data = unit.replace(b"\0\0\3", b"\0\0")  # without emulation prevention
+        self.bits, self.place = bin(int.from_bytes(b"\1" + data, "big"))[3:], 0
+
+    def u(self, count: int) -> int:
+        """An unsigned number of so many bits."""
+        self.place += count
+        return int(self.bits[self.place - count : self.place], 2) if count else 0
+
+    def ue(self, most: int = 1 << 32) -> int:
+        """An unsigned number in Exp-Golomb code. ValueError also where it is above `most`."""
+        zeros = self.bits.index("1", self.place) - self.place
+        if zeros > 32:
+            raise ValueError("a number of more than 32 bits")
+        self.place += zeros
+        number = self.u(zeros + 1) - 1
+        if number > most:
+            raise ValueError(f"{number}, expected at most {most}")
+        return number
+
+    def se(self) -> int:
+        """A signed number in Exp-Golomb code."""
+        code = self.ue()
+        return (code + 1) // 2 if code % 2 else -code // 2
 
 
 def _is_exact_recovery_point(unit: bytes) -> bool:

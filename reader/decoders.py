@@ -33,6 +33,7 @@ Put = Callable[[int, np.ndarray], None]
 
 _BT601 = 5  # FFmpeg's number of the colour matrix
 _MATRICES = (0, 1, 4, 5, 6, 7, 9)  # RGB, BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020: swscale knows no others
+_BT2020_CONSTANT, _BT2020 = 10, 9  # swscale has one table for both, and newer ones take it by the second name only
 _UNSPECIFIED = 2
 _FULL_RANGE = 2
 _TURNS = {90: 0, 180: 1, 270: 2}  # degrees -> cv2.ROTATE_90_CLOCKWISE, ROTATE_180, ROTATE_90_COUNTERCLOCKWISE
@@ -284,10 +285,10 @@ def _colours(frame: VideoFrame) -> dict[str, int]:
     """Arguments of reformat by which every PyAV heeds the frame's colour matrix; those before 17 do only if told."""
     if frame.colorspace == _UNSPECIFIED:
         return {}
-    matrix = int(frame.colorspace) if frame.colorspace in _MATRICES else _BT601
+    matrix = _BT2020 if frame.colorspace == _BT2020_CONSTANT else int(frame.colorspace)
     full = int(frame.color_range) == _FULL_RANGE
     return {
-        "src_colorspace": matrix,
+        "src_colorspace": matrix if matrix in _MATRICES else _BT601,
         "dst_colorspace": _BT601,
         **({"src_color_range": _FULL_RANGE} if full else {}),
     }

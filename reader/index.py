@@ -11,9 +11,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reader.bitstream import is_plain, is_random_access, is_shown, is_whole, nal_length_size
+from reader.bitstream import (
+    is_plain,
+    is_random_access,
+    is_shown,
+    is_whole,
+    nal_length_size,
+    nal_units,
+    parameter_sets,
+)
 from reader.bounds import check_frames, check_pixels, check_seconds
 from reader.errors import ClipError
+from reader.lost import LOSS_IS_TOLD, LostPictures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -85,7 +94,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
     check_frames(stream.frames)
     check_seconds(duration)
     codec, width, height = context.codec.canonical_name, context.width, context.height
-    packets, decode_stamps, first, damage, plain = _read_packets(container, stream, codec)
+    packets, decode_stamps, first, damage, plain, lost = _read_packets(container, stream, codec)
     if not packets:
         raise ClipError(f"no frame can be decoded ({damage or 'no packet of the video can be read'})")
     stamps = sorted(packet.stamp for packet in packets if packet.shown and packet.stamp is not None)
@@ -108,11 +117,13 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         packets=packets,
         stamps=stamps,
         doubt=damage
+        or ("packets are missing" if lost.found else "")
         or ("" if plain else "parameters that change within the stream")
         or _doubt(container.format.name, codec, first)
-        or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames),
+        or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames)
+        or _doubt_of_losses(codec, stamps, lost.unsure),
         damaged=bool(damage),
-        notes=_notes(packets, stamps, stream.frames),
+        notes=_notes(packets, stamps, stream.frames, lost.found),
     )
     check_seconds(index.seconds)
     return index
@@ -126,8 +137,8 @@ def _duration(container: InputContainer, stream: VideoStream) -> float:
 
 def _read_packets(
     container: InputContainer, stream: VideoStream, codec: str
-) -> tuple[list[Packet], list[int | None], Any, str, bool]:
-    """(packets, their decoding stamps, the first frame that decodes or None, damage or "", whether all are plain)."""
+) -> tuple[list[Packet], list[int | None], Any, str, bool, LostPictures]:
+    """(packets, decoding stamps, first frame that decodes or None, damage or "", whether all are plain, lost ones)."""
     import av
 
     length_size = nal_length_size(codec, stream.codec_context.extradata)
@@ -135,23 +146,26 @@ def _read_packets(
     decode_stamps: list[int | None] = []
     first, damage, plain = None, "", True
     extradata = stream.codec_context.extradata or b""
+    lost = LostPictures(codec, parameter_sets(codec, extradata, length_size))
     try:
         for packet in container.demux(stream):
             if packet.size == 0 and packet.dts is None:
                 break  # the end
             check_frames(len(packets) // 2)  # a frame can have two
-            random_access = packet.is_keyframe and is_random_access(codec, packet, length_size)
+            units = nal_units(packet, length_size) if codec in LOSS_IS_TOLD else []
+            random_access = packet.is_keyframe and is_random_access(codec, units)
             shown = not packet.is_discard and is_shown(codec, packet)
             packets.append(Packet(packet.pts, packet.size, random_access, shown))
             decode_stamps.append(packet.dts)
             if not damage and (packet.is_corrupt or not is_whole(packet, length_size)):
                 damage = DAMAGED
-            plain = plain and is_plain(codec, packet, length_size, extradata)
+            plain = plain and is_plain(codec, packet, units, extradata)
+            lost.put(units)
             if first is None:
                 first = next(iter(packet.decode()), None)
     except av.error.FFmpegError as error:
         damage = f"{DAMAGED}: {error.strerror}"
-    return packets, decode_stamps, first, damage, plain
+    return packets, decode_stamps, first, damage, plain, lost
 
 
 def _doubt(container: str, codec: str, first: Any) -> str:
@@ -186,6 +200,13 @@ def _doubt_of_stamps(packets: Sequence[Packet], decode_stamps: Sequence[int | No
     return ""
 
 
+def _doubt_of_losses(codec: str, stamps: Sequence[int], unsure: bool) -> str:
+    """Why packets may be missing: a lost packet of a codec whose headers are not read leaves a gap of time at least."""
+    if codec in LOSS_IS_TOLD:
+        return "headers that do not say whether packets are missing" if unsure else ""
+    return "frames at uneven distances, where packets may be missing" if _is_uneven(stamps) else ""
+
+
 def _doubt_of_order(codec: str, packets: Sequence[Packet]) -> str:
     shown = [packet.stamp for packet in packets if packet.shown]
     hidden = [packet.stamp for packet in packets if not packet.shown and packet.stamp is not None]
@@ -200,17 +221,22 @@ def _doubt_of_order(codec: str, packets: Sequence[Packet]) -> str:
     return ""
 
 
-def _notes(packets: Sequence[Packet], stamps: Sequence[int], promised: int) -> tuple[str, ...]:
+def _notes(packets: Sequence[Packet], stamps: Sequence[int], promised: int, lost: bool) -> tuple[str, ...]:
     """Facts about a file that is not wrong: names of tools.dataset.findings.NOTES."""
-    steps = sorted(later - earlier for earlier, later in zip(stamps, stamps[1:]))
-    usual = steps[len(steps) // 2] if steps else 0
     facts = {
         "edit_list": not all(packet.shown for packet in packets),
         "open_gop": _has_leading_frames(packets),
-        "variable_rate": bool(steps) and steps[-1] - steps[0] > max(1, 2 * _STEADY * usual),
+        "variable_rate": _is_uneven(stamps),
         "header_count": promised not in (0, len(stamps)),
+        "lost_packets": lost,
     }
     return tuple(name for name, is_so in facts.items() if is_so)
+
+
+def _is_uneven(stamps: Sequence[int]) -> bool:
+    """Whether frames lie at uneven distances."""
+    steps = sorted(later - earlier for earlier, later in zip(stamps, stamps[1:]))
+    return bool(steps) and steps[-1] - steps[0] > max(1, 2 * _STEADY * steps[len(steps) // 2])
 
 
 def _has_leading_frames(packets: Sequence[Packet]) -> bool:

@@ -7,8 +7,8 @@ This file stands alone: copy it. It needs NumPy, Pillow, PyYAML, PyAV 14.2 or la
 onnxruntime for an .onnx file, else paddlepaddle.
 
 Its probabilities are predict's, within 1e-5 on the CPU, for the files that PyAV decodes to the end without an error:
-whatever codec, container and colours, with edit lists, turned or interlaced; but for BT.2020 with constant luminance,
-where one file differed by 1.4e-3. All frames are decoded; twice, where the header does not know their number.
+whatever codec, container and colours, with edit lists, turned or interlaced. All frames are decoded; twice, where the
+header does not know their number.
 A damaged file is refused, while predict takes what OpenCV shows of it. A file that merely lacks frames, such as the
 first key frame, is classified by the others; predict's scores may differ. Of an MP4 or MOV file a line on standard
 error says so, and of some whose edit list cuts frames out.
@@ -37,7 +37,7 @@ from PIL import Image
 SCHEMA = 1  # of deploy.yaml, the newest that is known here
 SAMPLED_AS_VIDEOS = ("mp4", "pkl", "frames")  # formats; another one may have a rule of its own
 MATRICES = (0, 1, 4, 5, 6, 7, 9)  # FFmpeg's numbers of the colour matrices that its scaler knows
-BT601, UNSPECIFIED, FULL_RANGE = 5, 2, 2  # likewise
+BT601, BT2020, BT2020_CONSTANT, UNSPECIFIED, FULL_RANGE = 5, 9, 10, 2, 2  # likewise
 # Demuxers that read one file and open no other, which a playlist would; as reader/containers.py has them.
 DEMUXERS = (
     "3dostr,amv,apng,asf,av1,avi,avs2,avs3,cavsvideo,dirac,dnxhd,dv,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,"
@@ -302,9 +302,9 @@ def colours(frame: Any) -> dict[str, int]:
     """Arguments of reformat by which every PyAV heeds the colour matrix and the range that a frame declares."""
     if frame.colorspace == UNSPECIFIED:
         return {}
-    matrix = int(frame.colorspace) if frame.colorspace in MATRICES else BT601
+    matrix = BT2020 if frame.colorspace == BT2020_CONSTANT else int(frame.colorspace)
     full = {"src_color_range": FULL_RANGE} if frame.color_range == FULL_RANGE else {}
-    return {"src_colorspace": matrix, "dst_colorspace": BT601, **full}
+    return {"src_colorspace": matrix if matrix in MATRICES else BT601, "dst_colorspace": BT601, **full}
 
 
 def scale_and_crop(frame: np.ndarray, short_size: int, target_size: int) -> np.ndarray:

@@ -4,12 +4,18 @@ OpenCV's wheel cannot decode AV1, and from 4.13 on it makes each interlaced fram
 decodes, with OpenCV's conversion to RGB.
 """
 
+import contextlib
 import re
 import subprocess
 
+import av
 import cv2
 import imageio_ffmpeg
 import numpy as np
+
+from reader.containers import opened
+from reader.decoders import Converter
+from reader.index import read_index
 
 # OpenCV converts to BGR, bicubic; going on from BGR to RGB only swaps bytes. To RGB at once gives other bits.
 _TO_RGB = "scale=flags=bicubic,format=bgr24,format=rgb24"
@@ -29,6 +35,19 @@ def frames_in_order(path):
             break
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     capture.release()
+    return frames
+
+
+def frames_by_pyav(path):
+    """List of frames, as PyAV decodes the file from its start to its end, whatever errors come on the way."""
+    with opened(str(path)) as (container, stream):
+        index = read_index(container, stream)
+    frames = []
+    with opened(str(path)) as (container, stream):
+        converter = Converter(stream, index)
+        for packet in container.demux(stream):
+            with contextlib.suppress(av.error.FFmpegError):
+                frames += map(converter.rgb, packet.decode())
     return frames
 
 

@@ -19,8 +19,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from damaged import make_damaged
+from lost import make_lost
 from make import make, recipes
-from reference import frames_in_order, right_frames
+from reference import frames_by_pyav, frames_in_order, right_frames
 
 from core.config import TrainSection
 from reader.clip import clip_rng, read_clip
@@ -126,6 +127,21 @@ def test_damaged_files_give_opencvs_frames_or_are_reported(corpus, tmp_path):
     assert sum(counts.values()) == 400
     assert counts["other frames"] <= 20  # damage inside a frame's data, which each decoder conceals in its own way
     assert counts["equal"] >= 200
+
+
+@pytest.mark.long
+def test_files_with_lost_packets_give_pyavs_frames_or_are_reported(tmp_path):
+    wrong = []
+    for name, path in make_lost(tmp_path).items():
+        expected = frames_by_pyav(path)
+        for mode in SETTINGS:
+            try:
+                assert_same(path, expected, mode, "")
+            except ClipError:
+                assert name.startswith("av1_")  # what dav1d refuses no other decoder has
+            except (AssertionError, IndexError):
+                wrong.append(name)
+    assert wrong == []
 
 
 def tags_of(name):

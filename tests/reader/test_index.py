@@ -10,6 +10,7 @@ import pytest
 from reader.containers import opened
 from reader.decode import Frames, read_frames, read_video
 from reader.index import DAMAGED, plan, read_index
+from tools import run_deployed
 
 
 def write(path, frames=40, codec="libx264", stamps=None, x264="", **options):
@@ -113,6 +114,15 @@ def test_what_is_no_sound_index_says_why(tmp_path, name, options, doubt):
     if options.get("codec") == "mjpeg":
         options = {**options, "strict": "unofficial"}
     assert index_of(write(tmp_path / name, **options)).doubt == doubt
+
+
+@pytest.mark.parametrize("matrix", ["bt709", "bt2020nc", "bt2020c", "YCgCo"])
+def test_all_decoders_convert_a_colour_matrix_alike(tmp_path, matrix):
+    pytest.importorskip("decord")
+    path = write(tmp_path / "x.mp4", frames=4, x264=f"bframes=0:colormatrix={matrix}")
+    (frames, _), (others, _) = read_video(path, range, "decord"), read_video(path, range, "pyav")
+    assert np.array_equal(frames, others)
+    assert np.array_equal(frames, run_deployed.read_frames(path, range))
 
 
 def test_uneven_distances_are_noted(tmp_path):

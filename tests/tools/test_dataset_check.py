@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import subprocess
 import time
 import wave
 
@@ -98,6 +99,20 @@ def test_a_clean_list_elsewhere_still_finds_its_clips(tree, tmp_path):
     assert main([*flags, "--out", str(tmp_path / "out")]) == 1
     clips = read_list(str(tmp_path / "out" / "train.clean.list"))
     assert [clip.path for clip in clips][1] == str(tree / "über class" / "b c.mp4")
+
+
+def test_a_clip_of_which_packets_are_lost_is_noted_and_stays(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    folder = clean_folder(tmp_path)
+    words = ["-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=25", "-frames:v", "30"]
+    subprocess.run([ffmpeg, *words, "-bf", "0", folder / "whole.mp4"], check=True)
+    words = ["-loglevel", "error", "-i", folder / "whole.mp4", "-c", "copy", "-bsf:v", "noise=drop='eq(n,9)'"]
+    subprocess.run([ffmpeg, *words, folder / "lost.mp4"], check=True)
+    (folder / "train.list").write_text("0.mp4 0\nwhole.mp4 1\nlost.mp4 2\n")
+    code, report = run_check(folder)
+    assert (code, report["bad"], report["notes"]["lost_packets"]) == (0, 0, 1)
+    assert ["lost.mp4", "lost_packets"] in [[found["path"], found["problem"]] for found in report["findings"]]
+    assert "lost.mp4 2" in (folder / "train.clean.list").read_text()
 
 
 def test_a_second_run_looks_at_nothing_and_finds_the_same(tree):

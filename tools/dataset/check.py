@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Task = tuple[str, int]  # a file and its index in the list, of which the draws of training depend
 Stamp = list[int]  # size in bytes, time of change in ns
 
-_VERSION = 2  # of the records; another one makes every clip be looked at again
+_VERSION = 3  # of the records; another one makes every clip be looked at again
 _HASH_BLOCK = 1 << 20
 _SLACK = 0.05  # share by which frames may end before the duration that a header without their number says
 

@@ -31,6 +31,7 @@ NOTES = {
     "open_gop": "frames before a key frame that need it",
     "variable_rate": "frames at uneven distances",
     "header_count": "other frames than the file's header says, and rightly",
+    "lost_packets": "packets are missing, as of a recording over a network",
     "damaged": "data that is not whole; OpenCV decodes it in order, as the original",
     "decoder_lost": "another decoder hung or crashed; OpenCV reads it after that",
 }
