@@ -1,6 +1,9 @@
+import os
+
 import pytest
 
 from core.errors import UserError
+from reader.bad_clips import BadClips
 from reader.lists import list_videos, read_list
 
 
@@ -23,6 +26,29 @@ def listed(folder, text, **options):
 def test_spaces_blank_lines_comments_tabs_and_a_byte_order_mark(folder):
     text = "\ufeff# clips\n\na.mp4 0\n  my clip.mp4   12 \n舞蹈 3.mp4 1\na.mp4\t2\r\n"
     assert pairs(listed(folder, text)) == [("a.mp4", 0), ("my clip.mp4", 12), ("舞蹈 3.mp4", 1), ("a.mp4", 2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "label"),
+    [
+        ("my clip (0).mp4\t0", "my clip (0).mp4", 0),
+        ("my clip.mp4 \t 3", "my clip.mp4", 3),
+        ("tab\tin name.mp4 2", "tab\tin name.mp4", 2),
+    ],
+)
+def test_the_last_blank_or_tab_stands_before_the_label(folder, line, path, label):
+    (folder / path).write_bytes(b"x")
+    assert pairs(listed(folder, line)) == pairs(listed(folder, line, labelled=False)) == [(path, label)]
+
+
+def test_names_that_are_not_utf_8_are_read_and_kept_in_quarantine(tmp_path):
+    name = os.fsdecode(b"\xff\xe9.mp4")
+    (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "x.list").write_bytes(b"\xff\xe9.mp4 1\n")
+    clips = read_list(str(tmp_path / "x.list"))
+    assert pairs(clips) == [(name, 1)]
+    (tmp_path / "quarantine").write_bytes(b"\xef\xbb\xbf\xff\xe9.mp4\thang\n")  # with a byte order mark
+    assert BadClips(clips, 1.0, str(tmp_path / "quarantine")).quarantined() == {0: "in quarantine: hang"}
 
 
 def test_prediction_lists_need_no_label(folder):

@@ -244,6 +244,28 @@ def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
         assert np.array_equal(ours.frames, checked.frames)
 
 
+def test_names_that_are_not_utf_8_are_checked_and_kept_as_they_are(tmp_path):
+    folder = clean_folder(tmp_path)
+    os.rename(folder / "1.mp4", os.fsencode(folder) + b"/\xff 1.mp4")
+    listed = b"0.mp4 0\n\xff 1.mp4\t1\n2.mp4 2\n\xfe gone.mp4 1\n"
+    (folder / "train.list").write_bytes(listed)
+    code, report = run_check(folder)
+    assert (code, report["fine"], report["looked_at"]) == (1, 3, 3)
+    assert report["findings"][0]["path"] == "\udcfe gone.mp4"
+    assert (folder / "train.clean.list").read_bytes() == listed[: listed.index(b"\xfe")]
+    quarantined = (folder / "train.quarantine.list").read_bytes()
+    assert quarantined == b"\xfe gone.mp4\tmissing: No such file or directory\n"
+    assert run_check(folder)[1]["looked_at"] == 0
+
+
+def test_the_path_of_a_line_with_a_wrong_label_is_found_behind_blanks_and_tabs(tmp_path):
+    folder = clean_folder(tmp_path)
+    os.rename(folder / "0.mp4", folder / "my clip (0).mp4")
+    (folder / "train.list").write_text("my clip (0).mp4\tone\n1.mp4\t1\n")
+    _, report = run_check(folder)
+    assert [(f["path"], f["problem"]) for f in report["findings"]] == [("my clip (0).mp4", "label")]
+
+
 def test_an_empty_or_missing_list_is_a_readable_error(tmp_path):
     write_config(tmp_path / "tiny.yaml", tiny_settings(tmp_path))
     with pytest.raises(UserError, match="list file not found"):

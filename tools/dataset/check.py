@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Task = tuple[str, int]  # a file and its index in the list, of which the draws of training depend
 Stamp = list[int]  # size in bytes, time of change in ns
 
+TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names need not be UTF-8
 _VERSION = 2  # of the records; another one makes every clip be looked at again
 _HASH_BLOCK = 1 << 20
 _SLACK = 0.05  # share by which frames may end before the duration that a header without their number says
@@ -289,7 +290,7 @@ class Cache:
             self._load()
 
     def _load(self) -> None:
-        with open(self.path, encoding="utf-8", errors="replace") as file:
+        with open(self.path, **TEXT) as file:
             for line in file:
                 with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # half a line
                     entry = json.loads(line)
@@ -307,7 +308,7 @@ class Cache:
     def __enter__(self) -> Cache:
         """Open the file for more records."""
         try:
-            self.lines = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in __exit__)
+            self.lines = open(self.path, "a", buffering=1, **TEXT)  # noqa: SIM115 (closed in __exit__)
             if self.lines.tell():
                 self.lines.write("\n")  # the last line may be half written
         except OSError as error:

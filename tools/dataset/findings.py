@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.files import find_file
 from core.schema import SCHEMA
 from reader import lists
-from reader.formats import FORMATS, Clip, Format
+from reader.formats import FORMATS, Clip, Format, split_label
 
 PROBLEMS = {
     "missing": "no such file",
@@ -76,7 +76,7 @@ def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | 
 
 def _without_label(line: str, folder: str, clip_format: Format) -> Clip:
     """The clip of a line whose label is wrong: a last word is taken for the label where the rest is a file."""
-    path = line.rpartition(" ")[0].strip() or line.rpartition("\t")[0].strip()
+    path = split_label(line)[0]
     if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
         return Clip(path, -1)
     return clip_format.parse_line(line, folder, False, None)
@@ -201,7 +201,7 @@ def _quarantine_lines(bad: Iterable[list[Finding]], kept: Collection[str]) -> li
 
 def _write_lines(path: str, lines: Iterable[str]) -> None:
     def write(temporary: str) -> None:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(f"{line}\n" for line in lines)
 
     write_atomically(path, write)

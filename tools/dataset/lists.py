@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -157,25 +156,11 @@ def _refuse_mixture(out: str, lists: Iterable[str], labels: list[str]) -> None:
     """Lists that stay from an earlier run must have the same class numbers."""
     stale = [name for name in LISTS if name not in lists and os.path.exists(os.path.join(out, name))]
     path = os.path.join(out, "labels.json")
-    if stale and labels and os.path.exists(path) and read_labels(path) != labels:
+    if stale and labels and os.path.exists(path) and load_labels(path, None) != labels:
         raise UserError(
             f"{out} holds {', '.join(stale)} made with other class numbers than this run's; "
             "make all lists in one command, or set --out to another folder"
         )
-
-
-def read_labels(path: str) -> list[str]:
-    """Class names of a labels JSON, however many.
-
-    Raises:
-        UserError: the file is missing or of another form.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            count = len(json.load(file))
-    except (OSError, ValueError, TypeError):
-        count = 0  # load_labels says what is wrong
-    return load_labels(path, count)
 
 
 def _write_list(path: str, entries: Iterable[Entry], labelled: bool, relative: bool) -> None:
