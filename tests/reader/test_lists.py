@@ -3,8 +3,10 @@ import os
 import pytest
 
 from core.errors import UserError
+from engine.inputs import sources
 from reader.bad_clips import BadClips
 from reader.lists import list_videos, read_list
+from tools.dataset import videos
 
 
 @pytest.fixture
@@ -95,6 +97,54 @@ def test_a_folder_gives_its_videos_sorted(folder):
     (folder / "notes.txt").write_bytes(b"x")
     names = [clip.path[len(str(folder)) + 1 :] for clip in list_videos(str(folder))]
     assert names == ["a.mp4", "my clip.mp4", "sub/b.AVI", "舞蹈 3.mp4"]
+
+
+def tree_of_links(root):
+    """Videos in plain, linked and hidden folders, with loops of links, links to nothing, and what is no video."""
+    for name in ("a.mp4", "sub/b.AVI", "c.MTS", "d.m2ts", "e.gif", "._a.mp4", ".trash/f.mp4", "notes.txt", "z/g.mp4"):
+        (root / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "videos" / name).write_bytes(b"x")
+    (root / "store").mkdir()
+    (root / "store" / "h.mkv").write_bytes(b"x")
+    for name, target in {
+        "linked": root / "store",
+        "loop": root / "videos",
+        "sub/up": root / "videos",
+        "store back": root / "store",
+        "b is z": root / "videos" / "z",
+        "self": "self",
+        "link to a.mp4": "a.mp4",
+        "nowhere": root / "none",
+    }.items():
+        (root / "videos" / name).symlink_to(target)
+    return root / "videos"
+
+
+TREE = ["a.mp4", "c.MTS", "d.m2ts", "e.gif", "link to a.mp4", "linked/h.mkv", "sub/b.AVI", "z/g.mp4"]
+
+
+def test_predict_and_data_sets_find_the_same_videos_and_loops_of_links_end(tmp_path, caplog):
+    folder = tree_of_links(tmp_path)
+    caplog.set_level("INFO", logger="stnet")
+    for find in (lambda: [clip.path for clip in list_videos(str(folder))], lambda: videos.find_videos(str(folder))):
+        caplog.clear()
+        assert [os.path.relpath(path, folder) for path in find()] == TREE
+        said = [record.getMessage() for record in caplog.records]
+        assert f"{folder}: 1 files are left out, hidden: ._a.mp4" in said
+        assert f"{folder}: 3 files are left out, not named as videos are: notes.txt, nowhere, self" in said
+        left_out = [message.split(" is left out")[0] for message in said if "links to is there already" in message]
+        assert left_out == [f"{folder}/{name}" for name in ("b is z", "loop", "store back", "sub/up")]
+
+
+@pytest.mark.parametrize("pattern", ["{}/**/*", "{}/**", "**/*", "./**/*"])
+def test_a_glob_with_two_stars_goes_the_same_way(tmp_path, monkeypatch, pattern):
+    folder = tree_of_links(tmp_path)
+    monkeypatch.chdir(folder)
+    found = [source.path for source in sources(pattern.format(folder), "mp4", "")]
+    assert [os.path.relpath(path, folder) for path in found] == sorted([*TREE, "notes.txt"])
+    assert found[0] == ("a.mp4" if pattern == "**/*" else f"{pattern.format(folder).split('/**')[0]}/a.mp4")
+    with pytest.raises(UserError, match="no file matches"):
+        sources("**/up/**/none*.mp4", "mp4", "")
 
 
 def test_a_missing_path_and_a_folder_without_videos_are_refused(tmp_path):
