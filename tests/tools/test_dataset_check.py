@@ -68,6 +68,7 @@ def test_every_problem_is_counted_once(tree, capsys):
         "no_video_stream": 1,
         "undecodable": 2,
         "short_of_header": 1,
+        "leak": 0,
         "duplicate": 1,
         "label": 1,
         "hang": 0,
@@ -152,6 +153,50 @@ def test_a_path_listed_twice_is_a_duplicate_but_not_in_quarantine(tmp_path):
     assert report["problems"]["duplicate"] == 1
     assert (folder / "train.quarantine.list").read_text() == ""
     assert len(read_list(str(folder / "train.clean.list"))) == 3
+
+
+@pytest.fixture
+def two_lists(tmp_path):
+    """A training list of three clips, and a validation list of two of these under other names and one of its own."""
+    folder = clean_folder(tmp_path)
+    shutil.copy(folder / "1.mp4", folder / "other name.mp4")
+    write_video(folder / "own.mp4", seed=9)
+    (folder / "val.list").write_text("own.mp4 0\nother name.mp4 1\n2.mp4 2\n2.mp4 2\n")
+    settings = tiny_settings(folder)
+    settings["TRAIN"]["filelist"] = str(folder / "train.list")
+    write_config(folder / "tiny.yaml", settings)
+    return folder
+
+
+def check_list(folder, name, *flags):
+    code = main(["check", f"--list={folder}/{name}", f"--config={folder}/tiny.yaml", *flags])
+    return code, json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_training_clips_in_a_validation_list_are_named_under_whatever_name(two_lists, capsys):
+    code, report = check_list(two_lists, "val.list", "--mode=valid")
+    train = two_lists / "train.list"
+    assert code == 1
+    assert [(f["line"], f["problem"], f["reason"]) for f in report["findings"]] == [
+        (2, "leak", f"same content as line 2 of {train}: 1.mp4"),
+        (3, "leak", f"same content as line 3 of {train}: 2.mp4"),
+        (4, "leak", f"same content as line 3 of {train}: 2.mp4"),
+    ]
+    assert report["against"] == [str(train)]
+    assert (two_lists / "val.clean.list").read_text() == "own.mp4 0\n"
+    assert f"compared with {train}: 3 clips hold the same content" in capsys.readouterr().out
+    assert check_list(two_lists, "val.list", "--mode=valid")[1]["problems"]["leak"] == 3  # from what is known of files
+
+
+def test_lists_are_compared_where_that_says_something(two_lists):
+    assert check_list(two_lists, "train.list")[1]["against"] == []
+    assert check_list(two_lists, "train.list", "--mode=test")[1]["against"] == []  # the same list
+    assert check_list(two_lists, "val.list", "--mode=infer")[1]["against"] == []
+    assert check_list(two_lists, "val.list", "--mode=test", "-o", "TRAIN.filelist=none")[1]["problems"]["leak"] == 0
+    code, report = check_list(two_lists, "train.list", f"--against={two_lists}/val.list")
+    assert (code, report["problems"]["leak"], report["fine"]) == (1, 2, 1)
+    with pytest.raises(UserError, match="list file not found: none.list"):
+        check_list(two_lists, "val.list", "--against=none.list")
 
 
 def test_a_clip_that_hangs_is_killed_and_costs_only_itself(tmp_path, monkeypatch):

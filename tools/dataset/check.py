@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import time
@@ -19,11 +18,13 @@ from core import cli
 from core.atomic import prepare_folder
 from core.config import MODES, load_config
 from core.errors import UserError
+from core.files import sha256_of
 from reader.clip import clip_rng, read_clip
 from reader.errors import ClipError, NoVideo
 from reader.formats import FORMATS
 from tools.dataset import findings
 from tools.dataset.findings import Record
+from tools.dataset.leaks import content_elsewhere, lists_to_compare
 from tools.dataset.workers import Lost, cores, work_with_progress
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ Stamp = list[int]  # size in bytes, time of change in ns
 
 TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names need not be UTF-8
 _VERSION = 2  # of the records; another one makes every clip be looked at again
-_HASH_BLOCK = 1 << 20
 _SLACK = 0.05  # share by which frames may end before the duration that a header without their number says
 
 
@@ -59,6 +59,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_config_flags(parser, "train")
     parser.add_argument("--out", default="", metavar="DIR", help="where the results go (default: the list's folder)")
     add_worker_flags(parser)
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="list whose content must not be in this one; repeatable (default in valid and test: TRAIN.filelist)",
+    )
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds a clip may take (default: decode_timeout)")
     parser.set_defaults(run=run)
 
@@ -101,22 +108,29 @@ def run(args: argparse.Namespace) -> int:
     num_classes = model.num_classes if labelled else None
     out = args.out or os.path.dirname(os.path.abspath(args.list))
     entries = findings.read_entries(args.list, model.format, labelled, num_classes)
+    against = lists_to_compare(args.list, args.against, config.TRAIN.filelist, args.mode)
     prepare_out(out)
     reading = Reading(section, model.format, args.mode == "train")
     timeout = args.timeout or section.decode_timeout
     cache = Cache(os.path.join(out, f"{findings.list_name(args.list)}.checked.jsonl"), reading, timeout)
     started = time.monotonic()
     records, looked_at = look_at(entries, reading, cache, args.workers, timeout)
-    judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes)
-    sampling = {
+    elsewhere = content_elsewhere(against, model.format, records, args.workers)
+    judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes, elsewhere)
+    facts = {
+        "mode": args.mode,
+        "against": [os.path.abspath(path) for path in against],
         "format": model.format,
         "seg_num": section.seg_num,
         "seglen": section.seglen,
         "augment": reading.augment,
+        "looked_at": looked_at,
+        "decoders": findings.count_decoders(records),
     }
-    facts = {"mode": args.mode, **sampling, "looked_at": looked_at, "decoders": findings.count_decoders(records)}
     report = findings.write_results(out, args.list, entries, judged, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
+    if against:
+        print(f"compared with {', '.join(against)}: {report['problems']['leak']} clips hold the same content")
     print(f"decoded {looked_at} files in {report['seconds']:.1f} s; the results are in {out}")
     if report["bad"]:
         name = findings.list_name(args.list)
@@ -228,7 +242,7 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     file, index = task
     rng = clip_rng(0, 0, index) if reading.augment else None
     try:
-        sha256 = _sha256(file)
+        sha256 = sha256_of(file)
         clip = read_clip(file, reading.section, reading.format, rng, decoder)
     except NoVideo as error:
         return _record("no_video_stream", str(error))
@@ -256,14 +270,6 @@ def _short_of_header(video: Video) -> str:
     if not index.promised and index.stamps and missing > max(_SLACK * index.duration, 2 * step):
         return f"its frames end after {index.seconds:.1f} s, the header says {index.duration:.1f} s"
     return ""
-
-
-def _sha256(file: str) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while block := opened.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _is_record(record: Record, timeout: float) -> bool:

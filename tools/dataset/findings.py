@@ -20,6 +20,7 @@ PROBLEMS = {
     "no_video_stream": "a media file without video",
     "undecodable": "no frame, or not the frames the reader asks for, can be decoded",
     "short_of_header": "fewer frames than the file's header says",
+    "leak": "the content of a clip that is trained on, or of another list of --against",
     "duplicate": "the content of a clip further up",
     "label": "missing, not a number or out of range",
     "hang": "decoding took too long and was stopped",
@@ -83,7 +84,11 @@ def _without_label(line: str, folder: str, clip_format: Format) -> Clip:
 
 
 def judge(
-    entries: Iterable[Entry], records: Mapping[str, Record], needed: int, num_classes: int | None
+    entries: Iterable[Entry],
+    records: Mapping[str, Record],
+    needed: int,
+    num_classes: int | None,
+    elsewhere: Mapping[str, str] = {},  # noqa: B006 (it is not changed)
 ) -> list[Finding]:
     """What there is to say, in the order of the list.
 
@@ -92,6 +97,7 @@ def judge(
         records: by the entry's file.
         needed: seg_num x seglen.
         num_classes: labels inside pickles must be below it; None: not looked at.
+        elsewhere: SHA-256 of content that must not be in this list -> where it is.
     """
     findings: list[Finding] = []
     first: dict[str, Entry] = {}
@@ -105,6 +111,8 @@ def judge(
         inside = record.get("label")
         if inside is not None and num_classes is not None and not 0 <= inside < num_classes:
             of_entry.append(Finding(entry, "label", f"label {inside} is outside 0..{num_classes - 1}"))
+        if record["sha256"] in elsewhere:
+            of_entry.append(Finding(entry, "leak", f"same content as {elsewhere[record['sha256']]}"))
         if not of_entry:
             earlier = first.setdefault(record["sha256"], entry)
             if earlier is not entry:
