@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from core.config import Config
 from core.errors import UserError
 from engine.checkpoint import read_description
+from engine.described import COMPARED
 from models import get_model
 from models.model import Model
 from reader.formats import FORMATS
@@ -20,7 +21,6 @@ from weights.load import fit, fit_for_finetuning, load_for_finetuning, load_weig
 
 logger = logging.getLogger("stnet")
 Read = Callable[[str], Weights]  # by its path; raises UserError unless it fits
-_COMPARED = ("num_classes", "seglen", "image_mean", "image_std")  # MODEL keys of every model
 
 
 class Loaded(NamedTuple):
@@ -48,6 +48,10 @@ def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | 
 
     def described(path: str, digest: str) -> dict[str, Any] | None:
         description = read_description(path, digest)
+        base, suffix = os.path.splitext(path)
+        if weights and suffix == ".pdparams" and description is None:
+            missing = f"{base}.json, which says with which configuration and class names it was trained, is missing"
+            logger.warning("weights %s: %s: those that are set count", path, missing)
         check_description(path, description, model, labels)
         return description
 
@@ -172,7 +176,7 @@ def check_description(
     if description is None:
         return
     then = description["model"]
-    now = {**model.own_settings(), **{key: getattr(model.config.MODEL, key) for key in _COMPARED}}
+    now = {**model.own_settings(), **{key: getattr(model.config.MODEL, key) for key in COMPARED}}
     conflicts = [
         f"{key} is {value} in the config and {then[key]} in the weights"
         for key, value in now.items()
