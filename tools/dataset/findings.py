@@ -20,13 +20,13 @@ PROBLEMS = {
     "no_video_stream": "a media file without video",
     "undecodable": "no frame, or not the frames the reader asks for, can be decoded",
     "short_of_header": "fewer frames than the file's header says",
-    "leak": "the content of a clip that is trained on, or of another list of --against",
     "duplicate": "the content of a clip further up",
     "label": "missing, not a number or out of range",
     "hang": "decoding took too long and was stopped",
     "crash": "decoding crashed",
 }
 NOTES = {
+    "leak": "the content of a clip that is trained on, or of another list of --against",
     "short_clip": "fewer frames than seg_num x seglen: the reader repeats some",
     "edit_list": "parts of the file are not shown, as of a cut by copying",
     "open_gop": "frames before a key frame that need it",
@@ -111,12 +111,12 @@ def judge(
         inside = record.get("label")
         if inside is not None and num_classes is not None and not 0 <= inside < num_classes:
             of_entry.append(Finding(entry, "label", f"label {inside} is outside 0..{num_classes - 1}"))
-        if record["sha256"] in elsewhere:
-            of_entry.append(Finding(entry, "leak", f"same content as {elsewhere[record['sha256']]}"))
         if not of_entry:
             earlier = first.setdefault(record["sha256"], entry)
             if earlier is not entry:
                 of_entry.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.path}"))
+        if record["sha256"] in elsewhere:
+            of_entry.append(Finding(entry, "leak", f"same content as {elsewhere[record['sha256']]}"))
         if not record["problem"] and record["frames"] < needed:
             of_entry.append(Finding(entry, "short_clip", f"{record['frames']} frames, the reader wants {needed}"))
         of_entry += [Finding(entry, note, f"read by {record['decoder']}") for note in record["notes"]]
