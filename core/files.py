@@ -60,7 +60,7 @@ def unique_stems(paths: Sequence[StrPath]) -> list[str]:
 
 
 def walk(root: str) -> Iterator[tuple[str, list[str]]]:
-    """(folder, names of its files) of a folder and all below it but hidden ones.
+    """(folder, names of its files and hidden folders) of a folder and all below it but hidden ones.
 
     Links to folders are followed after all others, and each folder comes once, under its first name, so that loops of
     links end. The log says what is left out for that, and which folders cannot be read.
@@ -78,9 +78,9 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
         except OSError as error:
             logger.warning("%s is left out: %s", here, error.strerror or error)
             continue
-        folders = {name for name in names if os.path.isdir(os.path.join(here, name))}
+        folders = {name for name in names if name[0] != "." and os.path.isdir(os.path.join(here, name))}
         yield here, [name for name in names if name not in folders]
-        paths = [os.path.join(here, name) for name in sorted(folders) if not name.startswith(".")]
+        paths = [os.path.join(here, name) for name in sorted(folders)]
         waiting.extendleft(path for path in reversed(paths) if not os.path.islink(path))
         waiting.extend(path for path in paths if os.path.islink(path))
 

@@ -24,8 +24,17 @@ _SECTIONS = ("TRAIN", "VALID", "TEST", "INFER")
 def config_beside(weights: StrPath) -> dict[str, Any] | None:
     """The configuration of the run that made a .pdparams file, as plain data; None where none stands beside it.
 
-    Whether description and weights belong together is looked at when the weights are loaded.
+    Whether description and weights belong together is looked at when the weights are loaded. A description that is
+    missing is said, as one that copies a .pdparams file alone gets another configuration and other class names.
     """
+    base, suffix = os.path.splitext(os.fspath(weights))
+    if suffix == ".pdparams" and os.path.isfile(weights) and not os.path.exists(f"{base}.json"):
+        logger.warning(
+            "%s.json, which says with which configuration and class names %s was trained, is missing: those that are "
+            "set count",
+            base,
+            os.path.basename(weights),
+        )
     description = _read(weights)
     if not isinstance(description.get("model"), dict):
         return None

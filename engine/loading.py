@@ -48,10 +48,6 @@ def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | 
 
     def described(path: str, digest: str) -> dict[str, Any] | None:
         description = read_description(path, digest)
-        base, suffix = os.path.splitext(path)
-        if weights and suffix == ".pdparams" and description is None:
-            missing = f"{base}.json, which says with which configuration and class names it was trained, is missing"
-            logger.warning("weights %s: %s: those that are set count", path, missing)
         check_description(path, description, model, labels)
         return description
 

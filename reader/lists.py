@@ -109,7 +109,7 @@ def find_videos(folder: str) -> list[str]:
             kind.append(os.path.join(here, name))
     for what, paths in (("hidden", hidden), ("not named as videos are", others)):
         if paths:
-            logger.info("%s: %d files are left out, %s: %s", folder, len(paths), what, _examples(paths, folder))
+            logger.info("%s: %d names are left out, %s: %s", folder, len(paths), what, _examples(paths, folder))
     return sorted(videos)
 
 

@@ -1,16 +1,18 @@
 """What was saved beside weights, compared with the configuration that uses them."""
 
 import json
+import shutil
 
 import pytest
 from conftest import tiny_settings, write_config
+from entries import failing
 
 from core import flags
 from core.config import load_config
 from core.errors import UserError
 from engine.checkpoint import read_description
-from engine.described import load_described_config
-from engine.loading import check_description, load_model
+from engine.described import config_beside, load_described_config
+from engine.loading import check_description
 from models import get_model, model_section
 
 
@@ -75,17 +77,16 @@ def test_a_config_that_fits_stays_and_so_does_what_is_typed(configured):
     assert (config.MODEL.num_classes, config.TEST.filelist, said) == (5, "of the config", "")
 
 
-def test_weights_without_their_description_are_said(clip_set, trained, tmp_path, caplog):
-    (tmp_path / "x.pdparams").write_bytes((trained / "STNET_final.pdparams").read_bytes())
-    config = load_config(clip_set / "tiny.yaml", model_section)
-    load_model(config, "infer", str(tmp_path / "x.pdparams"))
-    assert (
-        f"{tmp_path}/x.json, which says with which configuration and class names it was trained, is missing"
-        in caplog.text
-    )
+def test_weights_without_their_description_are_said_before_anything_fails(clip_set, trained, tmp_path, caplog, capsys):
+    weights = shutil.copy(trained / "STNET_final.pdparams", tmp_path / "x.pdparams")
+    said = f"{tmp_path}/x.json, which says with which configuration and class names x.pdparams was trained, is missing"
+    words = ["--config", clip_set / "tiny.yaml", f"--weights={weights}", "-o", "MODEL.labels=none.json"]
+    failing("predict", "labels file none.json cannot be read", capsys, *words)
+    assert said in caplog.text
     caplog.clear()
-    load_model(config, "infer", f"{trained}/STNET_final.pdparams")
-    assert "is missing" not in caplog.text
+    for name in ("STNET_final.pdparams", "none.pdparams"):
+        config_beside(trained / name)
+    assert caplog.text == ""
 
 
 def test_training_may_differ_from_testing_on_purpose(said):
