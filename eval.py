@@ -30,10 +30,10 @@ RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, data, model, loop, results."""
     args = flags.parse("eval", __doc__, argv)
-    from engine.described import settings_for
+    from engine.described import load_described_config
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section, settings_for(args))
+    config = load_described_config(args, model_section)
 
     from backends.engines import ENGINES
     from core import parallel, runtime

@@ -19,10 +19,10 @@ logger = logging.getLogger("stnet")
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, model, export."""
     args = flags.parse("inference", __doc__, argv)
-    from engine.described import settings_for
+    from engine.described import load_described_config
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section, settings_for(args))
+    config = load_described_config(args, model_section)
 
     from backends.deploy import deploy
     from backends.engines import Task, exporter

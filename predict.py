@@ -34,11 +34,11 @@ SOME_UNREAD = 3  # exit code
 def main(argv: Sequence[str] | None = None) -> int:
     """Configuration, device, videos, model, loop, results."""
     args = flags.parse("predict", __doc__, argv)
-    from engine.described import settings_for
+    from engine.described import load_described_config
     from models import model_section  # late: --help is instant
 
     check_together(args)
-    config = cli.load_run_config(args, model_section, settings_for(args))
+    config = load_described_config(args, model_section)
 
     from backends.deployed import is_deployed
     from backends.engines import ENGINES

@@ -31,10 +31,10 @@ PACKAGES = {"fastapi", "fastapi_offline", "prometheus_client", "python_multipart
 def main(argv: Sequence[str] | None = None) -> int:
     """Configuration, address, model, server."""
     args = flags.parse("serve", __doc__, argv)
-    from engine.described import settings_for
+    from engine.described import load_described_config
     from models import model_section  # late: --help is instant
 
-    config = cli.load_run_config(args, model_section, settings_for(args))
+    config = load_described_config(args, model_section)
     check_packages()
 
     from core import runtime

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Union
+
+logger = logging.getLogger("stnet")
 
 StrPath = Union[str, "os.PathLike[str]"]
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
@@ -53,6 +57,32 @@ def unique_stems(paths: Sequence[StrPath]) -> list[str]:
         stems[name] = 1
         names.append(name)
     return names
+
+
+def walk(root: str) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files and hidden folders) of a folder and all below it but hidden ones.
+
+    Links to folders are followed after all others, and each folder comes once, under its first name, so that loops of
+    links end. The log says what is left out for that, and which folders cannot be read.
+    """
+    waiting, seen = deque([root]), set()
+    while waiting:
+        here = waiting.popleft()
+        real = os.path.realpath(here)
+        if real in seen:
+            logger.info("%s is left out: the folder that it links to is there already", here)
+            continue
+        seen.add(real)
+        try:
+            names = sorted(os.listdir(here))
+        except OSError as error:
+            logger.warning("%s is left out: %s", here, error.strerror or error)
+            continue
+        folders = {name for name in names if name[0] != "." and os.path.isdir(os.path.join(here, name))}
+        yield here, [name for name in names if name not in folders]
+        paths = [os.path.join(here, name) for name in sorted(folders)]
+        waiting.extendleft(path for path in reversed(paths) if not os.path.islink(path))
+        waiting.extend(path for path in paths if os.path.islink(path))
 
 
 def find_file(path: str, *folders: str) -> str:

@@ -6,25 +6,35 @@ import argparse
 import dataclasses
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from core import cli
+from core.config import Config, ModelSection, parse_override
 from core.files import StrPath, read_regular
 from core.parsing import parse_json
-
-if TYPE_CHECKING:
-    from core.config import Config
 
 logger = logging.getLogger("stnet")
 
 _JSON_BYTES = 1 << 26
+COMPARED = ("num_classes", "seglen", "image_mean", "image_std")  # MODEL keys of every model that weights depend on
 _SECTIONS = ("TRAIN", "VALID", "TEST", "INFER")
 
 
 def config_beside(weights: StrPath) -> dict[str, Any] | None:
     """The configuration of the run that made a .pdparams file, as plain data; None where none stands beside it.
 
-    Whether description and weights belong together is looked at when the weights are loaded.
+    Whether description and weights belong together is looked at when the weights are loaded. A description that is
+    missing is said, as one that copies a .pdparams file alone gets another configuration and other class names.
     """
+    base, suffix = os.path.splitext(os.fspath(weights))
+    if suffix == ".pdparams" and os.path.isfile(weights) and not os.path.exists(f"{base}.json"):
+        logger.warning(
+            "%s.json, which says with which configuration and class names %s was trained, is missing: those that are "
+            "set count",
+            base,
+            os.path.basename(weights),
+        )
     description = _read(weights)
     if not isinstance(description.get("model"), dict):
         return None
@@ -36,9 +46,37 @@ def config_beside(weights: StrPath) -> dict[str, Any] | None:
     return settings
 
 
-def settings_for(args: argparse.Namespace) -> dict[str, Any] | None:
-    """`config_beside` the weights that a command names, if it names no --config."""
-    return None if "config" in dict(args.typed) else config_beside(args.weights)
+def load_described_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
+    """The configuration of a command that uses weights, with settings, flags and -o applied.
+
+    What stands beside the weights takes the place of --config where that is not typed, as a default, and where it does
+    not fit the weights, which the log says. What is typed by -o stays, and is refused later if it does not fit.
+
+    Raises:
+        UserError: as core.cli.load_run_config.
+    """
+    beside = config_beside(args.weights)
+    if beside is None or "config" not in dict(args.typed):
+        return cli.load_run_config(args, model_section, beside)
+    config = cli.load_run_config(args, model_section)
+    typed = {parse_override(given)[0] for name, given in args.typed if name == "o"}
+    own = {field.name for field in dataclasses.fields(config.MODEL)} - {
+        f.name for f in dataclasses.fields(ModelSection)
+    }
+    saved = beside["MODEL"]
+    others = [
+        f"{key} is {getattr(config.MODEL, key)} there and {saved[key]!s:.60} in the weights"
+        for key in (*COMPARED, *sorted(own))
+        if key in saved and saved[key] != getattr(config.MODEL, key) and f"MODEL.{key}" not in typed
+    ]
+    if not others or saved.get("name") != config.MODEL.name:
+        return config
+    logger.warning(
+        "config %s does not fit: %s; the one beside the weights counts in its place, with its lists and labels",
+        args.config,
+        "; ".join(others),
+    )
+    return cli.load_run_config(args, model_section, beside)
 
 
 def with_sizes_of(export: Config, config: Config) -> Config:

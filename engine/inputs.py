@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import numpy as np
 
 from core.errors import UserError
-from core.files import StrPath, find_file
+from core.files import StrPath, find_file, walk
 from reader.formats import FRAMES, PICKLE, VIDEO, Clip
 from reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list
 
@@ -84,10 +84,23 @@ def _sources_at(path: str, clip_format: str) -> Sequence[Source]:
     if os.path.exists(path) or not glob.has_magic(path):
         paths = [path]
     else:
-        paths = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+        paths = sorted(filter(os.path.isfile, set(_matching(path))))
         if not paths:
             raise UserError(f"{path}: no file matches")
     return [Source(name, None, Clip(name, -1, format_of(name, clip_format))) for name in paths]
+
+
+def _matching(pattern: str) -> Iterable[str]:
+    """Paths that a glob matches; `**` goes through folders as core.files.walk does, so that loops of links end."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return glob.glob(pattern)
+    at = parts.index("**")
+    start, rest = os.sep.join(parts[:at]), parts[at + 1 :] or ["*"]
+    roots = glob.glob(start + os.sep) if at else [""]
+    folders = [folder for root in roots for folder, _ in walk(root or os.curdir)]
+    found = [name for folder in folders for name in _matching(os.path.join(glob.escape(folder), *rest))]
+    return found if at else [os.path.relpath(name) for name in found]
 
 
 def format_of(path: str, clip_format: str) -> str:

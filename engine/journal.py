@@ -65,7 +65,7 @@ def read_journal(path: StrPath) -> list[Row]:
         with open(path, "rb") as file:
             for line in file:
                 try:
-                    rows.append(_checked_row(json.loads(line.decode("utf-8"))))
+                    rows.append(_checked_row(json.loads(line)))
                 except (ValueError, RecursionError):
                     strange += 1
     if strange:

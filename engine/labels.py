@@ -15,18 +15,18 @@ logger = logging.getLogger("stnet")
 _MAX_BYTES = 1 << 24
 
 
-def load_labels(path: str, num_classes: int) -> list[str]:
+def load_labels(path: str, num_classes: int | None) -> list[str]:
     """Class names from a JSON file: a list, or a dict from name to class number.
 
     Args:
         path: file, relative to the working directory or to the project; empty: the names are the numbers.
-        num_classes: how many there must be.
+        num_classes: how many there must be; None: any number, of a file.
 
     Raises:
         UserError: file missing, of another form, or with another number of classes.
     """
     if not path:
-        return [str(i) for i in range(num_classes)]
+        return [str(i) for i in range(num_classes or 0)]
     path = find_file(path, PROJECT, os.path.join(PROJECT, "data"))  # ./dataset/... in the original of release 1.6
     try:
         names = parse_json(read_regular(path, _MAX_BYTES))
@@ -39,7 +39,7 @@ def load_labels(path: str, num_classes: int) -> list[str]:
     unwritable = [name for name in names if name.encode("utf-8", "replace").decode("utf-8") != name]
     if unwritable:
         raise UserError(f"labels file {path}: {unwritable[0]!a} is half a character, which no file can hold", "labels")
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
         raise UserError(
             f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}",
             topic="label count",

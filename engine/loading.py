@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from core.config import Config
 from core.errors import UserError
 from engine.checkpoint import read_description
+from engine.described import COMPARED
 from models import get_model
 from models.model import Model
 from reader.formats import FORMATS
@@ -20,7 +21,6 @@ from weights.load import fit, fit_for_finetuning, load_for_finetuning, load_weig
 
 logger = logging.getLogger("stnet")
 Read = Callable[[str], Weights]  # by its path; raises UserError unless it fits
-_COMPARED = ("num_classes", "seglen", "image_mean", "image_std")  # MODEL keys of every model
 
 
 class Loaded(NamedTuple):
@@ -172,7 +172,7 @@ def check_description(
     if description is None:
         return
     then = description["model"]
-    now = {**model.own_settings(), **{key: getattr(model.config.MODEL, key) for key in _COMPARED}}
+    now = {**model.own_settings(), **{key: getattr(model.config.MODEL, key) for key in COMPARED}}
     conflicts = [
         f"{key} is {value} in the config and {then[key]!s:.60} in the weights"
         for key, value in now.items()

@@ -5,6 +5,7 @@ Beside it lies NAME.run.json, which says what made it: weights and configuration
 
 from __future__ import annotations
 
+import codecs
 import csv
 import fcntl
 import io
@@ -174,7 +175,8 @@ def _whole_rows(path: str, topk: int) -> tuple[list[Row], int]:
 
 
 def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[Row], int]:
-    text = content.decode("utf-8", "surrogateescape")
+    mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""  # of a spreadsheet that saved it
+    text = content[len(mark) :].decode("utf-8", "surrogateescape")
     lines = io.StringIO(text, newline="").readlines()
     rows, ends, table = [], [0], csv.reader(lines, strict=True)
     try:
@@ -186,5 +188,5 @@ def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[Row], int]:
             raise
     if rows and rows[0] != columns(topk):
         raise ValueError("another header")
-    size = len("".join(lines[: ends[len(rows)]]).encode("utf-8", "surrogateescape"))
+    size = len(mark) + len("".join(lines[: ends[len(rows)]]).encode("utf-8", "surrogateescape"))
     return [(row[0], int(row[1]) if row[1] else None, row[2]) for row in rows[1:]], size

@@ -67,7 +67,7 @@ class BadClips:
         """Index -> reason of the clips in the quarantine file."""
         if not self.quarantine or not os.path.exists(self.quarantine):
             return {}
-        with open(self.quarantine, encoding="utf-8", errors="surrogateescape") as file:
+        with open(self.quarantine, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = dict(line.rstrip("\n").partition("\t")[::2] for line in file if line.strip())
         kept = {i: f"in quarantine: {lines[clip.path]}" for i, clip in enumerate(self.clips) if clip.path in lines}
         if kept:

@@ -121,9 +121,14 @@ class Pickle(Format):
         return label
 
 
+def split_label(line: str) -> tuple[str, str]:
+    """(path, label) of a stripped line: what is before and behind its last blank or tab; no path without either."""
+    cut = max(line.rfind(" "), line.rfind("\t"))
+    return line[: max(cut, 0)].strip(), line[cut + 1 :]
+
+
 def _path_and_label(line: str, labelled: bool, num_classes: int | None) -> Clip:
-    path, _, label = line.rpartition(" ") if " " in line else line.rpartition("\t")
-    path, label = path.strip(), label.strip()
+    path, label = split_label(line)
     try:
         number = int(label) if path else None
     except ValueError:

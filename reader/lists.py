@@ -6,14 +6,21 @@ working directory and, if nothing is there, from the folder of the list.
 
 from __future__ import annotations
 
+import logging
 import os
 
 from core.errors import UserError
-from core.files import find_file
+from core.files import find_file, walk
 from reader.formats import FORMATS, VIDEO, Clip
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts")
+logger = logging.getLogger("stnet")
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".mts", ".m2ts"),
+    *(".m2t", ".vob", ".m2v", ".ogv", ".3g2", ".asf", ".f4v", ".mxf", ".rm", ".rmvb", ".gif"),
+)
 _PROBED = 100
+_EXAMPLES = 3  # of files that are left out
 
 
 def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes: int | None = None) -> list[Clip]:
@@ -81,12 +88,31 @@ def list_videos(path: str) -> list[Clip]:
         return [Clip(path, -1)]
     if not os.path.isdir(path):
         raise UserError(f"video_path {path}: no such file or folder")
-    paths = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(path)
-        for name in names
-        if name.lower().endswith(VIDEO_SUFFIXES)
-    ]
+    paths = find_videos(path)
     if not paths:
         raise UserError(f"video_path {path}: the folder holds no video files ({' '.join(VIDEO_SUFFIXES)})")
-    return [Clip(name, -1) for name in sorted(paths)]
+    return [Clip(name, -1) for name in paths]
+
+
+def find_videos(folder: str) -> list[str]:
+    """Paths of all video files below a folder, sorted; folders as core.files.walk takes them.
+
+    Hidden files, and those whose suffix is no video's, are left out; the log counts them.
+    """
+    videos: list[str] = []
+    hidden: list[str] = []
+    others: list[str] = []
+    for here, names in walk(folder):
+        for name in names:
+            is_video = name.lower().endswith(VIDEO_SUFFIXES)
+            kind = hidden if name.startswith(".") else videos if is_video else others
+            kind.append(os.path.join(here, name))
+    for what, paths in (("hidden", hidden), ("not named as videos are", others)):
+        if paths:
+            logger.info("%s: %d names are left out, %s: %s", folder, len(paths), what, _examples(paths, folder))
+    return sorted(videos)
+
+
+def _examples(paths: list[str], folder: str) -> str:
+    names = [os.path.relpath(path, folder) for path in paths[:_EXAMPLES]]
+    return ", ".join([*names, *(["..."] if len(paths) > _EXAMPLES else [])])

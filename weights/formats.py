@@ -267,7 +267,7 @@ def verify(path: str, digests: Mapping[str, str]) -> set[str] | None:
 def _read_record(record: str) -> list[tuple[str, str]] | None:
     """(digest, name) of each line, or None if there is no such file."""
     try:
-        text = read_regular(record, _MAX_RECORD).decode("utf-8")
+        text = read_regular(record, _MAX_RECORD).decode("utf-8-sig")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from engine.described import config_beside
 from engine.labels import load_labels
 from models import model_section
 from models.stnet.network import StNet
-from tools.dataset.lists import read_labels
 from weights.formats import pickle_bytes, read_weights
 
 
@@ -58,12 +58,13 @@ def test_a_hostile_description_beside_weights_is_one_line(weights, clip_set, cap
     failing("predict", reason, capsys, clip_set / "val 0.mp4", "--weights", path, "--use_gpu=False")
 
 
-def test_what_differs_from_a_description_is_cut(weights, clip_set, tmp_path, capsys):
+def test_what_differs_from_a_description_is_cut(weights, clip_set, tmp_path, capsys, caplog):
     path, write = weights
     write({"INFER": [1]}, image_mean=["x" * 5000])
     flags = ["--config", write_config(tmp_path / "c.yaml", tiny_settings(clip_set)), "--save_dir", tmp_path]
-    message = r"image_mean is .* in the config and \['x{58} in the weights$"
+    message = r"section INFER: expected keys and values, found \[1\]$"
     failing("predict", message, capsys, *flags, clip_set / "val 0.mp4", "--weights", path, "--use_gpu=False")
+    assert re.search(r"image_mean is .* there and \['x{58} in the weights; ", caplog.text)
 
 
 def test_a_description_that_nests_too_deeply_is_no_description(weights):
@@ -76,7 +77,7 @@ def test_hostile_labels_are_one_line(tmp_path):
     path = tmp_path / "labels.json"
     for content in (b"[" * 100_000, b'{"a": ' * 100_000, b"\xff", b"[1]", b'"ab"', b'{"a": NaN, "b": 0}'):
         path.write_bytes(content)
-        for read in (lambda: load_labels(str(path), 2), lambda: read_labels(str(path))):
+        for read in (lambda: load_labels(str(path), 2), lambda: load_labels(str(path), None)):
             with pytest.raises(UserError, match="labels file") as error:
                 read()
             assert len(str(error.value)) < 300

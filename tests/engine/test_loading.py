@@ -1,12 +1,17 @@
 """What was saved beside weights, compared with the configuration that uses them."""
 
 import json
+import shutil
 
 import pytest
+from conftest import tiny_settings, write_config
+from entries import failing
 
+from core import flags
 from core.config import load_config
 from core.errors import UserError
 from engine.checkpoint import read_description
+from engine.described import config_beside, load_described_config
 from engine.loading import check_description
 from models import get_model, model_section
 
@@ -35,6 +40,53 @@ def test_other_sizes_segments_and_formats_than_the_runs_are_said_in_one_line(sai
     assert said("test", *sizes) == [words]
     assert said("infer", "MODEL.seg_num=5") == ["INFER.seg_num is 5 and was 2"]
     assert said("infer", "MODEL.format=pkl") == ["MODEL.format is pkl and was mp4"]
+
+
+@pytest.fixture
+def configured(clip_set, trained, tmp_path, caplog):
+    """Function from changes of MODEL in a config and flags to the configuration that counts, and what the log says."""
+
+    def load(changes, *words):
+        caplog.clear()
+        settings = tiny_settings(clip_set)
+        settings["MODEL"].update(changes)
+        settings["TEST"]["filelist"] = "of the config"
+        config = write_config(tmp_path / "other.yaml", settings)
+        args = flags.parse("eval", "", [f"--config={config}", f"--weights={trained}/STNET_final.pdparams", *words])
+        return load_described_config(args, model_section), caplog.text
+
+    return load
+
+
+def test_a_config_that_does_not_fit_gives_way_to_the_one_beside_the_weights(configured, clip_set):
+    config, said = configured({"num_classes": 5, "num_layers": 50, "labels": ""}, "-o", "TEST.batch_size=3")
+    assert (config.MODEL.num_classes, config.MODEL.num_layers, config.TEST.batch_size) == (4, 18, 3)
+    assert config.TEST.filelist == str(clip_set / "val.list")
+    assert (
+        "num_classes is 5 there and 4 in the weights; num_layers is 50 there and 18 in the weights; the one beside"
+        in said
+    )
+
+
+def test_a_config_that_fits_stays_and_so_does_what_is_typed(configured):
+    config, said = configured({"labels": ""})
+    assert (config.TEST.filelist, said) == ("of the config", "")
+    config, said = configured({"num_classes": 5, "labels": ""}, "-o", "MODEL.num_classes=4")
+    assert (config.MODEL.num_classes, config.TEST.filelist, said) == (4, "of the config", "")
+    config, said = configured({"labels": ""}, "-o", "MODEL.num_classes=5")  # refused when the weights are read
+    assert (config.MODEL.num_classes, config.TEST.filelist, said) == (5, "of the config", "")
+
+
+def test_weights_without_their_description_are_said_before_anything_fails(clip_set, trained, tmp_path, caplog, capsys):
+    weights = shutil.copy(trained / "STNET_final.pdparams", tmp_path / "x.pdparams")
+    said = f"{tmp_path}/x.json, which says with which configuration and class names x.pdparams was trained, is missing"
+    words = ["--config", clip_set / "tiny.yaml", f"--weights={weights}", "-o", "MODEL.labels=none.json"]
+    failing("predict", "labels file none.json cannot be read", capsys, *words)
+    assert said in caplog.text
+    caplog.clear()
+    for name in ("STNET_final.pdparams", "none.pdparams"):
+        config_beside(trained / name)
+    assert caplog.text == ""
 
 
 def test_training_may_differ_from_testing_on_purpose(said):

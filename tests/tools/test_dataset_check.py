@@ -169,6 +169,48 @@ def test_a_path_listed_twice_is_a_duplicate_but_not_in_quarantine(tmp_path):
     assert len(read_list(str(folder / "train.clean.list"))) == 3
 
 
+@pytest.fixture
+def two_lists(tmp_path):
+    """A training list of three clips, and a validation list of two of these under other names and one of its own."""
+    folder = clean_folder(tmp_path)
+    shutil.copy(folder / "1.mp4", folder / "other name.mp4")
+    write_video(folder / "own.mp4", seed=9)
+    (folder / "val.list").write_text("own.mp4 0\nother name.mp4 1\n2.mp4 2\n")
+    settings = tiny_settings(folder)
+    settings["TRAIN"]["filelist"] = str(folder / "train.list")
+    write_config(folder / "tiny.yaml", settings)
+    return folder
+
+
+def check_list(folder, name, *flags):
+    code = main(["check", f"--list={folder}/{name}", f"--config={folder}/tiny.yaml", *flags])
+    return code, json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_training_clips_in_a_validation_list_are_named_under_whatever_name(two_lists, capsys):
+    code, report = check_list(two_lists, "val.list", "--mode=valid")
+    train = two_lists / "train.list"
+    assert (code, report["fine"]) == (0, 3)
+    assert [(f["line"], f["problem"], f["reason"]) for f in report["findings"]] == [
+        (2, "leak", f"same content as line 2 of {train}: 1.mp4"),
+        (3, "leak", f"same content as line 3 of {train}: 2.mp4"),
+    ]
+    assert report["against"] == [str(train)]
+    assert f"compared with {train}: 2 clips hold the same content" in capsys.readouterr().out
+    assert check_list(two_lists, "val.list", "--mode=valid")[1]["notes"]["leak"] == 2  # from what is known of files
+
+
+def test_lists_are_compared_where_that_says_something(two_lists):
+    assert check_list(two_lists, "train.list")[1]["against"] == []
+    assert check_list(two_lists, "train.list", "--mode=test")[1]["against"] == []  # the same list
+    assert check_list(two_lists, "val.list", "--mode=infer")[1]["against"] == []
+    assert check_list(two_lists, "val.list", "--mode=test", "-o", "TRAIN.filelist=none")[1]["notes"]["leak"] == 0
+    code, report = check_list(two_lists, "train.list", f"--against={two_lists}/val.list")
+    assert (code, report["notes"]["leak"], report["fine"]) == (0, 2, 3)
+    with pytest.raises(UserError, match="list file not found: none.list"):
+        check_list(two_lists, "val.list", "--against=none.list")
+
+
 def test_a_clip_that_hangs_is_killed_and_costs_only_itself(tmp_path, monkeypatch):
     folder = clean_folder(tmp_path, 6)
     real = check.read_clip
@@ -257,6 +299,28 @@ def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
     for ours, checked in zip(clips[0::2], clips[1::2]):
         assert ours.segments == checked.segments
         assert np.array_equal(ours.frames, checked.frames)
+
+
+def test_names_that_are_not_utf_8_are_checked_and_kept_as_they_are(tmp_path):
+    folder = clean_folder(tmp_path)
+    os.rename(folder / "1.mp4", os.fsencode(folder) + b"/\xff 1.mp4")
+    listed = b"0.mp4 0\n\xff 1.mp4\t1\n2.mp4 2\n\xfe gone.mp4 1\n"
+    (folder / "train.list").write_bytes(listed)
+    code, report = run_check(folder)
+    assert (code, report["fine"], report["looked_at"]) == (1, 3, 3)
+    assert report["findings"][0]["path"] == "\udcfe gone.mp4"
+    assert (folder / "train.clean.list").read_bytes() == listed[: listed.index(b"\xfe")]
+    quarantined = (folder / "train.quarantine.list").read_bytes()
+    assert quarantined == b"\xfe gone.mp4\tmissing: No such file or directory\n"
+    assert run_check(folder)[1]["looked_at"] == 0
+
+
+def test_the_path_of_a_line_with_a_wrong_label_is_found_behind_blanks_and_tabs(tmp_path):
+    folder = clean_folder(tmp_path)
+    os.rename(folder / "0.mp4", folder / "my clip (0).mp4")
+    (folder / "train.list").write_text("my clip (0).mp4\tone\n1.mp4\t1\n")
+    _, report = run_check(folder)
+    assert [(f["path"], f["problem"]) for f in report["findings"]] == [("my clip (0).mp4", "label")]
 
 
 def test_an_empty_or_missing_list_is_a_readable_error(tmp_path):

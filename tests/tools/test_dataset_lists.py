@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -144,6 +145,122 @@ def test_a_csv_of_paths_and_labels_is_divided_likewise(root):
     assert report(out)["missing"] == [{"part": "all", "name": "clips, mine/视 4.mp4"}]
 
 
+def ucf101_folders(root):
+    """25 groups of 2 to 5 clips in each of three classes, named as in UCF101."""
+    videos = root / "videos"
+    for label in "ABC":
+        for group in range(1, 26):
+            for clip in range(1, 3 + group % 4):
+                write(videos / label / f"v_{label}_g{group:02}_c{clip:02}.avi")
+    return videos
+
+
+def recordings(path):
+    """(class, group) of each clip in a list of ucf101_folders."""
+    return {(line.split("/")[-2], line.split("_g")[1][:2]) for line in lines(path)}
+
+
+def test_clips_of_one_recording_stay_on_one_side_if_asked_and_are_named_if_not(root, caplog):
+    videos, out = ucf101_folders(root), root / "out"
+    call(folder, "--videos", videos, "--out", out)
+    assert len(recordings(out / "train.list") & recordings(out / "val.list")) > 20
+    assert "held-out clips seem to be cut from recordings that are trained on" in caplog.text
+    assert r"--group_by='_(g\d+)_c\d+'" in caplog.text
+    caplog.clear()
+    call(folder, "--videos", videos, "--out", out, "--group_by", r"_(g\d+)_c\d+")
+    assert recordings(out / "train.list") & recordings(out / "val.list") == set()
+    train, val = lines(out / "train.list"), lines(out / "val.list")
+    assert (len(train) + len(val), report(out)["groups"], caplog.text) == (261, 25, "")
+    for label in range(3):
+        count = sum(line.endswith(f" {label}") for line in val)
+        assert 0.15 <= count / 87 <= 0.25
+
+
+@pytest.mark.parametrize(
+    ("names", "group_by"),
+    [
+        (["{}/monday/{}.mp4", "{}/tuesday/{}.mp4"], "parent"),
+        (
+            ["{}/AAAAAAAAAAA_00000{}_000020.mp4", "{}/BBBBBBBBBBB_00000{}_000020.mp4"],
+            r"'([\w-]{{11}})_\d{{6}}_\d{{6}}'",
+        ),
+        (["{}/walk by the sea {}.mp4", "{}/market{}.mp4"], r"'([^/]*[^/\d])\d+\.\w+$'"),
+    ],
+)
+def test_names_that_suggest_recordings_are_noticed(root, caplog, names, group_by):
+    for label in ("cat", "dog"):
+        for number in range(3):
+            for name in names:
+                write(root / "videos" / name.format(label, number))
+    call(folder, "--videos", root / "videos", "--out", root / "out", "--ratio", 0.5)
+    assert f"--group_by={group_by.format()} keeps each recording on one side" in caplog.text
+    caplog.clear()
+    group_by = group_by.format().strip("'")
+    call(folder, "--videos", root / "videos", "--out", root / "out", "--ratio", 0.5, "--group_by", group_by)
+    assert [len(lines(root / "out" / name)) for name in ("train.list", "val.list")] == [6, 6]
+    assert caplog.text == ""
+
+
+def test_numbered_clips_are_not_taken_for_one_recording(root, class_folders, caplog):
+    call(folder, "--videos", class_folders, "--out", root / "out")
+    assert "--group_by" not in caplog.text
+
+
+def test_a_class_keeps_a_group_for_training_and_odd_groups_are_said(root, caplog):
+    for name in ("cat/a/1.mp4", "cat/a/2.mp4", "cat/b/1.mp4", "dog/a/1.mp4", "dog/a/2.mp4", "owl/1.mp4"):
+        write(root / "videos" / name)
+    flags = ["--videos", root / "videos", "--out", root / "out", "--ratio", 0.1, "--group_by"]
+    call(folder, *flags, "parent")
+    assert lines(root / "out" / "val.list") == [f"{root}/videos/cat/b/1.mp4 0"]  # "a" is all that dog has
+    assert "1 clips have no group and count alone, for example owl/1.mp4" in caplog.text
+    assert "1 classes of several clips have none held out" in caplog.text
+    for group_by, message in (
+        ("(", "expected parent or a regular expression"),
+        ("_g[0-9]", "found no clip whose name it matches; the first is cat/a/1.mp4"),
+        ("mp4", "no group can be held out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(folder, *flags, group_by)
+
+
+@pytest.mark.parametrize("header", ["path,label", "file,label", "\ufeffFilename, Class", "video.path,y"])
+def test_a_header_of_any_names_is_no_clip(root, caplog, header):
+    rows = [f"{number}.mp4,{number % 12}" for number in range(24)]
+    csv_file = write(root / "mine.csv", "\n".join([header, *rows]))
+    for number in range(24):
+        write(root / f"{number}.mp4")
+    call(folder, "--csv", csv_file, "--out", root / "out", "--ratio", 0.5)
+    assert json.loads((root / "out" / "labels.json").read_text()) == [str(number) for number in range(12)]
+    assert f"{root}/2.mp4 2" in lines(root / "out" / "train.list") + lines(root / "out" / "val.list")
+    assert numbers(root / "out") == {"all": (24, 24, 0, 0)}
+    assert ("is taken for a header" in caplog.text) == (header != "path,label")
+
+
+def test_a_first_clip_that_is_missing_is_no_header(root):
+    for text in ("gone.mp4,walk\na.mp4,run\n", "gone,run\na.mp4,run\n", "gone,1\na.mp4,0\n"):
+        write(root / "a.mp4")
+        call(folder, "--csv", write(root / "mine.csv", text), "--out", root / "out")
+        assert numbers(root / "out") == {"all": (2, 1, 1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("1", "2", "10"), "3 of the 3 labels .* label 1 the number 0: they are not 0, 1, 2"),
+        (("0", "1", "10", "2", "cat"), "2 of the 4 labels .* label 10 the number 2: 'cat' is no whole number"),
+        (("0", "1", "2"), ""),
+        (("cat", "dog"), ""),
+    ],
+)
+def test_whole_numbers_that_become_other_numbers_are_said(root, caplog, labels, message):
+    rows = [f"{label}.mp4,{label}" for label in labels]
+    for label in labels:
+        write(root / f"{label}.mp4")
+    call(folder, "--csv", write(root / "mine.csv", "\n".join(rows)), "--out", root / "out")
+    assert re.search(message, caplog.text)
+    assert bool(caplog.text) == bool(message)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -157,6 +274,21 @@ def test_a_bad_csv_of_paths_is_refused_with_its_line(root, text, message):
     csv_file = write(root / "bad.csv", text)
     with pytest.raises(UserError, match=message):
         call(folder, "--csv", csv_file, "--out", root / "out")
+
+
+def test_a_csv_in_another_encoding_is_refused_unless_it_is_a_path_alone(root):
+    write(root / "a.mp4")
+    csv_file = root / "mine.csv"
+    for data, message in (
+        ("a.mp4,跑步\n".encode("gbk"), r"mine.csv, line 1: the label is not in UTF-8: \\xc5"),
+        ("a.mp4,run\n".encode("utf-16"), "cannot be read: it is not text in UTF-8"),
+    ):
+        csv_file.write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            call(folder, "--csv", csv_file, "--out", root / "out")
+    csv_file.write_bytes(b"a.mp4,run\n\xff.mp4,run\n")
+    call(folder, "--csv", csv_file, "--out", root / "out")
+    assert report(root / "out")["missing"] == [{"part": "all", "name": "\\xff.mp4"}]
 
 
 def test_a_folder_without_videos_or_classes_is_refused(root):

@@ -15,6 +15,7 @@ import pytest
 from conftest import tiny_settings, write_config, write_video
 from PIL import Image
 
+from core import cli
 from core.errors import UserError
 from reader import decode
 from reader.pickles import load_clip_pickle
@@ -199,6 +200,25 @@ def test_unpack_gives_numbered_images(source, tmp_path, capsys):
     assert not (images / ".d.unpacking").exists()
     assert main(flags) == 0
     assert "unpacked 0, kept 4, bad 0" in capsys.readouterr().out
+
+
+def test_names_that_are_not_utf_8_are_packed_and_unpacked(source, tmp_path, capsys):
+    os.rename(source / "d.mp4", os.fsencode(source) + b"/\xff d.mp4")
+    (source / "train.list").write_bytes(b"\xff d.mp4\t3\n\xfe gone.mp4 1\n")
+    command = ["pack", "--list", str(source / "train.list"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert [cli.run(main, command), cli.run(main, command)] == [1, 1]  # it prints what cannot be encoded
+    printed = capsys.readouterr().out
+    assert "packed 1, kept 0, bad 1" in printed
+    assert "packed 0, kept 1, bad 1" in printed
+    packed_list = tmp_path / "out" / "train.pkl.list"
+    assert packed_list.read_bytes() == b"\xff d.pkl\n"
+    name, label, jpegs = load_clip_pickle(
+        Path(os.fsdecode(os.fsencode(tmp_path / "out") + b"/\xff d.pkl")).read_bytes()
+    )
+    assert (label, len(jpegs)) == (3, 23)
+    flags = ["unpack", "--list", str(packed_list), "--out", str(tmp_path / "images"), "--workers", "1"]
+    assert main(flags) == 0
+    assert len(os.listdir(os.fsencode(tmp_path / "images") + b"/\xff d")) == 23
 
 
 def test_unpack_names_what_is_no_pickle(source, tmp_path, capsys):

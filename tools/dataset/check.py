@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import time
@@ -19,11 +18,13 @@ from core import cli
 from core.atomic import prepare_folder
 from core.config import MODES, load_config
 from core.errors import UserError
+from core.files import sha256_of
 from reader.clip import clip_rng, read_clip
 from reader.errors import ClipError, NoVideo
 from reader.formats import FORMATS
 from tools.dataset import findings
 from tools.dataset.findings import Record
+from tools.dataset.leaks import content_elsewhere, lists_to_compare
 from tools.dataset.workers import Lost, cores, work_with_progress
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 Task = tuple[str, int]  # a file and its index in the list, of which the draws of training depend
 Stamp = list[int]  # size in bytes, time of change in ns
 
+TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names need not be UTF-8
 _VERSION = 3  # of the records; another one makes every clip be looked at again
-_HASH_BLOCK = 1 << 20
 _SLACK = 0.05  # share by which frames may end before the duration that a header without their number says
 
 
@@ -58,6 +59,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_config_flags(parser, "train")
     parser.add_argument("--out", default="", metavar="DIR", help="where the results go (default: the list's folder)")
     add_worker_flags(parser)
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="list whose content must not be in this one; repeatable (default in valid and test: TRAIN.filelist)",
+    )
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds a clip may take (default: decode_timeout)")
     parser.set_defaults(run=run)
 
@@ -100,22 +108,32 @@ def run(args: argparse.Namespace) -> int:
     num_classes = model.num_classes if labelled else None
     out = args.out or os.path.dirname(os.path.abspath(args.list))
     entries = findings.read_entries(args.list, model.format, labelled, num_classes)
+    against = lists_to_compare(args.list, args.against, config.TRAIN.filelist, args.mode)
     prepare_out(out)
     reading = Reading(section, model.format, args.mode == "train")
     timeout = args.timeout or section.decode_timeout
     cache = Cache(os.path.join(out, f"{findings.list_name(args.list)}.checked.jsonl"), reading, timeout)
     started = time.monotonic()
     records, looked_at = look_at(entries, reading, cache, args.workers, timeout)
-    judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes)
-    sampling = {
+    elsewhere = content_elsewhere(against, model.format, records, args.workers)
+    judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes, elsewhere)
+    facts = {
+        "mode": args.mode,
+        "against": [os.path.abspath(path) for path in against],
         "format": model.format,
         "seg_num": section.seg_num,
         "seglen": section.seglen,
         "augment": reading.augment,
+        "looked_at": looked_at,
+        "decoders": findings.count_decoders(records),
     }
-    facts = {"mode": args.mode, **sampling, "looked_at": looked_at, "decoders": findings.count_decoders(records)}
     report = findings.write_results(out, args.list, entries, judged, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
+    if against:
+        leaks = report["notes"]["leak"]
+        print(f"compared with {', '.join(against)}: {leaks} clips hold the same content")
+        if leaks and args.mode in ("valid", "test"):
+            print("scores of clips that are trained on are too good: take them out of one of the lists")
     print(f"decoded {looked_at} files in {report['seconds']:.1f} s; the results are in {out}")
     if report["bad"]:
         name = findings.list_name(args.list)
@@ -227,7 +245,7 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     file, index = task
     rng = clip_rng(0, 0, index) if reading.augment else None
     try:
-        sha256 = _sha256(file)
+        sha256 = sha256_of(file)
         clip = read_clip(file, reading.section, reading.format, rng, decoder)
     except NoVideo as error:
         return _record("no_video_stream", str(error))
@@ -257,14 +275,6 @@ def _short_of_header(video: Video) -> str:
     return ""
 
 
-def _sha256(file: str) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while block := opened.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _is_record(record: Record, timeout: float) -> bool:
     """Whether a cached record has the form of one."""
     model = _record("", "")
@@ -289,7 +299,7 @@ class Cache:
             self._load()
 
     def _load(self) -> None:
-        with open(self.path, encoding="utf-8", errors="replace") as file:
+        with open(self.path, **TEXT) as file:
             for line in file:
                 with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # half a line
                     entry = json.loads(line)
@@ -307,7 +317,7 @@ class Cache:
     def __enter__(self) -> Cache:
         """Open the file for more records."""
         try:
-            self.lines = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in __exit__)
+            self.lines = open(self.path, "a", buffering=1, **TEXT)  # noqa: SIM115 (closed in __exit__)
             if self.lines.tell():
                 self.lines.write("\n")  # the last line may be half written
         except OSError as error:

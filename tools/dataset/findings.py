@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.files import find_file
 from core.schema import SCHEMA
 from reader import lists
-from reader.formats import FORMATS, Clip, Format
+from reader.formats import FORMATS, Clip, Format, split_label
 
 PROBLEMS = {
     "missing": "no such file",
@@ -26,6 +26,7 @@ PROBLEMS = {
     "crash": "decoding crashed",
 }
 NOTES = {
+    "leak": "the content of a clip that is trained on, or of another list of --against",
     "short_clip": "fewer frames than seg_num x seglen: the reader repeats some",
     "edit_list": "parts of the file are not shown, as of a cut by copying",
     "open_gop": "frames before a key frame that need it",
@@ -77,14 +78,18 @@ def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | 
 
 def _without_label(line: str, folder: str, clip_format: Format) -> Clip:
     """The clip of a line whose label is wrong: a last word is taken for the label where the rest is a file."""
-    path = line.rpartition(" ")[0].strip() or line.rpartition("\t")[0].strip()
+    path = split_label(line)[0]
     if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
         return Clip(path, -1)
     return clip_format.parse_line(line, folder, False, None)
 
 
 def judge(
-    entries: Iterable[Entry], records: Mapping[str, Record], needed: int, num_classes: int | None
+    entries: Iterable[Entry],
+    records: Mapping[str, Record],
+    needed: int,
+    num_classes: int | None,
+    elsewhere: Mapping[str, str] = {},  # noqa: B006 (it is not changed)
 ) -> list[Finding]:
     """What there is to say, in the order of the list.
 
@@ -93,6 +98,7 @@ def judge(
         records: by the entry's file.
         needed: seg_num x seglen.
         num_classes: labels inside pickles must be below it; None: not looked at.
+        elsewhere: SHA-256 of content that must not be in this list -> where it is.
     """
     findings: list[Finding] = []
     first: dict[str, Entry] = {}
@@ -110,6 +116,8 @@ def judge(
             earlier = first.setdefault(record["sha256"], entry)
             if earlier is not entry:
                 of_entry.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.path}"))
+        if record["sha256"] in elsewhere:
+            of_entry.append(Finding(entry, "leak", f"same content as {elsewhere[record['sha256']]}"))
         if not record["problem"] and record["frames"] < needed:
             of_entry.append(Finding(entry, "short_clip", f"{record['frames']} frames, the reader wants {needed}"))
         of_entry += [Finding(entry, note, f"read by {record['decoder']}") for note in record["notes"]]
@@ -202,7 +210,7 @@ def _quarantine_lines(bad: Iterable[list[Finding]], kept: Collection[str]) -> li
 
 def _write_lines(path: str, lines: Iterable[str]) -> None:
     def write(temporary: str) -> None:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(f"{line}\n" for line in lines)
 
     write_atomically(path, write)

@@ -4,22 +4,26 @@ python -m tools.dataset folder --videos videos/ --out data/dataset/mine --ratio 
 python -m tools.dataset folder --csv clips.csv --out data/dataset/mine
 
 The clips of every class are divided at random, always the same way for one seed; a class of two or more clips has
-at least one for training and one held out. The held-out clips are written as val.list and test.list, and without
-labels as infer.list.
+at least one for training and one held out. --group_by keeps clips of one recording on one side. The held-out clips
+are written as val.list and test.list, and without labels as infer.list.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import logging
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from core.errors import UserError
-from tools.dataset import lists
+from reader.lists import VIDEO_SUFFIXES
+from tools.dataset import groups, lists
 from tools.dataset.videos import Entry, find_videos, shown, sort_out
+
+logger = logging.getLogger("stnet")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -29,6 +33,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     source.add_argument("--videos", metavar="DIR", help="folder with one sub-folder a class")
     source.add_argument("--csv", metavar="FILE", help="lines PATH,LABEL; paths relative to the file, or absolute")
     parser.add_argument("--ratio", type=share, default=0.8, help="share of training clips (default: %(default)s)")
+    parser.add_argument(
+        "--group_by",
+        default="",
+        metavar="GROUP",
+        help="clips of one group stay on one side: parent, the folder within the class's folder; or a regular "
+        "expression that finds the group in the path, as '_(g[0-9]+)_' in UCF101's",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another division (default: %(default)s)")
 
 
@@ -44,11 +55,20 @@ def run(args: argparse.Namespace) -> int:
     """Make the lists. Returns the exit code; raises UserError, also when no clip can be used."""
     clips = read_csv(args.csv) if args.csv else read_folders(args.videos)
     labels = sort_labels({label for _, _, label in clips})
+    warn_of_other_numbers(labels)
     numbers = {label: number for number, label in enumerate(labels)}
     findings = sort_out([Entry("all", name, path, numbers[label]) for name, path, label in clips], args.probe)
-    train, held_out = divide(findings.present, args.ratio, args.seed)
+    facts = {"ratio": args.ratio, "seed": args.seed}
+    if args.group_by and findings.present:
+        of_clip = groups.groups_of(findings.present, labels, args.group_by)
+        train, held_out = groups.divide_groups(findings.present, of_clip, args.ratio, args.seed)
+        groups.check_classes(train, held_out)
+        facts.update(group_by=args.group_by, groups=len(set(of_clip.values())))
+    else:
+        train, held_out = divide(findings.present, args.ratio, args.seed)
+        groups.warn_of_shared_groups(train, held_out, labels)
     entries = {"train.list": train, "val.list": held_out, "test.list": held_out, "infer.list": held_out}
-    lists.write_data_set(args, findings, labels, entries, ratio=args.ratio, seed=args.seed)
+    lists.write_data_set(args, findings, labels, entries, **facts)
     return 0
 
 
@@ -70,7 +90,7 @@ def read_folders(folder: str) -> list[tuple[str, str, str]]:
 
 
 def read_csv(path: str) -> list[tuple[str, str, str]]:
-    """(name, path, label) of a CSV file with lines PATH,LABEL, under a header path,label or without one.
+    """(name, path, label) of a CSV file with lines PATH,LABEL, under a header or without one.
 
     Lines that say the same count once; the path is empty where no file is.
 
@@ -78,13 +98,16 @@ def read_csv(path: str) -> list[tuple[str, str, str]]:
         UserError: the file cannot be read or is empty, a line is of another form, or a clip has two labels.
     """
     labels: dict[str, str] = {}
-    for where, cells in _csv_lines(path):
+    folder = os.path.dirname(os.path.abspath(path))
+    for where, cells in _without_header(_csv_lines(path), folder):
         if len(cells) != 2 or not all(cells):
             raise UserError(f"{where}: expected PATH,LABEL, found {','.join(cells)!r}")
         name, label = cells
+        if shown(label) != label:
+            raise UserError(f"{where}: the label is not in UTF-8: {shown(label)}")
         if labels.setdefault(name, label) != label:
             raise UserError(f"{where}: {name} has the label {label!r} here, {labels[name]!r} before")
-    folder, clips = os.path.dirname(os.path.abspath(path)), []
+    clips = []
     for name, label in labels.items():
         file = os.path.join(folder, name)
         clips.append((name, file if os.path.lexists(file) else "", label))
@@ -95,21 +118,53 @@ def read_csv(path: str) -> list[tuple[str, str, str]]:
 
 def _csv_lines(path: str) -> list[tuple[str, list[str]]]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)
             rows = [(f"{path}, line {reader.line_num}", [cell.strip() for cell in row]) for row in reader if any(row)]
     except FileNotFoundError:
         raise UserError(f"--csv {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise UserError(f"--csv {path} cannot be read: {error}") from None
-    has_header = bool(rows) and [cell.lower() for cell in rows[0][1]] == ["path", "label"]
-    return rows[1:] if has_header else rows
+    if any("\0" in cell for _, cells in rows for cell in cells):
+        raise UserError(f"--csv {path} cannot be read: it is not text in UTF-8")
+    return rows
+
+
+def _without_header(rows: list[tuple[str, list[str]]], folder: str) -> list[tuple[str, list[str]]]:
+    """The rows without a first one that names the columns: a path that neither exists nor looks like a video, and a
+    label of no other row that is no whole number."""
+    if not rows or len(rows[0][1]) != 2:
+        return rows
+    where, (name, label) = rows[0]
+    is_clip = os.path.isfile(os.path.join(folder, name)) or name.lower().endswith(VIDEO_SUFFIXES)
+    if is_clip or label.isdecimal() or any(label in cells[1:] for _, cells in rows[1:]):
+        return rows
+    if [name.lower(), label.lower()] != ["path", "label"]:
+        logger.warning("%s: %s,%s is taken for a header: there is no such file", where, shown(name), shown(label))
+    return rows[1:]
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
     """Class names in the order of their numbers: by value if all are whole numbers, else by name."""
     numeric = all(label.isdecimal() for label in labels)
     return sorted(labels, key=lambda label: (int(label), label) if numeric else label)
+
+
+def warn_of_other_numbers(labels: Sequence[str]) -> None:
+    """Say where class names that are whole numbers become other numbers."""
+    moved = [(label, number) for number, label in enumerate(labels) if label.isdecimal() and int(label) != number]
+    if not moved:
+        return
+    words = [label for label in labels if not label.isdecimal()]
+    why = f"{words[0]!r} is no whole number, so that all are sorted by name" if words else "they are not 0, 1, 2, ..."
+    logger.warning(
+        "%d of the %d labels that are whole numbers get another class number, for example label %s the number %d: %s; "
+        "labels.json has the labels in the order of their numbers",
+        len(moved),
+        len(labels) - len(words),
+        *moved[0],
+        why,
+    )
 
 
 def divide(entries: list[Entry], ratio: float, seed: int) -> tuple[list[Entry], list[Entry]]:

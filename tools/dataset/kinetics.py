@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from core.config import PROJECT
 from core.errors import UserError
+from engine.labels import load_labels
 from tools.dataset import lists
 from tools.dataset.videos import Entry, VideoIndex, plain, sort_out
 
@@ -157,7 +158,7 @@ def choose_labels(rows: Sequence[Row], path: str) -> tuple[list[str], str]:
         if row.label:
             spelled.setdefault(plain(row.label), row.label)
     if path != "none":
-        known = lists.read_labels(path)
+        known = load_labels(path, None)
         if spelled.keys() <= set(map(plain, known)):
             return known, os.path.basename(path)
     return sorted(spelled.values()), "sorted"

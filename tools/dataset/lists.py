@@ -11,8 +11,6 @@ from typing import Any
 
 from core.atomic import write_atomically, write_json
 from core.errors import UserError
-from core.files import read_regular
-from core.parsing import parse_json
 from core.schema import SCHEMA
 from engine.labels import load_labels
 from tools.dataset.videos import Entry, Findings, VideoIndex, plain, shown, sort_out
@@ -158,24 +156,11 @@ def _refuse_mixture(out: str, lists: Iterable[str], labels: list[str]) -> None:
     """Lists that stay from an earlier run must have the same class numbers."""
     stale = [name for name in LISTS if name not in lists and os.path.exists(os.path.join(out, name))]
     path = os.path.join(out, "labels.json")
-    if stale and labels and os.path.exists(path) and read_labels(path) != labels:
+    if stale and labels and os.path.exists(path) and load_labels(path, None) != labels:
         raise UserError(
             f"{out} holds {', '.join(stale)} made with other class numbers than this run's; "
             "make all lists in one command, or set --out to another folder"
         )
-
-
-def read_labels(path: str) -> list[str]:
-    """Class names of a labels JSON, however many.
-
-    Raises:
-        UserError: the file is missing or of another form.
-    """
-    try:
-        count = len(parse_json(read_regular(path, 1 << 24)))
-    except (OSError, ValueError, TypeError):
-        count = 0  # load_labels says what is wrong
-    return load_labels(path, count)
 
 
 def _write_list(path: str, entries: Iterable[Entry], labelled: bool, relative: bool) -> None:

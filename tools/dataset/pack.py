@@ -33,7 +33,7 @@ from reader.errors import ClipError
 from reader.formats import PICKLE
 from reader.lists import read_list
 from reader.pickles import load_clip_pickle, read_clip_file
-from tools.dataset.check import add_worker_flags, prepare_out
+from tools.dataset.check import TEXT, add_worker_flags, prepare_out
 from tools.dataset.findings import list_name
 from tools.dataset.workers import Lost, work_with_progress
 
@@ -266,7 +266,7 @@ def _write_bytes(path: str, data: bytes) -> None:
 
 
 def _write_text(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", **TEXT) as file:
         file.write(text)
 
 
@@ -283,7 +283,7 @@ class Packed:
         self.path = os.path.join(out, "packed.jsonl")
         self.known: dict[str, dict[str, Any]] = {}
         if os.path.exists(self.path):
-            with open(self.path, encoding="utf-8", errors="replace") as file:
+            with open(self.path, **TEXT) as file:
                 for line in file:
                     with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a run that was killed
                         entry = parse_json(line)
@@ -317,7 +317,7 @@ class Packed:
 
     def __enter__(self) -> Packed:
         """Open the file for more entries."""
-        self.lines = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in __exit__)
+        self.lines = open(self.path, "a", buffering=1, **TEXT)  # noqa: SIM115 (closed in __exit__)
         if self.lines.tell():
             self.lines.write("\n")  # the last line may be half written
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import unicodedata
 from collections import defaultdict
@@ -13,11 +12,9 @@ from typing import NamedTuple
 
 from core.errors import UserError
 from core.progress import Progress
+from reader import lists
 from reader.containers import opened
 from reader.errors import ClipError
-from reader.lists import VIDEO_SUFFIXES
-
-logger = logging.getLogger("stnet")
 
 
 class Entry(NamedTuple):
@@ -50,27 +47,17 @@ def shown(text: str) -> str:
 
 
 def find_videos(folder: str) -> list[str]:
-    """Absolute paths of all video files below a folder, sorted; links are followed, hidden names left out.
+    """Absolute paths of all video files below a folder, as reader.lists.find_videos finds them.
 
     Raises:
         UserError: no such folder, or no video in it.
     """
     if not os.path.isdir(folder):
         raise UserError(f"--videos {folder}: no such folder")
-    videos: list[str] = []
-    seen = set()
-    walk = os.walk(os.path.abspath(folder), followlinks=True, onerror=lambda error: logger.warning("%s", error))
-    for here, folders, names in walk:
-        real = os.path.realpath(here)
-        if real in seen:  # reached by a second link, or one that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        videos += [os.path.join(here, n) for n in names if n.lower().endswith(VIDEO_SUFFIXES) and n[0] != "."]
+    videos = lists.find_videos(os.path.abspath(folder))
     if not videos:
-        raise UserError(f"--videos {folder}: expected video files ({' '.join(VIDEO_SUFFIXES)}), found none")
-    return sorted(videos)
+        raise UserError(f"--videos {folder}: expected video files ({' '.join(lists.VIDEO_SUFFIXES)}), found none")
+    return videos
 
 
 class VideoIndex:
@@ -90,7 +77,7 @@ class VideoIndex:
     def find(
         self, stem: str, label: str = "", part: str = "", classes: Collection[str] = (), inside: bool = False
     ) -> str:
-        """The file of a clip: if there are several, one in its class's folder, not empty, in its split's folder.
+        """The file of a clip; of several, one in its class's folder, not empty, in its split's folder, no GIF.
 
         Args:
             stem: file name without suffix.
@@ -109,7 +96,8 @@ class VideoIndex:
             foreign = bool(folders) and folders[-1] in classes and folders[-1] != own
             if not foreign and (own in folders or not inside):
                 empty = len(candidates) > 1 and _is_empty(path)
-                ranked.append((own not in folders, empty, not _starts(folders, part), path))
+                is_preview = path.lower().endswith(".gif")
+                ranked.append((own not in folders, empty, not _starts(folders, part), is_preview, path))
         return min(ranked)[-1] if ranked else ""
 
     def folders(self, path: str) -> list[str]:
