@@ -41,7 +41,7 @@ def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     check_file(path)
     try:
         container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, **_odd_metadata(av))
-    except (av.error.FFmpegError, ValueError, OSError) as error:
+    except Exception as error:  # FFmpeg's, and what PyAV raises besides at unsound files
         raise ClipError(f"no frame can be decoded ({_reason(error)})") from None
     with container:
         stream = next(iter(container.streams.video), None)
@@ -68,7 +68,10 @@ def utf8_name(path: str) -> Iterator[str]:
         path.encode()
     except UnicodeEncodeError:
         check_file(path)
-        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ClipError(f"it cannot be read: {error.strerror}") from None
         try:
             yield f"/dev/fd/{descriptor}"
         finally:

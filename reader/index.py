@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reader.bitstream import is_plain, is_random_access, is_shown, is_whole, nal_length_size
 from reader.bounds import check_frames, check_pixels, check_seconds
-from reader.errors import ClipError
+from reader.errors import ClipError, Damaged, decoded, decoding
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -128,15 +128,13 @@ def _read_packets(
     container: InputContainer, stream: VideoStream, codec: str
 ) -> tuple[list[Packet], list[int | None], Any, str, bool]:
     """(packets, their decoding stamps, the first frame that decodes or None, damage or "", whether all are plain)."""
-    import av
-
     length_size = nal_length_size(codec, stream.codec_context.extradata)
     packets: list[Packet] = []
     decode_stamps: list[int | None] = []
     first, damage, plain = None, "", True
     extradata = stream.codec_context.extradata or b""
     try:
-        for packet in container.demux(stream):
+        for packet in decoded(container.demux(stream)):
             if packet.size == 0 and packet.dts is None:
                 break  # the end
             check_frames(len(packets) // 2)  # a frame can have two
@@ -148,9 +146,10 @@ def _read_packets(
                 damage = DAMAGED
             plain = plain and is_plain(codec, packet, length_size, extradata)
             if first is None:
-                first = next(iter(packet.decode()), None)
-    except av.error.FFmpegError as error:
-        damage = f"{DAMAGED}: {error.strerror}"
+                with decoding():
+                    first = next(iter(packet.decode()), None)
+    except Damaged as error:
+        damage = f"{DAMAGED}: {error}"
     return packets, decode_stamps, first, damage, plain
 
 

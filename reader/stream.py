@@ -8,15 +8,16 @@ stays as it is.
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from reader.containers import opened, utf8_name
-from reader.decoders import Damaged, stamped_frames
+from reader.decoders import stamped_frames
 from reader.enlarging import CHUNK
-from reader.errors import ClipError
+from reader.errors import ClipError, Damaged
 from reader.index import read_index
 from reader.transforms import ClipBuilder
 
@@ -111,9 +112,16 @@ class VideoStream:
                     shown = None if stamp is None else float(stamp * unit) - self.start
                     seconds = seconds + 1 / self.rate if shown is None or (number and shown <= seconds) else shown
                     self.read = number + 1
-                    yield Shown(number, seconds, rgb)
+                    yield Shown(number, seconds, functools.partial(_converted, rgb))
             except Damaged as error:
                 self.damage = str(error)
+
+
+def _converted(rgb: Callable[[], np.ndarray]) -> np.ndarray:
+    try:
+        return rgb()
+    except Damaged as error:
+        raise ClipError(f"a frame cannot be converted ({error})") from None
 
 
 def _is_disordered(stamps: Sequence[int | None]) -> bool:

@@ -14,6 +14,7 @@ from engine import timeline_files
 from engine.events import Event
 from engine.render import render
 from engine.timeline import Window
+from reader.stream import VideoStream
 
 LABELS = ["playing cello", "a < b & c --> d", "倒立\nwalking"]
 EVENTS = [Event(0.5, 2.25, 0, 0.87), Event(3661.001, 3662, 1, 0.5), Event(3662, 3663.5, 2, 0.999)]
@@ -162,3 +163,51 @@ def test_a_render_that_fails_leaves_the_old_file_alone(tmp_path):
     write_source(tmp_path / "a.mp4", "aac")
     with pytest.raises(UserError, match="cannot write"):
         render(str(tmp_path / "a.mp4"), tmp_path / "text.mp4" / "out.mp4", [], LABELS)
+
+
+def write_plain(path, codec, size=(64, 48), rate=25, frames=30, pixels="yuv420p", options=None):
+    """Frames of one grey each, at a constant rate."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        for number in range(frames):
+            image = np.full((size[1], size[0], 3), 5 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "size"),
+    [
+        ("b_frames.avi", {"codec": "libx264", "options": {"bf": "3"}}, (64, 48)),
+        ("fast.mkv", {"codec": "libx264", "rate": 2000}, (64, 48)),
+        ("fast.mp4", {"codec": "libx264", "rate": 2000}, (64, 48)),
+        ("dot.mkv", {"codec": "ffv1", "size": (1, 1), "pixels": "bgr0"}, (2, 2)),
+        ("line.avi", {"codec": "rawvideo", "size": (1, 33), "pixels": "bgr24"}, (2, 32)),
+    ],
+)
+def test_odd_rates_sizes_and_orders_are_rendered_with_every_frame_at_its_time(tmp_path, name, settings, size):
+    write_plain(tmp_path / name, **settings)
+    assert render(str(tmp_path / name), tmp_path / "out.mp4", [Event(0, 9, 0, 0.5)], LABELS) == []
+    expected = [shown.seconds for shown in VideoStream(str(tmp_path / name)).frames()]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = [(frame.time, frame.width, frame.height) for frame in container.decode(video=0)]
+    assert {frame[1:] for frame in frames} == {size}
+    assert [time - frames[0][0] for time, *_ in frames] == pytest.approx([s - expected[0] for s in expected], abs=1e-4)
+
+
+def test_two_frames_at_one_time_are_rendered_one_after_the_other(tmp_path):
+    write_plain(tmp_path / "a.avi", "mpeg4", options={"bf": "2"})
+    content = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content.replace(b"00dc", b"JUNK", 1))  # a decoder then has a frame without time
+    render(str(tmp_path / "cut.avi"), tmp_path / "out.mp4", [], LABELS)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert len(times) >= 25 and times == sorted(set(times))
+
+
+def test_what_the_encoder_refuses_is_one_line(tmp_path):
+    write_plain(tmp_path / "wide.avi", "rawvideo", size=(16400, 2), frames=2, pixels="bgr24")
+    with pytest.raises(UserError, match="the copy cannot be written as H.264 in mp4"):
+        render(str(tmp_path / "wide.avi"), tmp_path / "out.mp4", [], LABELS)
+    assert not (tmp_path / "out.mp4").exists()
