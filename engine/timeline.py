@@ -13,13 +13,12 @@ import numpy as np
 from core.processes import Child, FreshChild
 from reader.errors import ClipError
 from reader.isolate import ReaderDied, receive
-from reader.windows import Ending, Facts, Span, Stretch, WindowReader
+from reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowReader
 
 if TYPE_CHECKING:
     from backends.parts import Parts
     from core.config import ReaderSection
 
-_SHORTER = 1.0  # seconds by which a video may be shorter than its header says, before that is worth a word
 _AHEAD = 32  # answers that the child may prepare: it waits as soon as it has pixels that are not taken
 _FAR = 0.2  # share by which a window may be longer or shorter than was asked for, before that is worth a word
 _LARGE = 1 << 30  # bytes whose packets are read within the time limit of an answer
@@ -150,7 +149,7 @@ class Timeline:
 
     def _note_end(self, ending: Ending, windows: int) -> None:
         """Notes of gaps, of what could not be read, and of what no window holds."""
-        end, promised = ending.end, self.facts.promised
+        end, promised = ending.end, ending.promised
         if ending.gaps:
             first, last = max(ending.gaps, key=lambda gap: gap[1] - gap[0])
             which = "a gap" if len(ending.gaps) == 1 else f"{len(ending.gaps)} gaps, the longest"
@@ -160,7 +159,7 @@ class Timeline:
             self.notes.append(f"{len(ending.short)} of its pieces between gaps are one short window each, of {lengths}")
         if ending.damage:
             self.notes.append(f"it cannot be read beyond {end:.2f} s ({ending.damage}): what comes after is left out")
-        elif promised > end + _SHORTER:
+        elif promised > end + SHORTER:
             self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
         elif self.facts.exact and ending.frames < self.facts.frames:
             self.notes.append(f"of its {self.facts.frames} frames {ending.frames} could be read in order")

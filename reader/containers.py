@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from reader.errors import ClipError, NoVideo
+from reader.errors import ClipError, Damaged, NoVideo, decoded
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -54,6 +54,20 @@ def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise ClipError(f"no frame can be decoded (frames of {size} are larger than any that are decoded)")
         stream.codec_context.thread_count = 1  # the reader's processes are many
         yield container, stream
+
+
+def seconds_of_all(path: str) -> float:
+    """Seconds from the start of a file to the end of its last packet, be it of the video, of sound or of subtitles.
+
+    A header may say how long a file is, and not its video: this tells whether the rest is there.
+    """
+    last = 0.0
+    with suppress(ClipError, Damaged), utf8_name(path) as name, opened(name) as (container, _):
+        start = (container.start_time or 0) / 1e6
+        for packet in decoded(container.demux()):
+            if packet.pts is not None and packet.time_base is not None:
+                last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
+    return last
 
 
 def _odd_metadata(av: ModuleType) -> dict[str, str]:

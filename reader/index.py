@@ -7,6 +7,7 @@ is not sure, `doubt` says why, and the frames must be read in order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -121,7 +122,12 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
 def _duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1e6
+    whole = (container.duration or 0) / 1e6
+    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska's
+    if not clock:
+        return whole
+    hours, minutes, seconds = clock.groups()
+    return min(whole, 3600 * int(hours) + 60 * int(minutes) + float(seconds))
 
 
 def _read_packets(

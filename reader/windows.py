@@ -12,6 +12,7 @@ import numpy as np
 from core.config import ReaderSection
 from core.errors import UserError
 from reader.clip import read_clip
+from reader.containers import seconds_of_all
 from reader.enlarging import CHUNK
 from reader.errors import ClipError
 from reader.sampling import sample_frames
@@ -62,6 +63,7 @@ class Plan(NamedTuple):
 
 
 _LONGEST = 1e9  # seconds
+SHORTER = 1.0  # seconds by which a video may be shorter than its header says, before that is worth a word
 _GAP = 2.0  # seconds without a frame, or half a window if that is less: there a video is split
 
 
@@ -117,6 +119,7 @@ class Ending(NamedTuple):
     gaps: list[tuple[float, float]]  # from the end of a frame to the next one
     short: list[float]  # seconds of pieces that are shorter than a window, and one window each
     unheld: float  # seconds that are in no window, as too few come before a gap or the end
+    promised: float  # seconds by the container's header; 0 if it does not say, or if that is another stream's
     damage: str  # why the last frame is not the end of the file; "" if it is
     clip: tuple[np.ndarray, int] | None  # without any window: all of it, [seg_num, 3 * seglen, H, W], and frames
 
@@ -186,9 +189,14 @@ class WindowReader:
             gaps=[(one.end, other.start) for one, other in zip(pieces, pieces[1:])],
             short=[piece.end - piece.start for piece in pieces if piece.given and piece.is_short],
             unheld=sum(piece.unheld for piece in pieces),
+            promised=self._promised(stream.index.duration, pieces[-1].end if pieces else 0.0),
             damage=stream.damage,
             clip=None if windows else self._clip(),
         )
+
+    def _promised(self, duration: float, end: float) -> float:
+        """The duration that the header gives, unless the video ends earlier and another stream, as sound, does not."""
+        return 0.0 if end + SHORTER < duration <= seconds_of_all(self.path) + SHORTER else duration
 
     def _clip(self) -> tuple[np.ndarray, int]:
         clip = read_clip(self.path, self.section)
