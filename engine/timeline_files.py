@@ -127,7 +127,7 @@ def _classes_that_matter(probabilities: np.ndarray, events: Sequence[Event]) -> 
 
 def _clock(seconds: float, point: str) -> str:
     """00:00:00.000"""
-    whole = max(0, round(seconds * 1000))
+    whole = round(1000 * round(seconds, 3))  # as the tables round: half a millisecond times 1000 is another float
     return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
 
 

@@ -109,7 +109,7 @@ class VideoStream:
         with utf8_name(self.path) as name:
             try:
                 for number, (stamp, rgb) in enumerate(stamped_frames(name, self.index)):
-                    shown = None if stamp is None else float(stamp * unit) - self.start
+                    shown = None if stamp is None else max(0.0, float(stamp * unit) - self.start)
                     seconds = seconds + 1 / self.rate if shown is None or (number and shown <= seconds) else shown
                     self.read = number + 1
                     yield Shown(number, seconds, functools.partial(_converted, rgb))

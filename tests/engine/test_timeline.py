@@ -197,6 +197,17 @@ def test_a_window_far_from_what_was_asked_for_is_said(tiny, tmp_path):
     )
 
 
+def test_times_below_0_begin_at_0(tiny, tmp_path):
+    path = write_video(tmp_path / "early.mkv", noise(75), 25)
+    language, delay = bytes.fromhex("22B59C83756E64"), bytes.fromhex("56AA840BEBC200")  # "und"; 200 ms
+    path.write_bytes(path.read_bytes().replace(language, delay, 1))
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).time == pytest.approx(-0.2)
+    _, windows = timeline_of(tiny, path, window=1, stride=0.5)
+    assert [w.start for w in windows] == pytest.approx([12 * number / 25 for number in range(len(windows))])
+    assert windows[0].start == 0
+
+
 def test_times_that_begin_anew_do_not_double_the_rate(tiny, tmp_path):
     for name in ("a.ts", "b.ts"):
         write_video(tmp_path / name, noise(50, (64, 48)), 25, codec="libx264", pixels="yuv420p")

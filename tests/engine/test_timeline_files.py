@@ -73,6 +73,18 @@ def test_tables_hold_every_window_and_event(tmp_path):
         assert list(csv.reader(file))[1] == ["0.500", "2.250", "playing cello", "0.87"]
 
 
+def test_tables_and_subtitles_round_alike(tmp_path):
+    times = [number / 2000 for number in range(1, 4000, 7)] + [1.0005, 2.6745, 3661.0005]
+    events = [Event(time, time + 1.0005, 0, 0.5) for time in times]
+    timeline_files.write_events_csv(tmp_path / "e.csv", events, LABELS)
+    timeline_files.write_webvtt(tmp_path / "e.vtt", events, LABELS)
+    timeline_files.write_srt(tmp_path / "e.srt", events, LABELS)
+    with open(tmp_path / "e.csv", encoding="utf-8", newline="") as file:
+        rows = [[float(value) for value in row[:2]] for row in list(csv.reader(file))[1:]]
+    for name in ("e.vtt", "e.srt"):
+        assert sorted(list(cue[:2]) for cue in cues(tmp_path / name)) == sorted(rows)
+
+
 def test_the_picture_is_a_png_even_for_one_window(tmp_path):
     timeline_files.write_picture(tmp_path / "t.png", WINDOWS, PROBABILITIES, EVENTS[:1], LABELS, "clip 视频.mp4")
     timeline_files.write_picture(tmp_path / "one.png", WINDOWS[:1], PROBABILITIES[:1], [], LABELS)
