@@ -6,6 +6,7 @@ from core.errors import UserError
 
 # Topic of a UserError -> advice. A topic names what is wrong, not where it is raised.
 ADVICE: dict[str, str] = {
+    "copy": "set --overwrite to replace it, or --render to another file",
     "damaged description": "delete it to use the weights without it",
     "damaged state": "delete it to go on from the weights alone",
     "engine": "--engine=paddle always works",

@@ -13,7 +13,7 @@ Where no class reaches the threshold, nothing is claimed. Events of two classes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,19 @@ class Event(NamedTuple):
     end: float
     class_id: int
     probability: float
+
+
+class Events(list[Event]):
+    """The events of a video, and what comes nearest where there are none.
+
+    Args:
+        events: in order.
+        highest: the largest probability of any class in any window, and when.
+    """
+
+    def __init__(self, events: Iterable[Event], highest: Event) -> None:
+        super().__init__(events)
+        self.highest = highest
 
 
 def events_of(

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from typing import Any, Optional
 
@@ -26,19 +26,38 @@ _COPIED = ("aac", "mp3")  # sound that every browser plays in mp4; other sound b
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _X264 = {"crf": "20", "preset": "fast"}
 _FINEST = 90000  # units a second of the stamps
+_MARK = "with its timeline by StNet"  # in the copy: another run may replace it
 _UNITS = 4  # of the stamps between two frames, at least
 _UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
 
 
-def check_target(source: str, target: StrPath) -> None:
-    """See before any long work that the copy can be written, and is not the video itself. Raises UserError."""
+def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
+    """See before any long work that the copy can be written, and replaces no file but an earlier copy.
+
+    Args:
+        source: the video, which it never replaces.
+        target: the copy.
+        overwrite: replace any other file.
+
+    Raises:
+        UserError
+    """
     if os.path.realpath(source) == os.path.realpath(target):
         raise UserError(f"the copy {target} would replace the video that it is made of", "render target")
+    if os.path.lexists(target) and not overwrite and not _is_copy(target):
+        raise UserError(f"{target} exists, and is no copy with a timeline in it", "copy")
     folder = os.path.dirname(os.path.abspath(target))
     with writing(target):
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def _is_copy(target: StrPath) -> bool:
+    """Whether a file is what `render` wrote."""
+    with suppress(ClipError), utf8_name(os.fspath(target)) as name, opened(name) as (container, _):
+        return container.metadata.get("comment") == _MARK
+    return False
 
 
 def render(source: str, target: StrPath, events: Sequence[Event], labels: Sequence[str]) -> list[str]:
@@ -76,6 +95,7 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
         av.open(temporary, "w", format="mp4", options=options) as copy,
         closing(video.frames()) as frames,
     ):
+        copy.metadata["comment"] = _MARK
         sound = Sound(container, copy, video.start)
         picture, seconds, stamp = None, 0.0, -1
         for shown in frames:
