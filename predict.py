@@ -21,6 +21,7 @@ from core import cli, flags
 
 if TYPE_CHECKING:
     from core.config import Config
+    from engine.events import Event
     from engine.features import Features
     from engine.inputs import Source
     from engine.predictor import Predictor
@@ -90,8 +91,8 @@ def check_together(args: argparse.Namespace) -> None:
     needs = dict.fromkeys((name for name in alone if name in typed), "timeline")
     if args.resume and not args.output:
         needs["resume"] = "output"
-    if args.overwrite and not (args.output or args.features):
-        needs["overwrite"] = "output or --features"
+    if args.overwrite and not (args.output or args.features or args.render):
+        needs["overwrite"] = "output, --features or --render"
     for name, needed in needs.items():
         raise UserError(f"--{name} is without effect unless --{needed} is given")
     if args.resume and args.overwrite:
@@ -210,11 +211,25 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             continue
         labels = [printable(event.label_name, LONGEST_NAME) for event in events]
         rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
-        print(printable(str(video.path)), *(rows or ["    nothing that reaches the threshold"]), sep="\n", flush=True)
+        told = rows or [f"    {nothing(args, events.highest, predictor.labels)}"]
+        print(printable(str(video.path)), *told, sep="\n", flush=True)
     if unread:
         logger.warning("%d of %d videos could not be read", unread, len(videos))
     logger.info("timelines are in %s%s", args.save_dir, f", the copy is {args.render}" if args.render else "")
     return exit_code(videos, unread)
+
+
+def nothing(args: argparse.Namespace, highest: Event, labels: Sequence[str]) -> str:
+    """Why a timeline has no event, on one line."""
+    from core.parsing import printable
+    from engine.result import LONGEST_NAME
+
+    shortest = args.window / 2 if args.shortest is None else args.shortest
+    reached = highest.probability >= args.threshold
+    why = f"nothing reaches {args.threshold:g}" + (f" for {shortest:g} s" if reached else "")
+    when = f"{highest.start:.2f} - {highest.end:.2f} s"
+    label = printable(labels[highest.class_id], LONGEST_NAME)
+    return f"{why}; the highest is {highest.probability:.6f}, {label}, {when}"
 
 
 def write_features(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:

@@ -12,6 +12,7 @@ from core.errors import UserError
 ADVICE: dict[str, str] = {
     "averages alone": "resume from a numbered checkpoint (NAME_epochN), or set --pretrain to this one to start anew "
     "from it",
+    "copy": "set --overwrite to replace it, or --render to another file",
     "damaged description": "delete it to use the weights without it",
     "damaged state": "delete it to go on from the weights alone",
     "engine": "--engine=paddle always works",

@@ -211,7 +211,7 @@ FLAGS = (
         PREDICT, metavar="FILE", setting="", note="results.jsonl or results.csv, instead of predict_results.json",
     ),
     Flag("resume", "go on with an existing --output", PREDICT, kind="switch"),
-    Flag("overwrite", "replace an existing --output or --features", PREDICT, kind="switch"),
+    Flag("overwrite", "replace an existing --output, --features or --render", PREDICT, kind="switch"),
     Flag(
         "infer_topk", "classes per clip; default: MODEL.topk of the config", PREDICT, parse=positive_int, metavar="K",
         key="MODEL.topk", setting="", note="classes per clip",

@@ -1,7 +1,8 @@
 """What happens when in a long video: a rule from the probabilities of its windows to events.
 
-1. A window speaks for the time around its centre, halfway to the centres of the windows before and after it; the first
-   one also for the time before, the last one for the time after. No window speaks for time that it does not hold.
+1. A window speaks for the time around its centre, halfway to the centres of the windows before and after it that it
+   overlaps; where it overlaps none, at the ends of a video and at gaps, up to its own start or end. So no window speaks
+   for time that it does not hold, and no event spans a gap.
 2. An event of a class begins where a window gives the class at least `threshold`, and goes on, both ways, over the
    windows next to it that give it at least `hold`.
 3. An event that is shorter than `shortest` seconds is none.
@@ -12,7 +13,7 @@ Where no class reaches the threshold, nothing is claimed. Events of two classes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,19 @@ class Event(NamedTuple):
     class_id: int
     probability: float
     label_name: str = ""  # of the class, where it is known
+
+
+class Events(list[Event]):
+    """The events of a video, and what comes nearest where there are none.
+
+    Args:
+        events: in order.
+        highest: the largest probability of any class in any window, and when.
+    """
+
+    def __init__(self, events: Iterable[Event], highest: Event) -> None:
+        super().__init__(events)
+        self.highest = highest
 
 
 def events_of(
@@ -65,12 +79,11 @@ def events_of(
 
 def cells_of(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The time that each window speaks for."""
-    centres = [(start + end) / 2 for start, end in spans]
-    middles = [(one + other) / 2 for one, other in zip(centres, centres[1:])]
-    return [
-        (max(before, start), min(after, end))
-        for (start, end), before, after in zip(spans, [-np.inf, *middles], [*middles, np.inf])
-    ]
+    cells = [list(span) for span in spans]
+    for number, ((start, end), (other_start, other_end)) in enumerate(zip(spans, spans[1:])):
+        if other_start < end:
+            cells[number][1] = cells[number + 1][0] = ((start + end) / 2 + (other_start + other_end) / 2) / 2
+    return [(start, end) for start, end in cells]
 
 
 def _runs(held: np.ndarray, cells: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:

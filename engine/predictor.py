@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backends.embedder import Embed
     from backends.network import Clips
     from backends.parts import Parts
-    from engine.events import Event
+    from engine.events import Events
     from engine.explain import Explanation
     from engine.features import Features
     from models.model import Model
@@ -322,13 +322,13 @@ class Predictor:
         assert isinstance(proven.engine, Parts)
         return proven.engine, proven.record
 
-    def timeline(self, path: StrPath, name: StrPath, **settings: Any) -> list[Event]:
+    def timeline(self, path: StrPath, name: StrPath, **settings: Any) -> Events:
         """What happens in a long video, and when; writes NAME.events.csv and the other files of a timeline.
 
         Args:
             path: the video.
             name: path without suffix of the files; or a folder, in which they are called like the video.
-            settings: window, stride, threshold, hold, shortest, render: as predict's flags.
+            settings: window, stride, threshold, hold, shortest, render, overwrite: as predict's flags.
 
         Raises:
             UserError: the video cannot be read, a file cannot be written, or a setting makes no sense; as
@@ -345,7 +345,8 @@ class Predictor:
             name = os.path.join(name, os.path.splitext(os.path.basename(path))[0])
         parts = self.timeline_parts()
         events = make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))
-        return [event._replace(label_name=self.labels[event.class_id]) for event in events]
+        named = [event._replace(label_name=self.labels[event.class_id]) for event in events]
+        return type(events)(named, events.highest)
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
         from engine.explain import explain

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from typing import Any, Optional
 
@@ -19,19 +19,33 @@ from core.fonts import font_for
 from engine.events import Event
 from engine.timeline_files import caption
 from reader.containers import opened, utf8_name
+from reader.errors import ClipError, Damaged, decoded, decoding
 from reader.stream import VideoStream
 
 _COPIED = ("aac", "mp3")  # sound that every browser plays in mp4; other sound becomes AAC
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _X264 = {"crf": "20", "preset": "fast"}
 _FINEST = 90000  # units a second of the stamps
+_MARK = "with its timeline by StNet"  # in the copy: another run may replace it
+_UNITS = 4  # of the stamps between two frames, at least
 _UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
 
 
-def check_target(source: str, target: StrPath) -> None:
-    """See before any long work that the copy can be written, and is not the video itself. Raises UserError."""
+def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
+    """See before any long work that the copy can be written, and replaces no file but an earlier copy.
+
+    Args:
+        source: the video, which it never replaces.
+        target: the copy.
+        overwrite: replace any other file.
+
+    Raises:
+        UserError
+    """
     if os.path.realpath(source) == os.path.realpath(target):
         raise UserError(f"the copy {target} would replace the video that it is made of", "render target")
+    if os.path.lexists(target) and not overwrite and not _is_copy(target):
+        raise UserError(f"{target} exists, and is no copy with a timeline in it", "copy")
     folder = os.path.dirname(os.path.abspath(target))
     with writing(target):
         os.makedirs(folder, exist_ok=True)
@@ -39,11 +53,19 @@ def check_target(source: str, target: StrPath) -> None:
             pass
 
 
+def _is_copy(target: StrPath) -> bool:
+    """Whether a file is what `render` wrote."""
+    with suppress(ClipError), utf8_name(os.fspath(target)) as name, opened(name) as (container, _):
+        return container.metadata.get("comment") == _MARK
+    return False
+
+
 def render(source: str, target: StrPath, events: Sequence[Event], labels: Sequence[str]) -> list[str]:
     """Write an mp4 that browsers play: H.264, 4:2:0, its index in front, every frame at its own time.
 
     Args:
-        source: the video; it is turned upright, and an odd width or height loses its last column or row.
+        source: the video; it is turned upright, and an odd width or height loses its last column or row, but a
+            single one is shown twice.
         target: mp4 file.
         events: events, in seconds from the start of the file.
 
@@ -64,14 +86,18 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
 
     video = VideoStream(source)
     unit = max(Fraction(video.index.time_base or Fraction(1, _FINEST)), Fraction(1, _FINEST))
+    unit /= math.ceil(_UNITS * video.rate * unit)
+    options = {"movflags": "+faststart", "movie_timescale": str(max(1000, math.ceil(_UNITS * video.rate)))}
     with (
+        encoding(),
         utf8_name(source) as name,
         opened(name) as (container, stream),
-        av.open(temporary, "w", format="mp4", options={"movflags": "+faststart"}) as copy,
+        av.open(temporary, "w", format="mp4", options=options) as copy,
         closing(video.frames()) as frames,
     ):
+        copy.metadata["comment"] = _MARK
         sound = Sound(container, copy, video.start)
-        picture, seconds = None, 0.0
+        picture, seconds, stamp = None, 0.0, -1
         for shown in frames:
             image = overlay.drawn(shown.rgb(), shown.seconds)
             seconds = shown.seconds
@@ -79,7 +105,8 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
                 picture = _picture_stream(copy, image.shape, video.rate, unit, stream.codec_context.colorspace)
             sound.copy_until(seconds)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = round(seconds / unit), unit
+            stamp = max(round(seconds / unit), stamp + 1)  # two frames at one time would be refused
+            frame.pts, frame.time_base = stamp, unit
             copy.mux(picture.encode(frame))
         if picture is not None:
             copy.mux(picture.encode())
@@ -87,6 +114,17 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
         sound.close()
     damage = [f"the copy ends at {seconds:.2f} s, where the video breaks off ({video.damage})"] if video.damage else []
     return damage + sound.notes
+
+
+@contextmanager
+def encoding() -> Iterator[None]:
+    """Turn what FFmpeg's encoder and muxer refuse into one line. Raises UserError."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise UserError(f"the copy cannot be written as H.264 in mp4: {error.strerror}") from None
 
 
 def _picture_stream(copy: Any, shape: tuple[int, ...], rate: float, unit: Fraction, matrix: int) -> Any:
@@ -132,13 +170,11 @@ class Sound:
             rate = source.rate if source.rate in _AAC_RATES else _AAC_RATES[-1]
             self.target = copy.add_stream("aac", rate=rate)
             self.target.codec_context.layout = "mono" if source.channels == 1 else "stereo"
-        self.packets = container.demux(source)
+        self.packets = decoded(container.demux(source))
         self.waiting: Optional[Any] = None
 
     def copy_until(self, seconds: float) -> None:
         """Copy what begins before a moment."""
-        import av
-
         if self.target is None:
             return
         try:
@@ -151,10 +187,11 @@ class Sound:
                 if float(packet.dts * packet.time_base) - self.start > seconds:
                     self.waiting = packet
                     return
-                self._copy(packet)
-        except av.error.FFmpegError as error:
+                with decoding():
+                    self._copy(packet)
+        except (Damaged, ClipError) as error:
             self.packets, self.waiting = iter(()), None
-            self.notes.append(f"the sound breaks off ({error.strerror})")
+            self.notes.append(f"the sound breaks off ({error})")
 
     def _copy(self, packet: Any) -> None:
         offset = round(self.start / packet.time_base)
@@ -170,7 +207,11 @@ class Sound:
     def close(self) -> None:
         """Write what the encoder still holds."""
         if self.target is not None and not self.as_it_is:
-            self.copy.mux(self.target.encode())
+            try:
+                with decoding():
+                    self.copy.mux(self.target.encode())
+            except Damaged as error:
+                self.notes = self.notes or [f"the sound breaks off ({error})"]
 
 
 class Overlay:
@@ -183,7 +224,9 @@ class Overlay:
 
     def drawn(self, image: np.ndarray, seconds: float) -> np.ndarray:
         """The image, uint8 [H, W, 3] RGB, with what happens at that moment; both sides even."""
-        image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
+        height, width = (max(2, side // 2 * 2) for side in image.shape[:2])
+        rows, columns = 1 + (image.shape[0] == 1), 1 + (image.shape[1] == 1)  # a single one is shown twice
+        image = np.ascontiguousarray(np.tile(image, (rows, columns, 1))[:height, :width])
         lines = [caption(event, self.labels) for event in self.events if event.start <= seconds < event.end]
         if lines != self.lines:
             self.lines, self.strip = lines, _strip(lines, image.shape[1], image.shape[0]) if lines else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,14 +13,14 @@ import numpy as np
 from core.processes import Child, FreshChild
 from reader.errors import ClipError
 from reader.isolate import ReaderDied, receive
-from reader.windows import Facts, Stretch, WindowReader
+from reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowReader
 
 if TYPE_CHECKING:
     from backends.parts import Parts
     from core.config import ReaderSection
 
-_SHORTER = 1.0  # seconds by which a video may be shorter than its header says, before that is worth a word
 _AHEAD = 32  # answers that the child may prepare: it waits as soon as it has pixels that are not taken
+_FAR = 0.2  # share by which a window may be longer or shorter than was asked for, before that is worth a word
 _LARGE = 1 << 30  # bytes whose packets are read within the time limit of an answer
 
 
@@ -73,8 +74,14 @@ class Timeline:
             self.close()
             raise
         self.plan = self.facts.plan
-        self.seconds: list[float] = []  # of the frames
-        self.notes: list[str] = [self.plan.description()]
+        by_time = ", its frames at uneven distances taken by their time" if self.facts.variable else ""
+        self.notes: list[str] = [self.plan.description() + by_time]
+        length = self.plan.frames / self.plan.rate
+        if abs(length - window) > _FAR * window:
+            self.notes.append(
+                f"its windows are of {length:.2f} s, not of {window:g} s: a window has {self.plan.seg_num} segments of "
+                f"whole frames, and there are {self.plan.rate:.2f} a second"
+            )
 
     def close(self) -> None:
         """End the child, wherever it is; `windows` does so at its end."""
@@ -90,24 +97,28 @@ class Timeline:
         """
         scorer, given = self.parts.windows(), 0
         features: dict[int, np.ndarray] = {}  # of windows that are computed
+        spans: deque[Span] = deque()
         try:
             for stretch in self._stretches():
-                self.seconds += stretch.seconds
                 for window, segments in stretch.windows:
                     scorer.add(window, segments)
                 for segment, pixels in stretch.segments:
                     scorer.feed(segment, pixels)
-                if stretch.last:
+                if stretch.ended:
                     scorer.flush()
-                    frames = len(self.seconds)
-                    self.seconds += [self.seconds[-1] + 1 / self.plan.rate] if frames else []
                 features.update(scorer.done())
-                while given in features and len(self.seconds) > self.plan.end(given):
-                    yield self._window(given, features.pop(given))
+                spans.extend(stretch.spans)
+                while spans and spans[0].window in features:
+                    span = spans.popleft()
+                    yield Window(*span[1:], self.parts.streaming.logits(features.pop(span.window)))
                     given += 1
-            if stretch.clip:
-                yield self._whole_video(*stretch.clip)
-            self._note_end(frames, given, stretch.damage)
+                if stretch.ended:
+                    scorer = self.parts.windows()
+            ending = stretch.last
+            assert ending is not None
+            if ending.clip:
+                yield self._whole_video(ending, *ending.clip)
+            self._note_end(ending, given)
         finally:
             self.close()
 
@@ -130,31 +141,34 @@ class Timeline:
             self.child = None
             raise ClipError(str(error)) from None
 
-    def _window(self, window: int, features: np.ndarray) -> Window:
-        first, end = self.plan.first(window), self.plan.end(window)
-        logits = self.parts.streaming.logits(features)
-        return Window(self.seconds[first], self.seconds[end], first, self.plan.frames, logits)
-
-    def _whole_video(self, pixels: np.ndarray, frames: int) -> Window:
+    def _whole_video(self, ending: Ending, pixels: np.ndarray, frames: int) -> Window:
         """A video that is shorter than a window: what predict makes of it."""
         features = self.parts.features(pixels[None])[0]
-        start, end = (self.seconds[0], self.seconds[-1]) if self.seconds else (0.0, frames / self.plan.rate)
+        start, end = (ending.start, ending.end) if ending.frames else (0.0, frames / self.plan.rate)
         return Window(start, end, 0, frames, self.parts.streaming.logits(features))
 
-    def _note_end(self, frames: int, windows: int, damage: str) -> None:
-        """Notes of what could not be read, and of what no window holds."""
-        end, promised = self.seconds[-1] if self.seconds else 0.0, self.facts.promised
-        if damage:
-            self.notes.append(f"it cannot be read beyond {end:.2f} s ({damage}): what comes after is left out")
-        elif promised > end + _SHORTER:
+    def _note_end(self, ending: Ending, windows: int) -> None:
+        """Notes of gaps, of what could not be read, and of what no window holds."""
+        end, promised = ending.end, ending.promised
+        if ending.gaps:
+            first, last = max(ending.gaps, key=lambda gap: gap[1] - gap[0])
+            which = "a gap" if len(ending.gaps) == 1 else f"{len(ending.gaps)} gaps, the longest"
+            self.notes.append(f"it has {which} from {first:.2f} s to {last:.2f} s: no window crosses it")
+        if ending.short:
+            lengths = f"{min(ending.short):.2f} s to {max(ending.short):.2f} s"
+            self.notes.append(f"{len(ending.short)} of its pieces between gaps are one short window each, of {lengths}")
+        if ending.damage:
+            self.notes.append(f"it cannot be read beyond {end:.2f} s ({ending.damage}): what comes after is left out")
+        elif promised > end + SHORTER:
             self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
-        elif self.facts.exact and frames < self.facts.frames:
-            self.notes.append(f"of its {self.facts.frames} frames {frames} could be read in order")
+        elif self.facts.exact and ending.frames < self.facts.frames:
+            self.notes.append(f"of its {self.facts.frames} frames {ending.frames} could be read in order")
         if not windows:
             self.notes.append("it is shorter than a window: taken as one clip")
-        elif frames > self.plan.end(windows - 1):
-            left = end - self.seconds[self.plan.end(windows - 1)]
-            self.notes.append(f"its last {left:.2f} s are too short for another window: in none")
+        elif ending.unheld and ending.gaps:
+            self.notes.append(f"{ending.unheld:.2f} s before gaps and at its end are too short for a window: in none")
+        elif ending.unheld:
+            self.notes.append(f"its last {ending.unheld:.2f} s are too short for another window: in none")
 
 
 def _size(path: str) -> int:

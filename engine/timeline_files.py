@@ -16,6 +16,7 @@ from engine.result import Result
 from engine.timeline import Window
 
 _CURVES = 8  # classes in a picture, at most
+_GAP = 2  # strides without a window, at which a curve breaks off
 _NAME = 40  # characters of a class name there
 
 
@@ -94,10 +95,15 @@ def write_picture(
     with drawing("".join([title, *names])):
         figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
         curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.6 + 0.3 * len(shown)])
-        centres = [(window.start + window.end) / 2 for window in windows]
+        starts = np.array([window.start for window in windows])
+        centres = (starts + [window.end for window in windows]) / 2
+        distances = np.diff(starts)
+        gaps = np.flatnonzero(distances > _GAP * np.median(distances)) + 1 if len(distances) else []  # no curve there
+        times = np.insert(centres, gaps, np.nan)
         for place, (class_id, name) in enumerate(zip(shown, names)):
             colour = f"C{place}"
-            curves.plot(centres, probabilities[:, class_id], color=colour, label=name, marker=".", markersize=3)
+            curve = np.insert(probabilities[:, class_id].astype(float), gaps, np.nan)
+            curves.plot(times, curve, color=colour, label=name, marker=".", markersize=3)
             spans = [(event.start, event.end - event.start) for event in events if event.class_id == class_id]
             bars.broken_barh(spans, (place - 0.4, 0.8), color=colour)
         curves.set(ylim=(-0.02, 1.02), ylabel="probability", title=title)
@@ -121,7 +127,7 @@ def _classes_that_matter(probabilities: np.ndarray, events: Sequence[Event]) -> 
 
 def _clock(seconds: float, point: str) -> str:
     """00:00:00.000"""
-    whole = max(0, round(seconds * 1000))
+    whole = round(1000 * round(seconds, 3))  # as the tables round: half a millisecond times 1000 is another float
     return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from core.errors import UserError
 from core.progress import hours
 from engine import timeline_files as files
-from engine.events import HOLD, THRESHOLD, Event, events_of
+from engine.events import HOLD, THRESHOLD, Event, Events, events_of
 from engine.render import check_target, render
 from engine.timeline import Timeline, Window
 from metrics.probabilities import softmax
@@ -44,11 +44,12 @@ class Settings(NamedTuple):
     hold: float = HOLD
     shortest: float | None = None  # seconds; None: half a window
     render: str = ""  # mp4 file with the events written into the picture; "": none
+    overwrite: bool = False  # replace that file also where it is no such copy
 
 
 def make_timeline(
     parts: Parts, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
-) -> list[Event]:
+) -> Events:
     """Score a video window by window, and write all that comes of it.
 
     These are NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv, NAME.vtt, NAME.srt, and
@@ -62,7 +63,7 @@ def make_timeline(
     try:
         events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
         if settings.render:
-            check_target(path, settings.render)
+            check_target(path, settings.render, settings.overwrite)
         with closing(Timeline(parts, path, config.section("infer"), settings.window, settings.stride)) as timeline:
             windows = _scored(timeline)
         for note in timeline.notes[1:]:
@@ -82,7 +83,8 @@ def make_timeline(
                 logger.warning("%s: %s", path, note)
     except ClipError as error:
         raise Unreadable(path, str(error)) from None
-    return events
+    window, class_id = np.unravel_index(probabilities.argmax(), probabilities.shape)
+    return Events(events, Event(*spans[window], int(class_id), float(probabilities[window, class_id])))
 
 
 def _scored(timeline: Timeline) -> list[Window]:

@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from reader.errors import ClipError, NoVideo
+from reader.errors import ClipError, Damaged, NoVideo, decoded
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -41,7 +41,7 @@ def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     check_file(path)
     try:
         container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, **_odd_metadata(av))
-    except (av.error.FFmpegError, ValueError, OSError) as error:
+    except Exception as error:  # FFmpeg's, and what PyAV raises besides at unsound files
         raise ClipError(f"no frame can be decoded ({_reason(error)})") from None
     with container:
         stream = next(iter(container.streams.video), None)
@@ -56,6 +56,20 @@ def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
+def seconds_of_all(path: str) -> float:
+    """Seconds from the start of a file to the end of its last packet, be it of the video, of sound or of subtitles.
+
+    A header may say how long a file is, and not its video: this tells whether the rest is there.
+    """
+    last = 0.0
+    with suppress(ClipError, Damaged), utf8_name(path) as name, opened(name) as (container, _):
+        start = (container.start_time or 0) / 1e6
+        for packet in decoded(container.demux()):
+            if packet.pts is not None and packet.time_base is not None:
+                last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
+    return last
+
+
 def _odd_metadata(av: ModuleType) -> dict[str, str]:
     """Arguments of av.open by which titles and comments need not be UTF-8: from PyAV 19 on it is so without any."""
     return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -68,7 +82,10 @@ def utf8_name(path: str) -> Iterator[str]:
         path.encode()
     except UnicodeEncodeError:
         check_file(path)
-        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ClipError(f"it cannot be read: {error.strerror}") from None
         try:
             yield f"/dev/fd/{descriptor}"
         finally:

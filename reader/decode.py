@@ -17,8 +17,7 @@ import numpy as np
 from core.errors import UserError
 from reader import decoders
 from reader.containers import opened, utf8_name
-from reader.decoders import Damaged, Missed
-from reader.errors import ClipError
+from reader.errors import ClipError, Damaged, Missed
 from reader.index import DAMAGED, Index, plan, read_index
 
 DECODERS = ("decord", "pyav", "opencv")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.errors import first_line
 from reader.bounds import check_frames, check_pixels
 from reader.containers import DEMUXERS, opened
+from reader.errors import Damaged, Missed, decoded, decoding
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -40,14 +40,6 @@ _TURNS = {90: 0, 180: 1, 270: 2}  # degrees -> cv2.ROTATE_90_CLOCKWISE, ROTATE_1
 _FFMPEG_8 = 62  # the major version of its libavcodec
 
 
-class Missed(Exception):
-    """The frames did not come as the index says; the message is the reason."""
-
-
-class Damaged(Exception):
-    """The decoder met data that is not whole; the message is the reason."""
-
-
 def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
     """Frames from the start on, without a seek: decord's are not exact.
 
@@ -57,23 +49,27 @@ def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
     import decord  # late: opened in the worker process
 
     try:
-        video = decord.VideoReader(os.path.abspath(path), num_threads=1)
-        if len(video) != len(index.stamps):
-            raise Missed(f"decord counts {len(video)} frames")
+        with decoding():
+            video = decord.VideoReader(os.path.abspath(path), num_threads=1)
+            count, keys = len(video), sorted(video.get_key_indices())
+        if count != len(index.stamps):
+            raise Missed(f"decord counts {count} frames")
         seconds = np.array([float(index.stamps[frame] * index.time_base) for frame in frames])
-        if not np.allclose(video.get_frame_timestamp(frames)[:, 0], seconds, rtol=1e-6, atol=1e-3):
+        with decoding():
+            stamps = video.get_frame_timestamp(frames)[:, 0]
+        if not np.allclose(stamps, seconds, rtol=1e-6, atol=1e-3):
             raise Missed("decord has other time stamps")
-        keys = sorted(video.get_key_indices())
         place = 0
         for row, frame in enumerate(frames):
-            _advance(video, keys, place, frame)
-            array = _as_numpy(video.next())
+            with decoding():
+                _advance(video, keys, place, frame)
+                array = _as_numpy(video.next())
             if array.shape != (index.height, index.width, 3):
                 raise Missed(f"decord gives frames of shape {array.shape}")
             put(row, array)
             place = frame + 1
-    except (decord.DECORDError, RuntimeError, IndexError, StopIteration) as error:
-        raise Missed(first_line(error).rsplit("] ", 1)[-1]) from None  # without the source position in front
+    except Damaged as error:
+        raise Missed(str(error).rsplit("] ", 1)[-1]) from None  # without the source position in front
 
 
 def _advance(video: Any, keys: Sequence[int], place: int, frame: int) -> None:
@@ -98,7 +94,7 @@ def by_stamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None:
         Damaged
     """
     row = 0
-    with opened(path) as (container, stream), _decoding_errors():
+    with opened(path) as (container, stream):
         converter = Converter(stream, index)
         for run in runs:
             rows = {index.stamps[frame]: row + i for i, frame in enumerate(run.frames)}
@@ -112,9 +108,10 @@ def _packets(container: InputContainer, stream: VideoStream, index: Index, start
     places: dict[int | None, int] = {}
     if start:
         places = {packet.stamp: place for place, packet in enumerate(index.packets)}
-        container.seek(index.packets[start].stamp, stream=stream)
+        with decoding():
+            container.seek(index.packets[start].stamp, stream=stream)
         place = None
-    for packet in container.demux(stream):
+    for packet in decoded(container.demux(stream)):
         if packet.size == 0 and packet.dts is None:
             break
         if place is None:
@@ -144,7 +141,9 @@ def _decode_run(
     places = {stamp: place for place, stamp in enumerate(index.stamps)}
     last = None
     for packet in packets:
-        for frame in context.decode(packet):
+        with decoding():
+            frames = context.decode(packet)
+        for frame in frames:
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
             place = places.get(frame.pts)
@@ -188,9 +187,9 @@ def pyav_frames(path: str, index: Index) -> Iterator[Callable[[], np.ndarray]]:
 
 def stamped_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable[[], np.ndarray]]]:
     """Iterator over (presentation stamp or None, function that gives the frame), by PyAV, in order. Raises Damaged."""
-    with opened(path) as (container, stream), _decoding_errors():
+    with opened(path) as (container, stream):
         converter = Converter(stream, index)
-        for number, frame in enumerate(container.decode(stream), start=1):
+        for number, frame in enumerate(decoded(container.decode(stream)), start=1):
             check_frames(number)
             if frame.is_corrupt:
                 raise Damaged("a frame that is not whole")
@@ -198,30 +197,36 @@ def stamped_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callab
 
 
 def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:
-    """Iterator for `in_order`, by OpenCV, as the original reads."""
+    """Iterator for `in_order`, by OpenCV, as the original reads. Raises Damaged."""
     import cv2
 
-    with _opencv_options():
+    with _opencv_options(), decoding():
         capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
     number = 0
     try:
-        while capture.grab():
+        while True:
+            with decoding():
+                frame = capture.retrieve()[1] if capture.grab() else None
+            if frame is None:
+                return
             number += 1
             check_frames(number)
-            ok, frame = capture.retrieve()
-            if not ok:
-                return
-            yield functools.partial(cv2.cvtColor, frame, cv2.COLOR_BGR2RGB)
+            yield functools.partial(_rgb_of_bgr, frame)
     finally:
         capture.release()
 
 
+def _rgb_of_bgr(frame: np.ndarray) -> np.ndarray:
+    import cv2
+
+    with decoding():
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+
 def shows_interlaced(path: str) -> bool:
     """Whether a frame before the first damage is interlaced."""
-    import av
-
-    with opened(path) as (container, stream), suppress(av.error.FFmpegError):
-        return any(frame.interlaced_frame for frame in container.decode(stream))
+    with opened(path) as (container, stream), suppress(Damaged):
+        return any(frame.interlaced_frame for frame in decoded(container.decode(stream)))
     return False
 
 
@@ -251,10 +256,14 @@ class Converter:
         self.shape: tuple[int, int, str] | None = None
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 [H, W, 3] RGB of an av.VideoFrame."""
+        """uint8 [H, W, 3] RGB of an av.VideoFrame. Raises Damaged where it cannot be converted."""
+        check_pixels(frame.width, frame.height)
+        with decoding():
+            return self._rgb(frame)
+
+    def _rgb(self, frame: VideoFrame) -> np.ndarray:
         import cv2
 
-        check_pixels(frame.width, frame.height)
         if frame.interlaced_frame:
             frame = self._whole(frame)
         frame = self.reformatter.reformat(frame, *self.size, "bgr24", interpolation="BICUBIC", **_colours(frame))
@@ -292,17 +301,6 @@ def _colours(frame: VideoFrame) -> dict[str, int]:
         "dst_colorspace": _BT601,
         **({"src_color_range": _FULL_RANGE} if full else {}),
     }
-
-
-@contextmanager
-def _decoding_errors() -> Iterator[None]:
-    """FFmpeg's errors as Damaged."""
-    import av
-
-    try:
-        yield
-    except av.error.FFmpegError as error:
-        raise Damaged(error.strerror or str(error)) from None
 
 
 @contextmanager

@@ -1,4 +1,14 @@
-"""What can be wrong with a clip."""
+"""What can be wrong with a clip, and whatever a decoder raises as one of these errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from core.errors import first_line
+
+T = TypeVar("T")
 
 
 class ClipError(Exception):
@@ -9,3 +19,42 @@ class ClipError(Exception):
 
 class NoVideo(ClipError):
     """A media file without video, such as a piece of music."""
+
+
+class Missed(Exception):
+    """The frames did not come as the index says; the message is the reason."""
+
+
+class Damaged(Exception):
+    """The decoder met data that is not whole; the message is the reason."""
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Turn whatever is raised within into Damaged: at unsound files PyAV raises IndexError, too, for example.
+
+    Only calls of a decoder belong within, so that a bug of ours stays one.
+
+    Raises:
+        ClipError: the memory does not suffice.
+        Damaged
+    """
+    try:
+        yield
+    except (ClipError, Damaged):
+        raise
+    except MemoryError:
+        raise ClipError("decoding it takes more memory than it may have") from None
+    except Exception as error:
+        raise Damaged(getattr(error, "strerror", None) or first_line(error)) from None
+
+
+def decoded(items: Iterable[T]) -> Iterator[T]:
+    """Packets or frames as a decoder gives them. Raises as `decoding`."""
+    iterator = iter(items)
+    while True:
+        with decoding():
+            item = next(iterator, None)
+        if item is None:
+            return
+        yield item

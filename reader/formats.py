@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.files import find_file
 from core.registry import Registry
 from reader.decode import ClipSink, read_frames, read_pickle
+from reader.errors import ClipError, Damaged, decoding
 
 FORMATS: Registry[type[Format]] = Registry("clip format")
 VIDEO, PICKLE, FRAMES = "mp4", "pkl", "frames"  # the first two are the original's
@@ -100,8 +101,12 @@ class Frames(Video):
 
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> None:
         """Of the file no more is read than the frames that are wanted."""
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        try:
+            with decoding():  # NumPy runs a header through Python's own parser, with its errors
+                frames = np.lib.format.open_memmap(path, mode="r")
+        except Damaged as error:
+            raise ClipError(f"no array of frames can be read ({error})") from None
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
             raise ValueError(f"it holds {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, 3]")
         for row, number in enumerate(sink.begin(len(frames))):
             sink.put(row, np.ascontiguousarray(frames[number]))

@@ -7,6 +7,7 @@ is not sure, `doubt` says why, and the frames must be read in order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ from reader.bitstream import (
     parameter_sets,
 )
 from reader.bounds import check_frames, check_pixels, check_seconds
-from reader.errors import ClipError
+from reader.errors import ClipError, Damaged, decoded, decoding
 from reader.lost import LOSS_IS_TOLD, LostPictures
 
 if TYPE_CHECKING:
@@ -132,15 +133,18 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
 def _duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1e6
+    whole = (container.duration or 0) / 1e6
+    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska's
+    if not clock:
+        return whole
+    hours, minutes, seconds = clock.groups()
+    return min(whole, 3600 * int(hours) + 60 * int(minutes) + float(seconds))
 
 
 def _read_packets(
     container: InputContainer, stream: VideoStream, codec: str
 ) -> tuple[list[Packet], list[int | None], Any, str, bool, LostPictures]:
     """(packets, decoding stamps, first frame that decodes or None, damage or "", whether all are plain, lost ones)."""
-    import av
-
     length_size = nal_length_size(codec, stream.codec_context.extradata)
     packets: list[Packet] = []
     decode_stamps: list[int | None] = []
@@ -148,7 +152,7 @@ def _read_packets(
     extradata = stream.codec_context.extradata or b""
     lost = LostPictures(codec, parameter_sets(codec, extradata, length_size))
     try:
-        for packet in container.demux(stream):
+        for packet in decoded(container.demux(stream)):
             if packet.size == 0 and packet.dts is None:
                 break  # the end
             check_frames(len(packets) // 2)  # a frame can have two
@@ -162,9 +166,10 @@ def _read_packets(
             plain = plain and is_plain(codec, packet, units, extradata)
             lost.put(units)
             if first is None:
-                first = next(iter(packet.decode()), None)
-    except av.error.FFmpegError as error:
-        damage = f"{DAMAGED}: {error.strerror}"
+                with decoding():
+                    first = next(iter(packet.decode()), None)
+    except Damaged as error:
+        damage = f"{DAMAGED}: {error}"
     return packets, decode_stamps, first, damage, plain, lost
 
 

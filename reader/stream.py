@@ -1,20 +1,30 @@
-"""A video read once, in order, and the segments of its windows cut out of it on the way."""
+"""A video read once, in order, and the segments of its windows cut out of it on the way.
+
+Windows are seconds, so frames are taken by their timestamps: a video of variable rate is brought to a constant one,
+each frame shown until the next one comes, and is split into pieces where none comes for long. One of constant rate
+stays as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import bisect
+import functools
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from reader.containers import opened, utf8_name
-from reader.decoders import Damaged, stamped_frames
+from reader.decoders import stamped_frames
 from reader.enlarging import CHUNK
-from reader.errors import ClipError
+from reader.errors import ClipError, Damaged
 from reader.index import read_index
 from reader.transforms import ClipBuilder
 
 Segment = tuple[int, ...]  # numbers of its frames, in order
+_GAP, _STEPS = 2.0, 4  # a gap: seconds without a frame, and how many times the usual distance of frames, at least
+_UNEVEN, _EVEN = 0.5, 4.0  # slack: where all packets are evenly spaced, AVI's first frames may yet come with odd times
+_REORDERED = 16  # frames: no encoder moves one further from its place in the order of decoding
 
 
 class Shown(NamedTuple):
@@ -25,33 +35,73 @@ class Shown(NamedTuple):
     rgb: Callable[[], np.ndarray]  # gives it, uint8 [H, W, 3]
 
 
+class Paced(NamedTuple):
+    """A frame of a video brought to a constant rate."""
+
+    number: int  # in its piece
+    seconds: float  # from the start of the file
+    rgb: Callable[[], np.ndarray]
+    piece: int  # of the video, 0 up to its first gap
+    source: int  # number of the frame of the file that is shown at this time
+
+
 class VideoStream:
     """The frames of a video, in order: those that reader.decode takes.
 
     Args:
         path: the file.
+        gap: seconds; see the attribute.
 
     Attributes:
-        rate: frames a second, on average.
+        rate: frames a second, on average, gaps left out.
+        gap: where no frame comes for more seconds than this, the video is split. At least 4 times the usual distance
+            of its frames.
+        ends: seconds of the last frame of each piece, as far as the index tells.
         count: frames, where the index is sure of them; else None.
+        start: seconds that are subtracted from all timestamps; none is below 0 then.
         damage: why reading ended before the end of the file; "" if it did not.
+        read: frames that have been read.
+        slack: see at_constant_rate.
 
     Raises:
         ClipError: missing, empty or undecodable file.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path, self.damage = path, ""
+    def __init__(self, path: str, gap: float = _GAP) -> None:
+        self.path, self.damage, self.read = path, "", 0
         with utf8_name(path) as name, opened(name) as (container, stream):
             self.index: Any = read_index(container, stream)
             self.start = max(0.0, (container.start_time or 0) / 1e6)
-            declared = float(stream.average_rate or stream.guessed_rate or 0)
-        if self.index.stamps and self.index.seconds > 0 and not self.index.interlaced:
-            declared = len(self.index.stamps) / self.index.seconds
-        if not declared:
-            raise ClipError("neither its packets nor its header say how many frames it has a second")
-        self.rate = declared
+            self.rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.count = None if self.index.doubt else len(self.index.stamps)
+        self.gap, self.ends = gap, list[float]()
+        self.slack = _UNEVEN if "variable_rate" in self.index.notes else _EVEN
+        self._measure(gap)
+        if not self.rate:
+            raise ClipError("neither its packets nor its header say how many frames it has a second")
+
+    def _measure(self, gap: float) -> None:
+        """Set rate, gap, ends and start by the timestamps of the index, where these are sound."""
+        index, stamps = self.index, self.index.stamps
+        if not stamps or _is_disordered([packet.stamp for packet in index.packets if packet.shown]):
+            return
+        unit = index.time_base
+        if stamps[0] < 0:
+            self.start = float(stamps[0] * unit)
+        steps = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
+        usual = float(sorted(steps)[len(steps) // 2] * unit) if steps else 0.0
+        self.gap = max(gap, _STEPS * usual)
+        within = [step for step in steps if step * unit <= self.gap]
+        seconds = float(sum(within) * unit) * (len(within) + 1) / max(1, len(within))
+        if seconds > 0 and not index.interlaced:
+            self.rate = (len(within) + 1) / seconds
+        last = [stamp for stamp, step in zip(stamps, steps) if step * unit > self.gap] + stamps[-1:]
+        self.ends = [float(stamp * unit) - self.start for stamp in last]
+
+    def left(self, seconds: float) -> int | None:
+        """Frames, at the constant rate, of a piece from a moment on; None where the index does not tell."""
+        place = bisect.bisect_left(self.ends, seconds - 0.5 / self.rate)
+        return round((self.ends[place] - seconds) * self.rate) + 1 if place < len(self.ends) else None
 
     def frames(self) -> Generator[Shown, None, None]:
         """Decode from the start to the end, or to where the data is damaged."""
@@ -59,11 +109,53 @@ class VideoStream:
         with utf8_name(self.path) as name:
             try:
                 for number, (stamp, rgb) in enumerate(stamped_frames(name, self.index)):
-                    shown = None if stamp is None else float(stamp * unit) - self.start
+                    shown = None if stamp is None else max(0.0, float(stamp * unit) - self.start)
                     seconds = seconds + 1 / self.rate if shown is None or (number and shown <= seconds) else shown
-                    yield Shown(number, seconds, rgb)
+                    self.read = number + 1
+                    yield Shown(number, seconds, functools.partial(_converted, rgb))
             except Damaged as error:
                 self.damage = str(error)
+
+
+def _converted(rgb: Callable[[], np.ndarray]) -> np.ndarray:
+    try:
+        return rgb()
+    except Damaged as error:
+        raise ClipError(f"a frame cannot be converted ({error})") from None
+
+
+def _is_disordered(stamps: Sequence[int | None]) -> bool:
+    """Whether timestamps, in the order of decoding, go back further than encoders reorder: of files put together."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    order = sorted(range(len(known)), key=known.__getitem__)
+    return any(abs(place - rank) > _REORDERED for rank, place in enumerate(order))
+
+
+def at_constant_rate(frames: Iterable[Shown], rate: float, gap: float, slack: float = 0.5) -> Iterator[Paced]:
+    """Bring frames to a constant rate: at each time the frame that is shown then, in pieces between the gaps.
+
+    Frames that come at this rate are given as they are, each once.
+
+    Args:
+        frames: at ascending times.
+        rate: frames a second.
+        gap: seconds without a frame after which another piece begins.
+        slack: places by which a frame may be early or late and is still the next one.
+    """
+    piece, begin, place = 0, 0.0, -1
+    last: Shown | None = None
+    for frame in frames:
+        if last is None or frame.seconds - last.seconds > gap:
+            piece, begin, place = piece + (last is not None), frame.seconds, -1
+        due = (frame.seconds - begin) * rate
+        number = place + 1 if abs(due - place - 1) <= slack else round(due)
+        for missing in range(place + 1, number):
+            assert last is not None  # a piece begins with number 0
+            yield Paced(missing, begin + missing / rate, last.rgb, piece, last.number)
+        if number > place:
+            yield Paced(number, frame.seconds, frame.rgb, piece, frame.number)
+            place = number
+        last = frame
 
 
 class SegmentCutter:
@@ -91,7 +183,7 @@ class SegmentCutter:
             for place, frame in enumerate(segment):
                 self.places.setdefault(frame, []).append((segment, place))
 
-    def put(self, frame: Shown) -> Iterator[tuple[Segment, np.ndarray]]:
+    def put(self, frame: Shown | Paced) -> Iterator[tuple[Segment, np.ndarray]]:
         """Take the next frame. Yields the segments that are whole now, uint8 [3 * seglen, H, W].
 
         Raises:

@@ -63,7 +63,7 @@ def test_an_existing_file_is_kept_unless_it_is_to_be_replaced_and_videos_can_be_
         (["--features=f.npz", "--resume"], "--resume is without effect unless --output is given"),
         (["--features=f.npz", "--infer_topk=3"], "--features writes no classes: --infer_topk is without effect"),
         (["--features=f.csv"], "features f.csv: expected a name that ends with .npz or .parquet"),
-        (["--overwrite"], "--overwrite is without effect unless --output or --features is given"),
+        (["--overwrite"], "--overwrite is without effect unless --output, --features or --render is given"),
     ],
 )
 def test_features_that_cannot_be_are_one_line(flags, message, capsys):

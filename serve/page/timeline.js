@@ -16,13 +16,15 @@ export function showSettings(defaults) {
   byId("timeline-settings").replaceChildren(...fields);
 }
 
-/** The time that each window speaks for: halfway to the centres of its neighbours, and no time that it does not hold. */
+/** The time that each window speaks for: halfway to the centres of the neighbours that it overlaps; see engine/events.py. */
 function cellsOf(windows) {
-  const centres = windows.map(({ start, end }) => (start + end) / 2);
-  return windows.map(({ start, end }, i) => [
-    i ? Math.max((centres[i - 1] + centres[i]) / 2, start) : start,
-    i + 1 < windows.length ? Math.min((centres[i] + centres[i + 1]) / 2, end) : end,
-  ]);
+  const cells = windows.map(({ start, end }) => [start, end]);
+  for (let i = 1; i < windows.length; i += 1) {
+    const [before, after] = [windows[i - 1], windows[i]];
+    if (after.start >= before.end) continue;
+    cells[i - 1][1] = cells[i][0] = (before.start + before.end + after.start + after.end) / 4;
+  }
+  return cells;
 }
 
 /** {id, name, scores of each window}: classes of events first, then the most probable on the whole. */

@@ -45,6 +45,17 @@ def test_an_event_does_not_cross_time_that_no_window_holds():
     assert [(e.start, e.end) for e in found] == [(0, 1), (5, 6)]
 
 
+def test_windows_that_touch_are_one_event_though_their_lengths_differ_by_the_grain_of_timestamps():
+    rows = of_one_class([0.9, 0.9, 0.9])
+    found = events_of([(0, 1.0), (1.0, 2.001), (2.001, 3.0)], rows)
+    assert [(e.start, e.end) for e in found] == [(0, 3.0)]
+
+
+def test_a_short_window_after_a_gap_takes_nothing_from_the_long_one_before_it():
+    found = events_of([(0, 10), (2, 12), (15, 15.1)], of_one_class([0.9, 0.9, 0.9]))
+    assert [(e.start, e.end) for e in found] == [(0, 12), (15, 15.1)]
+
+
 def test_classes_are_judged_each_by_itself_and_given_in_the_order_of_time():
     rows = np.array([[0.1, 0.9], [0.45, 0.55], [0.6, 0.4], [0.9, 0.1]])
     found = events_of(spans(4), rows, threshold=0.6, hold=0.4)

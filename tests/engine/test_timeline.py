@@ -12,6 +12,7 @@ from backends.engines import make_engine
 from backends.parts import make_parts
 from core.config import load_config
 from core.errors import UserError
+from engine.events import events_of
 from engine.timeline import Timeline
 from models import get_model, model_section
 from reader.clip import read_clip
@@ -110,16 +111,111 @@ def test_frames_of_encoded_videos_are_those_of_predict(tiny, tmp_path, videos, n
     assert len(assert_windows_are_predicts(timeline, engine, videos / name, section, tmp_path)) >= 2
 
 
-def test_stamps_of_a_variable_rate_are_the_windows_times(tiny, tmp_path):
+def timeline_of(tiny, path, window, stride, seg_num=4):
+    """(Timeline, its windows) of a video, by the tiny network."""
+    model, section = tiny(f"INFER.seg_num={seg_num}")
+    timeline = Timeline(make_parts("paddle", model, section), str(path), section, window, stride)
+    return timeline, list(timeline.windows())
+
+
+@pytest.mark.parametrize("steps", [[20, 60, 100] * 40, [100] * 50 + [20] * 250])
+def test_windows_of_a_variable_rate_are_seconds(tiny, tmp_path, steps):
+    stamps = np.cumsum([0] + steps).tolist()
+    path = write_video(tmp_path / "variable.mkv", noise(len(stamps)), 25, stamps)
+    timeline, windows = timeline_of(tiny, path, window=2, stride=1)
+    step, length = 1 / timeline.plan.rate, timeline.plan.frames / timeline.plan.rate
+    assert (stamps[-1] / 1000 - length) // 1 - 1 <= len(windows) > 3
+    assert length == pytest.approx(2, abs=0.13)
+    for number, window in enumerate(windows):
+        start = number * timeline.plan.stride * timeline.plan.segment * step
+        assert window.start == pytest.approx(start, abs=step)
+        assert window.end - window.start == pytest.approx(length, abs=2 * step)
+        shown = [frame for frame, stamp in enumerate(stamps) if window.start <= stamp / 1000 + 1e-6 < window.end]
+        assert window.first_frame - shown[0] in (-1, 0)  # the one shown at the start may have come before
+        assert abs(window.first_frame + window.frames - 1 - shown[-1]) <= 1
+    assert timeline.notes[0].endswith("its frames at uneven distances taken by their time")
+
+
+def test_a_window_of_a_variable_rate_is_what_predict_makes_of_its_frames_at_a_constant_one(tiny, tmp_path):
     model, section = tiny("INFER.seg_num=4")
-    stamps = np.cumsum([0] + [20, 60, 100] * 40).tolist()[:100]
-    path = write_video(tmp_path / "variable.mkv", noise(100), 25, stamps)
-    windows = list(Timeline(make_parts("paddle", model, section), str(path), section, window=2, stride=1).windows())
-    assert len(windows) > 3
+    frames, stamps = noise(80), np.cumsum([0] + [50] * 40 + [100] * 39).tolist()
+    path = write_video(tmp_path / "variable.mkv", frames, 25, stamps)
+    timeline, windows = timeline_of(tiny, path, window=2, stride=1)
+    engine, rate = make_engine("paddle", model, section), timeline.plan.rate
+    places = np.round(np.array(stamps) / 1000 * rate)  # of each frame at the constant rate: some twice, some left out
+    shown = [np.searchsorted(places, place if place in places else place - 1) for place in range(int(places[-1]) + 1)]
+    assert len(set(shown)) < min(len(shown), 80)
+    differences = []
+    for number, window in enumerate(windows):
+        first = number * timeline.plan.stride * timeline.plan.segment
+        cut = write_video(tmp_path / "cut.mkv", frames[shown[first : first + timeline.plan.frames]])
+        differences.append(np.abs(window.logits - logits_of_file(engine, cut, section)).max())
+    assert len(windows) == 4 and max(differences) < 1e-4, differences
+
+
+@pytest.mark.parametrize("gap", [10_000, 3_600_000])
+def test_no_window_crosses_a_gap(tiny, tmp_path, gap):
+    stamps = [round(1000 * i / 12) for i in range(24)]
+    stamps += [stamps[-1] + gap + stamp for stamp in stamps]
+    path = write_video(tmp_path / "gap.mkv", noise(48), 12, stamps)
+    timeline, windows = timeline_of(tiny, path, window=1, stride=0.5)
+    after = stamps[24] / 1000
+    starts = [0, 0.5, 1, after, after + 0.5, after + 1]
+    assert [w.start for w in windows] == pytest.approx(starts, abs=2e-3)
+    assert [w.end - w.start for w in windows] == pytest.approx([1] * 6, abs=2e-3)
+    assert [w.first_frame for w in windows] == [0, 6, 12, 24, 30, 36]
+    assert timeline.notes[1:] == [f"it has a gap from 2.00 s to {after:.2f} s: no window crosses it"]
+    events = events_of([(w.start, w.end) for w in windows], np.full((6, 1), 0.9))
+    assert [time for event in events for time in event[:2]] == pytest.approx([0, 2, after, after + 2], abs=2e-3)
+
+
+def test_pieces_between_gaps_that_are_shorter_than_a_window_are_one_window_each(tiny, tmp_path):
+    model, section = tiny("INFER.seg_num=4")
+    frames, seconds = noise(66), [*np.arange(24) / 12, *10 + np.arange(40) / 12, 20, 30]
+    path = write_video(tmp_path / "pieces.mkv", frames, 12, [round(1000 * second) for second in seconds])
+    timeline, windows = timeline_of(tiny, path, window=3, stride=1)
+    assert [(w.first_frame, w.frames) for w in windows] == [(0, 24), (24, 36), (64, 1), (65, 1)]
+    assert [w.start for w in windows] == pytest.approx([0, 10, 20, 30], abs=1e-3)
+    assert [w.end for w in windows] == pytest.approx([2, 13, 20 + 1 / 12, 30 + 1 / 12], abs=2e-3)
+    assert timeline.notes[1:] == [
+        "it has 3 gaps, the longest from 20.08 s to 30.00 s: no window crosses it",
+        "3 of its pieces between gaps are one short window each, of 0.08 s to 2.00 s",
+        "0.33 s before gaps and at its end are too short for a window: in none",
+    ]
+    engine = make_engine("paddle", model, section)
     for window in windows:
-        assert window.start == pytest.approx(stamps[window.first_frame] / 1000)
-        if window.first_frame + window.frames < 100:
-            assert window.end == pytest.approx(stamps[window.first_frame + window.frames] / 1000)
+        cut = write_video(tmp_path / "cut.mkv", frames[window.first_frame :][: window.frames])
+        np.testing.assert_allclose(window.logits, logits_of_file(engine, cut, section), rtol=0, atol=1e-4)
+
+
+def test_a_window_far_from_what_was_asked_for_is_said(tiny, tmp_path):
+    path = write_video(tmp_path / "slow.mkv", noise(10), 1)
+    timeline, windows = timeline_of(tiny, path, window=1, stride=1)
+    assert [w.end - w.start for w in windows] == pytest.approx([4] * 7)
+    assert timeline.notes[1] == (
+        "its windows are of 4.00 s, not of 1 s: a window has 4 segments of whole frames, and there are 1.00 a second"
+    )
+
+
+def test_times_below_0_begin_at_0(tiny, tmp_path):
+    path = write_video(tmp_path / "early.mkv", noise(75), 25)
+    language, delay = bytes.fromhex("22B59C83756E64"), bytes.fromhex("56AA840BEBC200")  # "und"; 200 ms
+    path.write_bytes(path.read_bytes().replace(language, delay, 1))
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).time == pytest.approx(-0.2)
+    _, windows = timeline_of(tiny, path, window=1, stride=0.5)
+    assert [w.start for w in windows] == pytest.approx([12 * number / 25 for number in range(len(windows))])
+    assert windows[0].start == 0
+
+
+def test_times_that_begin_anew_do_not_double_the_rate(tiny, tmp_path):
+    for name in ("a.ts", "b.ts"):
+        write_video(tmp_path / name, noise(50, (64, 48)), 25, codec="libx264", pixels="yuv420p")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    timeline, windows = timeline_of(tiny, joined, window=1, stride=0.5)
+    assert timeline.plan.rate == 25
+    assert [w.end - w.start for w in windows] == pytest.approx([24 / 25] * len(windows))
 
 
 def test_a_video_shorter_than_a_window_is_what_predict_makes_of_it(tiny, videos):

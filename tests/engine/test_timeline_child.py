@@ -184,7 +184,7 @@ def test_an_answer_holds_no_more_segments_than_a_chunk_has_frames(tiny, videos):
     answers = list(iter(lambda: reader(""), None))
     assert answers[-1].last
     assert max(len(answer.segments) for answer in answers) == 5  # of 5 frames
-    assert max(len(answer.seconds) for answer in answers) <= windows.CHUNK
+    assert max(answer.frames for answer in answers) <= windows.CHUNK
 
 
 def test_predict_goes_on_with_the_others_where_one_video_crashes_the_decoder(

@@ -14,6 +14,7 @@ from engine import timeline_files
 from engine.events import Event
 from engine.render import render
 from engine.timeline import Window
+from reader.stream import VideoStream
 
 LABELS = ["playing cello", "a < b & c --> d", "倒立\nwalking"]
 EVENTS = [Event(0.5, 2.25, 0, 0.87), Event(3661.001, 3662, 1, 0.5), Event(3662, 3663.5, 2, 0.999)]
@@ -70,6 +71,18 @@ def test_tables_hold_every_window_and_event(tmp_path):
     timeline_files.write_events_csv(tmp_path / "e.csv", EVENTS, LABELS)
     with open(tmp_path / "e.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file))[1] == ["0.500", "2.250", "playing cello", "0.87"]
+
+
+def test_tables_and_subtitles_round_alike(tmp_path):
+    times = [number / 2000 for number in range(1, 4000, 7)] + [1.0005, 2.6745, 3661.0005]
+    events = [Event(time, time + 1.0005, 0, 0.5) for time in times]
+    timeline_files.write_events_csv(tmp_path / "e.csv", events, LABELS)
+    timeline_files.write_webvtt(tmp_path / "e.vtt", events, LABELS)
+    timeline_files.write_srt(tmp_path / "e.srt", events, LABELS)
+    with open(tmp_path / "e.csv", encoding="utf-8", newline="") as file:
+        rows = [[float(value) for value in row[:2]] for row in list(csv.reader(file))[1:]]
+    for name in ("e.vtt", "e.srt"):
+        assert sorted(list(cue[:2]) for cue in cues(tmp_path / name)) == sorted(rows)
 
 
 def test_the_picture_is_a_png_even_for_one_window(tmp_path):
@@ -162,3 +175,43 @@ def test_a_render_that_fails_leaves_the_old_file_alone(tmp_path):
     write_source(tmp_path / "a.mp4", "aac")
     with pytest.raises(UserError, match="cannot write"):
         render(str(tmp_path / "a.mp4"), tmp_path / "text.mp4" / "out.mp4", [], LABELS)
+
+
+def write_plain(path, codec, size=(64, 48), rate=25, frames=30, pixels="yuv420p", options=None):
+    """Frames of one grey each, at a constant rate."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        for number in range(frames):
+            image = np.full((size[1], size[0], 3), 5 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "size"),
+    [
+        ("b_frames.avi", {"codec": "libx264", "rate": 30, "options": {"bf": "5", "b_strategy": "0"}}, (64, 48)),
+        ("fast.mkv", {"codec": "libx264", "rate": 2000}, (64, 48)),
+        ("fast.mp4", {"codec": "libx264", "rate": 2000}, (64, 48)),
+        ("dot.mkv", {"codec": "ffv1", "size": (1, 1), "pixels": "bgr0"}, (2, 2)),
+        ("line.avi", {"codec": "rawvideo", "size": (1, 33), "pixels": "bgr24"}, (2, 32)),
+    ],
+)
+def test_odd_rates_sizes_and_orders_are_rendered_with_every_frame_at_its_time(tmp_path, name, settings, size):
+    write_plain(tmp_path / name, **settings)
+    assert render(str(tmp_path / name), tmp_path / "out.mp4", [Event(0, 9, 0, 0.5)], LABELS) == []
+    expected = [shown.seconds for shown in VideoStream(str(tmp_path / name)).frames()]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = [(frame.time, frame.width, frame.height) for frame in container.decode(video=0)]
+    assert {frame[1:] for frame in frames} == {size}
+    times, step = [time - frames[0][0] for time, *_ in frames], 1 / settings.get("rate", 25)
+    assert times == pytest.approx([seconds - expected[0] for seconds in expected], abs=0.6 * step)
+    assert times == sorted(set(times))
+
+
+def test_what_the_encoder_refuses_is_one_line(tmp_path):
+    write_plain(tmp_path / "wide.avi", "rawvideo", size=(16400, 2), frames=2, pixels="bgr24")
+    with pytest.raises(UserError, match="the copy cannot be written as H.264 in mp4"):
+        render(str(tmp_path / "wide.avi"), tmp_path / "out.mp4", [], LABELS)
+    assert not (tmp_path / "out.mp4").exists()

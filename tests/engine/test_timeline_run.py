@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import av
 import pytest
@@ -48,6 +49,44 @@ def test_a_copy_does_not_replace_the_video_that_it_is_made_of(typed, tmp_path, c
     message = "cannot write .*(Not a directory|File exists)"
     failing("predict", message, capsys, *typed, "--timeline", path, "--render", path / "copy.mp4")
     assert path.read_bytes() == before
+
+
+def test_a_copy_replaces_an_earlier_one_but_no_other_file_unasked(typed, tmp_path, capsys):
+    path, copy = write_video(tmp_path / "long.mp4", frames=30), tmp_path / "copy.mp4"
+    flags = [*typed, "--timeline", "--window=1", "--video_path", path, "--render", copy]
+    for content in (b"a novel", path.read_bytes()):
+        copy.write_bytes(content)
+        failing(
+            "predict",
+            "copy.mp4 exists, and is no copy .*; set --overwrite to replace it, or --render to",
+            capsys,
+            *flags,
+        )
+        assert copy.read_bytes() == content
+    assert run(predict, *flags, "--overwrite") == 0
+    written = copy.read_bytes()
+    assert written != path.read_bytes()
+    assert run(predict, *flags) == 0
+    with av.open(str(copy)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 30
+
+
+@pytest.mark.parametrize(
+    ("levels", "why"), [(["0.99"], "0.99"), (["0.26", "--hold=0.2", "--shortest=99"], "0.26 for 99 s")]
+)
+def test_where_there_is_no_event_predict_says_what_comes_nearest(typed, tmp_path, capsys, levels, why):
+    path = write_video(tmp_path / "long.mp4", frames=60)
+    assert (
+        run(predict, *typed, "--timeline", "--window=1", "--stride=0.5", path, f"--threshold={levels[0]}", *levels[1:])
+        == 0
+    )
+    said = capsys.readouterr().out.splitlines()
+    with open(tmp_path / "out" / "long.windows.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    highest, name, row = max((float(row[name]), name, number) for number, row in enumerate(rows) for name in "abcd")
+    assert re.fullmatch(f"    nothing reaches {why}; the highest is ([0-9.]+), {name}, .*", said[1])
+    assert float(said[1].split("highest is ")[1].split(",")[0]) == pytest.approx(highest, abs=1e-5)
+    assert said[1].endswith("{:.2f} - {:.2f} s".format(float(rows[row]["start"]), float(rows[row]["end"])))
 
 
 def test_predict_explains_each_clip(typed, clip_set, tmp_path):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from conftest import tiny_settings, write_config, write_video
 
+from core.config import load_config
 from core.errors import UserError
+from models import model_section
 from reader.lists import read_list
 from reader.loader import BadClips
 from tools.dataset import check
@@ -365,6 +367,51 @@ def test_a_matroska_file_cut_in_the_middle_is_short_of_its_header(tmp_path):
     assert [(f["path"], f["problem"]) for f in report["findings"] if f["problem"] == "short_of_header"] == [
         ("cut.mkv", "short_of_header")
     ]
+
+
+def write_with_sound(path, codec, sound, seconds=6):
+    """Two seconds of video, and a tone that is longer."""
+    import av
+
+    with av.open(str(path), "w") as file:
+        stream, tone = file.add_stream(codec, rate=25), file.add_stream(sound, rate=48000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        noise = np.random.RandomState(0).randint(0, 256, (48, 64, 3), np.uint8)
+        for block in range(int(25 * seconds)):
+            if block < 50:
+                frame = av.VideoFrame.from_ndarray(np.roll(noise, block, axis=1), format="rgb24")
+                file.mux(stream.encode(frame))
+            wave = av.AudioFrame(format="s16", layout="stereo", samples=1920)
+            wave.sample_rate, wave.pts = 48000, 1920 * block
+            for plane in wave.planes:
+                plane.update(bytes(plane.buffer_size))
+            file.mux(tone.encode(wave))
+        file.mux(stream.encode())
+        file.mux(tone.encode())
+
+
+def test_a_video_that_is_shorter_than_its_sound_is_not_short_of_its_header(tmp_path):
+    from reader.windows import WindowReader
+
+    write_with_sound(tmp_path / "a.mkv", "libx264", "aac")
+    write_with_sound(tmp_path / "b.webm", "libvpx", "libopus")
+    write_with_sound(tmp_path / "c.flv", "libx264", "aac")  # its header has the duration of the whole alone
+    write_with_sound(tmp_path / "d.asf", "mpeg4", "aac")
+    data = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "untagged.mkv").write_bytes(data.replace(b"DURATION", b"OTHERTAG"))
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 4])
+    (tmp_path / "untagged_cut.mkv").write_bytes(data.replace(b"DURATION", b"OTHERTAG")[: len(data) // 4])
+    names = ["a.mkv", "b.webm", "c.flv", "d.asf", "untagged.mkv", "cut.mkv", "untagged_cut.mkv"]
+    (tmp_path / "train.list").write_text("".join(f"{name} 0\n" for name in names))
+    config = write_config(tmp_path / "tiny.yaml", tiny_settings(tmp_path))
+    _, report = run_check(tmp_path)
+    found = [(finding["path"], finding["problem"]) for finding in report["findings"] if finding["problem"]]
+    assert found == [(n, "short_of_header") for n in names[5:]]
+    section = load_config(config, model_section).section("train")
+    for name in names:
+        answers = WindowReader(str(tmp_path / name), section, 1.0, 1.0)
+        *_, last = iter(lambda answers=answers: answers(0), None)
+        assert (last.last.promised > last.last.end + 1) == ("cut" in name), name
 
 
 def test_a_header_that_counts_four_times_as_many_frames_loses_none(tmp_path):

@@ -20,6 +20,7 @@ from core.config import MODES, load_config
 from core.errors import UserError
 from core.files import sha256_of
 from reader.clip import clip_rng, read_clip
+from reader.containers import seconds_of_all
 from reader.errors import ClipError, NoVideo
 from reader.formats import FORMATS
 from tools.dataset import findings
@@ -254,13 +255,13 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     video = clip.video
     if video is None:
         return _record("", "", clip.num_frames, sha256, clip.label)
-    short = _short_of_header(video)
+    short = _short_of_header(video, file)
     notes = [*video.index.notes, *(["damaged"] if video.damaged else [])]
     name = video.decoder + (" in order" if video.in_order else "")
     return _record("short_of_header" if short else "", short, clip.num_frames, sha256, clip.label, name, notes)
 
 
-def _short_of_header(video: Video) -> str:
+def _short_of_header(video: Video, file: str) -> str:
     """What is missing of a video by its container's header; "" if nothing is."""
     index = video.index
     promised = max(index.promised, len(index.stamps))
@@ -270,7 +271,8 @@ def _short_of_header(video: Video) -> str:
     missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.stamps))
     if index.promised > len(index.packets) and missing > step:
         return f"{video.frames} frames can be decoded, the header says {promised}"
-    if not index.promised and index.stamps and missing > max(_SLACK * index.duration, 2 * step):
+    slack = max(_SLACK * index.duration, 2 * step)
+    if not index.promised and index.stamps and missing > slack and index.duration - seconds_of_all(file) > slack:
         return f"its frames end after {index.seconds:.1f} s, the header says {index.duration:.1f} s"
     return ""
 

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.progress import Progress
 from reader import lists
 from reader.containers import opened
-from reader.errors import ClipError
+from reader.errors import ClipError, Damaged, decoded
 
 
 class Entry(NamedTuple):
@@ -167,12 +167,10 @@ def _problem(path: str, probe: bool) -> str:
 
 
 def _header_problem(path: str) -> str:
-    import av  # late: --help is instant
-
     try:
         with opened(path) as (container, stream):
-            return "" if next(container.decode(stream), None) else "no frame can be decoded"
+            return "" if next(decoded(container.decode(stream)), None) else "no frame can be decoded"
     except ClipError as error:
         return str(error)
-    except av.error.FFmpegError as error:
-        return f"no frame can be decoded ({error.strerror})"
+    except Damaged as error:
+        return f"no frame can be decoded ({error})"
