@@ -13,6 +13,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libgomp1 \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /stnet
+ENV PIP_NO_CACHE_DIR=1
 ARG PADDLE_PACKAGE="paddlepaddle>=3.0,<4"
 ARG PIP_EXTRA_INDEX_URL=""
 COPY . .

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from multiprocessing import Pipe, get_context, parent_process, resource_tracker, util
+from multiprocessing import Pipe, current_process, get_context, parent_process, resource_tracker, util
 from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,11 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
             os.kill(os.getpid(), number)
+
+
+def may_start_workers() -> bool:
+    """Whether Paddle can start its reading processes here: in the main thread, whose signals it uses, of no daemon."""
+    return threading.current_thread() is threading.main_thread() and not current_process().daemon
 
 
 class Child:

@@ -73,6 +73,7 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
 
     signals.interrupt_normally()
     _keep_freed_memory()
+    paddle.disable_static()  # which an import in another thread has done there alone
     paddle.base.core.set_num_threads(threads())
     problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
     if use_gpu is True and problem:
@@ -86,6 +87,7 @@ def start_thread() -> None:
     """In another thread than `start`, which is to compute: as many threads and the device that were chosen there."""
     import paddle
 
+    paddle.disable_static()
     paddle.base.core.set_num_threads(threads())
     paddle.set_device(paddle.get_device())
 

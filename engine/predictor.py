@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from backends.gate import Precision, Record
+from core import runtime
 from core.config import Config, load_config
 from core.errors import UserError
 from core.files import StrPath
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from reader.loader import Loader
 
 RELEASED_CONFIG = "configs/stnet.yaml"  # which the released weights fit
+_MADE = ("_made", "engine", "_embedder", "_parts", "_timeline_made")  # what holds threads, or locks of them
+_PREDICTORS: weakref.WeakSet[Predictor] = weakref.WeakSet()
 DEVICES: dict[str, bool | Literal["auto"]] = {"auto": "auto", "cpu": False, "gpu": True}
 
 
@@ -76,8 +81,6 @@ class Predictor:
         clips: int | None = None,
         precision: str | Precision = "fp32",
     ) -> None:
-        from core import runtime
-
         if device not in (*DEVICES, None):
             raise UserError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
         if topk is not None and (type(topk) is not int or topk < 1):
@@ -92,6 +95,7 @@ class Predictor:
         else:
             self._use_weights(os.fspath(weights), config, engine, mode, clips, precision)
         self.topk = min(topk or self.config.MODEL.topk, self.config.MODEL.num_classes)
+        _PREDICTORS.add(self)
 
     model: Model | None = None  # an export has none
     precision = "fp32"  # as asked for
@@ -113,7 +117,8 @@ class Predictor:
         if wanted.calibrate:
             raise UserError(f"{folder} runs as it was written: nothing is calibrated")
         self.config, self.labels, self.digest = deployed.config, deployed.labels, deployed.sha256
-        self._make_engine = lambda: (deployed.engine, None)
+        maker = os.getpid()
+        self._make_engine = lambda: ((deployed if os.getpid() == maker else load_deployed(folder)).engine, None)
         self.weights = os.path.abspath(folder)
 
     def _use_weights(
@@ -187,6 +192,7 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
             videos = sources(inputs, self.config.MODEL.format, scratch)
             if videos:
+                runtime.start_thread()
                 yield from self.results(videos, self.loader(videos))
 
     def loader(self, videos: Sequence[Source]) -> Loader:
@@ -241,6 +247,7 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
             videos = sources(inputs, self.config.MODEL.format, scratch)
             if videos:
+                runtime.start_thread()
                 yield from self.features_of(videos, self.loader(videos))
 
     def features_of(
@@ -343,6 +350,7 @@ class Predictor:
         name = os.fspath(name)
         if os.path.isdir(name) or name.endswith(("/", os.sep)):
             name = os.path.join(name, os.path.splitext(os.path.basename(path))[0])
+        runtime.start_thread()
         parts = self.timeline_parts()
         events = make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))
         named = [event._replace(label_name=self.labels[event.class_id]) for event in events]
@@ -353,6 +361,7 @@ class Predictor:
         from reader.transforms import to_super_images
 
         self.check_reasons()
+        runtime.start_thread()
         pixels = to_super_images(clip.frames, len(clip.segments))
         blank = self.config.MODEL.image_mean
         engine = self.parts() if self.proof else self.engine  # all of it in float32
@@ -368,3 +377,16 @@ class Predictor:
     ) -> Result:
         facts = {"input_path": path, "label": label, "_read": read, "_explain": self._explain}
         return Result.of(probabilities, self.labels, topk or self.topk, **facts)
+
+
+def _forget_engines() -> None:
+    """In a forked process: have predictors make their engines anew, as the threads of the parent's are not there.
+
+    To free the parent's would wait for these threads, so one reference too many keeps them.
+    """
+    for predictor in list(_PREDICTORS):
+        for made in (vars(predictor).pop(name, None) for name in _MADE):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+
+
+os.register_at_fork(after_in_child=_forget_engines)

@@ -113,6 +113,12 @@ class KineticsDataset(Dataset):
                 self.second_tries.add(index)
         return self.reader((index, epoch, second))
 
+    def close(self) -> None:
+        """End the process that reads, if this one has it."""
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+
     def read(self, index: int, epoch: int = 0, decoder: str = "") -> tuple[np.ndarray, int]:
         """(clip uint8 of `clip_shape`, label). Raises ClipError."""
         path, label, own_format = self.clips[index]

@@ -18,7 +18,7 @@ from paddle.base import core
 
 from core.config import Config, ReaderSection
 from core.errors import UserError, last_line
-from core.processes import die_with_parent
+from core.processes import die_with_parent, may_start_workers
 from reader.bad_clips import BadClips
 from reader.decode import decoder_asked_for
 from reader.formats import Clip
@@ -102,7 +102,7 @@ class Loader:
     Args:
         dataset: answers dataset[(epoch, index, reason to skip it)] with a Sample.
         order: of its clips.
-        workers: worker processes; 0 reads in this one.
+        workers: worker processes; 0 reads in this one. Where they cannot be started, a thread reads ahead instead.
         bad: takes the clips that cannot be read.
         epochs: of training; 0 where each epoch is asked for by itself.
     """
@@ -162,6 +162,7 @@ class Loader:
         if self.stream is not None:
             self.stream.close()
             self.stream = None
+            self.dataset.close()  # the child of a thread ends with it, and the next epoch has another thread
 
     def _checked(
         self,
@@ -186,6 +187,9 @@ class Loader:
 
         workers = min(self.workers, len(self.order))
         self.dataset.isolate = workers > 0
+        if workers and not may_start_workers():
+            logger.info("reading one clip at a time: reading processes start in the main thread of no daemon alone")
+            workers = 0  # a thread of Paddle's reads ahead, by a child that can be killed all the same
         iterator = iter(
             DataLoader(
                 self.dataset,
@@ -197,7 +201,8 @@ class Loader:
                 worker_init_fn=functools.partial(_init_worker, os.getpid()),
             )
         )
-        _SaysPlainly.take_over()
+        if workers:
+            _SaysPlainly.take_over()
         atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
         return _Stream(iterator)
 

@@ -178,7 +178,7 @@ class _Work:
         """One that is idle, or a new one."""
         while self.decoders.idle:
             child = self.decoders.idle.pop()
-            if child.is_alive():
+            if child.is_alive() and not child.pipe.poll():  # which is told of its end at once
                 return child
             child.how_it_ended()
             self.decoders.stats.decoder_died()

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from serve.answers import FAULT, NDJSON, fault_of, line
-from serve.limits import Refused
+from serve.limits import NotTaken, Refused
 from serve.service import Place, Service
 from serve.uploads import Bounds, UploadFolder, received
 
@@ -121,6 +121,8 @@ class Lines(Response):
                 await send_line(step)
         except Refused as refused:
             await send_line(fault_of(refused))
+        except NotTaken:
+            raise
         except Exception:  # a bug: the status is out already, so the last line says it
             logger.exception("a fault while a request was answered")
             await send_line(fault_of(FAULT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import re
@@ -12,7 +13,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.answers import error_answer
-from serve.limits import Refused
+from serve.limits import NotTaken, Refused
+from serve.waiting import in_time
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 _OPEN = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")  # what the page needs before it has the token
@@ -47,13 +49,16 @@ class Rules(NamedTuple):
         """Whether to answer.
 
         Raises:
-            Refused: 403: to a name or for a page that is not this server's; 401: without the token; 431: too long.
+            Refused: 400: with two lengths; 403: to a name or for a page that is not this server's; 401: without the
+                token; 431: too long.
         """
         if _head_bytes(scope) > _HEAD_BYTES:
             raise Refused(431, "head", f"address and headers have more than the {_HEAD_BYTES} bytes that are read")
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value)
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            raise Refused(400, "length", "Content-Length beside Transfer-Encoding: which of them counts is not clear")
         host = b" ".join(headers.get(b"host", [])).decode("latin-1").lower()
         if not self._is_name(host):
             raise Refused(
@@ -111,12 +116,15 @@ class Guard:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send)
+        app = self.app
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # uvicorn, which keeps the first, leaves the body out
         try:
             self.rules.check(scope)
         except Refused as refused:
-            await error_answer(scope["path"], refused)(scope, exchange.receive, exchange.send)
-        else:
-            await self.app(scope, exchange.receive, exchange.send)
+            app = error_answer(scope["path"], refused)
+        with contextlib.suppress(NotTaken):  # the connection is closed
+            await app(scope, exchange.receive, exchange.send)
 
 
 class _Exchange:
@@ -150,7 +158,10 @@ class _Exchange:
         await self._send_in_time(message)
 
     async def _send_in_time(self, message: Message) -> None:
-        await asyncio.wait_for(self._send(message), _SEND_SECONDS)
+        try:
+            await in_time(self._send(message), _SEND_SECONDS)
+        except asyncio.TimeoutError:
+            raise NotTaken from None
 
     async def _linger(self) -> None:
         async def read_over() -> None:
@@ -158,6 +169,6 @@ class _Exchange:
                 await self.receive()
 
         try:
-            await asyncio.wait_for(read_over(), _LINGER_SECONDS)
+            await in_time(read_over(), _LINGER_SECONDS)
         except asyncio.TimeoutError:
             self._has_rest = False

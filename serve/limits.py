@@ -16,6 +16,10 @@ class Limits(NamedTuple):
     queue: int = 16  # requests in the house at once
 
 
+class NotTaken(Exception):
+    """The client does not read its answer."""
+
+
 class Refused(Exception):
     """A request that gets no answer but the reason.
 

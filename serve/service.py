@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib import metadata
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from serve.decoding import Decoders, Job
 from serve.limits import Limits, Refused
 from serve.network import Network
 from serve.stats import Stats
+from serve.waiting import in_time
 
 if TYPE_CHECKING:
     from engine.predictor import Predictor
@@ -160,12 +161,9 @@ class Service:
                 _insist(self.predictor.check_reasons)
             yield {"state": "queued"}
             job = Job(path, self.predictor.config.section("infer"), frames)
-            await request.within(self.decoders.slots.acquire())
-            try:
+            async with request.one_of(self.decoders.slots):
                 yield {"state": "decoding"}
                 reading = await request.within(self.decoders.read(job))
-            finally:
-                self.decoders.slots.release()
             yield {"state": "computing"}
             result = await request.within(self.network.classify(reading.clip, topk))
             answer = {
@@ -195,8 +193,7 @@ class Service:
             chosen = timelines.checked(settings)
             _insist(self._check_timeline)
             yield {"state": "queued", "seconds": 0, "of": 0}
-            await request.within(self.one_film.acquire())
-            try:
+            async with request.one_of(self.one_film):
                 yield {"state": "decoding", "seconds": 0, "of": 0}
                 film = timelines.Film(self.predictor, self.network, self.limits, path, chosen)
                 film.begin(self.films)
@@ -207,8 +204,6 @@ class Service:
                         yield {"state": "computing", "seconds": round(window.end, 2), "of": round(film.length, 2)}
                 finally:
                     await film.stop()
-            finally:
-                self.one_film.release()
             answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
             request.outcome = "ok"
             yield {"result": {**answer, "notes": film.notes}}
@@ -252,9 +247,20 @@ class _Request:
     async def within(self, coming: Awaitable[Answer]) -> Answer:
         """What comes, if it comes within the time of the request; else it is cancelled. Raises Refused."""
         try:
-            return await asyncio.wait_for(coming, self.deadline - monotonic())
+            return await in_time(coming, self.deadline - monotonic())
         except asyncio.TimeoutError:
             raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
+
+    @asynccontextmanager
+    async def one_of(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Hold a slot, also where the request is given up just when it gets one. Raises Refused."""
+        coming = asyncio.ensure_future(slots.acquire())
+        try:
+            await self.within(coming)
+            yield
+        finally:
+            if not coming.cancelled():
+                slots.release()
 
 
 def _version() -> str:

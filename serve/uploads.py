@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from serve.forms import FormSink, boundary_of
 from serve.limits import Refused
+from serve.waiting import in_time
 
 _PREFIX = "stnet-serve-"
 _FORM_BYTES = 64 << 10  # what a form may have around the file
@@ -128,7 +129,7 @@ async def _keep(request: Request, handle: int, boundary: bytes | None, bounds: B
     """Write the upload into an open file, which is closed."""
     try:
         with os.fdopen(handle, "wb") as file:
-            await asyncio.wait_for(_fill(request, file, boundary, bounds, most), bounds.seconds)
+            await in_time(_fill(request, file, boundary, bounds, most), bounds.seconds)
     except asyncio.TimeoutError:  # which is an OSError since Python 3.11
         raise Refused(408, "slow_body", f"the upload was not there after {bounds.seconds:g} seconds") from None
     except OSError as error:

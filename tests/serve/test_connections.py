@@ -95,7 +95,7 @@ def test_too_many_connections_are_closed_and_the_others_are_answered(monkeypatch
     assert served(work).endswith(b"ok")
 
 
-def test_a_client_that_does_not_take_its_answer_is_left(monkeypatch):
+def test_a_client_that_does_not_take_its_answer_is_left_without_a_traceback(monkeypatch, caplog):
     monkeypatch.setattr(guard, "_SEND_SECONDS", 0.2)
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.2)
 
@@ -107,6 +107,7 @@ def test_a_client_that_does_not_take_its_answer_is_left(monkeypatch):
         return await ended(reader)
 
     served(work, guard.Guard(endless, guard.Rules(loopback=True)))  # and it has come to an end
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,12 @@ def test_health_and_errors_are_in_the_form_of_paddlex(server):
     assert (damaged.status_code, json.loads(damaged.json()["errorMsg"])[0]["type"]) == (422, "json_invalid")
 
 
+def test_head_is_answered_where_get_is(server):
+    for path in ("health", "static/icon.svg", "", "docs", "metrics"):
+        told = server.ask("HEAD", path)
+        assert (told.status_code, told.content) == (200, b""), path
+
+
 def test_metrics_count_what_was_asked(server, clip_set):
     def count(line):
         return float((re.search(rf"^{re.escape(line)} (\S+)$", server.ask("GET", "metrics").text, re.M) or [0, 0])[1])
