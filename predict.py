@@ -176,16 +176,16 @@ def names_of(args: argparse.Namespace, videos: Sequence[Source]) -> list[str]:
 def shown(
     args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader, names: Sequence[str]
 ) -> Iterator[Result]:
-    """Each result, printed, and with --explain its reasons written."""
+    """Each result, with --explain its reasons written, and printed once it was taken."""
     if args.explain:
         predictor.parts()  # a model that cannot explain is refused first
     for name, result in zip(names, predictor.results(videos, loader, args.log_interval)):
-        result.print()
         if args.explain and not result.error:
             explanation = result.explain()
             explanation.save_to_json(os.path.join(args.save_dir, f"{name}.why.json"))
             logger.info("reasons are in %s", explanation.save_to_img(os.path.join(args.save_dir, f"{name}.why.png")))
         yield result
+        result.print()  # once its row is written
 
 
 def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source]) -> int:

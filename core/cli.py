@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import logging
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from core import flags, runtime, signals
+from core import flags, runtime, signals, streams
 from core.advice import advised
 from core.atomic import write_text
 from core.config import Config, ModelSection, load_config, parse_override
@@ -101,18 +100,21 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129
     after SIGTERM, Ctrl-C or SIGHUP. Bugs pass through, with their traceback.
     """
+    streams.prepare()
     try:
         _start_logging()
         runtime.prepare()
-        return main(argv) or 0
+        code = main(argv) or 0
+        if streams.lost():
+            raise UserError(f"cannot write to standard output: {streams.lost()}")
+        return code
     except UserError as error:
         if "--debug" in (sys.argv[1:] if argv is None else argv):
             traceback.print_exc()
         print(f"error: {advised(error)}", file=sys.stderr, flush=True)
         return 1
     except Stopped as error:
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(error, file=sys.stderr, flush=True)
+        print(error, file=sys.stderr, flush=True)
         return error.code
     except ModuleNotFoundError as error:
         if error.name != "paddle":

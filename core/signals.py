@@ -118,7 +118,8 @@ def interrupt_normally() -> None:
 
 
 def _exit_now(*_: object) -> None:
-    os.write(2, b"interrupted\n")
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(2, b"interrupted\n")
     os._exit(128 + signal.SIGINT)
 
 
