@@ -321,7 +321,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def load_onnx(files: list[str], description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """By ONNX Runtime, on the CPU."""
+    """By ONNX Runtime, on the CPU, without its telemetry."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
