@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from core.atomic import csv_line, finite, write_json, writing
+from core.atomic import check_name, csv_line, finite, write_json, writing
 from core.errors import UserError
 from core.schema import SCHEMA, refuse_newer
 
@@ -135,6 +135,7 @@ def check_path(path: str, may_exist: bool) -> None:
     """Raise UserError where the suffix is none of SUFFIXES, or a file is there that must not be."""
     if not path.endswith(SUFFIXES):
         raise UserError(f"output {path}: expected a name that ends with {' or '.join(SUFFIXES)}")
+    check_name(facts_path(path))
     if os.path.exists(path) and not may_exist:
         raise UserError(f"{path} exists", "output")
 

@@ -15,7 +15,7 @@ import numpy as np
 from backends.gate import Precision, Record
 from core.config import Config, load_config
 from core.errors import UserError
-from core.files import StrPath
+from core.files import StrPath, stem_of
 from engine.described import config_beside
 from engine.inputs import Input, Source, format_of, loader_of, read_again, sources
 from engine.labels import labels_for
@@ -342,7 +342,7 @@ class Predictor:
             )
         name = os.fspath(name)
         if os.path.isdir(name) or name.endswith(("/", os.sep)):
-            name = os.path.join(name, os.path.splitext(os.path.basename(path))[0])
+            name = os.path.join(name, stem_of(path))
         parts = self.timeline_parts()
         return make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))
 

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from core.atomic import write_atomically, writing
+from core.atomic import check_name, write_atomically, writing
 from core.errors import UserError
 from core.files import StrPath
 from core.fonts import font_for
@@ -33,6 +33,7 @@ def check_target(source: str, target: StrPath) -> None:
     if os.path.realpath(source) == os.path.realpath(target):
         raise UserError(f"the copy {target} would replace the video that it is made of", "render target")
     folder = os.path.dirname(os.path.abspath(target))
+    check_name(target)
     with writing(target):
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
