@@ -149,15 +149,15 @@ def predict_into_table(
     facts["labels"] = predictor.labels
     if predictor.proof:
         facts["precision"] = predictor.proof.plain()
-    inputs = [(video.path or "", video.label) for video in videos]
+    inputs = [(video.path or "", video.label, video.clip.path) for video in videos]
     with contextlib.closing(Output(args.output, inputs, facts, predictor.topk, args.resume, args.overwrite)) as output:
         if output.done:
             logger.info("%s holds %d of the %d videos: going on", args.output, output.done, len(videos))
         results: list[Result] = []
-        unread, rest = output.failed, videos[output.done :]
+        unread, rest, names = output.failed, [videos[number] for number in output.rest], names_of(args, videos)
         if rest:
             loader = loader or predictor.loader(rest)
-            for result in shown(args, predictor, rest, loader, names_of(args, videos)[output.done :]):
+            for result in shown(args, predictor, rest, loader, [names[number] for number in output.rest]):
                 output.add(result)
                 results = results or [result]
             loader.bad.log_total()
