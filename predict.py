@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from backends.deployed import is_deployed
     from backends.engines import ENGINES
-    from core import runtime
+    from core import next_step, runtime
     from core.atomic import prepare_folder
     from engine import features
     from engine.inputs import loader_of
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.features:
         return write_features(args, predictor, videos, loader or predictor.loader(videos))
     if args.output:
-        return predict_into_table(args, predictor, videos, loader)
+        with next_step.going_on(args, "--resume"):
+            return predict_into_table(args, predictor, videos, loader)
     return predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
 
 

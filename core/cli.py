@@ -19,7 +19,7 @@ from core.atomic import write_text
 from core.config import Config, ModelSection, load_config, parse_override
 from core.errors import UserError, first_line
 from core.flags import positive_int as positive_int  # for the parsers of tools and bench
-from core.signals import Stopped
+from core.signals import Stopped, Terminated
 
 logger = logging.getLogger("stnet")
 
@@ -121,11 +121,14 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
             raise
         print("error: PaddlePaddle is not installed: pip install paddlepaddle, or paddlepaddle-gpu", file=sys.stderr)
         return 1
+    except Terminated:
+        print("stopped by SIGTERM", file=sys.stderr, flush=True)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130
     finally:
-        signals.interrupt_normally()
+        signals.leave()
 
 
 def _start_logging() -> None:
