@@ -86,8 +86,8 @@ def score(args: argparse.Namespace, config: Config) -> None:
     evaluation = collector.evaluation()
     if parallel.rank() == 0:
         loader.bad.log_total()
-        print(format_scores(scores), flush=True)
         save(args, config, predictor, evaluation, scores, loader)
+        print(format_scores(scores), flush=True)
         weights = [f"--weights={args.weights}"] if args.weights else []
         next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
 

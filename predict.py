@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from backends.deployed import is_deployed
     from backends.engines import ENGINES
-    from core import runtime
+    from core import next_step, runtime
     from core.atomic import prepare_folder
     from engine import features
     from engine.inputs import loader_of
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.features:
         return write_features(args, predictor, videos, loader or predictor.loader(videos))
     if args.output:
-        return predict_into_table(args, predictor, videos, loader)
+        with next_step.going_on(args, "--resume"):
+            return predict_into_table(args, predictor, videos, loader)
     return predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
 
 
@@ -150,15 +151,15 @@ def predict_into_table(
     facts["labels"] = predictor.labels
     if predictor.proof:
         facts["precision"] = predictor.proof.plain()
-    inputs = [(video.path or "", video.label) for video in videos]
+    inputs = [(video.path or "", video.label, video.clip.path) for video in videos]
     with contextlib.closing(Output(args.output, inputs, facts, predictor.topk, args.resume, args.overwrite)) as output:
         if output.done:
             logger.info("%s holds %d of the %d videos: going on", args.output, output.done, len(videos))
         results: list[Result] = []
-        unread, rest = output.failed, videos[output.done :]
+        unread, rest, names = output.failed, [videos[number] for number in output.rest], names_of(args, videos)
         if rest:
             loader = loader or predictor.loader(rest)
-            for result in shown(args, predictor, rest, loader, names_of(args, videos)[output.done :]):
+            for result in shown(args, predictor, rest, loader, [names[number] for number in output.rest]):
                 output.add(result)
                 results = results or [result]
             loader.bad.log_total()
@@ -177,16 +178,16 @@ def names_of(args: argparse.Namespace, videos: Sequence[Source]) -> list[str]:
 def shown(
     args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader, names: Sequence[str]
 ) -> Iterator[Result]:
-    """Each result, printed, and with --explain its reasons written."""
+    """Each result, with --explain its reasons written, and printed once it was taken."""
     if args.explain:
         predictor.parts()  # a model that cannot explain is refused first
     for name, result in zip(names, predictor.results(videos, loader, args.log_interval)):
-        result.print()
         if args.explain and not result.error:
             explanation = result.explain()
             explanation.save_to_json(os.path.join(args.save_dir, f"{name}.why.json"))
             logger.info("reasons are in %s", explanation.save_to_img(os.path.join(args.save_dir, f"{name}.why.png")))
         yield result
+        result.print()  # once its row is written
 
 
 def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source]) -> int:

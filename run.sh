@@ -49,6 +49,11 @@ master="${master-}"                   # IP:PORT, the address of machine 0 and a 
 PYTHON="${PYTHON-}"                   # interpreter that .venv is made with; default: python3
 PADDLE_PACKAGE="${PADDLE_PACKAGE-}"   # pip requirement for Paddle; default: chosen by what nvidia-smi says
 
+# Streams that are closed lead to /dev/null.
+: >&2 || exec 2>/dev/null
+{ : <&0; } 2>/dev/null || exec </dev/null
+{ : >&1; } 2>/dev/null || exec >/dev/null
+
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 venv="$here/.venv"
 

@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if rank == 0:
             resume.clear(args.save_dir, name, trainer.progress.step, args.overwrite)
             cli.save_config(args, config)
-        scores = trainer.fit()
+        with next_step.going_on(args, "--resume=auto"):
+            scores = trainer.fit()
     trainer.loader.bad.log_total()
     if scores:
         print(f"last validation: {format_scores(scores)}", flush=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 from uuid import uuid4
 
+from core import runtime
 from core.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +97,7 @@ def _start(parent: int, folder: str, log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.chdir(folder)
+    runtime.disable_telemetry()
     multiprocessing.set_start_method(None, force=True)  # the system's own again, for its data workers
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from core.errors import UserError
-from core.files import StrPath
+from core.files import StrPath, short_name
 
 TEMPORARY = ".writing-"
 _HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
@@ -34,6 +34,12 @@ def prepare_folder(path: StrPath) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write into {path}: {error.strerror or error}", "save_dir") from None
+
+
+def check_name(path: StrPath) -> None:
+    """See before any long work that a file can have this name. Raises UserError: it is too long."""
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        os.lstat(path)
 
 
 @contextlib.contextmanager
@@ -58,7 +64,7 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     with writing(path):
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}{TEMPORARY}", dir=folder)
+        handle, temporary = tempfile.mkstemp(prefix=_temporary(os.path.basename(path)), dir=folder)
     try:
         _lock(handle)
         with writing(path):
@@ -151,12 +157,17 @@ def remove_leftovers(folder: StrPath, target: str = "") -> None:
     """
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if name.startswith(f".{target}{TEMPORARY}" if target else ".") and TEMPORARY in name:
+        if name.startswith(_temporary(target) if target else ".") and TEMPORARY in name:
             if not target and os.path.isdir(path):
                 remove(path)
             elif os.path.isfile(path) and _is_left(path):
                 with contextlib.suppress(FileNotFoundError):  # its writer was between making and locking it
                     os.remove(path)
+
+
+def _temporary(name: str) -> str:
+    """What the temporary names of a file begin with."""
+    return f".{short_name(name)}{TEMPORARY}"
 
 
 def _lock(handle: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import logging
 import os
@@ -14,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from core import flags, runtime, signals
+from core import flags, runtime, signals, streams
 from core.advice import advised
 from core.atomic import write_text
 from core.config import Config, ModelSection, load_config, parse_override
 from core.errors import UserError, first_line
 from core.flags import positive_int as positive_int  # for the parsers of tools and bench
 from core.parsing import PrintableFormatter, printable
-from core.signals import Stopped
+from core.signals import Stopped, Terminated
 
 logger = logging.getLogger("stnet")
 
@@ -102,29 +101,35 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
     Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129
     after SIGTERM, Ctrl-C or SIGHUP. Bugs pass through, with their traceback.
     """
+    streams.prepare()
     try:
         _start_logging()
         runtime.prepare()
-        return main(argv) or 0
+        code = main(argv) or 0
+        if streams.lost():
+            raise UserError(f"cannot write to standard output: {streams.lost()}")
+        return code
     except UserError as error:
         if "--debug" in (sys.argv[1:] if argv is None else argv):
             traceback.print_exc()
         print(f"error: {printable(advised(error))}", file=sys.stderr, flush=True)
         return 1
     except Stopped as error:
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(error, file=sys.stderr, flush=True)
+        print(error, file=sys.stderr, flush=True)
         return error.code
     except ModuleNotFoundError as error:
         if error.name != "paddle":
             raise
         print("error: PaddlePaddle is not installed: pip install paddlepaddle, or paddlepaddle-gpu", file=sys.stderr)
         return 1
+    except Terminated:
+        print("stopped by SIGTERM", file=sys.stderr, flush=True)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         return 130
     finally:
-        signals.interrupt_normally()
+        signals.leave()
 
 
 def _start_logging() -> None:

@@ -13,6 +13,7 @@ from typing import Union
 logger = logging.getLogger("stnet")
 
 StrPath = Union[str, "os.PathLike[str]"]
+LONGEST = 235  # bytes of a name, which leave room for what is put around it: file systems take 255
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
 
@@ -45,12 +46,28 @@ def sha256_of(path: StrPath) -> str:
     return digest.hexdigest()
 
 
+def short_name(name: str) -> str:
+    """A name of at most LONGEST bytes: of a longer one its beginning, and a digest of all of it."""
+    content = os.fsencode(name)
+    if len(content) <= LONGEST:
+        return name
+    mark = f"-{hashlib.sha256(content).hexdigest()[:8]}"
+    while len(os.fsencode(name)) > LONGEST - len(mark):
+        name = name[:-1]  # whole characters
+    return name + mark
+
+
+def stem_of(path: StrPath) -> str:
+    """What the files that are made of a file are called: its name without suffix, shortened by `short_name`."""
+    return short_name(os.path.splitext(os.path.basename(path))[0])
+
+
 def unique_stems(paths: Sequence[StrPath]) -> list[str]:
-    """For each path its file's name without suffix, with -2, -3, ... behind it where that is taken."""
+    """`stem_of` each path, with -2, -3, ... behind it where that is taken."""
     stems: dict[str, int] = {}  # taken -> number of the next one
     names = []
     for path in paths:
-        stem = name = os.path.splitext(os.path.basename(path))[0]
+        stem = name = stem_of(path)
         while name in stems:
             stems[stem] += 1
             name = f"{stem}-{stems[stem]}"

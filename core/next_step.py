@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
 
 from core import flags, runtime
 from core.config import PROJECT
+from core.signals import Stopped, Terminated
 
 logger = logging.getLogger("stnet")
 _CARRIED = ("use_gpu", "engine", "weights_home", "weights_url")  # flags that the next command needs, too
+_REPEATED = {flag.name for flag in flags.FLAGS if flag.kind == "list"}
 _SCRIPTS = {"train": "train.py", "eval": "eval.py", "predict": "predict.py", "inference": "inference_model.py"}
 
 
@@ -24,6 +29,31 @@ def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
     sections = ("MODEL.", f"{flags.SECTIONS[action]}.")
     overrides = [word for text in args.o if text.startswith(sections) for word in ("-o", text)]
     logger.info("next: %s", shlex.join([*_start(args, action), *words, *carried, *overrides]))
+
+
+@contextlib.contextmanager
+def going_on(args: argparse.Namespace, resume: str) -> Iterator[None]:
+    """Have a run that a signal ends in this context say how to go on: what was typed, and `resume`. Raises Stopped."""
+    try:
+        yield
+    except Stopped as stop:
+        raise Stopped(stop.number, _again(args, resume)) from None
+    except KeyboardInterrupt as stop:
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        raise Stopped(number, _again(args, resume)) from None
+
+
+def _again(args: argparse.Namespace, resume: str) -> str:
+    left_out = ("model_name", "config", "resume", "overwrite")  # the first two are where it begins
+    typed = {(name, value if name in _REPEATED else ""): value for name, value in args.typed if name not in left_out}
+    given = [word for (name, _), value in typed.items() for word in _words(name, value)]
+    switches = [flag for flag in flags.flags_of(args.action) if flag.kind == "switch" and getattr(args, flag.name)]
+    given += [flag.typed for flag in switches if flag.name not in left_out]
+    return shlex.join([*_start(args, args.action), *getattr(args, "videos", []), *given, resume])
+
+
+def _words(name: str, value: object) -> list[str]:
+    return ["-o", str(value)] if name == "o" else [f"--{name}={value}"]
 
 
 def suggest_deployed(args: argparse.Namespace) -> None:

@@ -55,8 +55,9 @@ class Child:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.pipe, theirs = Pipe()
         parent = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream:  # a program may have none
+                stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
             self.pipe.close()

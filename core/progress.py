@@ -30,7 +30,7 @@ class Progress:
         self.total, self.what, self.steps, self.log_interval = total, what, steps, log_interval
         self.done = self.step = 0
         self.started = time.monotonic()
-        self.bar = tqdm(total=total, desc=what, unit="clip", leave=False) if sys.stderr.isatty() else None
+        self.bar = tqdm(total=total, desc=what, unit="clip", leave=False) if on_terminal() else None
 
     def update(self, clips: int, text: str = "") -> None:
         """One more step of `clips` clips; `text` joins the line."""
@@ -55,6 +55,11 @@ class Progress:
         """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def on_terminal() -> bool:
+    """Whether standard error, where there is one, is a terminal, on which a bar can be drawn."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def pace(done: int, total: int, seconds: float) -> str:

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def stdout_held_back() -> Iterator[None]:
     """Hold back what is written to standard output, also by native code; should the work fail, show it as an error."""
+    if sys.stdout is None:  # of a program without standard output, whose number may be another file's
+        yield
+        return
     sys.stdout.flush()
     saved = os.dup(1)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as held:

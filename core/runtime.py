@@ -26,6 +26,7 @@ _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 def prepare() -> None:
     """What must happen before paddle, decord or OpenCV are imported. Variables the user has set are left alone."""
+    disable_telemetry()
     kernels = _mkl_kernels(processor())
     if kernels:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
@@ -40,6 +41,12 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
     warnings.filterwarnings("ignore", message="You are using GPU version Paddle")
     warnings.filterwarnings("ignore", message="To copy construct from a tensor")  # Paddle's layers do so themselves
+
+
+def disable_telemetry() -> None:
+    """Keep ONNX Runtime and OpenVINO, imported after this, from telling their makers and writing IDs into HOME."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
 
 
 def settings() -> dict[str, str]:

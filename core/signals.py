@@ -112,19 +112,44 @@ def exit_on_interrupt() -> None:
 
 
 def interrupt_normally() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt again, after `exit_on_interrupt`."""
+    """Have Ctrl-C raise KeyboardInterrupt again, and SIGTERM Terminated, after `exit_on_interrupt`.
+
+    Paddle, once imported, answers SIGTERM with a traceback of its own.
+    """
     if signal.getsignal(signal.SIGINT) is _exit_now:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def leave() -> None:
+    """Give the signals back at the end of a program that has called `exit_on_interrupt`."""
+    interrupt_normally()
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, _: object) -> None:
+    raise Terminated(number)
 
 
 def _exit_now(*_: object) -> None:
-    os.write(2, b"interrupted\n")
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(2, b"interrupted\n")
     os._exit(128 + signal.SIGINT)
 
 
-class Stopped(Exception):
-    """Training was stopped in order; `code` is the exit code, 128 + signal."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come, which ends a program as Ctrl-C does."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.code = 128 + number
+
+class Stopped(Exception):
+    """A run was stopped in order by a signal; `code` is the exit code, 128 + signal.
+
+    Args:
+        number: of the signal.
+        command: what goes on with it, if anything does.
+    """
+
+    def __init__(self, number: int, command: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}" + (f"; to go on: {command}" if command else ""))
+        self.number, self.code = number, 128 + number

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.atomic import prepare_folder, remove_leftovers, write_atomically
+from core.atomic import check_name, prepare_folder, remove_leftovers, write_atomically
 from core.errors import UserError
 
 _ROWS_AT_ONCE = 64  # of a Parquet file
@@ -37,6 +37,7 @@ def check_path(path: str, may_exist: bool) -> None:
     suffix = os.path.splitext(path)[1]
     if suffix not in _WRITERS:
         raise UserError(f"features {path}: expected a name that ends with {' or '.join(_WRITERS)}")
+    check_name(path)
     if os.path.exists(path) and not may_exist:
         raise UserError(f"{path} exists", "features")
     if suffix == ".parquet" and not _has_pyarrow():

@@ -1,6 +1,7 @@
 """Predictions as a table that grows row by row: results.jsonl or results.csv, whole after a kill, gone on with later.
 
-Beside it lies NAME.run.json, which says what made it: weights and configuration must be the same to go on.
+Beside it lies NAME.run.json, which says what made it: weights and configuration must be the same to go on. It has size
+and time of each video's file, too: the row of a video that was replaced is made again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import csv
 import fcntl
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from core.atomic import csv_line, finite, write_json, writing
+from core.atomic import check_name, csv_line, finite, write_atomically, write_json, writing
 from core.errors import UserError
 from core.files import read_regular
 from core.parsing import parse_json
@@ -23,8 +25,9 @@ from core.schema import SCHEMA, refuse_newer
 if TYPE_CHECKING:
     from engine.result import Result
 
+logger = logging.getLogger("stnet")
 SUFFIXES = (".jsonl", ".csv")
-Row = tuple[str, Optional[int], str]  # path, label, error
+Row = tuple[str, Optional[int], str, bytes]  # path, label, error, and its bytes in the file
 _NAMES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
@@ -50,24 +53,25 @@ class Output:
 
     Args:
         path: .jsonl or .csv.
-        inputs: path and label of all videos, in order.
+        inputs: path as it is shown, label, and file of all videos, in order.
         facts: plain data that must be the same for a run that goes on: weights, their digest, configuration.
         topk: classes a row.
-        resume: go on with an existing file; one that is not there is begun.
+        resume: go on with an existing file, which may lack any of the videos; one that is not there is begun.
         overwrite: replace an existing file.
 
     Attributes:
-        done: how many of the inputs the file holds already.
-        failed: how many of these could not be read.
+        rest: numbers of the inputs that the file does not hold, or whose files were replaced since.
+        failed: how many of those that it holds could not be read.
 
     Raises:
-        UserError: the file exists and neither is set; it was made by something else; it cannot be written.
+        UserError: the file exists and neither is set; it was made by something else, or of other videos; it cannot be
+            written.
     """
 
     def __init__(
         self,
         path: str,
-        inputs: Sequence[tuple[str, int | None]],
+        inputs: Sequence[tuple[str, int | None, str]],
         facts: dict[str, Any],
         topk: int,
         resume: bool,
@@ -75,20 +79,25 @@ class Output:
     ) -> None:
         check_path(path, resume or overwrite)
         self.path, self.topk = path, topk
-        self.done = self.failed = 0
+        self._given, self.failed, self.rest = len(inputs), 0, list(range(len(inputs)))
+        stamps = {shown: _stamp(file) for shown, _, file in inputs}
         facts = json.loads(json.dumps(finite({**facts, "topk": topk})))
         with writing(path):
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            self.file = open(path, "a", **_NAMES)  # noqa: SIM115
-        self._lock()
+        self._open()
         if os.path.getsize(path) and resume:
-            self._read(inputs, facts)
+            self._read([(shown, label) for shown, label, _ in inputs], facts, stamps)
         with writing(path):
             if not self.done:
                 self.file.truncate(0)
-                write_json(facts_path(path), {"schema": SCHEMA, **facts})
+            write_json(facts_path(path), {"schema": SCHEMA, **facts, "stamps": stamps})  # once no older row is left
         if path.endswith(".csv") and not os.path.getsize(path):
             self._append(csv_rows([], topk))
+
+    @property
+    def done(self) -> int:
+        """How many of the inputs the file held at the start."""
+        return self._given - len(self.rest)
 
     def add(self, result: Result) -> None:
         """Append a row, and give it to the system at once: a kill loses none."""
@@ -104,7 +113,9 @@ class Output:
             os.fsync(self.file.fileno())
             self.file.close()
 
-    def _lock(self) -> None:
+    def _open(self) -> None:
+        with writing(self.path):
+            self.file = open(self.path, "a", **_NAMES)  # noqa: SIM115
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or its process ends
         except OSError:
@@ -115,30 +126,56 @@ class Output:
             self.file.write(text)
             self.file.flush()
 
-    def _read(self, inputs: Sequence[tuple[str, int | None]], facts: dict[str, Any]) -> None:
-        """Count the whole rows, cut off a half one, and compare what made them."""
+    def _read(
+        self, inputs: Sequence[tuple[str, int | None]], facts: dict[str, Any], stamps: dict[str, list[int]]
+    ) -> None:
+        """Compare what made the file, and find which rows can stay: whole ones of videos that are as they were."""
         then = _read_facts(self.path)
+        before = then.pop("stamps")
         other = sorted(key for key in {*then, *facts} - {"weights"} if then.get(key) != facts.get(key))
         other = ["weights" if key == "sha256" else key for key in other]  # wherever their file lies now
         if other:
             raise UserError(f"{self.path} was made with other {', '.join(other)}", "output of others")
-        rows, size = _whole_rows(self.path, self.topk)
-        for number, (row, (path, label)) in enumerate(zip(rows, inputs), start=1):
-            if row[:2] != (path, label):
-                there = f"{row[0]!r} with label {row[1]}"
-                given = f"{path!r} with label {label}"
-                raise UserError(f"{self.path} has {there} as video {number}, and not {given}", "output of others")
-        if len(rows) > len(inputs):
-            raise UserError(f"{self.path} has {len(rows)} videos, and {len(inputs)} are given", "output of others")
-        self.done, self.failed = len(rows), sum(bool(error) for _, _, error in rows)
-        with writing(self.path):
-            os.truncate(self.path, size)
+        header, rows = _whole_rows(self.path, self.topk)
+        places: dict[tuple[str, int | None], list[int]] = {}
+        for number in self.rest:
+            places.setdefault(inputs[number], []).append(number)
+        done, kept = set(), []
+        for path, label, error, content in rows:
+            if not places.get((path, label)):
+                there = f"{path!r} with label {label}"
+                raise UserError(f"{self.path} has {there}, which is not among the videos given", "output of others")
+            number = places[path, label].pop(0)
+            if before.get(path, stamps[path]) == stamps[path]:
+                done.add(number)
+                kept.append(content)
+                self.failed += bool(error)
+        self.rest = [number for number in self.rest if number not in done]
+        if len(kept) < len(rows):
+            logger.info("%d videos were replaced since: they are read again", len(rows) - len(kept))
+        self._keep(header + b"".join(kept), as_it_is=len(kept) == len(rows))
+
+    def _keep(self, content: bytes, as_it_is: bool) -> None:
+        """Let the file have this content alone: its beginning, if `as_it_is`."""
+
+        def write(temporary: str) -> None:
+            with open(temporary, "wb") as file:
+                file.write(content)
+
+        if as_it_is:
+            with writing(self.path):
+                os.truncate(self.path, len(content))
+        else:
+            write_atomically(self.path, write)
+            self.file.close()
+            self._open()
 
 
 def check_path(path: str, may_exist: bool) -> None:
     """Raise UserError where the suffix is none of SUFFIXES, or a file is there that must not be."""
     if not path.endswith(SUFFIXES):
         raise UserError(f"output {path}: expected a name that ends with {' or '.join(SUFFIXES)}")
+    check_name(facts_path(path))
     if os.path.exists(path) and not may_exist:
         raise UserError(f"{path} exists", "output")
 
@@ -150,9 +187,10 @@ def facts_path(path: str) -> str:
 
 def _read_facts(path: str) -> dict[str, Any]:
     try:
-        facts = parse_json(read_regular(facts_path(path), 1 << 26))
+        facts = parse_json(read_regular(facts_path(path), 1 << 30))  # a line a video
         refuse_newer(facts, facts_path(path))
         del facts["schema"]
+        facts["stamps"] = dict(facts.get("stamps", {}))  # tables of 0.2.0 have none
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{facts_path(path)}, which says what made {path}, cannot be read", "output of others"
@@ -160,33 +198,52 @@ def _read_facts(path: str) -> dict[str, Any]:
     return facts
 
 
-def _whole_rows(path: str, topk: int) -> tuple[list[Row], int]:
-    """(rows, bytes) of those that are whole."""
+def _stamp(file: str) -> list[int]:
+    """Size and time of a file; [] where there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:
+    """The header and the rows that are whole."""
     with writing(path), open(path, "rb") as file:
         content = file.read()
     content = content[: content.rfind(b"\n") + 1]
     try:
         if path.endswith(".csv"):
             return _whole_csv_rows(content, topk)
-        rows = [json.loads(line) for line in content.splitlines()]
-        return [(row["input_path"], row.get("label"), row.get("error", "")) for row in rows], len(content)
+        lines = content.splitlines(keepends=True)
+        return b"", [_row_of(json.loads(line), line) for line in lines]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
         raise UserError(f"{path} is not a table of predictions", "output of others") from None
 
 
-def _whole_csv_rows(content: bytes, topk: int) -> tuple[list[Row], int]:
+def _row_of(facts: dict[str, Any], line: bytes) -> Row:
+    path, label = facts["input_path"], facts.get("label")
+    if not isinstance(path, str) or type(label) not in (int, type(None)):
+        raise TypeError("another kind of row")
+    return path, label, facts.get("error", ""), line
+
+
+def _whole_csv_rows(content: bytes, topk: int) -> tuple[bytes, list[Row]]:
     mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""  # of a spreadsheet that saved it
     text = content[len(mark) :].decode("utf-8", "surrogateescape")
     lines = io.StringIO(text, newline="").readlines()
-    rows, ends, table = [], [0], csv.reader(lines, strict=True)
+    rows, begin, table = [], 0, csv.reader(lines, strict=True)
     try:
         for row in table:
-            rows.append(row)
-            ends.append(table.line_num)
+            text = "".join(lines[begin : table.line_num])
+            rows.append((row, text.encode("utf-8", "surrogateescape")))
+            begin = table.line_num
     except csv.Error:  # a name with a line end in it, cut at that
         if not rows:
             raise
-    if rows and rows[0] != columns(topk):
+    if not rows:
+        return b"", []
+    (columns_there, header), *rows = rows
+    if columns_there != columns(topk):
         raise ValueError("another header")
-    size = len(mark) + len("".join(lines[: ends[len(rows)]]).encode("utf-8", "surrogateescape"))
-    return [(row[0], int(row[1]) if row[1] else None, row[2]) for row in rows[1:]], size
+    return mark + header, [(row[0], int(row[1]) if row[1] else None, row[2], text) for row, text in rows]

@@ -18,7 +18,7 @@ from backends.gate import Precision, Record
 from core import runtime
 from core.config import Config, load_config
 from core.errors import UserError
-from core.files import StrPath
+from core.files import StrPath, stem_of
 from engine.described import config_beside
 from engine.inputs import Input, Source, format_of, loader_of, read_again, sources
 from engine.labels import labels_for
@@ -349,7 +349,7 @@ class Predictor:
             )
         name = os.fspath(name)
         if os.path.isdir(name) or name.endswith(("/", os.sep)):
-            name = os.path.join(name, os.path.splitext(os.path.basename(path))[0])
+            name = os.path.join(name, stem_of(path))
         runtime.start_thread()
         parts = self.timeline_parts()
         events = make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))

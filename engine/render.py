@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from core.atomic import write_atomically, writing
+from core.atomic import check_name, write_atomically, writing
 from core.errors import UserError
 from core.files import StrPath
 from core.fonts import font_for
@@ -47,6 +47,7 @@ def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
     if os.path.lexists(target) and not overwrite and not _is_copy(target):
         raise UserError(f"{target} exists, and is no copy with a timeline in it", "copy")
     folder = os.path.dirname(os.path.abspath(target))
+    check_name(target)
     with writing(target):
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

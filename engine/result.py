@@ -12,7 +12,7 @@ import numpy as np
 
 from core.atomic import write_atomically, write_json
 from core.errors import UserError
-from core.files import StrPath
+from core.files import StrPath, stem_of
 from core.parsing import printable
 from core.schema import SCHEMA
 
@@ -145,5 +145,4 @@ def file_in(path: StrPath, video: str | None, *suffixes: str) -> str:
     text = os.fspath(path)
     if text.lower().endswith(suffixes) and not os.path.isdir(text):
         return text
-    stem = os.path.splitext(os.path.basename(video or "clip"))[0]
-    return os.path.join(text, stem + suffixes[0])
+    return os.path.join(text, stem_of(video or "clip") + suffixes[0])

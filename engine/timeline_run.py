@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from core.atomic import check_name
 from core.errors import UserError
 from core.progress import hours
 from engine import timeline_files as files
@@ -61,6 +62,7 @@ def make_timeline(
         UserError: a file cannot be written, or a setting makes no sense.
     """
     try:
+        check_name(f"{name}.windows.jsonl")  # the longest
         events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
         if settings.render:
             check_target(path, settings.render, settings.overwrite)

@@ -66,6 +66,9 @@ def start(argv: Sequence[str] | None) -> int | None:
 
 def main() -> int:
     """The command. Returns the exit code."""
+    from core import streams
+
+    streams.prepare()
     action = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if action in ("-h", "--help", "help"):
         print(USAGE)

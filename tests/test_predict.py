@@ -116,6 +116,23 @@ def test_a_table_is_refused_gone_on_with_and_replaced(clip_set, trained, tmp_pat
     assert (code, len(rows)) == (0, 1)
 
 
+def test_a_table_goes_on_with_a_folder_that_has_grown_and_changed(clip_set, trained, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("b.mp4", "d.mp4"):
+        shutil.copy(clip_set / "val 0.mp4", folder / name)
+    first = table(clip_set, trained, tmp_path, folder)[1]
+    shutil.copy(clip_set / "val 1.mp4", folder / "a.mp4")
+    shutil.copy(clip_set / "val 2.mp4", folder / "d.mp4")
+    code, rows = table(clip_set, trained, tmp_path, folder, "--resume")
+    assert (code, [Path(row["input_path"]).name for row in rows]) == (0, ["b.mp4", "a.mp4", "d.mp4"])
+    assert rows[0] == first[0]
+    assert rows[2]["scores"] != first[1]["scores"]
+    assert "1 videos were replaced since: they are read again" in caplog.text
+    assert "r.jsonl holds 1 of the 3 videos: going on" in caplog.text
+
+
 def test_a_clip_of_one_frame_is_predicted(clip_set, trained, tmp_path):
     write_video(tmp_path / "short.mp4", frames=1)
     assert len(predictions(clip_set, trained, tmp_path, "--video_path", tmp_path / "short.mp4")) == 1

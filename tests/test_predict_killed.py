@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,38 @@ def start(folder, weights, output, *flags):
     words += ["--engine=paddle", "--use_gpu=False", "--batch_size=4", "-o", "INFER.num_reader_threads=1", *flags]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     return subprocess.Popen(list(map(str, words)), cwd=folder.parent, **quiet)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
+def test_a_stopped_run_ends_with_the_command_that_goes_on(clip_set, trained, root, number, code):
+    folder, table = root / "videos", root / "r.csv"
+    folder.mkdir()
+    for i in range(60):
+        os.link(clip_set / f"val {i % 4}.mp4", folder / f"{i:04d}.mp4")
+    words = [
+        sys.executable,
+        PROJECT / "predict.py",
+        folder,
+        "--weights",
+        trained / "STNET_final.pdparams",
+        "--overwrite",
+    ]
+    words += ["--output", table, "--save_dir", root / "out", "--engine=paddle", "--use_gpu=False", "--batch_size=1"]
+    run = subprocess.Popen(list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while rows(table) < 4 and run.poll() is None:
+        time.sleep(0.002)
+    run.send_signal(number)
+    said = run.communicate()[1]
+    assert (run.returncode, "Traceback" in said) == (code, False)
+    last, name = said.splitlines()[-1], signal.Signals(number).name
+    assert last.startswith(f"stopped by {name}; to go on: python ")
+    assert 4 <= rows(table) < 61
+    command = [sys.executable, *shlex.split(last.partition("to go on: ")[2])[1:]]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert rows(table) == 61
+    assert len(set(table.read_text().splitlines())) == 61
 
 
 def rows(path):

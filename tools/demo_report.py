@@ -6,6 +6,8 @@ import json
 import os
 import sys
 
+from core import streams
+
 
 def report(folder: str, seconds: float) -> list[str]:
     """The lines for a finished demo in `folder`."""
@@ -27,4 +29,5 @@ def report(folder: str, seconds: float) -> list[str]:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     print("\n".join(report(sys.argv[1], float(sys.argv[2]))))

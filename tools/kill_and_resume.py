@@ -23,6 +23,7 @@ from typing import TextIO
 
 import yaml
 
+from core import streams
 from engine.journal import read_journal
 from tools.demo_clips import write_set
 
@@ -143,4 +144,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main())

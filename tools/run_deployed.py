@@ -24,6 +24,7 @@ import hashlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.topk is not None and args.topk < 1:
         parser.error(f"--topk: expected at least 1, found {args.topk}")
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: a file or a socket would take its number
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8, and labels not ASCII
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -361,7 +365,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def load_onnx(files: list[str], description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """By ONNX Runtime, on the CPU."""
+    """By ONNX Runtime, on the CPU, without its telemetry."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -391,4 +396,8 @@ def load_paddle(files: list[str], description: dict[str, Any]) -> Callable[[np.n
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever read the results has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from core.errors import UserError
 from core.files import read_regular
 from core.parsing import parse_json
+from core.progress import on_terminal
 
 logger = logging.getLogger("stnet")
 
@@ -126,7 +126,7 @@ def _transfer(url: str, part: str) -> None:
 def _receive(answer: http.client.HTTPResponse, part: str, have: int, total: int | None, timeout: float) -> int:
     """Write the body behind the first `have` bytes of the partial file; returns the size that it comes to."""
     began, before, done = time.monotonic(), have, have
-    name, silent = os.path.basename(part).removesuffix(".part"), not sys.stderr.isatty()
+    name, silent = os.path.basename(part).removesuffix(".part"), not on_terminal()
     bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=silent)
     with bar, open(part, "r+b" if have else "wb") as out:
         out.seek(have)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from core import flags, next_step
+from core.signals import Stopped, Terminated
 
 
 def words_after(caplog, *argv, action="eval"):
@@ -38,3 +39,29 @@ def test_what_was_typed_for_the_model_goes_along_and_what_is_of_training_does_no
         "python", "eval.py", "--weights=w", "--use_gpu=False", "--plugin=p.py", "-o", "MODEL.seglen=2", "-o",
         "TEST.seg_num=3",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raised", "message"), [(Terminated(15), "SIGTERM"), (KeyboardInterrupt(), "SIGINT")])
+def test_a_run_that_is_stopped_says_how_to_go_on(raised, message, monkeypatch):
+    monkeypatch.delenv("STNET_TYPED", raising=False)
+    monkeypatch.setattr(sys, "argv", ["../predict.py"])
+    typed = ["a b.mp4", "--overwrite", "--config=c.yaml", "--output=r.csv", "-o", "INFER.views=3", "-o", "MODEL.topk=2"]
+    args = flags.parse("predict", None, [*typed, "c d", "--video_path=e", "--explain", "--video_path=f"])
+    with (
+        pytest.raises(Stopped, match=f"^stopped by {message}; to go on: ") as stop,
+        next_step.going_on(args, "--resume"),
+    ):
+        raise raised
+    assert stop.value.code == {"SIGTERM": 143, "SIGINT": 130}[message]
+    assert shlex.split(str(stop.value).partition("to go on: ")[2]) == [
+        "python", "../predict.py", "--config=c.yaml", "a b.mp4", "c d", "--output=r.csv", "-o", "INFER.views=3", "-o",
+        "MODEL.topk=2", "--video_path=e", "--video_path=f", "--explain", "--resume",
+    ]  # fmt: skip
+
+
+def test_training_that_is_stopped_goes_on_by_run_sh(monkeypatch):
+    monkeypatch.setenv("STNET_TYPED", "bash run.sh")
+    args = flags.parse("train", None, ["--model_name=STNET", "--config=c", "--resume=old.pdparams", "--epoch=3"])
+    with pytest.raises(Stopped) as stop, next_step.going_on(args, "--resume=auto"):
+        raise Stopped(2)
+    assert str(stop.value) == "stopped by SIGINT; to go on: bash run.sh train STNET c --epoch=3 --resume=auto"

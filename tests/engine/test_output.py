@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def result(path):
 
 
 def output(path, inputs=INPUTS, facts=FACTS, topk=2, resume=False, overwrite=False):
-    labelled = [(name, 1 if name.startswith("a") else None) for name in inputs]
+    labelled = [(name, 1 if name.startswith("a") else None, str(path.parent / name)) for name in inputs]
     return Output(str(path), labelled, facts, topk, resume, overwrite)
 
 
@@ -117,8 +118,8 @@ def test_resume_without_a_file_begins_one(path):
     [
         ({"facts": {**FACTS, "sha256": "cd"}}, "made with other sha256"),
         ({"facts": {**FACTS, "config": {}}, "topk": 1}, "made with other config, topk"),
-        ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has 'a.mp4' with label 1 as video 1, and not 'b.mp4' with label None"),
-        ({"inputs": INPUTS[:1]}, "has 3 videos, and 1 are given"),
+        ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has 'a.mp4' with label 1, which is not among the videos given"),
+        ({"inputs": INPUTS[:1]}, "has 'with, .* with label None, which is not among the videos given"),
     ],
 )
 def test_a_file_of_another_run_is_not_gone_on_with(path, options, message):
@@ -128,7 +129,69 @@ def test_a_file_of_another_run_is_not_gone_on_with(path, options, message):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"[" * 100000 + b"\n", b"1\n", b"a,b\n", b"\xff\xfe\n", b'{"input_path": 1}x\n'])
+def test_a_table_goes_on_with_the_videos_that_have_come_since(path):
+    write(path, INPUTS[1:3], inputs=INPUTS[1:3])
+    table = output(path, resume=True)
+    assert (table.done, [INPUTS[number] for number in table.rest]) == (2, [INPUTS[0], *INPUTS[3:]])
+    for number in table.rest:
+        table.add(result(INPUTS[number]))
+    table.close()
+    table = output(path, resume=True)
+    assert (table.done, table.rest, table.failed) == (6, [], 1)
+    table.close()
+
+
+def test_a_video_that_is_given_twice_has_two_rows(path):
+    write(path, INPUTS[:1], inputs=INPUTS[:1])
+    assert output(path, inputs=[INPUTS[0], INPUTS[0], INPUTS[0]], resume=True).rest == [1, 2]
+
+
+def test_the_row_of_a_video_that_was_replaced_is_made_again(path):
+    names = ["a.mp4", "line\nend.mp4", "last.mp4"]
+    path.parent.mkdir()
+    for name in names[:2]:
+        (path.parent / name).write_bytes(b"content")
+    whole = write(path, names, inputs=names).read_text()
+    os.utime(path.parent / names[0], ns=(1, 1))  # as if it were another of the same size
+    (path.parent / names[2]).write_bytes(b"which was not there")
+    table = output(path, inputs=names, resume=True)
+    assert (table.done, table.rest, table.failed) == (1, [0, 2], 0)
+    for number in table.rest:
+        table.add(result(names[number]))
+    table.close()
+    written = [line for line in path.read_text().splitlines(keepends=True) if line]
+    assert sorted(written) == sorted(whole.splitlines(keepends=True))
+    assert output(path, inputs=names, resume=True).rest == []
+
+
+def test_a_kill_after_a_replaced_videos_row_has_gone_loses_nothing(path, monkeypatch):
+    path.parent.mkdir()
+    (path.parent / "last.mp4").write_bytes(b"content")
+    write(path, INPUTS)
+    (path.parent / "last.mp4").write_bytes(b"more content")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("engine.output.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        output(path, resume=True)
+    table = output(path, resume=True)
+    assert table.rest == [5]
+    table.add(result(INPUTS[5]))
+    table.close()
+    assert output(path, resume=True).rest == []
+
+
+def test_a_table_of_an_earlier_version_is_gone_on_with(path):
+    write(path, INPUTS[:2])
+    beside = Path(facts_path(str(path)))
+    facts = json.loads(beside.read_text())
+    del facts["stamps"]
+    beside.write_text(json.dumps(facts))
+    assert output(path, resume=True).rest == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100000 + b"\n", b"1\n", b"a,b\n", b"\xff\xfe\n", b'{"input_path": 1}x\n', b'{"input_path": []}\n'],
+)
 def test_a_strangers_file_is_not_gone_on_with(path, content):
     write(path, INPUTS)
     path.write_bytes(content)
@@ -137,7 +200,7 @@ def test_a_strangers_file_is_not_gone_on_with(path, content):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', "[" * 100000])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1, "stamps": 1}', "[" * 100000])
 def test_a_damaged_description_is_said(path, content):
     write(path, INPUTS)
     with open(facts_path(str(path)), "w") as file:

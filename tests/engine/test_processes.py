@@ -101,6 +101,17 @@ class Run:
 LONG = ["--epoch=2000", "--valid_interval=0"]
 
 
+def test_a_signal_ends_a_dry_run_in_one_line(clip_set, tmp_path):
+    sizes = [word for size in ("short_size", "target_size") for word in ("-o", f"TRAIN.{size}=224")]
+    run = Run(clip_set, tmp_path / "out", "--dry_run", "-o", "MODEL.num_layers=50", "-o", "MODEL.seg_num=25", *sizes)
+    run.wait_for("valid list:")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(60) == 143
+    assert "Traceback" not in run.said()
+    assert run.said().splitlines()[-1] == "stopped by SIGTERM"
+    run.assert_nothing_is_left()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_in_order_and_it_goes_on_where_it_was(clip_set, tmp_path, number, code):
     folder = tmp_path / "out"
@@ -108,6 +119,7 @@ def test_a_signal_ends_the_run_in_order_and_it_goes_on_where_it_was(clip_set, tm
     run.wait_for("epoch 1 step 1/3")
     run.process.send_signal(number)
     assert run.process.wait(60) == code
+    assert run.said().splitlines()[-1].endswith(" --resume=auto")
     run.assert_nothing_is_left()
     steps = len(train_losses(folder))
     assert saved(folder) == [f"STNET_step{steps}"] or saved(folder)[0].startswith("STNET_epoch")

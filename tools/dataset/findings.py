@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from core.atomic import write_atomically, write_json
 from core.errors import UserError
-from core.files import find_file
+from core.files import find_file, stem_of
 from core.schema import SCHEMA
 from reader import lists
 from reader.formats import FORMATS, Clip, Format, split_label
@@ -161,7 +161,7 @@ def write_results(
 
 def list_name(filelist: str) -> str:
     """train for lists/train.list."""
-    return os.path.splitext(os.path.basename(filelist))[0]
+    return stem_of(filelist)
 
 
 def table(report: Mapping[str, Any]) -> str:

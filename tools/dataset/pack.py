@@ -26,7 +26,7 @@ import numpy as np
 from core import cli
 from core.atomic import claimed, write_atomically
 from core.errors import UserError
-from core.files import find_file
+from core.files import find_file, stem_of
 from core.parsing import parse_json
 from reader.decode import read_frames
 from reader.errors import ClipError
@@ -143,7 +143,7 @@ def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str)
         suffix: of the names.
     """
     sources = list(dict.fromkeys(sources))
-    stems = {source: os.path.splitext(os.path.basename(source))[0] for source in sources}
+    stems = {source: stem_of(source) for source in sources}
     seen: dict[str, int] = {}
     for stem in stems.values():
         seen[stem.lower()] = seen.get(stem.lower(), 0) + 1
