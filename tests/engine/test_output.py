@@ -116,7 +116,7 @@ def test_resume_without_a_file_begins_one(path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"facts": {**FACTS, "sha256": "cd"}}, "made with other sha256"),
+        ({"facts": {**FACTS, "sha256": "cd"}}, "made with other weights"),
         ({"facts": {**FACTS, "config": {}}, "topk": 1}, "made with other config, topk"),
         ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has 'a.mp4' with label 1, which is not among the videos given"),
         ({"inputs": INPUTS[:1]}, "has 'with, .* with label None, which is not among the videos given"),
