@@ -18,12 +18,16 @@ from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
 
+from core.folders import lock, sweep
+
 # What is garbage at a fork may be an engine: to free it in the child would wait for threads that are not there.
 os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STARTING = threading.Lock()  # who takes the main module away puts it back before another does
+_OURS = "stnet"  # file that marks a folder of multiprocessing's as made for us
+_LOCKS: dict[str, int | None] = {}  # of these folders
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
@@ -37,6 +41,10 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
 def may_start_workers() -> bool:
     """Whether Paddle can start its reading processes here: in the main thread, whose signals it uses, of no daemon."""
     return threading.current_thread() is threading.main_thread() and not current_process().daemon
+
+
+class Begun:
+    """An item that a child answers without calling its function: those sent with it have reached it."""
 
 
 class Child:
@@ -123,6 +131,7 @@ class FreshChild(Child):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
         try:
             with _without_main():
+                _mark_folder()
                 self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -158,6 +167,16 @@ def _without_main() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+def _mark_folder() -> None:
+    """Lock the folder in which the server of forks has its socket, and remove those of killed processes."""
+    path = util.get_temp_dir()
+    if path not in _LOCKS:
+        sweep("pymp-*", _OURS)
+        _LOCKS[path] = lock(path)
+        with contextlib.suppress(OSError), open(os.path.join(path, _OURS), "wb"):
+            pass
 
 
 def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:
@@ -203,7 +222,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> Non
 def _call(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
     """(what the function returns, None), or (None, what it raises); the traceback of a bug stands in the message."""
     try:
-        return function(item), None
+        return None if isinstance(item, Begun) else function(item), None
     except Exception as error:
         if getattr(error, "expected", False):
             return None, error

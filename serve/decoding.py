@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from core.processes import FreshChild
+from core.processes import Begun, FreshChild
 from engine.result import TILE
 from reader.bounds import BeyondBounds, Bounded, Bounds
 from reader.clip import Clip, read_clip
@@ -143,6 +143,10 @@ class Decoders:
             self.idle.pop().kill()
 
 
+class _NotBegun(ReaderDied):
+    """It died before it began with the job: it was killed while it was idle."""
+
+
 class _Work:
     """One job, in a thread that waits for the process."""
 
@@ -153,21 +157,31 @@ class _Work:
         self.given_up = False
 
     def run(self) -> Any:
-        child = self._child()
+        try:
+            with self.decoders.stats.decoding():
+                try:
+                    return self._ask(self._child())
+                except _NotBegun:
+                    return self._ask(self.decoders.begin())
+        except (ClipError, ReaderDied) as error:
+            raise refusal(error) from None
+
+    def _ask(self, child: FreshChild) -> Any:
+        """What a process makes of the job. Raises ClipError, ReaderDied; _NotBegun: not for anything in the video."""
         with self.lock:
             if not self.given_up:
                 self.child = child
+        dies: type[ReaderDied] = _NotBegun
         try:
             if self.child is None:
                 return None
-            with self.decoders.stats.decoding():
-                child.send([self.job])
-                return receive(child, self.job.section.decode_timeout)
+            child.send([Begun(), self.job])
+            receive(child, self.job.section.decode_timeout)
+            dies = ReaderDied
+            return receive(child, self.job.section.decode_timeout)
         except ReaderDied as error:
             self.decoders.stats.decoder_died()
-            raise refusal(error) from None
-        except ClipError as error:
-            raise refusal(error) from None
+            raise dies(*error.args) from None
         finally:
             with self.lock:
                 self.child = None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import glob
 import os
 import shutil
 import tempfile
@@ -14,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from starlette.requests import Request
 
+from core.folders import lock, sweep
 from serve.forms import FormSink, boundary_of
 from serve.limits import Refused
 from serve.waiting import in_time
@@ -32,7 +31,7 @@ class UploadFolder:
     """
 
     def __init__(self) -> None:
-        _sweep()
+        sweep(f"{_PREFIX}*")
         self.path, self._lock = _make()
 
     def close(self) -> None:
@@ -45,36 +44,11 @@ def _make() -> tuple[str, int]:
     """A new folder and its lock."""
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX)
-        lock = _lock(path)
-        if lock is not None and os.fstat(lock).st_nlink and os.path.isdir(path):
-            return path, lock
-        if lock is not None:
-            os.close(lock)  # another server has swept it between the two steps
-
-
-def _sweep() -> None:
-    """Remove the folders of servers that were killed: those that nobody holds locked."""
-    for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{_PREFIX}*")):
-        lock = _lock(path)
-        if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-
-
-def _lock(path: str) -> int | None:
-    """A file descriptor that locks a folder of ours; None: it is another's, or is in use, or gone."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        if os.fstat(handle).st_uid == os.getuid():
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-    except OSError:
-        pass
-    os.close(handle)
-    return None
+        handle = lock(path)
+        if handle is not None and os.fstat(handle).st_nlink and os.path.isdir(path):
+            return path, handle
+        if handle is not None:
+            os.close(handle)  # another server has swept it between the two steps
 
 
 class Bounds(NamedTuple):

@@ -162,6 +162,19 @@ def test_a_fresh_child_ends_with_its_parent(tmp_path):
     pytest.fail("it still runs")
 
 
+def test_the_folder_of_a_killed_parent_is_removed_by_the_next_and_no_other(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    folder = tmp_path / "temporary"
+    (folder / "pymp-others").mkdir(parents=True)
+    variables = {**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
+    left = []
+    for _ in range(2):
+        subprocess.run([sys.executable, tmp_path / "parent.py"], env=variables, capture_output=True, check=False)
+        left.append({path.name for path in folder.iterdir()})
+    assert [len(names) for names in left] == [2, 2]
+    assert left[0] & left[1] == {"pymp-others"}
+
+
 UNGUARDED = """
 import operator
 from core.processes import FreshChild

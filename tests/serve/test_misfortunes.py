@@ -118,6 +118,26 @@ def test_kill_9_of_an_idle_decoder_costs_nothing(predictor, good):
     assert stats.decoders_died == 2
 
 
+def test_kill_9_of_a_decoder_just_before_it_gets_a_video_costs_nothing(predictor, good, bad):
+    async def work(service):
+        for child in service.decoders.idle:
+            child.send = killed_first(child)
+        answers = await asyncio.gather(*(result(service.classify(good)) for _ in range(2)))
+        return answers, service.stats.decoders_died, await refusal(service.classify(bad("crash")))
+
+    def killed_first(child):
+        def send(items):
+            os.kill(child.pid, signal.SIGKILL)
+            type(child).send(child, items)
+
+        return send
+
+    told, died, crashed = served(predictor, work, change=misbehave)
+    assert [len(answer["categories"]) for answer in told] == [4, 4]
+    assert died == 2
+    assert crashed[:2] == (422, "crashed")
+
+
 def test_kill_9_of_what_decoders_are_forked_from_costs_nothing_where_they_are_idle(predictor, good):
     async def work(service):
         pids = children(service)

@@ -1,14 +1,19 @@
 """The server that users start: its answers are predict's, and it ends in order."""
 
 import base64
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from conftest import write_video
 from running import PATIENCE, PROJECT, answer_of, head, httpx, running, soon, started
 
 from core import flags
@@ -168,15 +173,44 @@ def test_what_a_killed_server_left_is_removed_by_the_next_one_and_nothing_of_a_l
         killed.raw(start + b"x" * 100, kill_halfway)
     (left,) = tmp_path.glob("stnet-serve-*")
     assert [path.stat().st_size for path in left.iterdir()] != []
+    (socket_folder,) = tmp_path.glob("pymp-*")
     with running(tmp_path, clip_set, trained) as second:
         assert not left.exists()
+        assert not socket_folder.exists()
         (folder,) = tmp_path.glob("stnet-serve-*")
         with running(tmp_path, clip_set, trained) as third:
             assert folder.exists()
             assert third.stop() == 0
         assert second.classify((clip_set / "val 0.mp4").read_bytes()).status_code == 200
         assert second.stop() == 0
-    assert list(tmp_path.glob("stnet-*")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_clients_that_leave_their_timelines_and_decoders_killed_while_idle_cost_nothing(server, clip_set, tmp_path):
+    content = write_video(tmp_path / "long.mp4", frames=240).read_bytes()
+    query = "/api/timeline?window=0.5&stride=0.05"
+    start = head(query, "Content-Type: video/mp4", f"Content-Length: {len(content)}")
+    for seconds in (0, 0.1, 0.2, 0.4, 0.8):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(start + content)
+            time.sleep(seconds)
+    assert soon(lambda: "\nstnet_places_taken 0.0" in server.ask("GET", "metrics").text)
+    assert server.left() == []
+    small = (clip_set / "val 0.mp4").read_bytes()
+    assert server.ask("POST", "api/timeline", files={"file": small}).status_code == 200
+    for _ in range(5):
+        for pid in grandchildren(server.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert server.classify(small).status_code == 200
+
+
+def grandchildren(pid):
+    """Processes that a process's children made: a server's decoders."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
 def test_run_sh_serves_as_in_the_container(tmp_path, clip_set, trained):

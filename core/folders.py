@@ -1,0 +1,41 @@
+"""Temporary folders of a process, locked while it lives: what a killed one left is removed by a later one."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+
+
+def lock(path: str) -> int | None:
+    """A file descriptor that locks a folder of ours; None: it is another's, or is in use, or gone."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if os.fstat(handle).st_uid == os.getuid():
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
+def sweep(pattern: str, mark: str = "") -> None:
+    """Remove the folders of killed processes: those that nobody holds locked.
+
+    Args:
+        pattern: of their names in the system's temporary folder.
+        mark: name of a file that is in each of them.
+    """
+    for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), pattern)):
+        if mark and not os.path.lexists(os.path.join(path, mark)):
+            continue
+        handle = lock(path)
+        if handle is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(handle)
