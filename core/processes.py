@@ -44,7 +44,7 @@ def may_start_workers() -> bool:
 
 
 class Begun:
-    """An item that a child answers without calling its function: those sent with it have reached it."""
+    """An item that a child answers at once, without calling its function: it was alive to take what comes next."""
 
 
 class Child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import functools
 import io
 import threading
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PRELOAD = ("numpy", "av", "cv2", "yaml", "PIL.JpegImagePlugin")  # what every decoding process needs
 _MEMORY, _FRAMES_HELD = 512 << 20, 32  # bytes whatever the frames; frames that a decoder may hold, of 4 bytes a pixel
+_START_SECONDS = 60.0
 _CODES = {"seconds": "too_long", "frames": "too_many_frames", "pixels": "too_large_frames"}
 
 
@@ -123,6 +125,11 @@ class Decoders:
         loop = asyncio.get_running_loop()
         self.slots = asyncio.Semaphore(self.count)
         self.idle += await asyncio.gather(*(loop.run_in_executor(self.threads, self.begin) for _ in range(self.count)))
+        for child in self.idle:  # which may have to import much first
+            child.send([Begun()])
+        for child in self.idle:
+            with contextlib.suppress(TimeoutError, EOFError):  # found dead when it is needed
+                await loop.run_in_executor(self.threads, child.receive, _START_SECONDS)
 
     async def read(self, job: Job) -> Any:
         """What a process makes of a job, for who holds one of the `slots`. If cancelled, the process is ended.
@@ -175,7 +182,8 @@ class _Work:
         try:
             if self.child is None:
                 return None
-            child.send([Begun(), self.job])
+            child.send([Begun()])
+            child.send([self.job])
             receive(child, self.job.section.decode_timeout)
             dies = ReaderDied
             return receive(child, self.job.section.decode_timeout)
