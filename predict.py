@@ -210,7 +210,7 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             logger.warning("skipped %s", error)
             unread += 1
             continue
-        labels = [printable(event.label_name, LONGEST_NAME) for event in events]
+        labels = [printable(predictor.labels[event.class_id], LONGEST_NAME) for event in events]
         rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
         told = rows or [f"    {nothing(args, events.highest, predictor.labels)}"]
         print(printable(str(video.path)), *told, sep="\n", flush=True)
