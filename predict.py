@@ -225,7 +225,7 @@ def nothing(args: argparse.Namespace, highest: Event, labels: Sequence[str]) -> 
     from core.parsing import printable
     from engine.result import LONGEST_NAME
 
-    shortest = args.window / 2 if args.shortest is None else args.shortest
+    shortest = args.window / 2 if args.shortest == "" else args.shortest
     reached = highest.probability >= args.threshold
     why = f"nothing reaches {args.threshold:g}" + (f" for {shortest:g} s" if reached else "")
     when = f"{highest.start:.2f} - {highest.end:.2f} s"
