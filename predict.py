@@ -210,7 +210,7 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             logger.warning("skipped %s", error)
             unread += 1
             continue
-        labels = [printable(event.label_name, LONGEST_NAME) for event in events]
+        labels = [printable(predictor.labels[event.class_id], LONGEST_NAME) for event in events]
         rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
         told = rows or [f"    {nothing(args, events.highest, predictor.labels)}"]
         print(printable(str(video.path)), *told, sep="\n", flush=True)
@@ -225,7 +225,7 @@ def nothing(args: argparse.Namespace, highest: Event, labels: Sequence[str]) -> 
     from core.parsing import printable
     from engine.result import LONGEST_NAME
 
-    shortest = args.window / 2 if args.shortest is None else args.shortest
+    shortest = args.window / 2 if args.shortest == "" else args.shortest
     reached = highest.probability >= args.threshold
     why = f"nothing reaches {args.threshold:g}" + (f" for {shortest:g} s" if reached else "")
     when = f"{highest.start:.2f} - {highest.end:.2f} s"

@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_packages()
 
     from core import runtime
+    from serve import log
     from serve.server import bind
+
+    log.set_format(args.log_json)
 
     address = bind(args.host, args.port)  # one that is in use is refused before the model is made
     runtime.start(config.TRAIN.use_gpu)
@@ -102,7 +105,7 @@ async def serve_until_stopped(args: argparse.Namespace, predictor: Predictor, ad
         def say_ready() -> None:
             print(f"{predictor.config.MODEL.name} answers at {link}", flush=True)
 
-        patience = args.body_seconds + args.request_seconds
+        patience = args.drain_seconds or args.body_seconds + args.request_seconds
         return await server.serve(app, address, say_ready, service.close, patience)
     finally:
         folder.close()

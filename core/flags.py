@@ -272,6 +272,11 @@ FLAGS = (
         "request_seconds", "from an upload's begin to the answer (default: %(default)s)", SERVE, 120.0, positive,
         "SECONDS",
     ),
+    Flag(
+        "drain_seconds", "after SIGTERM, for requests that run; default: body_seconds and request_seconds together",
+        SERVE, parse=positive, metavar="SECONDS",
+    ),
+    Flag("log_json", "a JSON object a line in the log", SERVE, kind="switch"),
 )  # fmt: skip
 
 

@@ -31,7 +31,22 @@ class Event(NamedTuple):
     end: float
     class_id: int
     probability: float
-    label_name: str = ""  # of the class, where it is known
+
+    def named(self, label_name: str) -> NamedEvent:
+        """The same event, with the name of its class."""
+        event = NamedEvent(*self)
+        event.label_name = label_name
+        return event
+
+
+class NamedEvent(Event):
+    """An event that knows the name of its class; as a tuple it has the four fields of Event.
+
+    Attributes:
+        label_name: name of the class.
+    """
+
+    label_name: str
 
 
 class Events(list[Event]):

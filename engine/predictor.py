@@ -353,7 +353,7 @@ class Predictor:
         runtime.start_thread()
         parts = self.timeline_parts()
         events = make_timeline(parts, os.fspath(path), self.config, self.labels, name, Settings(**settings))
-        named = [event._replace(label_name=self.labels[event.class_id]) for event in events]
+        named = [event.named(self.labels[event.class_id]) for event in events]
         return type(events)(named, events.highest)
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:

@@ -74,7 +74,7 @@ def render(source: str, target: StrPath, events: Sequence[Event], labels: Sequen
         what should be said of it: where the video breaks off, sound that cannot be kept.
 
     Raises:
-        ClipError: the source cannot be read.
+        ClipError: the source cannot be read, or not from its first frame on.
         UserError: the target cannot be written, or this PyAV has no encoder.
     """
     notes: list[str] = []
@@ -109,8 +109,9 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
             stamp = max(round(seconds / unit), stamp + 1)  # two frames at one time would be refused
             frame.pts, frame.time_base = stamp, unit
             copy.mux(picture.encode(frame))
-        if picture is not None:
-            copy.mux(picture.encode())
+        if picture is None:  # a clip of it may yet be read by OpenCV
+            raise ClipError(f"no frame of it can be read for the copy ({video.damage or 'it has none'})")
+        copy.mux(picture.encode())
         sound.copy_until(seconds + 1 / video.rate if video.damage else math.inf)
         sound.close()
     damage = [f"the copy ends at {seconds:.2f} s, where the video breaks off ({video.damage})"] if video.damage else []

@@ -29,6 +29,12 @@ class ErrorAnswer(BaseModel):
     error: Fault
 
 
+class Health(BaseModel):
+    """The server answers."""
+
+    status: str = Field(description="ready")
+
+
 class Category(BaseModel):
     """A class of the model, and its probability."""
 
@@ -139,6 +145,13 @@ class TimelineFacts(BaseModel):
     shortest: Optional[float] = Field(None, description="seconds; null: half a window")
 
 
+class WeightsFacts(BaseModel):
+    """Which weights answer."""
+
+    name: str = Field(description="of their file or folder")
+    sha256: str
+
+
 class Info(BaseModel):
     """The model and the server's limits."""
 
@@ -146,6 +159,7 @@ class Info(BaseModel):
 
     model: str
     version: str
+    weights: WeightsFacts
     num_classes: int
     topk: int
     seg_num: int

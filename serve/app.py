@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve import paddlex
-from serve.answers import FAULT, NDJSON, Classified, ErrorAnswer, Info, State, TimelineLine, error_answer
+from serve.answers import FAULT, NDJSON, Classified, ErrorAnswer, Health, Info, State, TimelineLine, error_answer
 from serve.exchange import House, answer, house_of
 from serve.guard import Guard, Rules
 from serve.limits import Refused
@@ -138,6 +138,7 @@ def create_app(
     app.include_router(paddlex.router, dependencies=bearer)
     registry = registry_of(service)
     _add_metrics(app, registry, bearer)
+    _add_health(app)
     _add_pages(app)
     _add_errors(app)
     paths = frozenset(path for path in app.openapi()["paths"])
@@ -166,6 +167,19 @@ def _add_metrics(app: FastAPI, registry: CollectorRegistry, bearer: list[Any]) -
     async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(text_of(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_health(app: FastAPI) -> None:
+    """What orchestrators such as Kubernetes ask.
+
+    Both say the same: the port opens when the server is ready, and closes when it begins to end.
+    """
+
+    @app.get("/health/live", response_model=Health)
+    @app.get("/health/ready", response_model=Health)
+    async def health() -> Response:
+        """Whether the server answers and takes requests."""
+        return JSONResponse({"status": "ready"})
 
 
 def _add_pages(app: FastAPI) -> None:

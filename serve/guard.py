@@ -17,7 +17,8 @@ from serve.limits import NotTaken, Refused
 from serve.waiting import in_time
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
-_OPEN = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")  # what the page needs before it has the token
+# What the page needs before it has the token, and what orchestrators ask.
+_OPEN = ("/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json", "/favicon.ico")
 _OPEN_BELOW = ("/static/", "/docs/")
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "

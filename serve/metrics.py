@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
+import secrets
 import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.service import Service
 
 logger = logging.getLogger("stnet")
 _BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_QUIET = ("/health", "/metrics")  # asked again and again by machines
+_QUIET = ("/health", "/health/live", "/health/ready", "/metrics")  # asked again and again by machines
 _METHODS = ("GET", "POST")
 
 
@@ -47,6 +50,7 @@ class Metrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        request_id = _request_id(scope)
         status = "499"  # the client went away before there was an answer
 
         async def receive_counted() -> Message:
@@ -58,6 +62,7 @@ class Metrics:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
+                MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -71,7 +76,18 @@ class Metrics:
                 self._seconds.labels(method, path).observe(seconds)
                 self._requests.labels(method, path, status).inc()
                 if scope["path"] not in _QUIET:
-                    logger.info("%s %s: %s, %.2f s", method, quote(scope["path"][:80]), status, seconds)
+                    asked = quote(scope["path"][:80])
+                    fields = {"method": method, "path": asked, "status": int(status), "seconds": round(seconds, 3)}
+                    logger.info(
+                        "%s %s: %s, %.2f s, request %s", method, asked, status, seconds, request_id,
+                        extra={"fields": {**fields, "request_id": request_id}},
+                    )  # fmt: skip
+
+
+def _request_id(scope: Scope) -> str:
+    """That of the header X-Request-ID, where a proxy has set a plain one, else a new one."""
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
 
 
 class OfService(Collector):
@@ -83,6 +99,7 @@ class OfService(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures as they are now."""
         stats = self.service.stats
+        yield InfoMetricFamily("stnet_model", "The weights that answer", self.service.weights())
         yield GaugeMetricFamily("stnet_places", "Requests that may be in the house at once", self.service.limits.queue)
         yield GaugeMetricFamily("stnet_places_taken", "Requests in the house", stats.queue)
         requests = CounterMetricFamily("stnet_requests", "Requests by how they ended", labels=["what", "outcome"])

@@ -51,14 +51,17 @@ class Address(NamedTuple):
 
 
 def bind(host: str, port: int) -> Address:
-    """Take an address. Raises UserError: it is in use, or none of this machine's."""
+    """Take an address, at which clients are refused until the server is ready.
+
+    Raises:
+        UserError: it is in use, or none of this machine's.
+    """
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         taken = socket.socket(family, socket.SOCK_STREAM)
         try:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             taken.bind(where)
-            taken.listen(128)
         except OSError:
             taken.close()
             raise
@@ -119,7 +122,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another program has begun to listen there meanwhile
+            raise UserError(f"cannot listen: {error.strerror or error}", "port") from None
         self._say_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

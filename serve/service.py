@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -118,6 +119,7 @@ class Service:
         return {
             "model": config.MODEL.name,
             "version": _version(),
+            "weights": self.weights(),
             "num_classes": config.MODEL.num_classes,
             "topk": self.predictor.topk,
             "seg_num": config.section("infer").seg_num,
@@ -128,6 +130,11 @@ class Service:
             "limits": limits,
             "timeline": timelines.DEFAULTS,
         }
+
+    def weights(self) -> dict[str, str]:
+        """File name and SHA-256 of the weights."""
+        name = os.path.basename(self.predictor.weights).encode("utf-8", "backslashreplace").decode()
+        return {"name": name, "sha256": self.predictor.digest}
 
     def _check_timeline(self) -> None:
         self.predictor.check_parts()

@@ -55,7 +55,7 @@ def test_logs_and_official_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
 def test_tables_of_predictions_that_go_on(tmp_path, name):
-    path, inputs = tmp_path / name, [("a.mp4", None), ("b.mp4", None)]
+    path, inputs = tmp_path / name, [("a.mp4", None, "a.mp4"), ("b.mp4", None, "b.mp4")]
     table = Output(str(path), inputs, {}, 1, resume=False, overwrite=False)
     table.add(Result("a.mp4", [0], [0.5], ["run"]))
     table.close()

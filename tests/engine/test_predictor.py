@@ -1,6 +1,7 @@
 """The Predictor: videos of any kind in, results in the same order out."""
 
 import os
+import pickle
 import shutil
 
 import numpy as np
@@ -211,3 +212,5 @@ def test_pictures_take_any_name(predictor, clip_set, tmp_path):
     assert len(list((tmp_path / "out").glob("*.timeline.png"))) == 1
     events = predictor.timeline(path, tmp_path / "out", window=0.3, stride=0.1, threshold=0.1, hold=0.1, shortest=0.01)
     assert [event.label_name for event in events] == [predictor.labels[event.class_id] for event in events] != []
+    assert [len(event) for event in pickle.loads(pickle.dumps(events))] == [4] * len(events)
+    assert pickle.loads(pickle.dumps(events[0])).label_name == events[0].label_name

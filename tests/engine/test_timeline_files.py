@@ -14,6 +14,7 @@ from engine import timeline_files
 from engine.events import Event
 from engine.render import render
 from engine.timeline import Window
+from reader.errors import ClipError
 from reader.stream import VideoStream
 
 LABELS = ["playing cello", "a < b & c --> d", "倒立\nwalking"]
@@ -175,6 +176,19 @@ def test_a_render_that_fails_leaves_the_old_file_alone(tmp_path):
     write_source(tmp_path / "a.mp4", "aac")
     with pytest.raises(UserError, match="cannot write"):
         render(str(tmp_path / "a.mp4"), tmp_path / "text.mp4" / "out.mp4", [], LABELS)
+
+
+def test_a_video_whose_first_frame_is_damaged_leaves_the_old_copy_alone(tmp_path):
+    write_source(tmp_path / "a.mp4", "aac")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        place, size = next((packet.pos, packet.size) for packet in container.demux(video=0))
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    content[place : place + size] = b"\xff" * size
+    (tmp_path / "a.mp4").write_bytes(content)
+    (tmp_path / "old.mp4").write_text("old")
+    with pytest.raises(ClipError, match="no frame of it can be read for the copy"):
+        render(str(tmp_path / "a.mp4"), tmp_path / "old.mp4", [], LABELS)
+    assert (tmp_path / "old.mp4").read_text() == "old"
 
 
 def write_plain(path, codec, size=(64, 48), rate=25, frames=30, pixels="yuv420p", options=None):

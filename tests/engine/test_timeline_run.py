@@ -72,7 +72,12 @@ def test_a_copy_replaces_an_earlier_one_but_no_other_file_unasked(typed, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("levels", "why"), [(["0.99"], "0.99"), (["0.26", "--hold=0.2", "--shortest=99"], "0.26 for 99 s")]
+    ("levels", "why"),
+    [
+        (["0.99"], "0.99"),
+        (["0.26", "--hold=0.2", "--shortest=99"], "0.26 for 99 s"),
+        (["0.26", "--hold=0.2", "--window=30"], "0.26 for 15 s"),
+    ],
 )
 def test_where_there_is_no_event_predict_says_what_comes_nearest(typed, tmp_path, capsys, levels, why):
     path = write_video(tmp_path / "long.mp4", frames=60)

@@ -9,7 +9,7 @@ from schemathesis import GenerationMode, checks  # noqa: E402
 
 OPERATIONS = [
     ("/api/info", "GET"), ("/api/classify", "POST"), ("/api/timeline", "POST"), ("/video-classification", "POST"),
-    ("/health", "GET"), ("/metrics", "GET"),
+    ("/health", "GET"), ("/health/live", "GET"), ("/health/ready", "GET"), ("/metrics", "GET"),
 ]  # fmt: skip
 CHECKS = [
     getattr(checks, name)

@@ -130,7 +130,8 @@ def test_the_documentation_is_served_from_this_machine_and_every_answer_is_heade
     for path in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text):
         assert server.ask("GET", path).status_code == 200
     assert set(server.ask("GET", "openapi.json").json()["paths"]) == {
-        "/api/info", "/api/classify", "/api/timeline", "/video-classification", "/health", "/metrics",
+        "/api/info", "/api/classify", "/api/timeline", "/video-classification", "/health", "/health/live",
+        "/health/ready", "/metrics",
     }  # fmt: skip
     for answer in (page, server.ask("GET", "none"), server.ask("GET", "health")):
         assert answer.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' blob: data:")

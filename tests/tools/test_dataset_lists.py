@@ -236,6 +236,26 @@ def test_a_header_of_any_names_is_no_clip(root, caplog, header):
     assert ("is taken for a header" in caplog.text) == (header != "path,label")
 
 
+@pytest.mark.parametrize("text", ["{h}\n{a}\n{h}\n{b}\n", "sep=,\n{h}\n{a}\n{b}\n"])
+def test_headers_of_tables_put_together_and_a_separator_line_are_no_clips(root, text):
+    for name in ("a.mp4", "b.mp4"):
+        write(root / name)
+    csv_file = write(root / "mine.csv", text.format(h="path,label", a="a.mp4,jump", b="b.mp4,walk"))
+    call(folder, "--csv", csv_file, "--out", root / "out")
+    assert json.loads((root / "out" / "labels.json").read_text()) == ["jump", "walk"]
+    assert numbers(root / "out") == {"all": (2, 2, 0, 0)}
+
+
+def test_whole_numbers_as_spreadsheets_write_them_keep_their_values(root, caplog):
+    for form in ("{}.0", "{}.", "+{}"):
+        rows = [f"{number}.mp4,{form.format(number)}" for number in range(12)]
+        for number in range(12):
+            write(root / f"{number}.mp4")
+        call(folder, "--csv", write(root / "mine.csv", "\n".join(rows)), "--out", root / "out")
+        assert f"{root}/10.mp4 10" in lines(root / "out" / "train.list")
+    assert caplog.text == ""
+
+
 def test_a_first_clip_that_is_missing_is_no_header(root):
     for text in ("gone.mp4,walk\na.mp4,run\n", "gone,run\na.mp4,run\n", "gone,1\na.mp4,0\n"):
         write(root / "a.mp4")
@@ -248,6 +268,8 @@ def test_a_first_clip_that_is_missing_is_no_header(root):
     [
         (("1", "2", "10"), "3 of the 3 labels .* label 1 the number 0: they are not 0, 1, 2"),
         (("0", "1", "10", "2", "cat"), "2 of the 4 labels .* label 10 the number 2: 'cat' is no whole number"),
+        (("-1", "0", "1"), "3 of the 3 labels .* label -1 the number 0: they are not 0, 1, 2"),
+        (("1.0", "2.0", "10.0"), "3 of the 3 labels .* label 1.0 the number 0: they are not 0, 1, 2"),
         (("0", "1", "2"), ""),
         (("cat", "dog"), ""),
     ],

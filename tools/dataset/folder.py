@@ -15,6 +15,7 @@ import csv
 import logging
 import os
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -131,31 +132,45 @@ def _csv_lines(path: str) -> list[tuple[str, list[str]]]:
 
 
 def _without_header(rows: list[tuple[str, list[str]]], folder: str) -> list[tuple[str, list[str]]]:
-    """The rows without a first one that names the columns: a path that neither exists nor looks like a video, and a
-    label of no other row that is no whole number."""
+    """The rows without those that name the columns: the first, and its like where files were put together.
+
+    It has a path that neither exists nor looks like a video, and a label of no other row that is no whole number. A
+    line "sep=," before it, for spreadsheets, goes, too.
+    """
+    if rows and ",".join(rows[0][1]) == "sep=,":
+        rows = rows[1:]
     if not rows or len(rows[0][1]) != 2:
         return rows
     where, (name, label) = rows[0]
+    others = [row for row in rows if row[1] != rows[0][1]]
     is_clip = os.path.isfile(os.path.join(folder, name)) or name.lower().endswith(VIDEO_SUFFIXES)
-    if is_clip or label.isdecimal() or any(label in cells[1:] for _, cells in rows[1:]):
+    if is_clip or whole_number(label) is not None or any(label in cells[1:] for _, cells in others):
         return rows
     if [name.lower(), label.lower()] != ["path", "label"]:
         logger.warning("%s: %s,%s is taken for a header: there is no such file", where, shown(name), shown(label))
-    return rows[1:]
+    return others
+
+
+def whole_number(label: str) -> int | None:
+    """The value of a label that is a whole number, as tables write it: 7, +7, 7.0; None for any other."""
+    match = re.fullmatch(r"([+-]?\d+)(?:\.0*)?", label)
+    return int(match[1]) if match else None
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
     """Class names in the order of their numbers: by value if all are whole numbers, else by name."""
-    numeric = all(label.isdecimal() for label in labels)
-    return sorted(labels, key=lambda label: (int(label), label) if numeric else label)
+    values = {label: whole_number(label) for label in labels}
+    numeric = None not in values.values()
+    return sorted(values, key=lambda label: (values[label], label) if numeric else label)
 
 
 def warn_of_other_numbers(labels: Sequence[str]) -> None:
     """Say where class names that are whole numbers become other numbers."""
-    moved = [(label, number) for number, label in enumerate(labels) if label.isdecimal() and int(label) != number]
+    values = [whole_number(label) for label in labels]
+    moved = [(label, number) for number, label in enumerate(labels) if values[number] not in (None, number)]
     if not moved:
         return
-    words = [label for label in labels if not label.isdecimal()]
+    words = [label for label, value in zip(labels, values) if value is None]
     why = f"{words[0]!r} is no whole number, so that all are sorted by name" if words else "they are not 0, 1, 2, ..."
     logger.warning(
         "%d of the %d labels that are whole numbers get another class number, for example label %s the number %d: %s; "
