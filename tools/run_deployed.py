@@ -49,7 +49,7 @@ FEWEST, AGREEMENT, DIFFERENCE = 200, 0.99, 0.2  # of a proof, as backends/gate.p
 MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # as core/config.py has them: frames of a clip, pixels
 MOST_PIXELS = 1 << 26  # of all frames of a clip
 MOST_BYTES, MOST_VALUES, LONGEST, DEEPEST = 1 << 20, 1 << 18, 4096, 50  # of deploy.yaml, as core/parsing.py has them
-LONGEST_NAME = 200  # characters of a class name that are printed
+LONGEST_NAME, LONGEST_ERROR = 200, 1000  # characters of a class name and of an error that are printed
 # What moves a terminal's cursor, ends a line or turns the direction of writing.
 CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 TURNS = {90: 1, 180: 2, 270: 3}  # degrees counter-clockwise -> quarters
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         topk = args.topk or description["output"].get("topk", 5)
         unread = sum(not show(video, description, classify, topk) for video in args.videos)
     except Unusable as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error), LONGEST_ERROR)}", file=sys.stderr)
         return 1
     return 0 if not unread else 1 if unread == len(args.videos) else 3
 
@@ -91,7 +91,7 @@ def show(video: str, description: dict[str, Any], classify: Callable[[np.ndarray
     try:
         clip = read_clip(video, description)
     except Unusable as error:
-        print(printable(f"{video}: {error}"), file=sys.stderr)
+        print(printable(f"{video}: {error}", LONGEST_ERROR), file=sys.stderr)
         return False
     probabilities = classify(clip[None])[0]
     print(printable(video))
