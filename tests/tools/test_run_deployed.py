@@ -340,6 +340,6 @@ def test_it_imports_nothing_of_the_project():
     with open(run_deployed.__file__, encoding="utf-8") as file:
         lines = [line.split() for line in file if line.lstrip().startswith(("import ", "from "))]
     assert {line[1].split(".")[0] for line in lines} == {
-        "__future__", "argparse", "errno", "hashlib", "io", "os", "re", "sys", "collections", "typing", "av", "numpy",
-        "yaml", "PIL", "onnxruntime", "paddle",
+        "__future__", "argparse", "errno", "hashlib", "io", "os", "re", "signal", "sys", "collections", "typing", "av",
+        "numpy", "yaml", "PIL", "onnxruntime", "paddle",
     }  # fmt: skip
