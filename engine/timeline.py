@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -63,9 +64,11 @@ class Timeline:
         section: ReaderSection,
         window: float = 10,
         stride: float = 2,
-        child: Callable[[Callable[[Any], Any]], Child] = FreshChild,
+        child: Callable[[Callable[[Any], Any]], Child] | None = None,
     ) -> None:
         self.parts, self.path, self.timeout = parts, path, section.decode_timeout
+        if child is None:  # multiprocessing starts none in a daemonic process
+            child = Child if current_process().daemon else FreshChild
         self.child: Child | None = child(WindowReader(path, section, window, stride))
         try:
             self.child.send([path])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.predictor import Predictor
+from engine.timeline import Timeline
 
 WAIT = 60  # seconds after which a process is taken to hang
 FIRST_IN_A_THREAD = """
@@ -36,10 +37,17 @@ def use(predictor, paths, put):
     put([(result.scores, result.error) for result in predictor.predict(paths)])
 
 
-def in_a_process(predictor, paths, daemon):
+def use_timeline(predictor, path, put):
+    """Hand over the windows of a video."""
+    parts = predictor.timeline_parts()
+    timeline = Timeline(parts, str(path), predictor.config.section("infer"), 0.5, 0.25)
+    put([(window.start, window.end, window.logits.tolist()) for window in timeline.windows()])
+
+
+def in_a_process(predictor, paths, daemon, target=use):
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    process = context.Process(target=use, args=(predictor, paths, answers.put), daemon=daemon)
+    process = context.Process(target=target, args=(predictor, paths, answers.put), daemon=daemon)
     process.start()
     try:
         return answers.get(timeout=WAIT)
@@ -61,6 +69,15 @@ def test_threads_and_daemonic_and_forked_processes_get_the_scores_of_the_main_th
     found += [in_a_process(predictor, paths, daemon) for daemon in (True, False)]
     assert [bool(error) for _, error in here[0]] == [False, True, False]
     assert found == here * 4
+
+
+def test_a_daemonic_process_makes_the_timeline_of_the_main_thread(trained, clip_set, videos):
+    predictor = Predictor(trained / "STNET_final.pdparams", clip_set / "tiny.yaml", engine="paddle", device="cpu")
+    there = in_a_process(predictor, videos / "wide_h264.mp4", daemon=True, target=use_timeline)
+    here = []
+    use_timeline(predictor, videos / "wide_h264.mp4", here.append)
+    assert there == here[0]
+    assert len(there) > 5
 
 
 def test_a_forked_process_makes_its_own_engine(predictor, clip_set):
