@@ -32,7 +32,7 @@ NOT_TYPED = {
     "README.md": ["two machines"],
     "docs/deployment.md": ["PaddleX", "PaddleX, and minutes"],
     "docs/precision.md": ["264 clips of your own, and minutes"],
-    "docs/serving.md": ["Docker"],
+    "docs/serving.md": ["nginx", "Docker"],
     "docs/performance.md": ["an idle machine for an hour", "a GPU"],
 }
 # The Chinese ones with commands that differ, if only by a comment.
