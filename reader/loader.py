@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import logging
 import math
 import os
 import shutil
 import signal
+import sys
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +31,7 @@ from reader.order import EpochOrder
 
 logger = logging.getLogger("stnet")
 
+_ITERATORS: weakref.WeakSet[Any] = weakref.WeakSet()  # Paddle's, each with threads
 Collated = tuple[Any, Any, list[int], list[tuple[int, str, bool]], str]  # see collate
 
 
@@ -203,6 +207,7 @@ class Loader:
         )
         if workers:
             _SaysPlainly.take_over()
+        _ITERATORS.add(iterator)
         atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
         return _Stream(iterator)
 
@@ -231,9 +236,11 @@ class _Stream:
     """The batches of a running DataLoader, in plain words where a worker is gone; `close` ends its workers."""
 
     def __init__(self, iterator: Any) -> None:
-        self.iterator = iterator
+        self.iterator, self.maker = iterator, os.getpid()
 
     def __next__(self) -> Collated:
+        if os.getpid() != self.maker:
+            raise UserError("a forked process cannot go on with the clips that its parent reads: begin anew in it")
         try:
             return next(self.iterator)
         except (RuntimeError, SystemError) as error:  # what Paddle raises for a worker that is gone
@@ -244,6 +251,22 @@ class _Stream:
         self.iterator._try_shutdown_all()
 
     __del__ = close
+
+
+def _keep_iterators() -> None:
+    """In a forked process: have nobody free the parent's iterators, or shut their workers down.
+
+    Paddle keeps the last iterator that read in a thread until the next takes its place. Freeing it would wait for the
+    threads of its buffer, which a forked process does not have; one reference too many keeps it.
+    """
+    paddles = sys.modules.get("paddle.io.dataloader.dataloader_iter")
+    for iterator in {*_ITERATORS, getattr(paddles, "_loader", None)} - {None}:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(iterator))
+        atexit.unregister(iterator._try_shutdown_all)
+        iterator._shutdown = True
+
+
+os.register_at_fork(after_in_child=_keep_iterators)
 
 
 class _Batches:

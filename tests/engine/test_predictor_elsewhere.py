@@ -25,6 +25,33 @@ thread.start()
 thread.join()
 use()
 """
+AFTER_A_THREAD = """
+import multiprocessing, sys, threading
+from engine.predictor import Predictor
+
+predictor = Predictor(sys.argv[1], sys.argv[2], engine="paddle", device="cpu")
+
+def use(put):
+    put([result.scores for result in predictor.predict(sys.argv[3:])])
+
+def use_in_a_thread(put):
+    thread = threading.Thread(target=use, args=(put,))
+    thread.start()
+    thread.join()
+
+found = []
+use_in_a_thread(found.append)
+context = multiprocessing.get_context("fork")
+for target, daemon in ((use, True), (use_in_a_thread, False)):
+    answers = context.Queue()
+    process = context.Process(target=target, args=(answers.put,), daemon=daemon)
+    process.start()
+    try:
+        found.append(answers.get(timeout=30))
+    finally:
+        process.kill()
+assert len(found[0]) == 3 and found == found[:1] * 3, found
+"""
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +127,12 @@ def test_a_first_predictor_in_a_thread_leaves_the_main_thread_able_to_make_one(t
     assert ended.returncode == 0, ended.stderr
     first, second = ended.stdout.splitlines()
     assert first == second
+
+
+def test_processes_forked_after_a_thread_has_predicted_get_its_scores(trained, clip_set):
+    words = [trained / "STNET_final.pdparams", clip_set / "tiny.yaml", *(clip_set / f"val {i}.mp4" for i in range(3))]
+    script = [sys.executable, "-c", AFTER_A_THREAD, *map(str, words)]
+    ended = subprocess.run(
+        script, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
