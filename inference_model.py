@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Export a model for a server: clips in, class probabilities out, and deploy.yaml, which says how (section INFER).
 
-python inference_model.py --model_name=STNET --config=configs/stnet.yaml \
-    --weights=checkpoints/STNET_final.pdparams --save_dir=inference_model
+python inference_model.py --model_name=STNET --config=configs/stnet.yaml --uint8
+python inference_model.py --weights=checkpoints/STNET_final.pdparams --save_dir=inference_model
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ def check_together(args: argparse.Namespace) -> None:
     if args.resume and args.overwrite:
         raise UserError("--resume goes on with a table, --overwrite replaces it: set one of them")
     if args.timeline and (args.output or args.explain):
-        raise UserError(f"--timeline writes files of its own, without --{'output' if args.output else 'explain'}")
+        raise UserError(
+            f"--timeline writes files of its own: it cannot be combined with --{'output' if args.output else 'explain'}"
+        )
     others = [name for name in ("explain", "features") if getattr(args, name)]
     if args.precision not in ("fp32", "auto") and others:
         raise UserError(f"--{others[0]} computes in fp32: leave out --precision")
@@ -162,8 +164,8 @@ def predict_into_table(
             for result in shown(args, predictor, rest, loader, [names[number] for number in output.rest]):
                 output.add(result)
                 results = results or [result]
-            loader.bad.log_total()
             unread += len(loader.bad.reasons)
+    logger.info("clips that could not be read: %d of %d", unread, len(videos))
     logger.info("results are in %s", args.output)
     return exit_code(videos, unread, results)
 

@@ -98,7 +98,7 @@ reachable() {
 
 install_paddle() {
     "$venv/bin/python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("paddle") is None)' && return
-    if [ -n "$PADDLE_PACKAGE" ]; then
+    if [ -n "${PADDLE_PACKAGE-}" ]; then
         echo "installing $PADDLE_PACKAGE"
         pip_install "$PADDLE_PACKAGE"
         return
@@ -132,12 +132,13 @@ setup() {
 }
 
 # Every variable that is assigned above, in whatever way, in the environment, for core/flags.py, which knows what takes
-# it: STNET_SET_epoch and so on.
+# it: STNET_SET_epoch and so on; and two that the command to go on needs, too.
 export_settings() {
     local setting
+    unset "${!STNET_SET_@}"
     for setting in $(sed -n '1,/^here=/{s/^[[:space:]]*#.*//;s/[[:space:]]#.*//;p;}' "$here/run.sh" \
-        | grep -oE '\b[a-z_]+[:+]?=' | tr -d ':+='); do
-        export "STNET_SET_$setting=${!setting-}"
+        | grep -oE '\b[a-z_]+[:+]?=' | tr -d ':+=') PYTHON CUDA_VISIBLE_DEVICES; do
+        [ -z "${!setting+set}" ] || export "STNET_SET_$setting=${!setting}"
     done
 }
 
@@ -147,7 +148,8 @@ entry() {
     shift 3
     export_settings
     export STNET_TYPED="bash $0"
-    local command=("$(python_command)") launch=() folder="$save_dir" gpu="$use_gpu" log flag before=""
+    local command=("$(python_command)") launch=() log flag before=""
+    local folder="${STNET_SET_save_dir-}" gpu="${STNET_SET_use_gpu-}" processes="${STNET_SET_nproc-}"
     for flag in "$@"; do
         case "$before $flag" in *" --save_dir="?*) folder="${flag#*=}" ;; "--save_dir "?*) folder="$flag" ;; esac
         case "$before $flag" in *" --use_gpu="?*) gpu="${flag#*=}" ;; "--use_gpu "?*) gpu="$flag" ;; esac
@@ -159,8 +161,8 @@ entry() {
         local cards="${CUDA_VISIBLE_DEVICES-}"
         if [[ "$cards" == *,* ]] && [[ ! "$gpu" =~ ^([Ff]alse|FALSE|0)$ ]]; then
             launch=(--devices "$cards")
-        elif [ -n "$nproc" ] && [ "$nproc" -gt 1 ]; then
-            launch=(--nproc_per_node "$nproc")
+        elif [ -n "$processes" ] && [ "$processes" -gt 1 ]; then
+            launch=(--nproc_per_node "$processes")
         fi
         if [ "${nnodes:-1}" != 1 ]; then
             check_nodes
@@ -177,10 +179,10 @@ entry() {
 
 check_nodes() {
     [[ "$nnodes" =~ ^[1-9][0-9]*$ ]] || die "nnodes: expected the number of machines, found '$nnodes'"
-    [[ "$node_rank" =~ ^[0-9]+$ ]] && [ "$node_rank" -lt "$nnodes" ] \
-        || die "node_rank: expected the number of this machine, 0 to $((nnodes - 1)), found '$node_rank'"
-    [[ "$master" =~ ^[0-9]+(\.[0-9]+){3}:[0-9]+$ ]] \
-        || die "master: expected IP:PORT, the address of machine 0 and a free port on it, found '$master'"
+    [[ "${node_rank-}" =~ ^[0-9]+$ ]] && [ "$node_rank" -lt "$nnodes" ] \
+        || die "node_rank: expected the number of this machine, 0 to $((nnodes - 1)), found '${node_rank-}'"
+    [[ "${master-}" =~ ^[0-9]+(\.[0-9]+){3}:[0-9]+$ ]] \
+        || die "master: expected IP:PORT, the address of machine 0 and a free port on it, found '${master-}'"
 }
 
 # Run a launcher of several ranks. Signals go to the ranks themselves: the launcher would not let them save. The ranks
@@ -212,7 +214,7 @@ demo() {
     echo "== 1/4 drawing clips"
     rm -rf "$folder"
     "$python" -m tools.demo_clips "$folder" --seed "$seed"
-    local common=(--model_name=STNET --config=configs/stnet_demo.yaml --use_gpu="$use_gpu")
+    local common=(--model_name=STNET --config=configs/stnet_demo.yaml --use_gpu="${use_gpu-}")
     echo "== 2/4 training"
     "$python" train.py "${common[@]}" --save_dir="$folder/checkpoints" --pretrain=none --valid_interval=0 \
         --fix_random_seed=True "$@"

@@ -100,7 +100,7 @@ async def serve_until_stopped(args: argparse.Namespace, predictor: Predictor, ad
         service = Service(predictor, limits, args.decoders, args.batch_window)
         await service.start()
         app = create_app(service, folder, rules, args.body_seconds, args.root_path)
-        link = address.url + (f"#token={token}" if token and not given else "")
+        link = f"{address.url.rstrip('/')}{args.root_path}/" + (f"#token={token}" if token and not given else "")
 
         def say_ready() -> None:
             print(f"{predictor.config.MODEL.name} answers at {link}", flush=True)

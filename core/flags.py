@@ -61,7 +61,7 @@ def token_text(text: str) -> str:
 
 def path_prefix(text: str) -> str:
     """A path such as /videos/stnet, without the slash at its end."""
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", text):
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", text) or {".", ".."} & {*text.split("/")}:
         raise argparse.ArgumentTypeError(f"expected a path such as /stnet, found {text!r}")
     return text.rstrip("/")
 
@@ -202,7 +202,7 @@ FLAGS = (
     Flag("dry_run", "check config, lists, files, weights and one step; stop", TRAIN, kind="switch"),
     Flag("videos", "videos, folders, globs and list files (.list, .txt)", PREDICT, metavar="VIDEO", kind="words"),
     Flag(
-        "video_path", "the same; repeatable", PREDICT, metavar="PATH", kind="list", setting="",
+        "video_path", "what to classify, as VIDEO; repeatable", PREDICT, metavar="PATH", kind="list", setting="",
         note="a video, a folder, a glob or a list file",
     ),
     Flag("filelist", "list of videos, labels optional", PREDICT, metavar="FILE", key="INFER.filelist", setting=""),
@@ -257,26 +257,26 @@ FLAGS = (
         "root_path", "path prefix under which a reverse proxy serves this server, such as /stnet; default: none", SERVE,
         parse=path_prefix, metavar="PATH",
     ),
-    Flag("queue", "requests in the house at once (default: %(default)s)", SERVE, 16, positive_int, "N"),
+    Flag("queue", "requests at once, waiting ones included (default: %(default)s)", SERVE, 16, positive_int, "N"),
     Flag("decoders", "processes that decode (default: %(default)s)", SERVE, 2, positive_int, "N"),
     Flag(
         "batch_window", "seconds that a video waits for others to be computed with (default: %(default)s)", SERVE, 0.01,
         float, "SECONDS",
     ),
-    Flag("max_bytes", "of an upload (default: %(default)s)", SERVE, 256 << 20, positive_int, "N"),
-    Flag("max_seconds", "of a video (default: %(default)s)", SERVE, 3600.0, positive, "SECONDS"),
-    Flag("max_frames", "of a video (default: %(default)s)", SERVE, 120_000, positive_int, "N"),
-    Flag("max_pixels", "of a frame (default: %(default)s)", SERVE, 4096 * 2304, positive_int, "N"),
-    Flag("body_seconds", "in which an upload must be there (default: %(default)s)", SERVE, 60.0, positive, "SECONDS"),
+    Flag("max_bytes", "largest upload, in bytes (default: %(default)s)", SERVE, 256 << 20, positive_int, "N"),
+    Flag("max_seconds", "longest video, in seconds (default: %(default)s)", SERVE, 3600.0, positive, "SECONDS"),
+    Flag("max_frames", "longest video, in frames (default: %(default)s)", SERVE, 120_000, positive_int, "N"),
+    Flag("max_pixels", "largest frame, in pixels (default: %(default)s)", SERVE, 4096 * 2304, positive_int, "N"),
+    Flag("body_seconds", "time limit for an upload (default: %(default)s)", SERVE, 60.0, positive, "SECONDS"),
     Flag(
-        "request_seconds", "from an upload's begin to the answer (default: %(default)s)", SERVE, 120.0, positive,
-        "SECONDS",
+        "request_seconds", "time limit for a request, its upload included (default: %(default)s)", SERVE, 120.0,
+        positive, "SECONDS",
     ),
     Flag(
-        "drain_seconds", "after SIGTERM, for requests that run; default: body_seconds and request_seconds together",
+        "drain_seconds", "time limit for running requests after SIGTERM; default: body_seconds + request_seconds",
         SERVE, parse=positive, metavar="SECONDS",
     ),
-    Flag("log_json", "a JSON object a line in the log", SERVE, kind="switch"),
+    Flag("log_json", "write the log as JSON, one object a line", SERVE, kind="switch"),
 )  # fmt: skip
 
 

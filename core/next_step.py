@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from core import flags, runtime
 from core.config import PROJECT
@@ -17,6 +17,8 @@ from core.signals import Stopped, Terminated
 
 logger = logging.getLogger("stnet")
 _CARRIED = ("use_gpu", "engine", "weights_home", "weights_url")  # flags that the next command needs, too
+_OF_THE_MACHINE = ("PYTHON", "CUDA_VISIBLE_DEVICES")  # variables that every command needs
+_LEFT_OUT = ("model_name", "config", "resume", "overwrite")  # of one that goes on; the first two are where it begins
 _REPEATED = {flag.name for flag in flags.FLAGS if flag.kind == "list"}
 _SCRIPTS = {"train": "train.py", "eval": "eval.py", "predict": "predict.py", "inference": "inference_model.py"}
 
@@ -28,7 +30,8 @@ def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
     carried += [f"--plugin={path}" for path in args.plugin]
     sections = ("MODEL.", f"{flags.SECTIONS[action]}.")
     overrides = [word for text in args.o if text.startswith(sections) for word in ("-o", text)]
-    logger.info("next: %s", shlex.join([*_start(args, action), *words, *carried, *overrides]))
+    given = _assignments(name for name in _CARRIED if name in names)
+    logger.info("next: %s%s", given, shlex.join([*_start(args, action), *words, *carried, *overrides]))
 
 
 @contextlib.contextmanager
@@ -44,12 +47,19 @@ def going_on(args: argparse.Namespace, resume: str) -> Iterator[None]:
 
 
 def _again(args: argparse.Namespace, resume: str) -> str:
-    left_out = ("model_name", "config", "resume", "overwrite")  # the first two are where it begins
-    typed = {(name, value if name in _REPEATED else ""): value for name, value in args.typed if name not in left_out}
-    given = [word for (name, _), value in typed.items() for word in _words(name, value)]
+    typed = {(name, value if name in _REPEATED else ""): value for name, value in args.typed if name not in _LEFT_OUT}
+    words = [word for (name, _), value in typed.items() for word in _words(name, value)]
     switches = [flag for flag in flags.flags_of(args.action) if flag.kind == "switch" and getattr(args, flag.name)]
-    given += [flag.typed for flag in switches if flag.name not in left_out]
-    return shlex.join([*_start(args, args.action), *getattr(args, "videos", []), *given, resume])
+    words += [flag.typed for flag in switches if flag.name not in _LEFT_OUT]
+    of_others = {flag.name for flag in flags.FLAGS} - {flag.name for flag in flags.flags_of(args.action)}
+    given = _assignments(name for name in runtime.given() if name not in {*_LEFT_OUT, *of_others})
+    return given + shlex.join([*_start(args, args.action), *getattr(args, "videos", []), *words, resume])
+
+
+def _assignments(names: Iterable[str]) -> str:
+    """What the user has put before `bash run.sh`, as far as it is of these names or of the machine."""
+    given, wanted = runtime.given(), {*names, *_OF_THE_MACHINE}
+    return "".join(f"{name}={shlex.quote(given[name])} " for name in given if name in wanted)
 
 
 def _words(name: str, value: object) -> list[str]:

@@ -54,6 +54,11 @@ def settings() -> dict[str, str]:
     return {name[len(_SETTING) :]: value for name, value in os.environ.items() if name.startswith(_SETTING)}
 
 
+def given() -> dict[str, str]:
+    """The settings of run.sh that were given in its environment, by their names."""
+    return {name: value for name, value in settings().items() if name in os.environ}
+
+
 def typed() -> str:
     """How the user started run.sh, such as "bash run.sh"; "" where run.sh is not used."""
     return os.environ.get("STNET_TYPED", "")

@@ -7,6 +7,7 @@ and time of each video's file, too: the row of a video that was replaced is made
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import fcntl
 import io
@@ -80,7 +81,9 @@ class Output:
         check_path(path, resume or overwrite)
         self.path, self.topk = path, topk
         self._given, self.failed, self.rest = len(inputs), 0, list(range(len(inputs)))
-        stamps = {shown: _stamp(file) for shown, _, file in inputs}
+        stamps: dict[str, list[list[int]]] = {}  # of a name: two lists may have files of one name
+        for shown, _, file in inputs:
+            stamps.setdefault(shown, []).append(_stamp(file))
         facts = json.loads(json.dumps(finite({**facts, "topk": topk})))
         with writing(path):
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
@@ -127,7 +130,7 @@ class Output:
             self.file.flush()
 
     def _read(
-        self, inputs: Sequence[tuple[str, int | None]], facts: dict[str, Any], stamps: dict[str, list[int]]
+        self, inputs: Sequence[tuple[str, int | None]], facts: dict[str, Any], stamps: dict[str, list[list[int]]]
     ) -> None:
         """Compare what made the file, and find which rows can stay: whole ones of videos that are as they were."""
         then = _read_facts(self.path)
@@ -143,16 +146,19 @@ class Output:
         done, kept = set(), []
         for path, label, error, content in rows:
             if not places.get((path, label)):
-                there = f"{path!r} with label {label}"
-                raise UserError(f"{self.path} has {there}, which is not among the videos given", "output of others")
+                there = repr(path) + ("" if label is None else f" with label {label}")
+                raise UserError(
+                    f"{self.path} has a row of {there}, which is not among the videos given now", "output of others"
+                )
             number = places[path, label].pop(0)
-            if before.get(path, stamps[path]) == stamps[path]:
+            both = list(zip(before.get(path, stamps[path]), stamps[path]))
+            if all(then == now for then, now in both):
                 done.add(number)
                 kept.append(content)
                 self.failed += bool(error)
         self.rest = [number for number in self.rest if number not in done]
         if len(kept) < len(rows):
-            logger.info("%d videos were replaced since: they are read again", len(rows) - len(kept))
+            logger.info("videos that were replaced since, and are read again: %d", len(rows) - len(kept))
         self._keep(header + b"".join(kept), as_it_is=len(kept) == len(rows))
 
     def _keep(self, content: bytes, as_it_is: bool) -> None:
@@ -199,12 +205,13 @@ def _read_facts(path: str) -> dict[str, Any]:
 
 
 def _stamp(file: str) -> list[int]:
-    """Size and time of a file; [] where there is none."""
+    """Size and time of a file, or of those in a folder of frames; [] where there is none."""
     try:
-        status = os.stat(file)
+        with os.scandir(file) if os.path.isdir(file) else contextlib.nullcontext([file]) as files:
+            states = [os.stat(entry) for entry in files]
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
+    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
 
 
 def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:

@@ -17,6 +17,7 @@ from reader.loader import EpochOrder, Loader
 logger = logging.getLogger("stnet")
 _MOST = 6  # names in a message
 SUPERSEDED = "superseded"  # folder for checkpoints that lie beyond the one that a run goes on from
+_SUPERSEDED = re.compile(rf"{SUPERSEDED}(-\d+)?")
 
 
 def choose(resume: str, overwrite: bool, folder: str, name: str) -> str:
@@ -65,7 +66,8 @@ def held_by(folder: str, name: str) -> list[str]:
 def remove_run(folder: str, name: str) -> None:
     """Delete a run's checkpoints, logs and page, and nothing else that lies in its folder."""
     own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|training\.html|vdlrecords\..*\.log")
-    for place in (folder, os.path.join(folder, SUPERSEDED), os.path.join(folder, "visualdl")):
+    folders = [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
+    for place in (folder, *(os.path.join(folder, entry) for entry in (*folders, "visualdl"))):
         with atomic.writing(place):
             for entry in filter(own.fullmatch, _entries(place)):
                 atomic.remove(os.path.join(place, entry))
@@ -106,7 +108,7 @@ def newest(folder: str, name: str) -> str:
             whole, epochs = base, progress["epoch"]
     if faults and not whole:
         raise UserError(f"no checkpoint in {folder} is whole ({'; '.join(faults[:3])})", topic="no whole checkpoint")
-    logger.info("newest checkpoint of %s that is whole: %s", folder, whole or "none yet")
+    logger.info("newest complete checkpoint in %s: %s", folder, whole or "none yet")
     return whole
 
 
@@ -121,11 +123,12 @@ def clear(folder: str, name: str, step: int, overwrite: bool) -> None:
         remove_run(folder, name)
         logger.info("removed from %s: %s", folder, _listed(held) or "nothing")
         return
-    for progress, base in checkpoint.numbered(folder, name)[0]:
-        if progress["step"] > step:
-            aside = os.path.join(folder, SUPERSEDED, os.path.basename(base))
-            logger.warning("%s is later than where this run goes on: moved to %s", base, os.path.dirname(aside))
-            checkpoint.move(base, aside)
+    later = [base for progress, base in checkpoint.numbered(folder, name)[0] if progress["step"] > step]
+    taken = len([entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)])
+    aside = os.path.join(folder, SUPERSEDED if not taken else f"{SUPERSEDED}-{taken + 1}")
+    for base in later:
+        logger.warning("%s is later than where this run goes on: moved to %s", base, aside)
+        checkpoint.move(base, os.path.join(aside, os.path.basename(base)))
 
 
 def data_record(loader: Loader) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class Timeline:
         elif ending.unheld and ending.gaps:
             self.notes.append(f"{ending.unheld:.2f} s before gaps and at its end are too short for a window: in none")
         elif ending.unheld:
-            self.notes.append(f"its last {ending.unheld:.2f} s are too short for another window: in none")
+            self.notes.append(f"its last {ending.unheld:.2f} s are in no window: too short for another one")
 
 
 def _size(path: str) -> int:

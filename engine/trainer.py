@@ -104,8 +104,9 @@ class Trainer:
 
     @property
     def steps_in_epoch(self) -> int:
-        """Updates of the current epoch that are done."""
-        return -(-self.progress.batch // self.options.accumulate_steps)
+        """Updates of the current epoch that are done; a resumed run may begin within a group of batches."""
+        done = self.progress.batch
+        return self.steps_per_epoch if done == len(self.loader) else done // self.options.accumulate_steps
 
     # Where to start -----------------------------------------------------------------------------------------------
 
@@ -121,6 +122,8 @@ class Trainer:
             self.restore(state)
             if self.progress.epoch >= self.options.epoch and not may_be_done:
                 raise UserError(f"{path}: all {self.options.epoch} epochs are done", topic="epochs done")
+            if self.progress.epoch >= self.options.epoch:
+                logger.info("%s: all %d epochs are done: there is nothing to train", path, self.options.epoch)
 
     def restore(self, state: State) -> None:
         """Set everything but the weights from a checkpoint's state."""
@@ -129,7 +132,7 @@ class Trainer:
         self.progress = Progress(progress["epoch"], progress["step"], batch, progress.get("best"))
         if "seed" in progress:
             self.seed = progress["seed"]
-            logger.info("the order of the clips goes on from the seed of that run, %d", self.seed)
+            logger.info("the order of the clips is that of the resumed run: seed %d", self.seed)
         elif batch:
             raise UserError("the checkpoint lies within an epoch, but does not hold the seed of its order")
         self.loader.set_seed(self.seed)
@@ -191,7 +194,8 @@ class Trainer:
             group: list[Batch] = []
             for batch in self.clock.waiting(batches):
                 group.append(batch)
-                if len(group) == self.options.accumulate_steps or at.batch + len(group) == total:
+                read = at.batch + len(group)
+                if read % self.options.accumulate_steps == 0 or read == total:
                     self.train_step(group)
                     at.batch += len(group)
                     group = []

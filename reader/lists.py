@@ -107,9 +107,9 @@ def find_videos(folder: str) -> list[str]:
             is_video = name.lower().endswith(VIDEO_SUFFIXES)
             kind = hidden if name.startswith(".") else videos if is_video else others
             kind.append(os.path.join(here, name))
-    for what, paths in (("hidden", hidden), ("not named as videos are", others)):
+    for what, paths in (("hidden files", hidden), ("files that are not named as videos are", others)):
         if paths:
-            logger.info("%s: %d names are left out, %s: %s", folder, len(paths), what, _examples(paths, folder))
+            logger.info("%s: left out %s: %d: %s", folder, what, len(paths), _examples(paths, folder))
     return sorted(videos)
 
 

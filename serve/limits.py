@@ -13,7 +13,7 @@ class Limits(NamedTuple):
     frames: int = 120_000  # of a video
     pixels: int = 4096 * 2304  # of a frame
     request_seconds: float = 120.0  # from admission to the answer
-    queue: int = 16  # requests in the house at once
+    queue: int = 16  # requests accepted at once
 
 
 class NotTaken(Exception):

@@ -20,7 +20,7 @@ from serve.service import Service
 logger = logging.getLogger("stnet")
 _BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _QUIET = ("/health", "/health/live", "/health/ready", "/metrics")  # asked again and again by machines
-_METHODS = ("GET", "POST")
+_METHODS = ("GET", "HEAD", "POST")
 
 
 class Metrics:
@@ -100,8 +100,8 @@ class OfService(Collector):
         """The figures as they are now."""
         stats = self.service.stats
         yield InfoMetricFamily("stnet_model", "The weights that answer", self.service.weights())
-        yield GaugeMetricFamily("stnet_places", "Requests that may be in the house at once", self.service.limits.queue)
-        yield GaugeMetricFamily("stnet_places_taken", "Requests in the house", stats.queue)
+        yield GaugeMetricFamily("stnet_places", "Requests accepted at once, at most", self.service.limits.queue)
+        yield GaugeMetricFamily("stnet_places_taken", "Requests accepted and not yet answered", stats.queue)
         requests = CounterMetricFamily("stnet_requests", "Requests by how they ended", labels=["what", "outcome"])
         for labels, count in list(stats.requests.items()):
             requests.add_metric(labels, count)

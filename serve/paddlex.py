@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import string
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -106,6 +107,7 @@ def unpack(path: Path, most: int) -> int | None:
         Refused: the video is too large, or empty.
     """
     text = path.read_bytes()
+    text = text[len(BOM_UTF8) :] if text.startswith(BOM_UTF8) else text
     found = _VIDEO.search(text)
     start = found.end() if found else 0
     end = text.find(b'"', start) if found else 0  # base64 has no quotes, not even escaped ones

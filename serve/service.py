@@ -66,7 +66,7 @@ class Service:
         self.decoders = Decoders(decoders, limits, self.stats)
         self.network = Network(predictor, window, self.stats)
         self.films = ThreadPoolExecutor(1, "timelines")  # one at a time, beside all that is short
-        self.seconds = 1.0  # that a request is in the house, on average
+        self.seconds = 1.0  # from accepting a request to its answer, on average
         self.closing = False
         self.no_timeline: UserError | None = None  # why there is none, though the model could
 

@@ -69,7 +69,7 @@ if not (_HERE / "core").is_dir():
 
 def __dir__() -> list[str]:
     """Public names, also those that are not imported yet."""
-    return sorted({*globals(), *__all__})
+    return sorted({"__version__", *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -106,8 +106,8 @@ def check_the_walk(checkout, said):
     lists = {name: (checkout / "mine" / f"{name}.list").read_text() for name in ("train.clean", "val.clean")}
     assert {name: text.count("\n") for name, text in lists.items()} == {"train.clean": 16, "val.clean": 4}
     assert "_005.mp4" not in "".join(lists.values())
-    assert "train list: 16 clips, 0 of 16 looked at cannot be read" in said
-    assert "valid list: 4 clips, 0 of 4 looked at cannot be read" in said
+    assert "train list: 16 clips, 16 read, 0 of them unreadable" in said
+    assert "valid list: 4 clips, 4 read, 0 of them unreadable" in said
     assert "training takes about" in said
     results = json.loads((checkout / "results" / "eval_results.json").read_text(encoding="utf-8"))
     assert (results["count"], results["skipped"]) == (4, [])

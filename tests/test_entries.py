@@ -40,7 +40,7 @@ def test_a_dry_run_looks_at_everything_and_writes_nothing(clip_set, tmp_path, ca
     caplog.set_level("INFO")
     flags = ["--config", clip_set / "tiny.yaml", "--pretrain=none", "--save_dir", tmp_path / "out", "--dry_run"]
     assert run(train, *flags) == 0
-    assert re.search(r"train list: 10 clips, 0 of 10 looked at cannot be read", caplog.text)
+    assert re.search(r"train list: 10 clips, 10 read, 0 of them unreadable", caplog.text)
     assert re.search(
         r"parameters and statistics 11.\d\d M, 0.\d\d G multiply-adds a clip of \[2, 6, 32, 32\]", caplog.text
     )

@@ -84,7 +84,7 @@ def test_one_of_ten_broken_gives_nine_results_and_its_name(clip_set, trained, tm
         (["--render=x.mp4"], "--render is without effect unless --timeline is given"),
         (["--resume"], "--resume is without effect unless --output is given"),
         (["--output=x.csv", "--resume", "--overwrite"], "set one of them"),
-        (["--timeline", "--explain"], "--timeline writes files of its own, without --explain"),
+        (["--timeline", "--explain"], "--timeline writes files of its own: it cannot be combined with --explain"),
     ],
 )
 def test_flags_without_effect_are_refused(words, message, capsys):
@@ -129,7 +129,7 @@ def test_a_table_goes_on_with_a_folder_that_has_grown_and_changed(clip_set, trai
     assert (code, [Path(row["input_path"]).name for row in rows]) == (0, ["b.mp4", "a.mp4", "d.mp4"])
     assert rows[0] == first[0]
     assert rows[2]["scores"] != first[1]["scores"]
-    assert "1 videos were replaced since: they are read again" in caplog.text
+    assert "videos that were replaced since, and are read again: 1" in caplog.text
     assert "r.jsonl holds 1 of the 3 videos: going on" in caplog.text
 
 

@@ -325,3 +325,17 @@ def test_several_cards_on_the_cpu_are_one_process(given, clip_set, tmp_path):
     done = bash(*words, folder=tmp_path, CUDA_VISIBLE_DEVICES="0,1", use_gpu=given["use_gpu"], weights="none.pdparams")
     assert (done.returncode, done.stderr) == (1, "error: weights none.pdparams: no such file\n")
     assert not list(tmp_path.glob("*/log"))
+
+
+def test_lines_of_settings_that_are_commented_out_are_settings_that_are_not_given(clip_set, tmp_path, monkeypatch):
+    script = RUN.read_text(encoding="utf-8").replace('here="$(cd', f'here="{RUN.parent}" # "$(cd', 1)
+    commented = re.sub(r"^(?=(?:use_gpu|save_dir|nproc|PADDLE_PACKAGE|node_rank)=)", "# ", script, flags=re.M)
+    assert commented.count("\n# ") > script.count("\n# ") + 4
+    (tmp_path / "run.sh").write_text(commented, encoding="utf-8")
+    words = ["train", "STNET", clip_set / "tiny.yaml", "--use_gpu=False", "--dry_run", "--pretrain=none"]
+    done = subprocess.run(
+        ["bash", str(tmp_path / "run.sh"), *map(str, words)],
+        cwd=tmp_path, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "unbound" not in done.stderr

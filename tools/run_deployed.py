@@ -26,6 +26,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         unread = sum(not show(video, description, classify, topk) for video in args.videos)
     except Unusable as error:
         print(f"error: {printable(str(error), LONGEST_ERROR)}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of print: a full disk
+        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return 0 if not unread else 1 if unread == len(args.videos) else 3
 
@@ -377,6 +384,7 @@ def load_onnx(files: list[str], description: dict[str, Any]) -> Callable[[np.nda
 
 def load_paddle(files: list[str], description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """By paddle.inference, on the CPU."""
+    warnings.filterwarnings("ignore", message="No ccache found")
     from paddle import inference
 
     program = next(file for file in files if file.endswith((".pdmodel", ".json")))

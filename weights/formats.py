@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -210,7 +211,7 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
 
 
 def _is_cut_header(content: bytes) -> bool:
-    return len(content) < len(HEADER) and HEADER.startswith(content)
+    return 0 < len(content) < len(HEADER) and HEADER.startswith(content)
 
 
 def _parse_pickle(data: bytes, path: str) -> Tensors:
@@ -271,6 +272,8 @@ def _read_record(record: str) -> list[tuple[str, str]] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return None
         raise UserError(f"{record} cannot be read: {error}") from None
     lines = [line for line in text.splitlines() if line.strip()]
     matches = [match for line in lines if (match := re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line))]

@@ -65,3 +65,20 @@ def test_training_that_is_stopped_goes_on_by_run_sh(monkeypatch):
     with pytest.raises(Stopped) as stop, next_step.going_on(args, "--resume=auto"):
         raise Stopped(2)
     assert str(stop.value) == "stopped by SIGINT; to go on: bash run.sh train STNET c --epoch=3 --resume=auto"
+
+
+def test_settings_given_in_the_environment_of_run_sh_go_along(monkeypatch, caplog):
+    monkeypatch.setenv("STNET_TYPED", "bash run.sh")
+    given = {"epoch": "30", "save_dir": "my run", "use_gpu": "False", "resume": "old", "video_path": "a.mp4"}
+    for name, value in {**given, "log_interval": "10"}.items():
+        monkeypatch.setenv(f"STNET_SET_{name}", value)
+    for name, value in given.items():  # log_interval: run.sh's own default
+        monkeypatch.setenv(name, value)
+    args = flags.parse("train", None, ["--model_name=STNET", "--config=c"])
+    with pytest.raises(Stopped) as stop, next_step.going_on(args, "--resume=auto"):
+        raise Stopped(2)
+    command = "epoch=30 save_dir='my run' use_gpu=False bash run.sh train STNET c --resume=auto"
+    assert str(stop.value) == f"stopped by SIGINT; to go on: {command}"
+    caplog.set_level("INFO")
+    next_step.suggest(args, "eval", "--weights=w")
+    assert caplog.messages[-1] == "next: use_gpu=False bash run.sh eval STNET c --weights=w"

@@ -118,8 +118,8 @@ def test_resume_without_a_file_begins_one(path):
     [
         ({"facts": {**FACTS, "sha256": "cd"}}, "made with other weights"),
         ({"facts": {**FACTS, "config": {}}, "topk": 1}, "made with other config, topk"),
-        ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has 'a.mp4' with label 1, which is not among the videos given"),
-        ({"inputs": INPUTS[:1]}, "has 'with, .* with label None, which is not among the videos given"),
+        ({"inputs": ["b.mp4", *INPUTS[1:]]}, "has a row of 'a.mp4' with label 1, which is not among the videos given"),
+        ({"inputs": INPUTS[:1]}, "has a row of 'with, .*mp4', which is not among the videos given"),
     ],
 )
 def test_a_file_of_another_run_is_not_gone_on_with(path, options, message):
@@ -162,6 +162,36 @@ def test_the_row_of_a_video_that_was_replaced_is_made_again(path):
     written = [line for line in path.read_text().splitlines(keepends=True) if line]
     assert sorted(written) == sorted(whole.splitlines(keepends=True))
     assert output(path, inputs=names, resume=True).rest == []
+
+
+def test_a_frame_that_was_replaced_in_a_folder_of_frames_is_noticed(path):
+    folder = path.parent / "frames"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(b"content")
+    write(path, ["frames"], inputs=["frames"])
+    assert output(path, inputs=["frames"], resume=True).rest == []
+    (folder / "1.jpg").write_bytes(b"other content")
+    assert output(path, inputs=["frames"], resume=True).rest == [0]
+
+
+def test_two_videos_of_one_name_in_two_folders_are_told_apart(path, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "v.mp4").write_bytes(b"content")
+    inputs = [("v.mp4", None, str(tmp_path / folder / "v.mp4")) for folder in ("one", "two")]
+    facts = {"weights": "w"}
+
+    def opened():
+        return Output(str(path), inputs, facts, 1, resume=True, overwrite=False)
+
+    table = opened()
+    for _ in inputs:
+        table.add(result("v.mp4"))
+    table.close()
+    assert opened().rest == []
+    (tmp_path / "one" / "v.mp4").write_bytes(b"other content")
+    assert opened().rest == [0, 1]
 
 
 def test_a_kill_after_a_replaced_videos_row_has_gone_loses_nothing(path, monkeypatch):

@@ -96,8 +96,14 @@ def test_going_back_moves_later_checkpoints_aside(clip_set, used):
     flags = ["--config", clip_set / "tiny.yaml", "--save_dir", used, "--valid_interval=0", "--learning_rate=0.001"]
     assert run(train, *flags, "--log_interval=1", f"--resume={used}/STNET_epoch0.pdparams") == 0
     assert (used / "superseded" / "STNET_epoch1.pdopt").read_bytes() == later
-    assert (used / "STNET_epoch1.pdopt").read_bytes() != later
+    second = (used / "STNET_epoch1.pdopt").read_bytes()
+    assert second != later
     assert len(train_losses(used)) == 6
+    resume.clear(str(used), "STNET", 3, overwrite=False)  # back once more: the first is still there
+    assert (used / "superseded" / "STNET_epoch1.pdopt").read_bytes() == later
+    assert (used / "superseded-2" / "STNET_epoch1.pdopt").read_bytes() == second
+    resume.clear(str(used), "STNET", 0, overwrite=True)
+    assert [path.name for path in used.rglob("STNET_*")] == []
 
 
 # --resume=auto ----------------------------------------------------------------------------------------------------
@@ -129,7 +135,7 @@ def test_auto_takes_an_older_checkpoint_and_says_why(used, caplog, name):
         path.write_bytes(change[0])
     assert resume.choose("auto", False, str(used), "STNET") == f"{used}/STNET_epoch0"
     said = [record.getMessage() for record in caplog.records]
-    assert said[-1] == f"newest checkpoint of {used} that is whole: {used}/STNET_epoch0"
+    assert said[-1] == f"newest complete checkpoint in {used}: {used}/STNET_epoch0"
     assert [line for line in said if line.startswith(f"passed over: {used}/STNET_epoch1: ") and reason in line], said
 
 
@@ -207,7 +213,7 @@ def test_another_list_is_refused_and_the_seed_stays_the_runs(clip_set, within, c
     again.seed = 5
     again.loader.set_seed(5)
     again.resume(str(within / "STNET_step2"))
-    assert "the order of the clips goes on from the seed of that run, 3" in caplog.text
+    assert "the order of the clips is that of the resumed run: seed 3" in caplog.text
     assert (again.seed, again.loader.order.seed, again.loader.dataset.seed, again.progress.batch) == (3, 3, 3, 2)
 
 

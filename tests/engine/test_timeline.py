@@ -264,7 +264,7 @@ def test_what_no_window_holds_is_said(tiny, tmp_path):
     assert len(list(timeline.windows())) == 4
     assert timeline.notes == [
         "windows of 2.00 s (4 segments of 5 frames), one every 1.00 s (2 segments), at 10.00 frames a second",
-        "its last 0.70 s are too short for another window: in none",
+        "its last 0.70 s are in no window: too short for another one",
     ]
 
 

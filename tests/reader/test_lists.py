@@ -130,8 +130,8 @@ def test_predict_and_data_sets_find_the_same_videos_and_loops_of_links_end(tmp_p
         caplog.clear()
         assert [os.path.relpath(path, folder) for path in find()] == TREE
         said = [record.getMessage() for record in caplog.records]
-        assert f"{folder}: 2 names are left out, hidden: ._a.mp4, .trash" in said
-        assert f"{folder}: 3 names are left out, not named as videos are: notes.txt, nowhere, self" in said
+        assert f"{folder}: left out hidden files: 2: ._a.mp4, .trash" in said
+        assert f"{folder}: left out files that are not named as videos are: 3: notes.txt, nowhere, self" in said
         left_out = [message.split(" is left out")[0] for message in said if "links to is there already" in message]
         assert left_out == [f"{folder}/{name}" for name in ("b is z", "loop", "store back", "sub/up")]
 

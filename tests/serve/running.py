@@ -31,7 +31,7 @@ class Running:
     def __init__(self, process, uploads, said):
         self.process, self.uploads, self.said = process, uploads, said
         self.url, _, self.token = said.split()[-1].partition("#token=")
-        self.port = int(self.url.rstrip("/").rsplit(":", 1)[1])
+        self.port = httpx.URL(self.url).port
 
     def ask(self, method, path, **words):
         """The answer to a request."""

@@ -9,6 +9,8 @@ from running import httpx, running
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, clip_set, trained):
     with running(tmp_path_factory.mktemp("server"), clip_set, trained, "--root_path=/videos/stnet/") as up:
+        assert up.url == f"http://127.0.0.1:{up.port}/videos/stnet/"  # which it answers, too
+        up.url = up.url.replace("videos/stnet/", "")
         yield up
 
 

@@ -165,7 +165,7 @@ def test_its_states_are_said_and_it_can_be_cancelled_and_begun_again(browser, vi
 
 
 def test_a_full_server_is_asked_again_after_the_time_it_names(browser, videos):
-    full = refusal(503, "16 requests are in the house", **{"Retry-After": "2"})
+    full = refusal(503, "16 requests are being served", **{"Retry-After": "2"})
     with page_server(full, lines(result())) as server:
         opened(browser, server, videos / "wide_h264.mp4")
         wait(browser, lambda: texts(browser, "#classify-progress p") == ["The server is full. Trying again in 2 s"])

@@ -74,3 +74,10 @@ def test_a_request_with_two_lengths_is_refused():
     with pytest.raises(Refused) as refused:
         Rules(loopback=True).check({"path": "/", "raw_path": b"/", "query_string": b"", "headers": headers})
     assert refused.value.status == 400
+
+
+def test_a_json_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    body = tmp_path / "body"
+    body.write_text(json.dumps({"video": base64.b64encode(b"content").decode(), "topk": 3}), encoding="utf-8-sig")
+    assert unpack(body, 1 << 20) == 3
+    assert body.read_bytes() == b"content"

@@ -201,6 +201,15 @@ def test_names_that_suggest_recordings_are_noticed(root, caplog, names, group_by
     assert caplog.text == ""
 
 
+def test_two_ways_of_naming_recordings_are_both_noticed(root, caplog):
+    for label in ("cat", "dog"):
+        for number in range(3):
+            for name in ("{}/monday/{}.mp4", "{}/tuesday/{}.mp4", "{}/v_g01_c{}.avi", "{}/v_g02_c{}.avi"):
+                write(root / "videos" / name.format(label, number))
+    call(folder, "--videos", root / "videos", "--out", root / "out", "--ratio", 0.5)
+    assert "--group_by=parent " in caplog.text and r"--group_by='_(g\d+)_c\d+' " in caplog.text
+
+
 def test_numbered_clips_are_not_taken_for_one_recording(root, class_folders, caplog):
     call(folder, "--videos", class_folders, "--out", root / "out")
     assert "--group_by" not in caplog.text

@@ -152,6 +152,13 @@ def test_frames_that_a_header_promises_and_no_one_decodes_are_counted(tmp_path, 
     assert said == [f"{tmp_path / 'headless.mp4'}: its header promises 12 frames, 8 were decoded"]
 
 
+def test_a_full_standard_output_is_one_line(onnx_folder, videos):
+    command = [sys.executable, run_deployed.__file__, str(onnx_folder), str(videos / "three_frames.mp4")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
 def changed(folder, target, **changes):
     """A copy of an export with other values in deploy.yaml; `section__key`: of a section, None: left out."""
     shutil.copytree(folder, target)
@@ -341,5 +348,5 @@ def test_it_imports_nothing_of_the_project():
         lines = [line.split() for line in file if line.lstrip().startswith(("import ", "from "))]
     assert {line[1].split(".")[0] for line in lines} == {
         "__future__", "argparse", "errno", "hashlib", "io", "os", "re", "signal", "sys", "collections", "typing", "av",
-        "numpy", "yaml", "PIL", "onnxruntime", "paddle",
+        "warnings", "numpy", "yaml", "PIL", "onnxruntime", "paddle",
     }  # fmt: skip

@@ -251,3 +251,19 @@ def test_missing_files_and_empty_folders_are_refused(tmp_path):
         read_weights(tmp_path / "none")
     with pytest.raises(UserError, match="holds no Paddle tensors"):
         read_weights(tmp_path)
+
+
+def test_a_name_that_leaves_no_room_for_a_record_has_none(tmp_path):
+    path = tmp_path / ("w" * 246 + ".pdparams")
+    path.write_bytes(pickle.dumps({"fc": np.ones(3, np.float32)}))
+    assert read_weights(path).tensors["fc"].tolist() == [1, 1, 1]
+
+
+def test_an_empty_file_beside_tensors_is_no_tensor(tmp_path):
+    stream = tensor_bytes(np.ones(3, np.float32))
+    (tmp_path / "fc").write_bytes(stream)
+    (tmp_path / ".gitkeep").touch()
+    assert read_weights(tmp_path).tensors["fc"].tolist() == [1, 1, 1]
+    (tmp_path / "fc").write_bytes(stream[:3])
+    with pytest.raises(UserError, match="tensor fc"):
+        read_weights(tmp_path)

@@ -128,7 +128,8 @@ def check_classes(train: Sequence[Entry], held_out: Sequence[Entry]) -> None:
 
 
 def warn_of_shared_groups(train: Sequence[Entry], held_out: Sequence[Entry], labels: Sequence[str]) -> None:
-    """Say where names suggest that clips of one recording lie on both sides."""
+    """Say where names suggest that clips of one recording lie on both sides: once for each way of naming them."""
+    said: set[Entry] = set()
     for group_by in SUGGESTED:
         group_of = group_function(group_by)
 
@@ -140,7 +141,7 @@ def warn_of_shared_groups(train: Sequence[Entry], held_out: Sequence[Entry], lab
         if max(Counter(label for label, _ in several).values(), default=0) < 2:
             continue  # one group a class, or none of two clips: as of clips that are numbered
         trained = {key(entry): entry for entry in train}
-        shared = [entry for entry in held_out if key(entry) in trained and key(entry) in several]
+        shared = [e for e in held_out if e not in said and key(e) in trained and key(e) in several]
         if shared:
             logger.warning(
                 "%d of the %d held-out clips seem to be cut from recordings that are trained on, too, for example %s "
@@ -151,4 +152,4 @@ def warn_of_shared_groups(train: Sequence[Entry], held_out: Sequence[Entry], lab
                 shown(trained[key(shared[0])].name),
                 shlex.quote(group_by),
             )
-            return
+            said.update(entry for entry in held_out if key(entry) in several)

@@ -31,7 +31,7 @@ def add_parser(
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where lists, labels.json and lists_report.json go")
     parser.add_argument("--relative", action="store_true", help="write paths relative to the lists, not absolute")
-    parser.add_argument("--probe", action="store_true", help="open every video with OpenCV and decode one frame")
+    parser.add_argument("--probe", action="store_true", help="open every video and decode one frame")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a user error, too")
     parser.set_defaults(run=run)
     return parser
