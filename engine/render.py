@@ -20,6 +20,7 @@ from engine.events import Event
 from engine.timeline_files import caption
 from reader.containers import opened, utf8_name
 from reader.errors import ClipError, Damaged, decoded, decoding
+from reader.joined import follow
 from reader.stream import VideoStream
 
 _COPIED = ("aac", "mp3")  # sound that every browser plays in mp4; other sound becomes AAC
@@ -97,7 +98,7 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
         closing(video.frames()) as frames,
     ):
         copy.metadata["comment"] = _MARK
-        sound = Sound(container, copy, video.start)
+        sound = Sound(container, copy, video)
         picture, seconds, stamp = None, 0.0, -1
         for shown in frames:
             image = overlay.drawn(shown.rgb(), shown.seconds)
@@ -150,11 +151,11 @@ class Sound:
     Args:
         container: to be read, none of whose packets are taken yet.
         copy: to be written.
-        start: seconds that are subtracted from all stamps.
+        video: whose timestamps the sound follows.
     """
 
-    def __init__(self, container: Any, copy: Any, start: float) -> None:
-        self.copy, self.start = copy, start
+    def __init__(self, container: Any, copy: Any, video: VideoStream) -> None:
+        self.copy, self.start = copy, video.start
         self.notes: list[str] = []
         self.target: Any = None
         self.packets: Iterator[Any] = iter(())
@@ -172,7 +173,7 @@ class Sound:
             rate = source.rate if source.rate in _AAC_RATES else _AAC_RATES[-1]
             self.target = copy.add_stream("aac", rate=rate)
             self.target.codec_context.layout = "mono" if source.channels == 1 else "stereo"
-        self.packets = decoded(container.demux(source))
+        self.packets = _in_time(decoded(container.demux(source)), video)
         self.waiting: Optional[Any] = None
 
     def copy_until(self, seconds: float) -> None:
@@ -214,6 +215,26 @@ class Sound:
                     self.copy.mux(self.target.encode())
             except Damaged as error:
                 self.notes = self.notes or [f"the sound breaks off ({error})"]
+
+
+def _in_time(packets: Iterator[Any], video: VideoStream) -> Iterator[Any]:
+    """Packets of sound, whose times go on with the video's where these begin anew; none before the one before it."""
+    if len(video.parts) == 1:
+        yield from packets
+        return
+    unit, last = video.index.time_base, None
+    stamped = (
+        (None if packet.dts is None else round(packet.dts * packet.time_base / unit), packet) for packet in packets
+    )
+    for time, packet in follow(stamped, video.parts):
+        if time is not None:
+            shift = round(time * unit / packet.time_base) - packet.dts
+            packet.dts += shift
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            if last is not None and packet.dts <= last:
+                continue
+            last = packet.dts
+        yield packet
 
 
 class Overlay:

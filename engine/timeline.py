@@ -79,6 +79,9 @@ class Timeline:
         self.plan = self.facts.plan
         by_time = ", its frames at uneven distances taken by their time" if self.facts.variable else ""
         self.notes: list[str] = [self.plan.description() + by_time]
+        if self.facts.anew:
+            places = "" if len(self.facts.anew) == 1 else f"{len(self.facts.anew)} times, first "
+            self.notes.append(f"its times begin anew {places}at {self.facts.anew[0]:.2f} s: they go on from there")
         length = self.plan.frames / self.plan.rate
         if abs(length - window) > _FAR * window:
             self.notes.append(

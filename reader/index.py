@@ -23,6 +23,7 @@ from reader.bitstream import (
 )
 from reader.bounds import check_frames, check_pixels, check_seconds
 from reader.errors import ClipError, Damaged, decoded, decoding
+from reader.joined import CLOCKED, Part, joined, parts_of
 from reader.lost import LOSS_IS_TOLD, LostPictures
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ class Index(NamedTuple):
     interlaced: bool
     time_base: Fraction  # seconds a unit of the stamps
     promised: int  # frames by the container's header; 0 if it does not say
-    duration: float  # seconds, by the container's header; 0 if it does not say
+    duration: float  # seconds, by the container's header; 0 if it does not say, or timestamps begin anew
     packets: list[Packet]
     stamps: list[int]  # of the frames, in order
+    parts: list[Part]  # of which the file is put together, by its timestamps; mostly one
+    times: list[int]  # the stamps, in order, as if they went on where they begin anew
     doubt: str  # why frames cannot be got by stamp; "" if they can
     damaged: bool  # that is the doubt
     notes: tuple[str, ...]  # what a person may want to know of the file
@@ -69,8 +72,8 @@ class Index(NamedTuple):
     @property
     def seconds(self) -> float:
         """From the first frame to the end of the last."""
-        shown = self.stamps[-1] - self.stamps[0] if self.stamps else 0
-        return float(shown * self.time_base) * len(self.stamps) / max(1, len(self.stamps) - 1)
+        shown = self.times[-1] - self.times[0] if self.times else 0
+        return float(shown * self.time_base) * len(self.times) / max(1, len(self.times) - 1)
 
 
 class Run(NamedTuple):
@@ -93,12 +96,15 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
     duration = _duration(container, stream)
     check_pixels(context.width, context.height)
     check_frames(stream.frames)
-    check_seconds(duration)
+    if container.format.name not in CLOCKED:  # there it is guessed by the last stamp
+        check_seconds(duration)
     codec, width, height = context.codec.canonical_name, context.width, context.height
     packets, decode_stamps, first, damage, plain, lost = _read_packets(container, stream, codec)
     if not packets:
         raise ClipError(f"no frame can be decoded ({damage or 'no packet of the video can be read'})")
-    stamps = sorted(packet.stamp for packet in packets if packet.shown and packet.stamp is not None)
+    decoded_stamps = [packet.stamp for packet in packets if packet.shown and packet.stamp is not None]
+    stamps, parts = sorted(decoded_stamps), parts_of(decoded_stamps, container.format.name)
+    times = sorted(joined(parts)) if len(parts) > 1 else stamps
     check_frames(len(stamps))
     if first:
         check_pixels(first.width, first.height)
@@ -114,9 +120,11 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
         promised=stream.frames,
-        duration=duration,
+        duration=duration if len(parts) == 1 else 0,
         packets=packets,
         stamps=stamps,
+        parts=parts,
+        times=times,
         doubt=damage
         or ("packets are missing" if lost.found else "")
         or ("" if plain else "parameters that change within the stream")
@@ -124,7 +132,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames)
         or _doubt_of_losses(codec, stamps, lost.unsure),
         damaged=bool(damage),
-        notes=_notes(packets, stamps, stream.frames, lost.found),
+        notes=_notes(packets, times, stream.frames, lost.found),
     )
     check_seconds(index.seconds)
     return index
@@ -226,13 +234,13 @@ def _doubt_of_order(codec: str, packets: Sequence[Packet]) -> str:
     return ""
 
 
-def _notes(packets: Sequence[Packet], stamps: Sequence[int], promised: int, lost: bool) -> tuple[str, ...]:
+def _notes(packets: Sequence[Packet], times: Sequence[int], promised: int, lost: bool) -> tuple[str, ...]:
     """Facts about a file that is not wrong: names of tools.dataset.findings.NOTES."""
     facts = {
         "edit_list": not all(packet.shown for packet in packets),
         "open_gop": _has_leading_frames(packets),
-        "variable_rate": _is_uneven(stamps),
-        "header_count": promised not in (0, len(stamps)),
+        "variable_rate": _is_uneven(times),
+        "header_count": promised not in (0, len(times)),
         "lost_packets": lost,
     }
     return tuple(name for name, is_so in facts.items() if is_so)

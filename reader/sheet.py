@@ -36,9 +36,9 @@ def block_of(clip: Clip, title: str) -> Block:
 def seconds_of(clip: Clip) -> list[float]:
     """The time of each frame, from the first one on, by its stamp; empty where there are none."""
     index = clip.video and clip.video.index
-    if not index or len(index.stamps) != clip.num_frames:
+    if not index or len(index.times) != clip.num_frames:
         return []
-    return [float((stamp - index.stamps[0]) * index.time_base) for stamp in index.stamps]
+    return [float((time - index.times[0]) * index.time_base) for time in index.times]
 
 
 def draw_sheet(blocks: Sequence[Block], tile: int) -> Image.Image:

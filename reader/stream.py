@@ -19,12 +19,12 @@ from reader.decoders import stamped_frames
 from reader.enlarging import CHUNK
 from reader.errors import ClipError, Damaged
 from reader.index import read_index
+from reader.joined import Part, follow, is_disordered, joined
 from reader.transforms import ClipBuilder
 
 Segment = tuple[int, ...]  # numbers of its frames, in order
 _GAP, _STEPS = 2.0, 4  # a gap: seconds without a frame, and how many times the usual distance of frames, at least
 _UNEVEN, _EVEN = 0.5, 4.0  # slack: where all packets are evenly spaced, AVI's first frames may yet come with odd times
-_REORDERED = 16  # frames: no encoder moves one further from its place in the order of decoding
 
 
 class Shown(NamedTuple):
@@ -59,6 +59,8 @@ class VideoStream:
         ends: seconds of the last frame of each piece, as far as the index tells.
         count: frames, where the index is sure of them; else None.
         start: seconds that are subtracted from all timestamps; none is below 0 then.
+        parts: of reader.joined: one, or more where timestamps begin anew.
+        anew: seconds at which they do.
         damage: why reading ended before the end of the file; "" if it did not.
         read: frames that have been read.
         slack: see at_constant_rate.
@@ -75,28 +77,32 @@ class VideoStream:
             self.rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.count = None if self.index.doubt else len(self.index.stamps)
         self.gap, self.ends = gap, list[float]()
+        self.parts, self.anew = [Part((), 0, 0)], list[float]()
         self.slack = _UNEVEN if "variable_rate" in self.index.notes else _EVEN
         self._measure(gap)
         if not self.rate:
             raise ClipError("neither its packets nor its header say how many frames it has a second")
 
     def _measure(self, gap: float) -> None:
-        """Set rate, gap, ends and start by the timestamps of the index, where these are sound."""
-        index, stamps = self.index, self.index.stamps
-        if not stamps or _is_disordered([packet.stamp for packet in index.packets if packet.shown]):
+        """Set rate, gap, ends, start, parts and anew by the timestamps of the index, where these are sound."""
+        index, times = self.index, self.index.times
+        if not times or is_disordered(joined(index.parts)):
             return
+        self.parts = index.parts
         unit = index.time_base
-        if stamps[0] < 0:
-            self.start = float(stamps[0] * unit)
-        steps = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
+        if times[0] < 0:
+            self.start = float(times[0] * unit)
+        steps = [later - earlier for earlier, later in zip(times, times[1:])]
         usual = float(sorted(steps)[len(steps) // 2] * unit) if steps else 0.0
         self.gap = max(gap, _STEPS * usual)
         within = [step for step in steps if step * unit <= self.gap]
         seconds = float(sum(within) * unit) * (len(within) + 1) / max(1, len(within))
         if seconds > 0 and not index.interlaced:
             self.rate = (len(within) + 1) / seconds
-        last = [stamp for stamp, step in zip(stamps, steps) if step * unit > self.gap] + stamps[-1:]
-        self.ends = [float(stamp * unit) - self.start for stamp in last]
+        last = [time for time, step in zip(times, steps) if step * unit > self.gap] + times[-1:]
+        self.ends = [float(time * unit) - self.start for time in last]
+        begins = [min(part.stamps) + part.shift for part in self.parts[1:]]
+        self.anew = [float(time * unit) - self.start for time in begins]
 
     def left(self, seconds: float) -> int | None:
         """Frames, at the constant rate, of a piece from a moment on; None where the index does not tell."""
@@ -108,8 +114,8 @@ class VideoStream:
         seconds, unit = -1 / self.rate, self.index.time_base
         with utf8_name(self.path) as name:
             try:
-                for number, (stamp, rgb) in enumerate(stamped_frames(name, self.index)):
-                    shown = None if stamp is None else max(0.0, float(stamp * unit) - self.start)
+                for number, (time, rgb) in enumerate(follow(stamped_frames(name, self.index), self.parts)):
+                    shown = None if time is None else max(0.0, float(time * unit) - self.start)
                     seconds = seconds + 1 / self.rate if shown is None or (number and shown <= seconds) else shown
                     self.read = number + 1
                     yield Shown(number, seconds, functools.partial(_converted, rgb))
@@ -122,13 +128,6 @@ def _converted(rgb: Callable[[], np.ndarray]) -> np.ndarray:
         return rgb()
     except Damaged as error:
         raise ClipError(f"a frame cannot be converted ({error})") from None
-
-
-def _is_disordered(stamps: Sequence[int | None]) -> bool:
-    """Whether timestamps, in the order of decoding, go back further than encoders reorder: of files put together."""
-    known = [stamp for stamp in stamps if stamp is not None]
-    order = sorted(range(len(known)), key=known.__getitem__)
-    return any(abs(place - rank) > _REORDERED for rank, place in enumerate(order))
 
 
 def at_constant_rate(frames: Iterable[Shown], rate: float, gap: float, slack: float = 0.5) -> Iterator[Paced]:

@@ -1,6 +1,7 @@
 """engine.timeline: a long video against predict on each window cut out of it."""
 
 import re
+import subprocess
 from fractions import Fraction
 
 import av
@@ -208,14 +209,41 @@ def test_times_below_0_begin_at_0(tiny, tmp_path):
     assert windows[0].start == 0
 
 
-def test_times_that_begin_anew_do_not_double_the_rate(tiny, tmp_path):
-    for name in ("a.ts", "b.ts"):
-        write_video(tmp_path / name, noise(50, (64, 48)), 25, codec="libx264", pixels="yuv420p")
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
-    timeline, windows = timeline_of(tiny, joined, window=1, stride=0.5)
-    assert timeline.plan.rate == 25
-    assert [w.end - w.start for w in windows] == pytest.approx([24 / 25] * len(windows))
+def joined_ts(folder, *parts):
+    """A file of MPEG-TS put together of parts, each (frames a second, seconds, offset of its times)."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    path, part = folder / "joined.ts", folder / "part.ts"
+    for rate, seconds, offset in parts:
+        source = f"testsrc2=size=64x48:rate={rate}:duration={seconds}"
+        words = f"-v error -y -f lavfi -i {source} -c:v libx264 -output_ts_offset {offset}"
+        subprocess.run([ffmpeg, *words.split(), str(part)], check=True)
+        with open(path, "ab") as file:
+            file.write(part.read_bytes())
+    return str(path)
+
+
+def test_times_that_begin_anew_go_on_at_a_constant_rate(tiny, tmp_path):
+    timeline, windows = timeline_of(tiny, joined_ts(tmp_path, (25, 2, 0), (25, 2, 0)), window=1, stride=0.5)
+    assert timeline.plan.rate == 25 and "uneven" not in timeline.notes[0]
+    assert [w.start for w in windows] == pytest.approx([12 * number / 25 for number in range(7)])
+    assert [w.end - w.start for w in windows] == pytest.approx([24 / 25] * 7)
+    assert timeline.notes[1] == "its times begin anew at 2.00 s: they go on from there"
+
+
+@pytest.mark.parametrize("offset", [0, 30, 600, 7200])  # back by more than a minute, FFmpeg takes it for an overflow
+def test_windows_of_parts_of_another_rate_are_seconds(tiny, tmp_path, offset):
+    path = joined_ts(tmp_path, (25, 4, offset), (10, 4, 0))
+    timeline, windows = timeline_of(tiny, path, window=2, stride=0.5)
+    plan, shown_at = timeline.plan, [*np.arange(100) / 25, *4 + np.arange(40) / 10]
+    assert timeline.facts.frames == 140 and timeline.facts.seconds == pytest.approx(8, abs=0.1)
+    starts = np.arange(12) * plan.stride * plan.segment / plan.rate
+    assert [w.start for w in windows] == pytest.approx(starts.tolist(), abs=1 / plan.rate)
+    for window in windows:
+        assert window.end - window.start == pytest.approx(2, abs=0.15)
+        shown = [frame for frame, time in enumerate(shown_at) if window.start <= time + 1e-6 < window.end]
+        assert abs(window.first_frame - shown[0]) <= 1
+        assert abs(window.first_frame + window.frames - 1 - shown[-1]) <= 1
+    assert timeline.notes[1] == "its times begin anew at 4.00 s: they go on from there"
 
 
 def test_a_video_shorter_than_a_window_is_what_predict_makes_of_it(tiny, videos):
