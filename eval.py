@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core import cli, flags
+from stnet import cli, flags
 
 if TYPE_CHECKING:
-    from core.config import Config
-    from engine.evaluation import Evaluation
-    from engine.predictor import Predictor
-    from reader.loader import Loader
+    from stnet.config import Config
+    from stnet.evaluation.results import Evaluation
+    from stnet.inference.predictor import Predictor
+    from stnet.reader.loader import Loader
 
 logger = logging.getLogger("stnet")
 # What eval_results.json has beside scores.
@@ -30,14 +30,14 @@ RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, data, model, loop, results."""
     args = flags.parse("eval", __doc__, argv)
-    from engine.described import load_described_config
-    from models import model_section  # late: --help is instant
+    from stnet.models import model_section  # late: --help is instant
+    from stnet.weights.metadata import load_described_config
 
     config = load_described_config(args, model_section)
 
-    from backends.engines import ENGINES
-    from core import parallel, runtime
-    from core.atomic import claimed, prepare_folder
+    from stnet import parallel, runtime
+    from stnet.backends.engines import ENGINES
+    from stnet.utils.atomic import claimed, prepare_folder
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     runtime.start(config.TRAIN.use_gpu)
@@ -51,16 +51,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(args: argparse.Namespace, config: Config) -> None:
     """Data, model, loop, results."""
-    from backends.deployed import is_deployed
-    from core import next_step, parallel
-    from core.progress import format_scores
-    from engine.described import with_sizes_of
-    from engine.evaluation import Collector
-    from engine.evaluator import evaluate
-    from engine.precision import of_flags
-    from engine.predictor import Predictor
-    from metrics import metric_classes
-    from reader.loader import build_loader
+    from stnet import next_step, parallel
+    from stnet.evaluation.loop import evaluate
+    from stnet.evaluation.results import Collector
+    from stnet.export.deployed import is_deployed
+    from stnet.inference.predictor import Predictor
+    from stnet.metrics import metric_classes
+    from stnet.quantize.choose import of_flags
+    from stnet.reader.loader import build_loader
+    from stnet.utils.progress import format_scores
+    from stnet.weights.metadata import with_sizes_of
 
     with parallel.together():
         precision, exported = of_flags(args), None
@@ -101,9 +101,9 @@ def save(
     loader: Loader,
 ) -> None:
     """Write the files of an evaluation; eval_results.json, which names them, last: it stands for all of them."""
-    from core.atomic import write_json, writing
-    from core.schema import SCHEMA
-    from engine.report.evaluation_page import write_report
+    from stnet.evaluation.report import write_report
+    from stnet.utils.atomic import write_json, writing
+    from stnet.utils.schema import SCHEMA
 
     path, report = (os.path.join(args.save_dir, name) for name in ("eval_results.json", "report.html"))
     with writing(path), contextlib.suppress(FileNotFoundError):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import typing
 
-import models.stnet.network as _network  # late in the rooms themselves, for programs that need no Paddle
-from core.config import PROJECT as _PROJECT
-from core.config import load_config as _load_config
-from engine.described import config_beside as _config_beside
-from engine.loading import load_model as _load_model
-from models import get_model as _get_model
-from models import model_section as _model_section
+import stnet.models.stnet.network as _network  # late in the rooms themselves, for programs that need no Paddle
+from stnet.config import PACKAGE as _PACKAGE
+from stnet.config import load_config as _load_config
+from stnet.models import get_model as _get_model
+from stnet.models import model_section as _model_section
+from stnet.weights.loading import load_model as _load_model
+from stnet.weights.metadata import config_beside as _config_beside
 
 dependencies = ["paddle", "numpy", "yaml", "filelock"]
 
@@ -32,10 +32,10 @@ def stnet(pretrained: bool | str = False, **settings: typing.Any) -> _network.St
             default what stands beside the weights, or else the released network's.
 
     Raises:
-        core.errors.UserError: no such weights, or they do not fit.
+        stnet.utils.errors.UserError: no such weights, or they do not fit.
     """
     path = pretrained if isinstance(pretrained, str) else ""
-    source = _config_beside(path) or os.path.join(_PROJECT, "configs", "stnet.yaml")
+    source = _config_beside(path) or os.path.join(_PACKAGE, "configs", "stnet.yaml")
     config = _load_config(source, _model_section, values={f"MODEL.{key}": value for key, value in settings.items()})
     model = _load_model(config, "infer", path).model if pretrained else _get_model("STNET", config, "infer")
     return typing.cast(_network.StNet, model.network)

@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from core import cli, flags
+from stnet import cli, flags
 
 logger = logging.getLogger("stnet")
 
@@ -19,17 +19,18 @@ logger = logging.getLogger("stnet")
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, model, export."""
     args = flags.parse("inference", __doc__, argv)
-    from engine.described import load_described_config
-    from models import model_section  # late: --help is instant
+    from stnet.models import model_section  # late: --help is instant
+    from stnet.weights.metadata import load_described_config
 
     config = load_described_config(args, model_section)
 
-    from backends.deploy import deploy
-    from backends.engines import Task, exporter
-    from core import next_step, runtime
-    from engine.labels import labels_for
-    from engine.loading import load_model
-    from engine.precision import of_flags, to_deploy
+    from stnet import next_step, runtime
+    from stnet.backends.engines import Task
+    from stnet.export.deploy import deploy
+    from stnet.export.formats import exporter
+    from stnet.quantize.choose import of_flags, to_deploy
+    from stnet.weights.labels import labels_for
+    from stnet.weights.loading import load_model
 
     exporter(args.format)  # an unknown one is refused first
     runtime.start(config.TRAIN.use_gpu)

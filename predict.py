@@ -17,16 +17,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from core import cli, flags
+from stnet import cli, flags
 
 if TYPE_CHECKING:
-    from core.config import Config
-    from engine.events import Event
-    from engine.features import Features
-    from engine.inputs import Source
-    from engine.predictor import Predictor
-    from engine.result import Result
-    from reader.loader import Loader
+    from stnet.config import Config
+    from stnet.inference.features import Features
+    from stnet.inference.predictor import Predictor
+    from stnet.inference.result import Result
+    from stnet.reader.loader import Loader
+    from stnet.reader.sources import Source
+    from stnet.timeline.events import Event
 
 logger = logging.getLogger("stnet")
 SOME_UNREAD = 3  # exit code
@@ -35,21 +35,21 @@ SOME_UNREAD = 3  # exit code
 def main(argv: Sequence[str] | None = None) -> int:
     """Configuration, device, videos, model, loop, results."""
     args = flags.parse("predict", __doc__, argv)
-    from engine.described import load_described_config
-    from models import model_section  # late: --help is instant
+    from stnet.models import model_section  # late: --help is instant
+    from stnet.weights.metadata import load_described_config
 
     check_together(args)
     config = load_described_config(args, model_section)
 
-    from backends.deployed import is_deployed
-    from backends.engines import ENGINES
-    from core import next_step, runtime
-    from core.atomic import prepare_folder
-    from engine import features
-    from engine.inputs import loader_of
-    from engine.output import check_path
-    from engine.precision import of_flags
-    from engine.predictor import Predictor
+    from stnet import next_step, runtime
+    from stnet.backends.engines import ENGINES
+    from stnet.export.deployed import is_deployed
+    from stnet.inference import features
+    from stnet.inference.output import check_path
+    from stnet.inference.predictor import Predictor
+    from stnet.quantize.choose import of_flags
+    from stnet.reader.sources import loader_of
+    from stnet.utils.atomic import prepare_folder
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     if args.output:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_together(args: argparse.Namespace) -> None:
     """Raise UserError where a flag would be without effect."""
-    from core.errors import UserError
+    from stnet.utils.errors import UserError
 
     typed = dict(args.typed)
     alone = [] if args.timeline else ["window", "stride", "threshold", "hold", "shortest", "render"]
@@ -114,7 +114,7 @@ def check_together(args: argparse.Namespace) -> None:
 
 def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
     """The videos that the flags name, or else the configuration."""
-    from engine.inputs import listed, sources
+    from stnet.reader.sources import listed, sources
 
     typed = "video_path" in dict(args.typed)  # and not in run.sh's settings alone
     paths = [path for path in (*args.videos, *(args.video_path if typed or not args.videos else ())) if path]
@@ -128,8 +128,8 @@ def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
 
 def predict_into_json(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
     """Write predict_results.json at the end. Returns the exit code."""
-    from core.atomic import write_json
-    from core.schema import SCHEMA
+    from stnet.utils.atomic import write_json
+    from stnet.utils.schema import SCHEMA
 
     results = list(shown(args, predictor, videos, loader, names_of(args, videos)))
     loader.bad.log_total()
@@ -147,7 +147,7 @@ def predict_into_table(
     args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader | None
 ) -> int:
     """Append each result to --output. Returns the exit code."""
-    from engine.output import Output
+    from stnet.inference.output import Output
 
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
     facts["labels"] = predictor.labels
@@ -172,7 +172,7 @@ def predict_into_table(
 
 def names_of(args: argparse.Namespace, videos: Sequence[Source]) -> list[str]:
     """What the files of --explain are called, for each video; nothing without it."""
-    from core.files import unique_stems
+    from stnet.utils.files import unique_stems
 
     return unique_stems([video.path or "" for video in videos]) if args.explain else [""] * len(videos)
 
@@ -194,11 +194,11 @@ def shown(
 
 def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source]) -> int:
     """A timeline of each video: its events to standard output, everything into files. Returns the exit code."""
-    from core.errors import UserError
-    from core.files import unique_stems
-    from core.parsing import printable
-    from engine.result import LONGEST_NAME
-    from engine.timeline_run import Settings, Unreadable
+    from stnet.inference.result import LONGEST_NAME
+    from stnet.timeline.run import Settings, Unreadable
+    from stnet.utils.errors import UserError
+    from stnet.utils.files import unique_stems
+    from stnet.utils.parsing import printable
 
     if args.render and len(videos) > 1:
         raise UserError(f"one file cannot hold copies of {len(videos)} videos", "timeline of one")
@@ -224,8 +224,8 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
 
 def nothing(args: argparse.Namespace, highest: Event, labels: Sequence[str]) -> str:
     """Why a timeline has no event, on one line."""
-    from core.parsing import printable
-    from engine.result import LONGEST_NAME
+    from stnet.inference.result import LONGEST_NAME
+    from stnet.utils.parsing import printable
 
     shortest = args.window / 2 if args.shortest == "" else args.shortest
     reached = highest.probability >= args.threshold
@@ -237,9 +237,9 @@ def nothing(args: argparse.Namespace, highest: Event, labels: Sequence[str]) -> 
 
 def write_features(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
     """What the network makes of each video, into one file. Returns the exit code."""
-    from core.schema import SCHEMA
-    from engine.checkpoint import versions
-    from engine.features import Features, facts_of, save
+    from stnet.inference.features import Features, facts_of, save
+    from stnet.utils.schema import SCHEMA
+    from stnet.weights.checkpoint import versions
 
     def facts() -> dict[str, str]:
         config = predictor.config.scoring()
@@ -256,7 +256,7 @@ def write_features(args: argparse.Namespace, predictor: Predictor, videos: Seque
 
 def exit_code(videos: Sequence[Source], unread: int, results: Sequence[Result | Features] = ()) -> int:
     """0: all videos were read; or SOME_UNREAD. Raises UserError, which ends with 1, where none was."""
-    from core.errors import UserError
+    from stnet.utils.errors import UserError
 
     if unread == len(videos):
         reason = f"; the first: {results[0].input_path}: {results[0].error}" if results else ""

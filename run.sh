@@ -14,7 +14,7 @@ set -euo pipefail
 #
 # Settings: edit them here (epoch=1), or set them in the environment (use_gpu=False bash run.sh ...), which wins in lines
 # that name it, such as "${epoch-}". An empty one is left to the config. Flags after the config win over both.
-# core/flags.py declares them.
+# stnet/flags.py declares them.
 use_gpu="${use_gpu-auto}"             # True, False, auto: the GPU if one works
 batch_size="${batch_size-}"           # clips a step, over all cards
 # train, eval, predict, inference
@@ -131,7 +131,7 @@ setup() {
     touch "$stamp"
 }
 
-# Every variable that is assigned above, in whatever way, in the environment, for core/flags.py, which knows what takes
+# Every variable that is assigned above, in whatever way, in the environment, for stnet/flags.py, which knows what takes
 # it: STNET_SET_epoch and so on; and two that the command to go on needs, too.
 export_settings() {
     local setting

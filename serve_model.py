@@ -17,12 +17,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core import cli, flags
+from stnet import cli, flags
 
 if TYPE_CHECKING:
-    from core.config import Config
-    from engine.predictor import Predictor
-    from serve.server import Address
+    from stnet.config import Config
+    from stnet.inference.predictor import Predictor
+    from stnet.serve.server import Address
 
 logger = logging.getLogger("stnet")
 PACKAGES = {"fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "uvicorn"}  # of the extra `serve`
@@ -31,15 +31,15 @@ PACKAGES = {"fastapi", "fastapi_offline", "prometheus_client", "python_multipart
 def main(argv: Sequence[str] | None = None) -> int:
     """Configuration, address, model, server."""
     args = flags.parse("serve", __doc__, argv)
-    from engine.described import load_described_config
-    from models import model_section  # late: --help is instant
+    from stnet.models import model_section  # late: --help is instant
+    from stnet.weights.metadata import load_described_config
 
     config = load_described_config(args, model_section)
     check_packages()
 
-    from core import runtime
-    from serve import log
-    from serve.server import bind
+    from stnet import runtime
+    from stnet.serve import log
+    from stnet.serve.server import bind
 
     log.set_format(args.log_json)
 
@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_packages() -> None:
     """Raise UserError where the server's packages are missing."""
-    from core.errors import UserError
+    from stnet.utils.errors import UserError
 
     try:
-        from serve import app  # noqa: F401
+        from stnet.serve import app  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name not in PACKAGES:
             raise
@@ -70,9 +70,9 @@ def check_packages() -> None:
 
 def predictor_of(args: argparse.Namespace, config: Config) -> Predictor:
     """What classifies, as predict makes it."""
-    from backends.deployed import is_deployed
-    from engine.precision import of_flags
-    from engine.predictor import Predictor
+    from stnet.export.deployed import is_deployed
+    from stnet.inference.predictor import Predictor
+    from stnet.quantize.choose import of_flags
 
     if is_deployed(args.weights):
         return Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))
@@ -81,12 +81,12 @@ def predictor_of(args: argparse.Namespace, config: Config) -> Predictor:
 
 async def serve_until_stopped(args: argparse.Namespace, predictor: Predictor, address: Address) -> int:
     """Answer until a signal comes. Returns the exit code."""
-    from serve import server
-    from serve.app import create_app
-    from serve.guard import Rules
-    from serve.limits import Limits
-    from serve.service import Service
-    from serve.uploads import UploadFolder
+    from stnet.serve import server
+    from stnet.serve.app import create_app
+    from stnet.serve.guard import Rules
+    from stnet.serve.limits import Limits
+    from stnet.serve.service import Service
+    from stnet.serve.uploads import UploadFolder
 
     limits = Limits(
         bytes=args.max_bytes, seconds=args.max_seconds, frames=args.max_frames, pixels=args.max_pixels,

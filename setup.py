@@ -1,65 +1,30 @@
-"""Packaging: what the project needs, and within which bounds; how its folders become one package."""
+"""Packaging: what the project needs, and within which bounds."""
 
 import re
 import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
-from setuptools.command.build_py import build_py
 
-ROOMS = ("core", "models", "reader", "weights", "metrics", "backends", "engine", "serve", "tools")
-ENTRIES = ("train", "eval", "predict", "inference_model", "serve_model")
-# How a line of the sources names a room or an entry: `from core.config import ...`, `import train as module`.
-NAMED = re.compile(
-    rf"^([ \t]*(?:from|import) )(?=(?:{'|'.join(ROOMS + ENTRIES)})(?:\.\w+)* (?:import|as) )", re.MULTILINE
-)
-INIT = Path(__file__).with_name("stnet") / "__init__.py"
-VERSION = re.search('__version__ = "(.+?)"', INIT.read_text(encoding="utf-8")).group(1)
-
-
-class BelowStnet(build_py):
-    """Lays entries and rooms below `stnet` and lets their imports say so: a user's `models.py` is not in the way."""
-
-    def run(self):
-        """Copy, into an empty folder: what an earlier version left there would become part of the wheel."""
-        if not self.editable_mode:
-            shutil.rmtree(self.build_lib, ignore_errors=True)
-        super().run()
-
-    def find_package_modules(self, package, package_dir):
-        """(package, module, file) of each module; the entries are modules of `stnet`."""
-        entries = [(package, name, f"{name}.py") for name in ENTRIES] if package == "stnet" else []
-        return super().find_package_modules(package, package_dir) + entries
-
-    def build_module(self, module, module_file, package):
-        """Copy one file."""
-        copy, copied = super().build_module(module, module_file, package)
-        Path(copy).write_text(NAMED.sub(r"\1stnet.", Path(module_file).read_text(encoding="utf-8")), encoding="utf-8")
-        return copy, copied
-
+HERE = Path(__file__).parent
+VERSION = re.search('__version__ = "(.+?)"', (HERE / "stnet" / "__init__.py").read_text(encoding="utf-8")).group(1)
+shutil.rmtree(HERE / "build" / "lib", ignore_errors=True)  # what an earlier version left would go into the wheel
 
 setup(
     name="stnet-paddle",
     version=VERSION,
     description="StNet video classification (AAAI 2019) for PaddlePaddle",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=[
-        "stnet",
-        *(f"stnet.{name}" for name in find_packages(include=[f"{room}*" for room in ROOMS])),
-        "stnet.configs",
-        "stnet.data.dataset",
-    ],
-    package_dir={f"stnet.{name}": name for name in (*ROOMS, "configs", "data")},
+    packages=[*find_packages(include=["stnet*"]), "stnet.configs", "stnet.data.dataset"],
     package_data={
         "stnet": ["py.typed"],
         "stnet.configs": ["*.yaml"],
         "stnet.data.dataset": ["*.json"],
-        "stnet.engine.report": ["*.html", "*.css", "*.js"],
+        "stnet.report": ["*.html", "*.css", "*.js"],
         "stnet.serve": ["page/*"],
     },
-    cmdclass={"build_py": BelowStnet},
     entry_points={"console_scripts": ["stnet = stnet.__main__:main"]},
     python_requires=">=3.9",
     install_requires=[

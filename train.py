@@ -15,27 +15,28 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core import cli, flags
+from stnet import cli, flags
 
 if TYPE_CHECKING:
-    from core.config import Config
-    from engine.trainer import Trainer
+    from stnet.config import Config
+    from stnet.training.trainer import Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, folder, data and model, loop, in that order."""
     args = flags.parse("train", __doc__, argv)
-    from models import model_section  # late: --help is instant
+    from stnet.models import model_section  # late: --help is instant
 
     config = cli.load_run_config(args, model_section)
     name = config.MODEL.name.upper()
 
-    from core import next_step, parallel, runtime
-    from core.atomic import claimed, prepare_folder
-    from core.progress import format_scores
-    from engine import checkpoint, resume
-    from engine.dry_run import dry_run
-    from engine.loading import start_training_from
+    from stnet import next_step, parallel, runtime
+    from stnet.training import resume
+    from stnet.training.dry_run import dry_run
+    from stnet.utils.atomic import claimed, prepare_folder
+    from stnet.utils.progress import format_scores
+    from stnet.weights import checkpoint
+    from stnet.weights.loading import start_training_from
 
     runtime.start(config.TRAIN.use_gpu)
     rank, ranks = parallel.start()
@@ -76,13 +77,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_trainer(args: argparse.Namespace, config: Config) -> Trainer:
     """The trainer of the flags and the configuration: data, model, seed."""
-    from backends.normalizer import Normalizer
-    from core import parallel, runtime
-    from engine.labels import labels_for_training
-    from engine.trainer import Trainer
-    from models import get_model
-    from models.model import decay_steps
-    from reader.loader import build_loader
+    from stnet import parallel, runtime
+    from stnet.models import get_model
+    from stnet.models.model import decay_steps
+    from stnet.models.normalizer import Normalizer
+    from stnet.reader.loader import build_loader
+    from stnet.training.trainer import Trainer
+    from stnet.weights.labels import labels_for_training
 
     rank, ranks = parallel.rank(), parallel.ranks()
     seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]

@@ -33,8 +33,8 @@ from bench.precision import precision
 from bench.programs import pipeline, scaling, startup
 from bench.reader import check, reader, shrinking
 from bench.timeline import timeline
-from core import cli, runtime
-from core.atomic import write_json
+from stnet import cli, runtime
+from stnet.utils.atomic import write_json
 
 ON_REQUEST: tuple[Callable[[Part], None], ...] = (scaling, check, timeline)
 PARTS = {

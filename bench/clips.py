@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from core.errors import UserError
+from stnet.utils.errors import UserError
 
 
 def draw_clip(path: str, size: tuple[int, int], frames: int, seed: int = 0, options: str = "") -> str:

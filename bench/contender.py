@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 from uuid import uuid4
 
-from core import runtime
-from core.processes import die_with_parent
+from stnet import runtime
+from stnet.utils.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[

@@ -150,9 +150,9 @@ def our_step(spec: Spec) -> Run:
     model = forms.load_model(spec, "train")
     import paddle
 
-    from backends.normalizer import Normalizer
-    from engine.stepper import Stepper
-    from reader.loader import Batch
+    from stnet.models.normalizer import Normalizer
+    from stnet.reader.loader import Batch
+    from stnet.training.step import Stepper
 
     normalize = Normalizer(model.config.MODEL.image_mean, model.config.MODEL.image_std)
     clips = spec.clips()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.atomic import write_atomically
-from core.files import StrPath
+from stnet.utils.atomic import write_atomically
+from stnet.utils.files import StrPath
 
 OURS, PEER = "#1f6feb", "#b8c0cc"
 

@@ -46,7 +46,7 @@ def precision(part: Part) -> None:
 
 def formats() -> list[str]:
     """Those of AIMS that this machine computes in."""
-    from backends.processor import this_processor
+    from stnet.quantize.processor import this_processor
 
     there = {"bf16": this_processor().bf16 and installed("openvino"), "int8": installed("onnxruntime", "onnx")}
     return [name for name in AIMS if there[name] and installed("paddle2onnx")]
@@ -89,8 +89,8 @@ def _note_logits(part: Part, group: str, timed: dict[str, Timed]) -> None:
 def ours(spec: Spec, name: str) -> Run:
     """Contender: what eval and predict compute with --precision; gives (its name, logits)."""
     config = forms.load_config(spec.overrides())
-    from backends.gate import Precision
-    from engine.predictor import Predictor
+    from stnet.inference.predictor import Predictor
+    from stnet.quantize.report import Precision
 
     asked = Precision(name, "calibration.list", unproven=True)  # too few clips to prove anything
     compute, clips = Predictor(WEIGHTS, config, device="cpu", precision=asked).engine, spec.clips()

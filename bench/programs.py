@@ -21,7 +21,7 @@ from bench.part import Part, Timed
 from bench.spec import CONFIG, WEIGHTS, Spec
 
 if TYPE_CHECKING:
-    from reader.loader import Batch
+    from stnet.reader.loader import Batch
 
 EVALUATION = "evaluation"
 
@@ -67,9 +67,9 @@ def entry(name: str, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
 def evaluation(overrides: list[str]) -> Run:
     """Contender: eval's loop; gives clips and, after the start, clips a second."""
     config = forms.load_config(overrides)
-    from engine.evaluator import scored
-    from engine.predictor import Predictor
-    from reader.loader import build_loader
+    from stnet.evaluation.loop import scored
+    from stnet.inference.predictor import Predictor
+    from stnet.reader.loader import build_loader
 
     engine = Predictor(WEIGHTS, config, device="cpu", mode="test").engine
 
@@ -91,7 +91,7 @@ def going(workers: int, batches: Iterable[Batch]) -> dict[str, float]:
 def reading(overrides: list[str], mode: str) -> Run:
     """Contender: what an entry reads, by its own loader; gives clips and, after the start, clips a second."""
     config = forms.load_config(overrides)
-    from reader.loader import build_loader
+    from stnet.reader.loader import build_loader
 
     def run() -> dict[str, float]:
         with contextlib.closing(build_loader(config, mode).epoch()) as batches:
@@ -184,7 +184,7 @@ def workers(spec: Spec, paths: list[str], count: int, quick: bool) -> Run:
 
 def ranks(spec: Spec, paths: list[str], count: int, quick: bool) -> Run:
     """Contender: a short training on so many CPU ranks, each with a batch of its own; the rate is the journal's."""
-    from engine.journal import read_journal
+    from stnet.training.log import read_journal
 
     batch, out = 2 * count, f"ranks{count}"
     clips = batch * (3 if quick else 12)

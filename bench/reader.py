@@ -22,7 +22,7 @@ from bench.part import Part, Timed
 from bench.spec import CONFIG, normalise
 
 if TYPE_CHECKING:
-    from core.config import ReaderSection
+    from stnet.config import ReaderSection
 
 OURS, DECORD, ORIGINAL = "ours", "decord alone", "original's way"
 PYAV = "PyAV, decoding all and nothing else"
@@ -106,7 +106,7 @@ def _same_bits(part: Part, group: str, timed: Mapping[str, Timed]) -> None:
 
 def section(mode: str, quick: bool) -> ReaderSection:
     """The settings of a mode ("train" or "test"), with the values of configs/stnet.yaml."""
-    from core.config import ReaderSection, TrainSection
+    from stnet.config import ReaderSection, TrainSection
 
     kind, seg_num, size = (TrainSection, 7, 224) if mode == "train" else (ReaderSection, 25, 256)
     if quick:
@@ -120,7 +120,7 @@ def _setting(mode: str, quick: bool) -> str:
 
 
 def _rng(mode: str, index: int, epoch: int = 0) -> random.Random | None:
-    from reader.clip import clip_rng
+    from stnet.reader.clip import clip_rng
 
     return clip_rng(0, epoch, index) if mode == "train" else None
 
@@ -132,8 +132,8 @@ def digests(clips: Sequence[np.ndarray]) -> list[str]:
 
 def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False) -> Run:
     """Contender: uint8 clips, or float32, normalised, as usually the network's side does; gives digests of these."""
-    from reader.clip import read_clip
-    from reader.transforms import to_super_images
+    from stnet.reader.clip import read_clip
+    from stnet.reader.transforms import to_super_images
 
     want = section(mode, quick)
     seg_num = want.seg_num
@@ -150,7 +150,7 @@ def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False)
 
 def decord(paths: Sequence[str], mode: str, quick: bool) -> Run:
     """Contender: decord on the frames that the reader wants, each once, and nothing else."""
-    from reader.sampling import sample_frames
+    from stnet.reader.sampling import sample_frames
 
     want = section(mode, quick)
     seg_num, seglen = want.seg_num, want.seglen
@@ -180,8 +180,8 @@ def original(paths: Sequence[str], mode: str, quick: bool) -> Run:
 
 def memory_growth(paths: Sequence[str], clips: int, warm: int, quick: bool) -> int:
     """MB by which this process grows from the clip number `warm` to the last of `clips`."""
-    from core.runtime import memory_mb
-    from reader.clip import read_clip
+    from stnet.reader.clip import read_clip
+    from stnet.runtime import memory_mb
 
     after = []
     for number in range(clips):
@@ -211,7 +211,7 @@ def check(part: Part) -> None:
 
 def checking(filelist: str, workers: int) -> Run:
     """Contender: a whole check, from reading the list to the report, nothing remembered."""
-    from tools.dataset.__main__ import main
+    from stnet.tools.dataset.__main__ import main
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as out:

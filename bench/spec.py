@@ -10,8 +10,8 @@ import numpy as np
 from bench.contender import ROOT
 
 if TYPE_CHECKING:
-    from core.config import Config
-    from models.model import Model
+    from stnet.config import Config
+    from stnet.models.model import Model
 
 CONFIG = str(ROOT / "configs" / "stnet.yaml")
 LABELS = str(ROOT / "data" / "dataset" / "kinetics_labels.json")
@@ -66,7 +66,7 @@ def normalise(clip: np.ndarray) -> np.ndarray:
 
 def start() -> None:
     """The surroundings that the entries choose on the CPU."""
-    from core import runtime
+    from stnet import runtime
 
     os.environ["STNET_WEIGHTS_HOME"] = os.getcwd()  # where exports are kept
     runtime.prepare()
@@ -76,8 +76,8 @@ def start() -> None:
 def load_config(overrides: list[str]) -> Config:
     """CONFIG with overrides, after `start`."""
     start()
-    from core import config
-    from models import model_section
+    from stnet import config
+    from stnet.models import model_section
 
     return config.load_config(CONFIG, model_section, overrides)
 
@@ -87,7 +87,7 @@ def load_model(spec: Spec, mode: str = "infer", weights: str = WEIGHTS) -> Model
     config = load_config(spec.overrides())
     import paddle
 
-    from models import get_model
+    from stnet.models import get_model
 
     model = get_model("STNET", config, mode)
     if weights:
@@ -98,7 +98,7 @@ def load_model(spec: Spec, mode: str = "infer", weights: str = WEIGHTS) -> Model
 def load_engine(spec: Spec, name: str = "auto") -> Any:
     """What eval and predict compute with: a function from uint8 clips to logits that has a `name`."""
     config = load_config(spec.overrides())
-    from engine.predictor import Predictor
+    from stnet.inference.predictor import Predictor
 
     return Predictor(WEIGHTS, config, engine=name, device="cpu").engine
 
@@ -108,7 +108,7 @@ def write_weights(spec: Spec) -> int:
     network = load_model(spec, weights="").network
     import paddle
 
-    from models.macs import count_macs
+    from stnet.models.macs import count_macs
 
     rng = np.random.RandomState(0)
     for name, value in network.state_dict().items():

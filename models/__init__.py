@@ -5,9 +5,9 @@ To add a model, put it into a folder of its own and add it to the imports below:
 
 from __future__ import annotations
 
-from core.config import Config, ModelSection
-from models import stnet  # noqa: F401  (registers STNET)
-from models.model import MODELS, Model
+from stnet.config import Config, ModelSection
+from stnet.models import stnet  # noqa: F401  (registers STNET)
+from stnet.models.model import MODELS, Model
 
 
 def get_model(name: str, config: Config, mode: str = "infer") -> Model:

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from core.config import Config, ModelSection, TrainSection
-from core.registry import Registry
-from models.streaming import Streaming
+from stnet.config import Config, ModelSection, TrainSection
+from stnet.models.streaming import Streaming
+from stnet.utils.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np

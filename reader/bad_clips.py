@@ -6,8 +6,8 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 
-from core.errors import UserError
-from reader.lists import Clip
+from stnet.reader.lists import Clip
+from stnet.utils.errors import UserError
 
 logger = logging.getLogger("stnet")
 

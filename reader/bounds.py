@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from reader.errors import ClipError
+from stnet.reader.errors import ClipError
 
 
 class Bounds(NamedTuple):

@@ -7,12 +7,12 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from core.config import ReaderSection, TrainSection
-from reader.decode import Video
-from reader.errors import ClipError
-from reader.formats import FORMATS, VIDEO
-from reader.sampling import sample_frames
-from reader.transforms import CROPS, ClipBuilder
+from stnet.config import ReaderSection, TrainSection
+from stnet.reader.decode import Video
+from stnet.reader.errors import ClipError
+from stnet.reader.formats import FORMATS, VIDEO
+from stnet.reader.sampling import sample_frames
+from stnet.reader.transforms import CROPS, ClipBuilder
 
 
 class Clip(NamedTuple):
@@ -41,9 +41,9 @@ def read_clip(
     Args:
         path: the file.
         section: with seg_num and seglen set.
-        format: one of reader.formats.FORMATS.
+        format: one of stnet.reader.formats.FORMATS.
         rng: augments as training does, in the original's order of draws: segments, crop, flip; None takes the centre.
-        decoder: see reader.formats.Format.read.
+        decoder: see stnet.reader.formats.Format.read.
 
     Raises:
         ClipError: the file cannot be read, or no crop of target_size fits into its frames.

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from reader.errors import ClipError, Damaged, NoVideo, decoded
+from stnet.reader.errors import ClipError, Damaged, NoVideo, decoded
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -1,6 +1,6 @@
 """Frames out of video files: those that a decoder shows which begins at the start, whoever decodes.
 
-An index (reader.index) tells the frames apart by their time stamps. Where it is sound, decord decodes from the start on
+An index (index.py) tells the frames apart by their time stamps. Where it is sound, decord decodes from the start on
 what it can be trusted with, and PyAV seeks in long files. All else PyAV reads in order; where data turns out to be
 damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
 """
@@ -14,11 +14,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from core.errors import UserError
-from reader import decoders
-from reader.containers import opened, utf8_name
-from reader.errors import ClipError, Damaged, Missed
-from reader.index import DAMAGED, Index, plan, read_index
+from stnet.reader import decoders
+from stnet.reader.containers import opened, utf8_name
+from stnet.reader.errors import ClipError, Damaged, Missed
+from stnet.reader.index import DAMAGED, Index, plan, read_index
+from stnet.utils.errors import UserError
 
 DECODERS = ("decord", "pyav", "opencv")
 _DECORD_CONTAINERS = ("mov", "matroska")  # told by their first bytes: older FFmpegs see the same in them
@@ -195,7 +195,7 @@ def read_video(path: str, pick: Callable[[int], Sequence[int]], decoder: str = "
 
 def read_pickle(path: str, pick: Callable[[int], Sequence[int]]) -> tuple[np.ndarray, np.ndarray, int]:
     """Frames and label of a pickled clip. Arguments as `read_video`; returns (frames, places, label)."""
-    from reader.pickles import decode_jpegs, load_clip_pickle, read_clip_file
+    from stnet.reader.pickles import decode_jpegs, load_clip_pickle, read_clip_file
 
     try:
         _, label, jpegs = load_clip_pickle(read_clip_file(path))

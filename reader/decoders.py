@@ -1,6 +1,6 @@
 """Three decoders that give the same frames: decord and PyAV by an index, PyAV and OpenCV in order.
 
-A sink (reader.decode.Sink) says which frames it wants; `put(row, frame)` gives it the row-th of them, uint8 [H, W, 3]
+A sink (decode.Sink) says which frames it wants; `put(row, frame)` gives it the row-th of them, uint8 [H, W, 3]
 RGB.
 """
 
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reader.bounds import check_frames, check_pixels
-from reader.containers import DEMUXERS, opened
-from reader.errors import Damaged, Missed, decoded, decoding
+from stnet.reader.bounds import check_frames, check_pixels
+from stnet.reader.containers import DEMUXERS, opened
+from stnet.reader.errors import Damaged, Missed, decoded, decoding
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-    from reader.decode import Sink
-    from reader.index import Index, Run
+    from stnet.reader.decode import Sink
+    from stnet.reader.index import Index, Run
 
 Put = Callable[[int, np.ndarray], None]
 
@@ -87,7 +87,7 @@ def by_stamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None:
     """Frames by PyAV: for each run seek to its key frame, decode on, and take those with the right stamps.
 
     Args:
-        runs: of reader.index.plan.
+        runs: of stnet.reader.index.plan.
 
     Raises:
         Missed: a frame did not come, or the packets are not those of the index.
@@ -305,7 +305,7 @@ def _colours(frame: VideoFrame) -> dict[str, int]:
 
 @contextmanager
 def _opencv_options() -> Iterator[None]:
-    """The whitelists of reader.containers for OpenCV, which takes them from the environment alone."""
+    """The whitelists of stnet.reader.containers for OpenCV, which takes them from the environment alone."""
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
     before = os.environ.get(name)
     os.environ[name] = f"protocol_whitelist;file|format_whitelist;{DEMUXERS}"

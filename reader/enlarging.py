@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reader.scratch import memory
+from stnet.reader.scratch import memory
 
 CHUNK = 25  # frames enlarged together: many, as each call costs, but not more than the processor's cache holds
 _UNIT = 1 << 22  # Pillow's weights are whole multiples of 1 / _UNIT

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from core.errors import first_line
+from stnet.utils.errors import first_line
 
 T = TypeVar("T")
 

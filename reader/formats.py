@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import UserError
-from core.files import find_file
-from core.registry import Registry
-from reader.decode import ClipSink, read_frames, read_pickle
-from reader.errors import ClipError, Damaged, decoding
+from stnet.reader.decode import ClipSink, read_frames, read_pickle
+from stnet.reader.errors import ClipError, Damaged, decoding
+from stnet.utils.errors import UserError
+from stnet.utils.files import find_file
+from stnet.utils.registry import Registry
 
 FORMATS: Registry[type[Format]] = Registry("clip format")
 VIDEO, PICKLE, FRAMES = "mp4", "pkl", "frames"  # the first two are the original's
@@ -85,7 +85,7 @@ class Video(Format):
     centre_formula = "(average - 1) // 2"
 
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> None:
-        """By whichever decoder gives the right frames, see reader.decode."""
+        """By whichever decoder gives the right frames, see stnet.reader.decode."""
         sink.video = read_frames(path, sink, decoder)
 
     def centre(self, average: int, seglen: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from reader.bitstream import Bits
+from stnet.reader.bitstream import Bits
 
 _SLICES, _IDR, _SPS, _PPS = (1, 2, 5), 5, 7, 8  # types of NAL units; 2 is the first part of a slice in three
 _HEADER, _TO_FIELDS = 96, 24  # bytes of a slice that are looked at: its header is shorter; up to bottom_field_flag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from reader.bitstream import Bits
+from stnet.reader.bitstream import Bits
 
 _IDR, _IRAP, _SPS, _PPS = (19, 20), range(16, 24), 33, 34  # types of NAL units
 _RASL = (8, 9)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reader.bitstream import (
+from stnet.reader.bitstream import (
     is_plain,
     is_random_access,
     is_shown,
@@ -21,10 +21,10 @@ from reader.bitstream import (
     nal_units,
     parameter_sets,
 )
-from reader.bounds import check_frames, check_pixels, check_seconds
-from reader.errors import ClipError, Damaged, decoded, decoding
-from reader.joined import CLOCKED, Part, joined, parts_of
-from reader.lost import LOSS_IS_TOLD, LostPictures
+from stnet.reader.bounds import check_frames, check_pixels, check_seconds
+from stnet.reader.errors import ClipError, Damaged, decoded, decoding
+from stnet.reader.joined import CLOCKED, Part, joined, parts_of
+from stnet.reader.lost import LOSS_IS_TOLD, LostPictures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -87,7 +87,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
     """The Index of a stream.
 
     Args:
-        container, stream: of reader.containers.opened; they are at the end of the file afterwards.
+        container, stream: of stnet.reader.containers.opened; they are at the end of the file afterwards.
 
     Raises:
         ClipError: not a single packet can be read; BeyondBounds by what the header says, or the packets.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from core.processes import Child
+from stnet.utils.processes import Child
 
 
 class ReaderDied(Exception):

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from paddle.io import Dataset
 
-from core.config import ReaderSection
-from core.files import find_file
-from reader.clip import clip_rng, read_clip
-from reader.errors import ClipError
-from reader.formats import FORMATS, VIDEO
-from reader.isolate import IsolatedReader, ReaderDied
-from reader.lists import Clip
-from reader.transforms import to_super_images
+from stnet.config import ReaderSection
+from stnet.reader.clip import clip_rng, read_clip
+from stnet.reader.errors import ClipError
+from stnet.reader.formats import FORMATS, VIDEO
+from stnet.reader.isolate import IsolatedReader, ReaderDied
+from stnet.reader.lists import Clip
+from stnet.reader.transforms import to_super_images
+from stnet.utils.files import find_file
 
 logger = logging.getLogger("stnet")
 
@@ -42,7 +42,7 @@ class KineticsDataset(Dataset):
     Args:
         clips: of the list.
         section: with seg_num and seglen set.
-        format: one of reader.formats.FORMATS.
+        format: one of stnet.reader.formats.FORMATS.
         augment: random segments, crops and flips (training) or the centre.
         seed: of the draws.
         folder: where relative paths are looked up if they are not in the working directory.

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import os
 
-from core.errors import UserError
-from core.files import find_file, walk
-from reader.formats import FORMATS, VIDEO, Clip
+from stnet.reader.formats import FORMATS, VIDEO, Clip
+from stnet.utils.errors import UserError
+from stnet.utils.files import find_file, walk
 
 logger = logging.getLogger("stnet")
 
@@ -28,7 +28,7 @@ def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes
 
     Args:
         path: the list file.
-        format: one of reader.formats.FORMATS.
+        format: one of stnet.reader.formats.FORMATS.
         labelled: whether every line must end with a label, unless the format has it inside the file.
         num_classes: labels must be below it.
 
@@ -95,7 +95,7 @@ def list_videos(path: str) -> list[Clip]:
 
 
 def find_videos(folder: str) -> list[str]:
-    """Paths of all video files below a folder, sorted; folders as core.files.walk takes them.
+    """Paths of all video files below a folder, sorted; folders as stnet.utils.files.walk takes them.
 
     Hidden files, and those whose suffix is no video's, are left out; the log counts them.
     """

@@ -19,15 +19,15 @@ import numpy as np
 import paddle
 from paddle.base import core
 
-from core.config import Config, ReaderSection
-from core.errors import UserError, last_line
-from core.processes import die_with_parent, may_start_workers
-from reader.bad_clips import BadClips
-from reader.decode import decoder_asked_for
-from reader.formats import Clip
-from reader.kinetics import KineticsDataset, Sample
-from reader.lists import list_folder, read_list
-from reader.order import EpochOrder
+from stnet.config import Config, ReaderSection
+from stnet.reader.bad_clips import BadClips
+from stnet.reader.decode import decoder_asked_for
+from stnet.reader.formats import Clip
+from stnet.reader.kinetics import KineticsDataset, Sample
+from stnet.reader.lists import list_folder, read_list
+from stnet.reader.order import EpochOrder
+from stnet.utils.errors import UserError, last_line
+from stnet.utils.processes import die_with_parent, may_start_workers
 
 logger = logging.getLogger("stnet")
 

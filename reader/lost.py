@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reader.h264 import FrameNumbers
-from reader.hevc import ReferencePictures
+from stnet.reader.h264 import FrameNumbers
+from stnet.reader.hevc import ReferencePictures
 
 LOSS_IS_TOLD = ("h264", "hevc")  # codecs, by FFmpeg's names, whose slice headers are read
 

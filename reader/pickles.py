@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.files import read_regular
-from core.pickles import load_clip_data
+from stnet.utils.files import read_regular
+from stnet.utils.safe_pickle import load_clip_data
 
 MAX_BYTES = 1 << 30  # of a file
 MAX_PIXELS = 1 << 30  # of the frames that are decoded: 125 of 3840 x 2160

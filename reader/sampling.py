@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from reader.formats import FORMATS, VIDEO
+from stnet.reader.formats import FORMATS, VIDEO
 
 
 def sample_frames(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from core.fonts import pillow_font
-from reader.clip import Clip
+from stnet.reader.clip import Clip
+from stnet.utils.fonts import pillow_font
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.scratch import memory
+from stnet.reader.scratch import memory
 
 _UNIT = 1 << 22  # Pillow's weights are whole multiples of 1 / _UNIT
 _ERROR = 2.0**-14  # that one step adds to a sum at most: four roundings of float32, each of 2**-24 of 256

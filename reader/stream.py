@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reader.containers import opened, utf8_name
-from reader.decoders import stamped_frames
-from reader.enlarging import CHUNK
-from reader.errors import ClipError, Damaged
-from reader.index import read_index
-from reader.joined import Part, follow, is_disordered, joined
-from reader.transforms import ClipBuilder
+from stnet.reader.containers import opened, utf8_name
+from stnet.reader.decoders import stamped_frames
+from stnet.reader.enlarging import CHUNK
+from stnet.reader.errors import ClipError, Damaged
+from stnet.reader.index import read_index
+from stnet.reader.joined import Part, follow, is_disordered, joined
+from stnet.reader.transforms import ClipBuilder
 
 Segment = tuple[int, ...]  # numbers of its frames, in order
 _GAP, _STEPS = 2.0, 4  # a gap: seconds without a frame, and how many times the usual distance of frames, at least
@@ -46,7 +46,7 @@ class Paced(NamedTuple):
 
 
 class VideoStream:
-    """The frames of a video, in order: those that reader.decode takes.
+    """The frames of a video, in order: those that stnet.reader.decode takes.
 
     Args:
         path: the file.
@@ -59,7 +59,7 @@ class VideoStream:
         ends: seconds of the last frame of each piece, as far as the index tells.
         count: frames, where the index is sure of them; else None.
         start: seconds that are subtracted from all timestamps; none is below 0 then.
-        parts: of reader.joined: one, or more where timestamps begin anew.
+        parts: of stnet.reader.joined: one, or more where timestamps begin anew.
         anew: seconds at which they do.
         damage: why reading ended before the end of the file; "" if it did not.
         read: frames that have been read.
@@ -161,7 +161,7 @@ class SegmentCutter:
     """Builds segments from the frames of a video as they come; each frame is scaled and cropped as read_clip does.
 
     Args:
-        short_size, target_size: pixels, see reader.transforms.ClipBuilder.
+        short_size, target_size: pixels, see stnet.reader.transforms.ClipBuilder.
     """
 
     def __init__(self, short_size: int, target_size: int) -> None:

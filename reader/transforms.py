@@ -7,8 +7,8 @@ import random
 import numpy as np
 from PIL import Image
 
-from reader.enlarging import Enlarger, blends_of
-from reader.shrinking import MOST, Shrinker, sums_of
+from stnet.reader.enlarging import Enlarger, blends_of
+from stnet.reader.shrinking import MOST, Shrinker, sums_of
 
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom

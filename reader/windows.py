@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.config import ReaderSection
-from core.errors import UserError
-from reader.clip import read_clip
-from reader.containers import seconds_of_all
-from reader.enlarging import CHUNK
-from reader.errors import ClipError
-from reader.sampling import sample_frames
-from reader.stream import Paced, Segment, SegmentCutter, VideoStream, at_constant_rate
-from reader.transforms import to_super_images
+from stnet.config import ReaderSection
+from stnet.reader.clip import read_clip
+from stnet.reader.containers import seconds_of_all
+from stnet.reader.enlarging import CHUNK
+from stnet.reader.errors import ClipError
+from stnet.reader.sampling import sample_frames
+from stnet.reader.stream import Paced, Segment, SegmentCutter, VideoStream, at_constant_rate
+from stnet.reader.transforms import to_super_images
+from stnet.utils.errors import UserError
 
 
 class Plan(NamedTuple):

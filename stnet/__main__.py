@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
 USAGE = """\
 stnet ACTION [flags]      stnet ACTION --help lists an action's flags
@@ -17,48 +17,22 @@ stnet ACTION [flags]      stnet ACTION --help lists an action's flags
   stnet data              make, check, pack and show data sets
 
   stnet --version         the version"""
-ACTIONS = {
-    "train": "train.py",
-    "eval": "eval.py",
-    "predict": "predict.py",
-    "inference": "inference_model.py",
-    "serve": "serve_model.py",
-    "data": "-m tools.dataset",
+ACTIONS = {  # how a checkout's user types them, and the modules
+    "train": ("train.py", "stnet.train"),
+    "eval": ("eval.py", "stnet.eval"),
+    "predict": ("predict.py", "stnet.predict"),
+    "inference": ("inference_model.py", "stnet.inference_model"),
+    "serve": ("serve_model.py", "stnet.serve_model"),
+    "data": ("-m tools.dataset", "stnet.tools.dataset.__main__"),
 }
-
-
-def entry(action: str) -> ModuleType:
-    """The module of an action."""
-    if action == "train":
-        import train as train_module
-
-        return train_module
-    if action == "eval":
-        import eval as eval_module
-
-        return eval_module
-    if action == "predict":
-        import predict as predict_module
-
-        return predict_module
-    if action == "inference":
-        import inference_model as inference_module
-
-        return inference_module
-    if action == "serve":
-        import serve_model as serve_module
-
-        return serve_module
-    import tools.dataset.__main__ as data_module
-
-    return data_module
 
 
 def start(argv: Sequence[str] | None) -> int | None:
     """Run the action that the command line names. Returns its exit code."""
     action = sys.argv[1]
-    module = entry(action)
-    module.__doc__ = (module.__doc__ or "").replace(f"python {ACTIONS[action]}", f"stnet {action}")
+    typed, name = ACTIONS[action]
+    module = importlib.import_module(name)
+    module.__doc__ = (module.__doc__ or "").replace(f"python {typed}", f"stnet {action}")
     sys.argv[:2] = [f"stnet {action}"]  # what the usage line says
     code: int | None = module.main(argv)
     return code
@@ -66,7 +40,7 @@ def start(argv: Sequence[str] | None) -> int | None:
 
 def main() -> int:
     """The command. Returns the exit code."""
-    from core import streams
+    from stnet.utils import streams
 
     streams.prepare()
     action = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -81,7 +55,7 @@ def main() -> int:
     if action not in ACTIONS:
         print(f"error: unknown action {action!r}; known: {', '.join(ACTIONS)}", file=sys.stderr)
         return 2
-    from core import cli
+    from stnet import cli
 
     return cli.run(start)
 

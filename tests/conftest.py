@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from core import runtime
+from stnet import runtime
 
 runtime.prepare()
 
@@ -67,7 +67,7 @@ def write_config(path, settings):
 
 def write_video(path, frames=12, size=(40, 30), seed=0):
     """A video of moving noise, whatever the path's name."""
-    from tools.demo_clips import write_clip
+    from stnet.tools.demo_clips import write_clip
 
     noise = np.random.RandomState(seed).randint(0, 256, (size[1], size[0], 3), np.uint8)
     made = path.parent / "being_written.mp4"
@@ -115,8 +115,8 @@ def root(tmp_path):
 @pytest.fixture
 def tiny_config(clip_set):
     """The clip set's configuration, loaded."""
-    from core.config import load_config
-    from models import model_section
+    from stnet.config import load_config
+    from stnet.models import model_section
 
     return load_config(clip_set / "tiny.yaml", model_section)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import yaml
 from test_floors import FLOORS
 
-from tools.demo_clips import write_set
+from stnet.tools.demo_clips import write_set
 
 PROJECT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((PROJECT / "docs").glob("*.md")))]
@@ -69,8 +69,8 @@ def write_released_weights(folder):
     import paddle
     from paddle.vision.models import resnet50
 
-    from core.config import load_config
-    from models import get_model, model_section
+    from stnet.config import load_config
+    from stnet.models import get_model, model_section
 
     paddle.seed(0)
     config = load_config(PROJECT / "configs" / "stnet.yaml", model_section)

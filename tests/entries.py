@@ -6,7 +6,7 @@ import eval as eval_entry
 import inference_model
 import predict
 import train
-from core import cli
+from stnet import cli
 
 ENTRIES = {"train": train, "eval": eval_entry, "predict": predict}
 

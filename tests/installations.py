@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_floors import FLOORS
+from test_floors import ENTRIES
 
 PROJECT = Path(__file__).parents[1]
-ROOMS = sorted(set(FLOORS) - {"bench", "stnet"})
-ENTRIES = ["train", "eval", "predict", "inference_model", "serve_model"]
 KINDS = ["checkout", "editable", "wheel"]
 
 
@@ -24,8 +22,8 @@ def checked(*words, **options):
 
 def copy_what_is_packed(folder):
     """A copy of the project's files that a wheel is made of."""
-    for name in ["stnet", "configs", "data", *ROOMS]:
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ["stnet", "models", "reader", "tools", "configs", "data"]:
+        shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ["setup.py", "pyproject.toml", "README.md", "LICENSE", *(f"{name}.py" for name in ENTRIES)]:
         shutil.copy(PROJECT / name, folder)
     left_over = folder / "build" / "lib" / "core" / "errors.py"  # as building version 0.1.0 here would have left it

@@ -6,15 +6,15 @@ import json
 import pytest
 from conftest import tiny_settings, write_config
 
-from core.config import load_config
-from engine.described import config_beside, labels_beside
-from engine.journal import read_journal
-from engine.labels import load_labels
-from engine.output import Output
-from engine.result import Result
-from models import model_section
-from tools.dataset import kinetics, lists
-from weights.formats import verify
+from stnet.config import load_config
+from stnet.inference.output import Output
+from stnet.inference.result import Result
+from stnet.models import model_section
+from stnet.tools.dataset import kinetics, lists
+from stnet.training.log import read_journal
+from stnet.weights.formats import verify
+from stnet.weights.labels import load_labels
+from stnet.weights.metadata import config_beside, labels_beside
 
 
 def marked(path, text):

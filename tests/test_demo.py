@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 
-from reader.decode import read_video
-from tools import demo_clips
+from stnet.reader.decode import read_video
+from stnet.tools import demo_clips
 
 
 @pytest.mark.parametrize("pair", [0, 2, 4])

@@ -11,8 +11,8 @@ import pytest
 from conftest import tiny_settings, write_config
 from entries import eval_entry, failing, predict, run, train
 
-from backends.engines import ENGINES
-from core import flags
+from stnet import flags
+from stnet.backends.engines import ENGINES
 
 PROJECT = Path(__file__).parents[1]
 
@@ -58,7 +58,7 @@ def test_a_dry_run_looks_at_everything_and_writes_nothing(clip_set, tmp_path, ca
 
 
 def test_two_runs_do_not_write_into_one_folder(clip_set, tmp_path, capsys):
-    from core.atomic import claimed
+    from stnet.utils.atomic import claimed
 
     with claimed(tmp_path):
         failing(
@@ -180,7 +180,7 @@ def test_a_folder_with_results_holds_the_files_of_one_evaluation(clip_set, train
 
 
 def test_a_second_evaluation_into_a_folder_is_refused_and_predict_is_not(clip_set, trained, tmp_path, capsys):
-    from core.atomic import claimed
+    from stnet.utils.atomic import claimed
 
     flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path]
     with claimed(tmp_path):
@@ -191,7 +191,7 @@ def test_a_second_evaluation_into_a_folder_is_refused_and_predict_is_not(clip_se
 def test_scores_that_are_not_finite_are_null_in_the_results(clip_set, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(ENGINES, "_entries", dict(ENGINES._entries))  # without the plugin's, afterwards
     (tmp_path / "nan.py").write_text(
-        "import numpy as np\nfrom backends.engines import ENGINES, Engine\n"
+        "import numpy as np\nfrom stnet.backends.engines import ENGINES, Engine\n"
         "@ENGINES.register('only_nan')\nclass OnlyNan(Engine):\n"
         "    def make(self, task):\n        return lambda clips: np.full((len(clips), 4), np.nan, np.float32)\n"
     )
@@ -251,8 +251,8 @@ def test_every_flag_of_the_original_is_accepted():
 def test_reader_and_network_together_give_the_originals_probabilities(name, request, tmp_path):
     from pathlib import Path
 
-    from models.stnet.names import structured_to_original
-    from models.stnet.network import StNet
+    from stnet.models.stnet.names import structured_to_original
+    from stnet.models.stnet.network import StNet
 
     golden_params = pytest.importorskip("golden_params")
     videos = request.getfixturevalue("videos" if name == "synthetic" else "real_videos")

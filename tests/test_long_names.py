@@ -6,14 +6,14 @@ import pytest
 from conftest import write_video
 from entries import failing, predict, run
 
-from core.atomic import remove_leftovers, write_text
-from core.errors import UserError
-from core.files import LONGEST, short_name, stem_of, unique_stems
-from engine.features import check_path
-from engine.output import Output
-from engine.render import check_target
-from engine.result import Result
-from tools.dataset.__main__ import main as data
+from stnet.inference.features import check_path
+from stnet.inference.output import Output
+from stnet.inference.result import Result
+from stnet.timeline.render import check_target
+from stnet.tools.dataset.__main__ import main as data
+from stnet.utils.atomic import remove_leftovers, write_text
+from stnet.utils.errors import UserError
+from stnet.utils.files import LONGEST, short_name, stem_of, unique_stems
 
 LONG = "视" * 83 + "xx.mp4"  # of 255 bytes
 

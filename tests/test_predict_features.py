@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from entries import failing, inference_model, predict, run
 
-from core.files import sha256_of
+from stnet.utils.files import sha256_of
 
 
 def words(trained, tmp_path, name="f.npz"):

@@ -12,7 +12,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 IMPORTS = """
 import sys
-from core import runtime
+from stnet import runtime
 runtime.prepare()
 runtime.prepare()  # as each Predictor does
 import {module}
@@ -51,7 +51,7 @@ def test_libraries_do_not_tell_their_makers(root, module):
 
 
 def test_a_variable_that_the_user_has_set_is_left_alone(monkeypatch):
-    from core import runtime
+    from stnet import runtime
 
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     runtime.disable_telemetry()

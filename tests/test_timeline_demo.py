@@ -8,10 +8,10 @@ import pytest
 from conftest import write_config
 from entries import run, train
 
-from core.config import load_config
-from engine.predictor import Predictor
-from models import model_section
-from tools.demo_clips import CLASSES, RATE, SIZE, draw_clip, write_clip, write_set
+from stnet.config import load_config
+from stnet.inference.predictor import Predictor
+from stnet.models import model_section
+from stnet.tools.demo_clips import CLASSES, RATE, SIZE, draw_clip, write_clip, write_set
 
 CLIPS = 200  # of each class
 WINDOW, STRIDE = 2.0, 2 / 3  # seconds: what the clips last, and a segment of them

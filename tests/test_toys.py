@@ -12,12 +12,12 @@ import pytest
 import yaml
 from conftest import write_config
 
-from core import cli
-from engine.journal import read_journal
-from engine.predictor import Predictor
-from metrics import METRICS
-from reader.formats import FORMATS
-from tools import run_deployed
+from stnet import cli
+from stnet.inference.predictor import Predictor
+from stnet.metrics import METRICS
+from stnet.reader.formats import FORMATS
+from stnet.tools import run_deployed
+from stnet.training.log import read_journal
 
 TOYS = Path(__file__).parent / "toys"
 PLUGINS = [f"--plugin={path}" for path in sorted(TOYS.glob("*.py"))]

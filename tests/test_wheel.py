@@ -1,15 +1,18 @@
 """One import name: the same command and the same public names in a checkout, under `pip install -e` and in a wheel."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
-from installations import ENTRIES, ROOMS, build, checked
-from test_floors import FLOORS, rooms_imported
+from installations import build, checked
+from test_floors import FLOORS
 
-# Names in the user's own folder that are those of rooms and entries.
+PROJECT = Path(__file__).parents[1]
+# Names in the user's own folder that are those of folders and entries of a checkout, or were.
 OWN = ["models.py", "train.py", "predict.py", "tools/__init__.py", "core/__init__.py"]
 
 
@@ -36,31 +39,47 @@ def test_a_wheel_has_one_top_level_name_and_no_tests_or_benchmarks(wheel):
     assert top_level.split() == ["stnet"]
     assert {name.split("/")[0] for name in names} == {"stnet", "stnet_paddle-0.2.0.dist-info"}
     assert {name.split("/")[1] for name in names if name.startswith("stnet/") and name.count("/") > 1} == {
-        *ROOMS,
+        *FLOORS,
         "configs",
         "data",
-    }
+    } - {"stnet"}
     assert {
         "stnet/py.typed",
         "stnet/configs/stnet.yaml",
         "stnet/data/dataset/kinetics_labels.json",
-        "stnet/engine/report/page.html",
-        "stnet/engine/report/page.js",
-        "stnet/engine/report/page.css",
+        "stnet/report/page.html",
+        "stnet/report/page.js",
+        "stnet/report/page.css",
         "stnet/serve/page/index.html",
         "stnet/serve/page/page.js",
+        "stnet/models/stnet/network.py",
+        "stnet/reader/clip.py",
         "stnet/serve_model.py",
+        "stnet/tools/dataset/check.py",
         "stnet/train.py",
     } <= set(names)
 
 
-def test_every_import_in_a_wheel_says_stnet(wheel):
-    ours = {*FLOORS, *ENTRIES} - {"stnet"}
+def test_a_wheel_holds_the_sources_as_they_are(wheel):
     with zipfile.ZipFile(wheel) as archive:
         sources = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")}
     assert len(sources) > 80
-    assert {name: set(rooms_imported(text)) & ours for name, text in sources.items()} == dict.fromkeys(sources, set())
-    assert "from stnet.models.stnet.network import StNet" in sources["stnet/models/stnet/stnet.py"]  # a late one
+    assert {name: (PROJECT / name).read_text(encoding="utf-8") for name in sources} == sources
+
+
+def test_a_wheel_of_the_source_distribution_is_the_same(packed, wheel, tmp_path):
+    sdist = tmp_path / "sdist"
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(sdist)!r})"
+    checked(sys.executable, "-c", code, cwd=packed)
+    (archive,) = sdist.glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path)
+    (unpacked,) = tmp_path.glob("stnet_paddle-*")
+    again = build("wheel", unpacked, tmp_path / "wheel")
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        names = [name for name in one.namelist() if not name.endswith("/RECORD")]
+        assert {name: other.read(name) for name in names if "dist-info" not in name} == {
+            name: one.read(name) for name in names if "dist-info" not in name
+        }
 
 
 def test_help_of_the_command_and_of_every_action(installed, mine):
@@ -85,7 +104,7 @@ def test_the_version_and_the_public_names_can_be_asked_for(installed, mine):
 def test_advice_in_a_wheel_names_nothing_that_is_not_there(installed, mine):
     python, _, variables = installed
     code = (
-        "from stnet.core.advice import ADVICE, advised; from stnet.core.errors import UserError\n"
+        "from stnet.advice import ADVICE, advised; from stnet.utils.errors import UserError\n"
         "for topic in ADVICE: print(advised(UserError(topic, topic)))"
     )
     lines = dict(line.split("; ", 1) for line in checked(python, "-c", code, cwd=mine, env=variables).splitlines())
@@ -154,6 +173,6 @@ def test_a_users_program_keeps_its_own_modules(installed, mine):
 def test_an_unknown_public_name_names_the_known():
     import stnet
 
-    assert stnet.Predictor is sys.modules["engine.predictor"].Predictor
+    assert stnet.Predictor is sys.modules["stnet.inference.predictor"].Predictor
     with pytest.raises(AttributeError, match="no attribute 'Trainer'; it has ENGINES, FORMATS, METRICS, MODELS"):
         stnet.Trainer  # noqa: B018

@@ -13,13 +13,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from core import cli
-from core.atomic import write_atomically
-from core.errors import UserError
-from models.stnet.depths import DEPTHS
-from models.stnet.names import original_to_structured
-from weights.formats import combined_bytes, pickle_bytes, read_weights
-from weights.stream import tensor_bytes
+from stnet import cli
+from stnet.models.stnet.depths import DEPTHS
+from stnet.models.stnet.names import original_to_structured
+from stnet.utils.atomic import write_atomically
+from stnet.utils.errors import UserError
+from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights
+from stnet.weights.stream import tensor_bytes
 
 FORMATS = ("combined", "pickle", "folder", "structured")
 

@@ -20,7 +20,7 @@ import av
 import cv2
 import numpy as np
 
-from core import cli
+from stnet import cli
 
 CLASSES = ("left", "right", "up", "down", "grow", "shrink")
 SIZE = 48  # pixels

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from core import streams
+from stnet.utils import streams
 
 
 def report(folder: str, seconds: float) -> list[str]:

@@ -23,9 +23,9 @@ from typing import TextIO
 
 import yaml
 
-from core import streams
-from engine.journal import read_journal
-from tools.demo_clips import write_set
+from stnet.tools.demo_clips import write_set
+from stnet.training.log import read_journal
+from stnet.utils import streams
 
 PROJECT = Path(__file__).resolve().parents[1]
 

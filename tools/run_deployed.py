@@ -46,10 +46,15 @@ DEMUXERS = (
     "matroska,webm,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,vc1test,"
     "vvc,wtv,yuv4mpegpipe,aac,ac3,aiff,amr,flac,mp3,w64,wav"
 )
-FEWEST, AGREEMENT, DIFFERENCE = 200, 0.99, 0.2  # of a proof, as backends/gate.py has them
-MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # as core/config.py has them: frames of a clip, pixels
+FEWEST, AGREEMENT, DIFFERENCE = 200, 0.99, 0.2  # of a proof, as stnet/quantize/report.py has them
+MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # as stnet/config.py has them: frames of a clip, pixels
 MOST_PIXELS = 1 << 26  # of all frames of a clip
-MOST_BYTES, MOST_VALUES, LONGEST, DEEPEST = 1 << 20, 1 << 18, 4096, 50  # of deploy.yaml, as core/parsing.py has them
+MOST_BYTES, MOST_VALUES, LONGEST, DEEPEST = (
+    1 << 20,
+    1 << 18,
+    4096,
+    50,
+)  # of deploy.yaml, as stnet/utils/parsing.py has them
 LONGEST_NAME, LONGEST_ERROR = 200, 1000  # characters of a class name and of an error that are printed
 # What moves a terminal's cursor, ends a line or turns the direction of writing.
 CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from core.config import ReaderSection, TrainSection
-from reader.sampling import sample_frames
+from stnet.config import ReaderSection, TrainSection
+from stnet.reader.sampling import sample_frames
 
 _MEAN, _STD = (
     np.array(values, "float32").reshape(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

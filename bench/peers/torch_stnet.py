@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from models.stnet.depths import DEPTHS
+from stnet.models.stnet.depths import DEPTHS
 
 
 def load(path: str, depth: int, threads: int) -> StNet:
@@ -26,7 +26,7 @@ def load(path: str, depth: int, threads: int) -> StNet:
 
 
 class StNet(ResNet):
-    """As models.stnet.network.StNet: [B, T, 3 * seglen, H, W] -> logits [B, num_classes]."""
+    """As stnet.models.stnet.network.StNet: [B, T, 3 * seglen, H, W] -> logits [B, num_classes]."""
 
     def __init__(self, depth: int = 50, num_classes: int = 400, seglen: int = 5) -> None:
         super().__init__(Bottleneck if DEPTHS[depth].bottleneck else BasicBlock, list(DEPTHS[depth].blocks))

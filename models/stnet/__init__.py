@@ -1,5 +1,5 @@
 """StNet (arXiv 1811.01549)."""
 
-from models.stnet.stnet import STNET
+from stnet.models.stnet.stnet import STNET
 
 __all__ = ["STNET"]

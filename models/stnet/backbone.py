@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.model import Backbone
+from stnet.models.model import Backbone
 
 # Names of the backbone, structured or original. Whatever else a ResNet's file holds (its fc) is not used.
 _BACKBONE = re.compile(r"(conv1|bn1|layer\d)\.|(res|bn)\d|(bn_)?conv1_")

@@ -5,7 +5,7 @@ Example: `res2a_branch2b_weights` <-> `layer1.0.conv2.weight`. For every depth, 
 
 from __future__ import annotations
 
-from models.stnet.depths import DEPTHS
+from stnet.models.stnet.depths import DEPTHS
 
 _CONV2D_BN = {"scale": "weight", "offset": "bias", "mean": "_mean", "variance": "_variance"}
 _AUTO_BN = {"w_0": "weight", "b_0": "bias", "w_1": "_mean", "w_2": "_variance"}

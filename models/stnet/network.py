@@ -15,7 +15,7 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.nn.initializer import KaimingUniform, Uniform
 
-from models.stnet.depths import DEPTHS, WIDTHS, Depth
+from stnet.models.stnet.depths import DEPTHS, WIDTHS, Depth
 
 
 def _kaiming() -> paddle.ParamAttr:
@@ -74,7 +74,7 @@ class TemporalBlock(nn.Layer):
         return y.transpose([0, 2, 1, 3]).reshape([-1, c, h, w])  # [B, C, T, h*w] -> [B*T, C, h, w]
 
     def macs(self, shape: Sequence[int]) -> int:
-        """Multiply-adds for an input of this shape (models.macs)."""
+        """Multiply-adds for an input of this shape (stnet.models.macs)."""
         return shape[0] * shape[2] * shape[3] * self.conv.weight.size
 
 

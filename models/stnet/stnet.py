@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from core.config import ModelSection, key
-from core.errors import UserError
-from models.model import MODELS, Backbone, Model
-from models.stnet.backbone import from_resnet
-from models.stnet.depths import DEPTHS
-from models.stnet.names import original_to_structured
-from models.streaming import Streaming
+from stnet.config import ModelSection, key
+from stnet.models.model import MODELS, Backbone, Model
+from stnet.models.stnet.backbone import from_resnet
+from stnet.models.stnet.depths import DEPTHS
+from stnet.models.stnet.names import original_to_structured
+from stnet.models.streaming import Streaming
+from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from models.stnet.network import StNet
+    from stnet.models.stnet.network import StNet
 
 
 @dataclass
@@ -45,7 +45,7 @@ class STNET(Model):
 
     def build_network(self) -> StNet:
         """The network. `num_layers` outside the known depths raises UserError."""
-        from models.stnet.network import StNet
+        from stnet.models.stnet.network import StNet
 
         section = self.section
         if section.num_layers not in DEPTHS:
@@ -55,7 +55,7 @@ class STNET(Model):
 
     def streaming(self) -> Streaming:
         """Any number of layers and segments."""
-        from models.stnet.streaming import StNetStreaming
+        from stnet.models.stnet.streaming import StNetStreaming
 
         return StNetStreaming(self.network)
 

@@ -24,8 +24,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from models.stnet.network import StNet, TemporalBlock
-from models.streaming import Run
+from stnet.models.stnet.network import StNet, TemporalBlock
+from stnet.models.streaming import Run
 
 BEFORE, ITSELF, AFTER, INPUT = range(4)  # along axis 1 of what Segments and Middle give
 
@@ -128,7 +128,7 @@ class Value:
 
 
 class StNetWindows:
-    """See models.streaming.Windows. A value lives as long as something waits for it."""
+    """See stnet.models.streaming.Windows. A value lives as long as something waits for it."""
 
     def __init__(self, runs: Sequence[Run], at_once: Sequence[int]) -> None:
         self.runs, self.at_once = runs, at_once
@@ -140,7 +140,7 @@ class StNetWindows:
         self.finished: list[tuple[int, np.ndarray]] = []
 
     def add(self, window: int, segments: Sequence[Hashable]) -> None:
-        """See models.streaming.Windows."""
+        """See stnet.models.streaming.Windows."""
         row: list[Value] = [self._value(0, segment, ()) for segment in segments]
         for stage in (1, 2):
             ends = [None, *row, None]
@@ -148,7 +148,7 @@ class StNetWindows:
         self.windows.add(self._waiting(Value(3, next(self.numbers), row, window)))
 
     def feed(self, segment: Hashable, pixels: np.ndarray) -> None:
-        """See models.streaming.Windows."""
+        """See stnet.models.streaming.Windows."""
         value = self.known.get((0, segment))
         if value is not None and value.result is None and value.number not in self.pixels:
             self.pixels[value.number] = pixels
@@ -156,11 +156,11 @@ class StNetWindows:
             self._compute(whole_batches=True)
 
     def flush(self) -> None:
-        """See models.streaming.Windows."""
+        """See stnet.models.streaming.Windows."""
         self._compute(whole_batches=False)
 
     def done(self) -> Iterator[tuple[int, np.ndarray]]:
-        """See models.streaming.Windows."""
+        """See stnet.models.streaming.Windows."""
         while self.finished:
             yield self.finished.pop(0)
 
@@ -219,7 +219,7 @@ class StNetWindows:
 
 
 class StNetStreaming:
-    """See models.streaming.Streaming.
+    """See stnet.models.streaming.Streaming.
 
     Args:
         network: in evaluation mode.
@@ -230,16 +230,16 @@ class StNetStreaming:
         self.parts: Sequence[nn.Layer] = [part(network) for part in (Segments, Middle, Last, Head)]
 
     def windows(self, runs: Sequence[Run], at_once: Sequence[int]) -> StNetWindows:
-        """See models.streaming.Streaming."""
+        """See stnet.models.streaming.Streaming."""
         return StNetWindows(runs, at_once)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """See models.streaming.Streaming."""
+        """See stnet.models.streaming.Streaming."""
         weight, bias = self._classifier()
         return features.max(axis=0) @ weight + bias
 
     def shares(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See models.streaming.Streaming."""
+        """See stnet.models.streaming.Streaming."""
         weight, bias = self._classifier()
         return shares(features, weight), bias
 

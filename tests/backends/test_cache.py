@@ -1,4 +1,4 @@
-"""backends.cache: what is kept, what is believed."""
+"""stnet.backends.cache: what is kept, what is believed."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 import paddle
 import pytest
 
-from backends import cache
-from backends.cache import cached_export, shelf_of
+from stnet.backends import cache
+from stnet.backends.cache import cached_export, shelf_of
 
 NETWORK = paddle.nn.Linear(1, 1)
 PROJECT = Path(__file__).parents[2]
@@ -100,7 +100,7 @@ def test_what_was_used_for_want_of_a_safe_folder_ends_with_the_process(home, tmp
     home.mkdir(parents=True)
     home.chmod(0o777)
     code = (
-        "import paddle; from backends.cache import cached_export\n"
+        "import paddle; from stnet.backends.cache import cached_export\n"
         "print(cached_export(paddle.nn.Linear(1, 1), [], lambda folder: open(f'{folder}/model', 'w').close()))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "TMPDIR": str(tmp_path)},

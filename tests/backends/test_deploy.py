@@ -13,14 +13,15 @@ from entries import eval_entry, inference_model, predict, run
 from hostile_yaml import HOSTILE
 from reports import shown
 
-from backends import deploy, deployed
-from backends.engines import ENGINES, exporter
-from backends.export import program_files
-from core.errors import UserError
-from core.schema import SCHEMA
-from engine.predictor import Predictor
-from models.stnet import STNET
-from tools import run_deployed
+from stnet.backends.engines import ENGINES
+from stnet.backends.program import program_files
+from stnet.export import deploy, deployed
+from stnet.export.formats import exporter
+from stnet.inference.predictor import Predictor
+from stnet.models.stnet import STNET
+from stnet.tools import run_deployed
+from stnet.utils.errors import UserError
+from stnet.utils.schema import SCHEMA
 
 
 def export(clip_set, trained, folder, *flags):

@@ -1,4 +1,4 @@
-"""backends.engines and backends.export."""
+"""stnet.backends.engines and stnet.backends.program."""
 
 import os
 import sys
@@ -8,18 +8,18 @@ import paddle
 import pytest
 from entries import failing
 
-from backends import cache
-from backends.engines import ENGINES, Auto, Engine, make_engine
-from backends.exported import clips_at_once
-from backends.network import Dygraph
-from core.advice import advised
-from core.cli import load_plugin
-from core.config import load_config
-from core.errors import UserError
-from core.runtime import threads
-from engine.predictor import Predictor
-from models import get_model, model_section
-from reader import loader
+from stnet.advice import advised
+from stnet.backends import cache
+from stnet.backends.engines import ENGINES, Auto, Engine, make_engine
+from stnet.backends.exported import clips_at_once
+from stnet.cli import load_plugin
+from stnet.config import load_config
+from stnet.inference.predictor import Predictor
+from stnet.models import get_model, model_section
+from stnet.models.dygraph import Dygraph
+from stnet.reader import loader
+from stnet.runtime import threads
+from stnet.utils.errors import UserError
 
 
 @pytest.fixture

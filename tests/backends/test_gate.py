@@ -1,11 +1,11 @@
-"""backends.gate: what the figures of two engines prove, and which record is believed."""
+"""stnet.quantize.report: what the figures of two engines prove, and which record is believed."""
 
 import numpy as np
 import pytest
 
-from backends.gate import Bounds, Figures, Record
-from backends.processor import this_processor
-from core import runtime
+from stnet import runtime
+from stnet.quantize.processor import this_processor
+from stnet.quantize.report import Bounds, Figures, Record
 
 VERSIONS = {"onnxruntime": "1.32.0"}
 

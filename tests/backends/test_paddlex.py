@@ -11,10 +11,10 @@ from entries import inference_model, run
 from installations import PROJECT, checked, environment_of
 from reports import shown
 
-from backends import export as exporting
-from engine.predictor import Predictor
-from reader.sampling import sample_frames
-from tools import run_deployed
+from stnet.backends import program as exporting
+from stnet.inference.predictor import Predictor
+from stnet.reader.sampling import sample_frames
+from stnet.tools import run_deployed
 
 SIZES = {256: 224, 128: 112}  # short_size: target_size
 

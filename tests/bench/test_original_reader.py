@@ -5,9 +5,9 @@ import pytest
 
 from bench.peers import original_reader
 from bench.spec import normalise
-from core.config import ReaderSection, TrainSection
-from reader.kinetics import KineticsDataset
-from reader.lists import Clip
+from stnet.config import ReaderSection, TrainSection
+from stnet.reader.kinetics import KineticsDataset
+from stnet.reader.lists import Clip
 
 VIDEOS = ["wide_h264.mp4", "tall_h264.mp4", "mpeg4.avi", "three_frames.mp4", "twenty_frames.mp4"]
 
@@ -28,7 +28,7 @@ def test_the_originals_way_gives_our_bits(videos, video, mode, seg_num, short):
 def test_our_numpy_normalisation_has_the_bits_of_the_networks_side():
     import paddle
 
-    from backends.normalizer import Normalizer
+    from stnet.models.normalizer import Normalizer
 
     clips = np.random.RandomState(0).randint(0, 256, (1, 2, 15, 8, 8)).astype(np.uint8)
     expected = Normalizer([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(paddle.to_tensor(clips)).numpy()

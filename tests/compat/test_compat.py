@@ -10,15 +10,15 @@ import pytest
 from conftest import write_config
 from entries import eval_entry, predict, run, train
 
-from core.config import load_config
-from core.errors import UserError
-from core.schema import SCHEMA
-from engine.journal import read_journal
-from models import model_section
-from tools import demo_report, run_deployed
-from tools.dataset import __main__ as dataset
-from weights.download import released
-from weights.formats import read_weights
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.tools import demo_report, run_deployed
+from stnet.tools.dataset import __main__ as dataset
+from stnet.training.log import read_journal
+from stnet.utils.errors import UserError
+from stnet.utils.schema import SCHEMA
+from stnet.weights.download import released
+from stnet.weights.formats import read_weights
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(path.name for path in HERE.iterdir() if path.name[0].isdigit())

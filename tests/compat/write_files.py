@@ -18,7 +18,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from core import runtime  # noqa: E402
+from stnet import runtime  # noqa: E402
 
 runtime.prepare()
 
@@ -29,11 +29,11 @@ import eval as eval_entry  # noqa: E402
 import inference_model  # noqa: E402
 import predict  # noqa: E402
 import train  # noqa: E402
-from core import cli  # noqa: E402
-from engine import stepper  # noqa: E402
-from engine.trainer import Trainer  # noqa: E402
-from tools.dataset import __main__ as dataset  # noqa: E402
-from weights import download, formats  # noqa: E402
+from stnet import cli  # noqa: E402
+from stnet.tools.dataset import __main__ as dataset  # noqa: E402
+from stnet.training import step as stepper  # noqa: E402
+from stnet.training.trainer import Trainer  # noqa: E402
+from stnet.weights import download, formats  # noqa: E402
 
 CLIPS = ("mpeg4.avi", "tall_h264.mp4", "twenty_frames.mp4", "wide_h264.mp4")
 READING = {"short_size": 64, "target_size": 64, "num_reader_threads": 1}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from core.atomic import claimed, remove_leftovers, write_json, write_text
+from stnet.utils.atomic import claimed, remove_leftovers, write_json, write_text
 
 WRITES = """
 import sys
-from core.atomic import write_atomically
+from stnet.utils.atomic import write_atomically
 def write(temporary):
     open(temporary, "w").write("half")
     print("half", flush=True)
@@ -64,7 +64,7 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
 
 def test_a_temporary_file_is_gone_where_writing_fails(tmp_path):
     with pytest.raises(UnicodeEncodeError):
-        from core.atomic import write_csv
+        from stnet.utils.atomic import write_csv
 
         write_csv(tmp_path / "a.csv", ["\ud800"], [], errors="strict")
     write_text(tmp_path / "b", "b")

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from core.errors import UserError
-from core.processes import Child, FreshChild
+from stnet.utils.errors import UserError
+from stnet.utils.processes import Child, FreshChild
 
 
 def act(word):
@@ -138,7 +138,7 @@ def test_threads_that_start_children_at_once_leave_the_main_module_where_it_is()
 
 PARENT = """
 import os, signal, sys, time
-from core.processes import FreshChild
+from stnet.utils.processes import FreshChild
 if __name__ == "__main__":
     child = FreshChild(time.sleep)
     child.send([60])
@@ -177,7 +177,7 @@ def test_the_folder_of_a_killed_parent_is_removed_by_the_next_and_no_other(tmp_p
 
 UNGUARDED = """
 import operator
-from core.processes import FreshChild
+from stnet.utils.processes import FreshChild
 print("begun", flush=True)
 child = FreshChild(operator.neg)
 child.send([3])

@@ -7,12 +7,12 @@ import pytest
 import yaml
 from conftest import tiny_settings, write_config
 
-from core import config as config_module
-from core.cli import load_plugin
-from core.config import OBSOLETE, SECTIONS, load_config
-from core.errors import UserError
-from engine.labels import load_labels
-from models import model_section
+from stnet import config as config_module
+from stnet.cli import load_plugin
+from stnet.config import OBSOLETE, SECTIONS, load_config
+from stnet.models import model_section
+from stnet.utils.errors import UserError
+from stnet.weights.labels import load_labels
 
 PROJECT = Path(__file__).parents[2]
 
@@ -93,7 +93,7 @@ def test_obsolete_keys_are_noted(tmp_path):
 
 
 def test_a_section_in_a_module_that_postpones_its_annotations_is_checked(tmp_path):
-    code = "from __future__ import annotations\nimport dataclasses\nfrom core.config import ModelSection\n"
+    code = "from __future__ import annotations\nimport dataclasses\nfrom stnet.config import ModelSection\n"
     (tmp_path / "postponed.py").write_text(
         f"{code}@dataclasses.dataclass\nclass Section(ModelSection):\n    num_layers: int = 5\n"
     )

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from core.errors import UserError, first_line, last_line
+from stnet.utils.errors import UserError, first_line, last_line
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core import cli, flags, runtime
-from models import model_section
+from stnet import cli, flags, runtime
+from stnet.models import model_section
 
 RUN_SH = Path(__file__).parents[2] / "run.sh"
 
@@ -38,7 +38,7 @@ def settings_lines():
 
 def test_the_settings_of_run_sh_are_those_of_the_table():
     text = RUN_SH.read_text(encoding="utf-8")
-    block = re.search(r"core/flags.py declares them.\n(.*?)# train, eval: processes\n", text, re.DOTALL).group(1)
+    block = re.search(r"stnet/flags.py declares them.\n(.*?)# train, eval: processes\n", text, re.DOTALL).group(1)
     assert block.splitlines() == list(settings_lines())
 
 

@@ -1,7 +1,7 @@
 import shutil
 from pathlib import Path
 
-from core import fonts
+from stnet.utils import fonts
 
 
 def test_a_long_name_is_cut_though_it_is_one_word():

@@ -1,4 +1,4 @@
-"""core.pickles: what hostile pickles can cost, and what old ones look like."""
+"""stnet.utils.safe_pickle: what hostile pickles can cost, and what old ones look like."""
 
 import pickle
 import pickletools
@@ -9,8 +9,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from core import pickles
-from core.pickles import load_clip_data, load_plain
+from stnet.utils import safe_pickle as pickles
+from stnet.utils.safe_pickle import load_clip_data, load_plain
 
 NUMPY = b"cnumpy.core.numeric\n_frombuffer\n"
 DTYPE = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4K\x00K\x01\x87R(K\x03X\x01\x00\x00\x00>NNNK\x00K\x00K\x00tb"

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from core import flags, next_step
-from core.signals import Stopped, Terminated
+from stnet import flags, next_step
+from stnet.utils.signals import Stopped, Terminated
 
 
 def words_after(caplog, *argv, action="eval"):

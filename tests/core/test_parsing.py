@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hostile_yaml import HOSTILE
 
-from core.parsing import PrintableFormatter, parse_json, parse_yaml, printable
+from stnet.utils.parsing import PrintableFormatter, parse_json, parse_yaml, printable
 
 
 @pytest.mark.parametrize("name", HOSTILE)

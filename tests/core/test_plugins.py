@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from core.cli import load_plugin
-from core.errors import UserError
+from stnet.cli import load_plugin
+from stnet.utils.errors import UserError
 
 
 def test_a_plugin_runs_once_and_replaces_no_module_of_its_name(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
-from core.errors import UserError
-from core.registry import Registry
+from stnet.utils.errors import UserError
+from stnet.utils.registry import Registry
 
 
 def test_names_are_found_in_any_case():

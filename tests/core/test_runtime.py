@@ -6,8 +6,8 @@ from pathlib import Path
 import paddle
 import pytest
 
-from core import runtime
-from core.errors import UserError
+from stnet import runtime
+from stnet.utils.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch, caplog):
 
 
 def test_variables_that_the_user_set_are_left_alone():
-    code = "from core import runtime; runtime.prepare(); import os; print(os.environ.get('MKL_DEBUG_CPU_TYPE'))"
+    code = "from stnet import runtime; runtime.prepare(); import os; print(os.environ.get('MKL_DEBUG_CPU_TYPE'))"
     for given in ("4", "5"):
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -9,11 +9,11 @@ import pytest
 from conftest import write_video
 from entries import failing
 
-from core.errors import UserError
-from core.schema import SCHEMA
-from engine.predictor import Predictor
-from tools import run_deployed
-from tools.dataset import __main__ as dataset
+from stnet.inference.predictor import Predictor
+from stnet.tools import run_deployed
+from stnet.tools.dataset import __main__ as dataset
+from stnet.utils.errors import UserError
+from stnet.utils.schema import SCHEMA
 
 
 @pytest.mark.parametrize("name", ["STNET_best", "STNET_epoch0", "STNET_final"])

@@ -65,7 +65,7 @@ def test_what_prints_alone_ends_where_its_reader_does(clip_set, trained, root):
 
 MAIN = """
 import sys
-from core import cli
+from stnet import cli
 def main(argv):
     print("a" * 100_000, flush=True)
     open(sys.argv[1], "w").write("written")
@@ -96,8 +96,8 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(root):
 
 
 def test_what_is_held_back_needs_no_standard_output(monkeypatch):
-    from core.progress import on_terminal
-    from core.quiet import stdout_held_back
+    from stnet.utils.progress import on_terminal
+    from stnet.utils.quiet import stdout_held_back
 
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)

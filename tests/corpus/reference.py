@@ -13,9 +13,9 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 
-from reader.containers import opened
-from reader.decoders import Converter
-from reader.index import read_index
+from stnet.reader.containers import opened
+from stnet.reader.decoders import Converter
+from stnet.reader.index import read_index
 
 # OpenCV converts to BGR, bicubic; going on from BGR to RGB only swaps bytes. To RGB at once gives other bits.
 _TO_RGB = "scale=flags=bicubic,format=bgr24,format=rgb24"

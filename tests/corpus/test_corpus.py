@@ -23,13 +23,13 @@ from lost import make_lost
 from make import make, recipes
 from reference import frames_by_pyav, frames_in_order, right_frames
 
-from core.config import TrainSection
-from reader.clip import clip_rng, read_clip
-from reader.decode import read_video
-from reader.errors import ClipError
-from reader.sampling import sample_frames
-from reader.transforms import ClipBuilder
-from tools import run_deployed
+from stnet.config import TrainSection
+from stnet.reader.clip import clip_rng, read_clip
+from stnet.reader.decode import read_video
+from stnet.reader.errors import ClipError
+from stnet.reader.sampling import sample_frames
+from stnet.reader.transforms import ClipBuilder
+from stnet.tools import run_deployed
 
 SETTINGS = {"train": (7, 5), "test": (25, 5)}  # segments and frames of each
 RECIPES = recipes()

@@ -10,21 +10,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core import parallel, runtime  # noqa: E402
+from stnet import parallel, runtime  # noqa: E402
 
 runtime.prepare()
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
-from backends.network import Dygraph  # noqa: E402
-from backends.normalizer import Normalizer  # noqa: E402
-from core.config import load_config  # noqa: E402
-from engine.evaluation import Collector  # noqa: E402
-from engine.evaluator import evaluate  # noqa: E402
-from engine.trainer import Trainer  # noqa: E402
-from models import get_model, model_section  # noqa: E402
-from reader.loader import build_loader  # noqa: E402
+from stnet.config import load_config  # noqa: E402
+from stnet.evaluation.loop import evaluate  # noqa: E402
+from stnet.evaluation.results import Collector  # noqa: E402
+from stnet.models import get_model, model_section  # noqa: E402
+from stnet.models.dygraph import Dygraph  # noqa: E402
+from stnet.models.normalizer import Normalizer  # noqa: E402
+from stnet.reader.loader import build_loader  # noqa: E402
+from stnet.training.trainer import Trainer  # noqa: E402
 
 
 def main(path, folder):

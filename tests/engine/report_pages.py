@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from engine.evaluation import Evaluation
-from engine.report.evaluation_page import write_report
-from reader.formats import Clip
-from reader.kinetics import KineticsDataset
+from stnet.evaluation.report import write_report
+from stnet.evaluation.results import Evaluation
+from stnet.reader.formats import Clip
+from stnet.reader.kinetics import KineticsDataset
 
 
 def random_evaluation(num_classes, clips, names=None, paths=None):

@@ -9,13 +9,13 @@ import pytest
 from conftest import tiny_settings, write_config
 from entries import failing
 
-from core.config import load_config
-from core.errors import UserError
-from engine.described import config_beside
-from engine.labels import load_labels
-from models import model_section
-from models.stnet.network import StNet
-from weights.formats import pickle_bytes, read_weights
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.models.stnet.network import StNet
+from stnet.utils.errors import UserError
+from stnet.weights.formats import pickle_bytes, read_weights
+from stnet.weights.labels import load_labels
+from stnet.weights.metadata import config_beside
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import UserError
-from engine.evaluation import Evaluation
-from metrics import TopK
+from stnet.evaluation.results import Evaluation
+from stnet.metrics import TopK
+from stnet.utils.errors import UserError
 
 NAMES = ["dancing, slow", '跳舞 "fast"', "two\nlines"]
 FILES = ["per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv", "calibration.json"]

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from core.config import load_config
-from core.errors import UserError
-from engine.evaluation import Collector
-from engine.evaluator import evaluate
-from metrics import Metric, TopK
-from models import model_section
-from reader.loader import build_loader
+from stnet.config import load_config
+from stnet.evaluation.loop import evaluate
+from stnet.evaluation.results import Collector
+from stnet.metrics import Metric, TopK
+from stnet.models import model_section
+from stnet.reader.loader import build_loader
+from stnet.utils.errors import UserError
 
 
 class Named(Metric):

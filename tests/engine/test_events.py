@@ -1,10 +1,10 @@
-"""engine.events: the rule from windows to events."""
+"""stnet.timeline.events: the rule from windows to events."""
 
 import numpy as np
 import pytest
 
-from core.errors import UserError
-from engine.events import Event, cells_of, events_of
+from stnet.timeline.events import Event, cells_of, events_of
+from stnet.utils.errors import UserError
 
 
 def spans(count, length=4.0, stride=1.0):

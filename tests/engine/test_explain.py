@@ -1,4 +1,4 @@
-"""engine.explain: shares that sum to the logit, and maps of what was blanked."""
+"""stnet.inference.explain: shares that sum to the logit, and maps of what was blanked."""
 
 import json
 
@@ -7,12 +7,12 @@ import paddle
 import pytest
 from PIL import Image
 
-from backends.engines import make_engine
-from backends.parts import make_parts
-from core.config import load_config
-from core.errors import UserError
-from engine.explain import explain, occlusion
-from models import get_model, model_section
+from stnet.backends.engines import make_engine
+from stnet.backends.parts import make_parts
+from stnet.config import load_config
+from stnet.inference.explain import explain, occlusion
+from stnet.models import get_model, model_section
+from stnet.utils.errors import UserError
 
 LABELS = ["a", "b", "c", "d"]
 

@@ -8,11 +8,11 @@ import numpy as np
 import paddle
 import pytest
 
-from backends.embedder import make_embedder
-from core.errors import UserError
-from engine.features import Features, save
-from engine.predictor import Predictor
-from reader.transforms import to_super_images
+from stnet.backends.embedder import make_embedder
+from stnet.inference.features import Features, save
+from stnet.inference.predictor import Predictor
+from stnet.reader.transforms import to_super_images
+from stnet.utils.errors import UserError
 
 NAMES = ["val 0.mp4", "val 1.mp4", "val 2.mp4"]
 
@@ -94,7 +94,7 @@ def test_features_that_are_no_numbers_are_one_line(predictor, clip_set, monkeypa
 
 
 def test_an_engine_that_gives_no_features_is_one_line(predictor, monkeypatch):
-    monkeypatch.setattr("backends.embedder.make_engine", lambda *_, **settings: lambda clips: np.zeros((1, 4)))
+    monkeypatch.setattr("stnet.backends.embedder.make_engine", lambda *_, **settings: lambda clips: np.zeros((1, 4)))
     embed = make_embedder("paddle", predictor.model, predictor.config.section("infer"))
     with pytest.raises(UserError, match=r"gave no features: \[1, 4\], not 256 and 2 rows"):
         embed(np.zeros((1, 2, 6, 32, 32), np.uint8))
@@ -137,7 +137,7 @@ def test_an_npz_file_without_a_label_has_no_labels(tmp_path):
 
 def test_a_parquet_file_has_a_row_a_video_and_grows_group_by_group(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("engine.features._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("stnet.inference.features._ROWS_AT_ONCE", 2)
     save(str(tmp_path / "f.parquet"), rows(6, broken=[1]), 6, facts)
     file = parquet.ParquetFile(tmp_path / "f.parquet")
     assert file.num_row_groups == 3

@@ -8,15 +8,15 @@ import pytest
 from entries import run, train
 from training_helpers import make_trainer, weights
 
-from backends.normalizer import Normalizer
-from core.config import load_config
-from core.progress import Clock
-from core.signals import Stopped
-from engine.journal import read_journal
-from engine.stepper import Stepper
-from models import model_section
-from models.model import Model, decay_steps, learning_rate
-from reader.loader import Batch
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.models.model import Model, decay_steps, learning_rate
+from stnet.models.normalizer import Normalizer
+from stnet.reader.loader import Batch
+from stnet.training.log import read_journal
+from stnet.training.step import Stepper
+from stnet.utils.progress import Clock
+from stnet.utils.signals import Stopped
 
 CONFIG = Path(__file__).parents[2] / "configs" / "stnet.yaml"
 SAME = ("step", "epoch", "lr", "loss", "top1", "top5")  # of a line, however often the run was interrupted

@@ -7,13 +7,13 @@ import pytest
 from conftest import tiny_settings, write_config
 from entries import failing
 
-from core import flags
-from core.config import load_config
-from core.errors import UserError
-from engine.checkpoint import read_description
-from engine.described import config_beside, load_described_config
-from engine.loading import check_description
-from models import get_model, model_section
+from stnet import flags
+from stnet.config import load_config
+from stnet.models import get_model, model_section
+from stnet.utils.errors import UserError
+from stnet.weights.checkpoint import read_description
+from stnet.weights.loading import check_description
+from stnet.weights.metadata import config_beside, load_described_config
 
 
 def compare(path, config, mode, labels=None):

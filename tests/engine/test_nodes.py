@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from training_helpers import train_losses
 
-from weights.formats import read_weights
+from stnet.weights.formats import read_weights
 
 RUN = Path(__file__).parents[2] / "run.sh"
 

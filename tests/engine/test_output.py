@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
-from engine.output import Output, facts_path
-from engine.result import Result
+from stnet.inference.output import Output, facts_path
+from stnet.inference.result import Result
+from stnet.utils.errors import UserError
 
 INPUTS = [
     "a.mp4",
@@ -200,7 +200,7 @@ def test_a_kill_after_a_replaced_videos_row_has_gone_loses_nothing(path, monkeyp
     write(path, INPUTS)
     (path.parent / "last.mp4").write_bytes(b"more content")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("engine.output.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("stnet.inference.output.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         output(path, resume=True)
     table = output(path, resume=True)
     assert table.rest == [5]

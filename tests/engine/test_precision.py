@@ -1,4 +1,4 @@
-"""engine.precision and what it stands on: a toy of 18 layers in fewer bits."""
+"""stnet.quantize.choose and what it stands on: a toy of 18 layers in fewer bits."""
 
 import importlib.util
 import json
@@ -13,18 +13,18 @@ import pytest
 import yaml
 from entries import eval_entry, inference_model, predict, run
 
-from backends import precisions
-from backends.cache import _RECORD as DIGESTS
-from backends.gate import RECORD, Precision
-from backends.processor import this_processor
-from backends.quantize import Quantizer
-from core import runtime
-from core.errors import UserError
-from core.files import sha256_of
-from engine.inputs import sources
-from engine.predictor import Predictor
-from engine.proof_clips import Reading, chosen
-from tools import run_deployed
+from stnet import runtime
+from stnet.backends.cache import _RECORD as DIGESTS
+from stnet.inference.predictor import Predictor
+from stnet.quantize import formats as precisions
+from stnet.quantize.calibration import Reading, chosen
+from stnet.quantize.processor import this_processor
+from stnet.quantize.quantize import Quantizer
+from stnet.quantize.report import RECORD, Precision
+from stnet.reader.sources import sources
+from stnet.tools import run_deployed
+from stnet.utils.errors import UserError
+from stnet.utils.files import sha256_of
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("paddle2onnx")
@@ -380,8 +380,8 @@ def scaled(source, target, blocks):
 def test_the_layers_beside_a_channel_that_is_too_large_are_found_and_left_in_float32(
     clip_set, trained, tmp_path, tiny_config, monkeypatch
 ):
-    from backends.export import Scorer, write_onnx
-    from engine.loading import load_model
+    from stnet.backends.program import Scorer, write_onnx
+    from stnet.weights.loading import load_model
 
     scaled(trained / "STNET_final.pdparams", tmp_path / "scaled.pdparams", ["layer2.0"])
     model = load_model(tiny_config, "test", str(tmp_path / "scaled.pdparams")).model

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import yaml
 
-from core.config import load_config
-from core.errors import UserError
-from engine.inputs import format_of
-from engine.predictor import Predictor
-from metrics.probabilities import softmax
-from models import model_section
-from reader.clip import read_clip
-from reader.decode import read_video
-from reader.transforms import to_super_images
+from stnet.config import load_config
+from stnet.inference.predictor import Predictor
+from stnet.metrics.probabilities import softmax
+from stnet.models import model_section
+from stnet.reader.clip import read_clip
+from stnet.reader.decode import read_video
+from stnet.reader.sources import format_of
+from stnet.reader.transforms import to_super_images
+from stnet.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_no_config_is_needed_where_one_stands_beside_the_weights(predictor, trai
 @pytest.mark.parametrize("file_format", ["paddle", "onnx"])
 def test_an_exported_folder_is_a_predictor(predictor, clip_set, tmp_path, file_format):
     pytest.importorskip("paddle2onnx" if file_format == "onnx" else "paddle")
-    from backends.deploy import deploy
+    from stnet.export.deploy import deploy
 
     deploy(predictor.model, predictor.config.section("infer"), predictor.labels, str(tmp_path), file_format)
     exported = Predictor(tmp_path, device="cpu")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.predictor import Predictor
-from engine.timeline import Timeline
+from stnet.inference.predictor import Predictor
+from stnet.timeline.windows import Timeline
 
 WAIT = 60  # seconds after which a process is taken to hang
 FIRST_IN_A_THREAD = """
 import sys, threading
-from engine.predictor import Predictor
+from stnet.inference.predictor import Predictor
 
 def use():
     predictor = Predictor(sys.argv[1], sys.argv[2], engine="paddle", device="cpu")
@@ -27,7 +27,7 @@ use()
 """
 AFTER_A_THREAD = """
 import multiprocessing, sys, threading
-from engine.predictor import Predictor
+from stnet.inference.predictor import Predictor
 
 predictor = Predictor(sys.argv[1], sys.argv[2], engine="paddle", device="cpu")
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from training_helpers import difference, saved, train_losses
 
-from core import atomic
-from core.signals import StopRequest
-from engine import resume
-from tools import kill_and_resume
+from stnet.tools import kill_and_resume
+from stnet.training import resume
+from stnet.utils import atomic
+from stnet.utils.signals import StopRequest
 
 PROJECT = Path(__file__).parents[2]
 RANKS = Path(__file__).with_name("on_ranks.py")

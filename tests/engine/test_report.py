@@ -11,9 +11,12 @@ from entries import eval_entry, run, train
 from report_pages import random_evaluation, write
 from training_helpers import make_trainer, saved
 
-from core.config import load_config
-from engine.journal import points
-from engine.report.charts import (
+from stnet.config import load_config
+from stnet.evaluation.report import _strips, middle_frames, scores_of
+from stnet.metrics.calibration import reliability
+from stnet.models import model_section
+from stnet.reader.loader import build_loader
+from stnet.report.charts import (
     BOTTOM,
     HEIGHT,
     MOST_POINTS,
@@ -25,11 +28,8 @@ from engine.report.charts import (
     line_chart,
     reliability_chart,
 )
-from engine.report.evaluation_page import _strips, middle_frames, scores_of
-from engine.report.training_page import share_waited
-from metrics.calibration import reliability
-from models import model_section
-from reader.loader import build_loader
+from stnet.training.log import points
+from stnet.training.report import share_waited
 
 
 def tables(path):
@@ -181,7 +181,7 @@ def test_a_page_that_cannot_be_written_does_not_lose_a_finished_training(clip_se
 
 
 def test_overwrite_removes_the_page_of_the_run(clip_set, trained, tmp_path):
-    from engine import resume
+    from stnet.training import resume
 
     shutil.copytree(trained, tmp_path / "used")
     resume.remove_run(str(tmp_path / "used"), "STNET")

@@ -8,9 +8,9 @@ from chromium import asked, chromium, found
 from entries import eval_entry, run
 from report_pages import random_evaluation, write
 
-from engine.evaluation import Evaluation
-from engine.journal import read_journal
-from engine.report.training_page import write_training_report
+from stnet.evaluation.results import Evaluation
+from stnet.training.log import read_journal
+from stnet.training.report import write_training_report
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import UserError
-from engine.result import Result
-from reader.clip import Clip
+from stnet.inference.result import Result
+from stnet.reader.clip import Clip
+from stnet.utils.errors import UserError
 
 LABELS = ["left", "right", "向上"]
 

@@ -10,11 +10,12 @@ import pytest
 from entries import failing, run, train
 from training_helpers import make_trainer, saved, train_losses, weights
 
-from core.advice import advised
-from core.errors import UserError
-from engine import checkpoint, resume
-from engine.journal import Journal, read_journal
-from reader.loader import EpochOrder
+from stnet.advice import advised
+from stnet.reader.loader import EpochOrder
+from stnet.training import resume
+from stnet.training.log import Journal, read_journal
+from stnet.utils.errors import UserError
+from stnet.weights import checkpoint
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_nothing_in_the_log_ends_a_run(used):
     left = read_journal(used / "train_log.jsonl")
     assert left[:-1] == [row for row in rows if row["step"] <= 3]
     assert left[-1]["loss"] == "x"
-    from engine.journal import plot
+    from stnet.training.log import plot
 
     plot(str(used))
 

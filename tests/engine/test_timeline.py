@@ -1,4 +1,4 @@
-"""engine.timeline: a long video against predict on each window cut out of it."""
+"""stnet.timeline.windows: a long video against predict on each window cut out of it."""
 
 import re
 import subprocess
@@ -9,18 +9,18 @@ import numpy as np
 import paddle
 import pytest
 
-from backends.engines import make_engine
-from backends.parts import make_parts
-from core.config import load_config
-from core.errors import UserError
-from engine.events import events_of
-from engine.timeline import Timeline
-from models import get_model, model_section
-from reader.clip import read_clip
-from reader.decode import read_video
-from reader.errors import ClipError
-from reader.transforms import to_super_images
-from reader.windows import plan_windows
+from stnet.backends.engines import make_engine
+from stnet.backends.parts import make_parts
+from stnet.config import load_config
+from stnet.models import get_model, model_section
+from stnet.reader.clip import read_clip
+from stnet.reader.decode import read_video
+from stnet.reader.errors import ClipError
+from stnet.reader.transforms import to_super_images
+from stnet.reader.windows import plan_windows
+from stnet.timeline.events import events_of
+from stnet.timeline.windows import Timeline
+from stnet.utils.errors import UserError
 
 
 def write_video(path, frames, rate=25, stamps=None, codec="ffv1", pixels="bgr0"):

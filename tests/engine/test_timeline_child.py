@@ -14,15 +14,15 @@ from entries import predict, run
 from test_timeline import noise, tiny  # noqa: F401 (a fixture)
 from test_timeline import write_video as write_exact
 
-from backends.parts import make_parts
-from core.processes import Child, FreshChild
-from engine import timeline_run
-from engine.timeline import Timeline
-from reader import stream, windows
-from reader.errors import ClipError
-from reader.isolate import ReaderDied
-from reader.stream import SegmentCutter, VideoStream
-from reader.windows import Facts, WindowReader, plan_windows
+from stnet.backends.parts import make_parts
+from stnet.reader import stream, windows
+from stnet.reader.errors import ClipError
+from stnet.reader.isolate import ReaderDied
+from stnet.reader.stream import SegmentCutter, VideoStream
+from stnet.reader.windows import Facts, WindowReader, plan_windows
+from stnet.timeline import run as timeline_run
+from stnet.timeline.windows import Timeline
+from stnet.utils.processes import Child, FreshChild
 
 
 def alive(pid):
@@ -138,7 +138,7 @@ def test_a_large_file_has_longer_until_its_packets_are_read(begin, video, monkey
         raise ReaderDied("enough")
 
     os.truncate(video, 5 << 30)  # without taking the room
-    monkeypatch.setattr("engine.timeline.receive", noted)
+    monkeypatch.setattr("stnet.timeline.windows.receive", noted)
     with pytest.raises(ClipError, match="enough"):
         begin()
     assert limits == [6]
@@ -172,7 +172,7 @@ def test_another_kind_of_process_gives_the_same_windows(begin):
 
 
 def test_what_the_process_calls_is_there_without_paddle():
-    code = "import reader.windows, sys; print({'paddle', 'backends', 'engine', 'models'} & set(sys.modules))"
+    code = "import stnet.reader.windows, sys; print({'paddle', 'backends', 'engine', 'models'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said == "set()\n"
 

@@ -1,4 +1,4 @@
-"""engine.timeline_files and engine.render: opened again by programs that others wrote."""
+"""stnet.timeline.files and stnet.timeline.render: opened again by programs that others wrote."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import UserError
-from engine import timeline_files
-from engine.events import Event
-from engine.render import render
-from engine.timeline import Window
-from reader.errors import ClipError
-from reader.stream import VideoStream
+from stnet.reader.errors import ClipError
+from stnet.reader.stream import VideoStream
+from stnet.timeline import files as timeline_files
+from stnet.timeline.events import Event
+from stnet.timeline.render import render
+from stnet.timeline.windows import Window
+from stnet.utils.errors import UserError
 
 LABELS = ["playing cello", "a < b & c --> d", "倒立\nwalking"]
 EVENTS = [Event(0.5, 2.25, 0, 0.87), Event(3661.001, 3662, 1, 0.5), Event(3662, 3663.5, 2, 0.999)]

@@ -9,10 +9,10 @@ import pytest
 from conftest import write_video
 from entries import predict, run
 
-from backends.gate import Precision
-from backends.processor import this_processor
-from core.errors import UserError
-from engine.predictor import Predictor
+from stnet.inference.predictor import Predictor
+from stnet.quantize.processor import this_processor
+from stnet.quantize.report import Precision
+from stnet.utils.errors import UserError
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("paddle2onnx")

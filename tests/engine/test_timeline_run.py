@@ -10,7 +10,7 @@ from conftest import write_video
 from entries import failing, predict, run
 from PIL import Image
 
-from core.files import unique_stems
+from stnet.utils.files import unique_stems
 
 
 @pytest.fixture

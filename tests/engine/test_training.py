@@ -12,15 +12,16 @@ import paddle
 import pytest
 from training_helpers import difference, make_trainer, saved, train_losses, weights
 
-from core import atomic
-from core.advice import advised
-from core.config import load_config
-from core.errors import UserError
-from engine import checkpoint, resume
-from engine.ema import Ema, make_average
-from engine.journal import Journal, read_journal
-from models import model_section
-from reader.loader import Batch, build_loader
+from stnet.advice import advised
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.reader.loader import Batch, build_loader
+from stnet.training import resume
+from stnet.training.ema import Ema, make_average
+from stnet.training.log import Journal, read_journal
+from stnet.utils import atomic
+from stnet.utils.errors import UserError
+from stnet.weights import checkpoint
 
 PROJECT = Path(__file__).parents[2]
 
@@ -136,7 +137,8 @@ def test_a_run_may_begin_or_give_up_averages_where_it_goes_on(clip_set, tmp_path
 
 
 def test_matplotlib_is_imported_where_something_is_drawn():
-    code = "import sys, engine.dry_run, tools.dataset.__main__, tools.demo_report; print('matplotlib' in sys.modules)"
+    modules = "stnet.training.dry_run, stnet.tools.dataset.__main__, stnet.tools.demo_report"
+    code = f"import sys, {modules}; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
 

@@ -11,16 +11,16 @@ import pytest
 from conftest import write_video
 from entries import eval_entry, run
 
-from backends.engines import make_engine
-from core.config import ReaderSection, TestSection, load_config
-from core.errors import UserError
-from engine.evaluator import over_views, scored
-from models import get_model, model_section
-from reader import formats
-from reader.clip import _Sink, read_clip
-from reader.decode import read_video
-from reader.loader import EpochOrder, build_loader
-from reader.transforms import resize, to_super_images
+from stnet.backends.engines import make_engine
+from stnet.config import ReaderSection, TestSection, load_config
+from stnet.evaluation.loop import over_views, scored
+from stnet.models import get_model, model_section
+from stnet.reader import formats
+from stnet.reader.clip import _Sink, read_clip
+from stnet.reader.decode import read_video
+from stnet.reader.loader import EpochOrder, build_loader
+from stnet.reader.transforms import resize, to_super_images
+from stnet.utils.errors import UserError
 
 SIZES = {"short_size": 32, "target_size": 32, "seg_num": 3, "seglen": 2}
 

@@ -2,12 +2,12 @@
 
 import paddle
 
-from backends.normalizer import Normalizer
-from core.config import load_config
-from engine.journal import read_journal
-from engine.trainer import Trainer
-from models import get_model, model_section
-from reader.loader import build_loader
+from stnet.config import load_config
+from stnet.models import get_model, model_section
+from stnet.models.normalizer import Normalizer
+from stnet.reader.loader import build_loader
+from stnet.training.log import read_journal
+from stnet.training.trainer import Trainer
 
 
 def make_trainer(clip_set, folder, *overrides, evaluation_bn=False, validate=False):

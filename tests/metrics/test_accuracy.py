@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from metrics import TopK, metric_classes
+from stnet.metrics import TopK, metric_classes
 
 
 def test_hits_and_loss_by_hand():
@@ -47,7 +47,7 @@ def test_no_sample_is_an_error():
 
 
 def test_chosen_metrics_come_after_top_k_once_each():
-    from core.errors import UserError
+    from stnet.utils.errors import UserError
 
     assert metric_classes([]) == metric_classes(["topk"]) == [TopK]
     with pytest.raises(UserError, match="unknown metric 'F1'; known: TOPK"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metrics.calibration import cross_fitted_temperature, fit_temperature, reliability
+from stnet.metrics.calibration import cross_fitted_temperature, fit_temperature, reliability
 
 
 def drawn(clips, num_classes, seed=0, scale=1.0):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metrics.confusion import class_accuracy, confusion_matrix, most_confused
+from stnet.metrics.confusion import class_accuracy, confusion_matrix, most_confused
 
 
 @pytest.mark.parametrize(("clips", "num_classes"), [(1000, 7), (500, 400), (1, 2)])

@@ -6,10 +6,10 @@ import paddle
 import pytest
 from conftest import tiny_settings, write_config
 
-from core.config import ModelSection, load_config
-from core.errors import UserError
-from engine.loading import check_description, load_model, start_training_from
-from models.model import MODELS, Model
+from stnet.config import ModelSection, load_config
+from stnet.models.model import MODELS, Model
+from stnet.utils.errors import UserError
+from stnet.weights.loading import check_description, load_model, start_training_from
 
 
 @dataclass
@@ -58,7 +58,7 @@ def test_its_own_keys_are_compared_with_those_of_the_weights(own):
 
 
 def test_a_file_without_names_is_refused_where_the_model_has_no_order(own, tmp_path):
-    from weights.stream import tensor_bytes
+    from stnet.weights.stream import tensor_bytes
 
     (tmp_path / "w").write_bytes(tensor_bytes(paddle.ones([2, 3]).numpy()))
     with pytest.raises(UserError, match="tensors without names, and this model has no order of them"):

@@ -7,13 +7,13 @@ import paddle
 import pytest
 from golden_params import golden_clip, golden_labels, golden_param
 
-from core.errors import UserError
-from models import get_model
-from models.macs import count_macs
-from models.model import decay_steps
-from models.stnet.depths import DEPTHS
-from models.stnet.names import original_to_structured, structured_to_original
-from models.stnet.network import StNet
+from stnet.models import get_model
+from stnet.models.macs import count_macs
+from stnet.models.model import decay_steps
+from stnet.models.stnet.depths import DEPTHS
+from stnet.models.stnet.names import original_to_structured, structured_to_original
+from stnet.models.stnet.network import StNet
+from stnet.utils.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -1,12 +1,12 @@
-"""models.stnet.streaming: windows in parts against the whole network."""
+"""stnet.models.stnet.streaming: windows in parts against the whole network."""
 
 import numpy as np
 import paddle
 import pytest
 
-from models.stnet.depths import DEPTHS
-from models.stnet.network import StNet
-from models.stnet.streaming import StNetStreaming, shares
+from stnet.models.stnet.depths import DEPTHS
+from stnet.models.stnet.network import StNet
+from stnet.models.stnet.streaming import StNetStreaming, shares
 
 
 def network(depth):

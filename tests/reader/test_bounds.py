@@ -6,13 +6,13 @@ import struct
 import pytest
 from conftest import write_video
 
-from core.config import ReaderSection
-from reader import decoders
-from reader.bounds import BeyondBounds, Bounded, Bounds, bounded
-from reader.clip import read_clip
-from reader.containers import opened
-from reader.errors import ClipError
-from reader.index import read_index
+from stnet.config import ReaderSection
+from stnet.reader import decoders
+from stnet.reader.bounds import BeyondBounds, Bounded, Bounds, bounded
+from stnet.reader.clip import read_clip
+from stnet.reader.containers import opened
+from stnet.reader.errors import ClipError
+from stnet.reader.index import read_index
 
 SECTION = ReaderSection(seg_num=2, seglen=2, short_size=32, target_size=32)
 WIDE = Bounds(seconds=3600, frames=1000, pixels=1 << 24)

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from core.config import ReaderSection, load_config
-from core.errors import UserError
-from models import model_section
-from reader.clip import read_clip
-from reader.errors import ClipError
-from reader.formats import FORMATS, Clip, Format
-from reader.loader import build_loader
+from stnet.config import ReaderSection, load_config
+from stnet.models import model_section
+from stnet.reader.clip import read_clip
+from stnet.reader.errors import ClipError
+from stnet.reader.formats import FORMATS, Clip, Format
+from stnet.reader.loader import build_loader
+from stnet.utils.errors import UserError
 
 
 def test_the_two_formats_differ_in_where_the_label_is_and_who_may_try_again():

@@ -10,9 +10,9 @@ import threading
 import pytest
 from conftest import write_video
 
-from core.config import ReaderSection
-from reader.clip import read_clip
-from reader.errors import ClipError
+from stnet.config import ReaderSection
+from stnet.reader.clip import read_clip
+from stnet.reader.errors import ClipError
 
 SECTION = ReaderSection(seg_num=2, seglen=2, short_size=32, target_size=32)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import write_video
 
-from reader.decode import ClipError, read_pickle, read_video
+from stnet.reader.decode import ClipError, read_pickle, read_video
 
 
 def every_frame(num_frames):

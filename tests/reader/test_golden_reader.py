@@ -10,11 +10,11 @@ import numpy as np
 import paddle
 import pytest
 
-from backends.normalizer import Normalizer
-from core.config import TrainSection
-from reader.clip import read_clip
-from reader.errors import ClipError
-from reader.transforms import to_super_images
+from stnet.config import TrainSection
+from stnet.models.normalizer import Normalizer
+from stnet.reader.clip import read_clip
+from stnet.reader.errors import ClipError
+from stnet.reader.transforms import to_super_images
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from reader.containers import opened
-from reader.decode import Frames, read_frames, read_video
-from reader.index import DAMAGED, plan, read_index
-from tools import run_deployed
+from stnet.reader.containers import opened
+from stnet.reader.decode import Frames, read_frames, read_video
+from stnet.reader.index import DAMAGED, plan, read_index
+from stnet.tools import run_deployed
 
 
 def write(path, frames=40, codec="libx264", stamps=None, x264="", **options):

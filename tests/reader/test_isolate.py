@@ -6,12 +6,12 @@ import time
 import numpy as np
 import pytest
 
-from core.config import load_config
-from models import model_section
-from reader import kinetics, loader
-from reader.decode import ClipError
-from reader.isolate import IsolatedReader, ReaderDied
-from reader.loader import build_loader
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.reader import kinetics, loader
+from stnet.reader.decode import ClipError
+from stnet.reader.isolate import IsolatedReader, ReaderDied
+from stnet.reader.loader import build_loader
 
 
 def misbehave(word):

@@ -2,11 +2,11 @@ import os
 
 import pytest
 
-from core.errors import UserError
-from engine.inputs import sources
-from reader.bad_clips import BadClips
-from reader.lists import list_videos, read_list
-from tools.dataset import videos
+from stnet.reader.bad_clips import BadClips
+from stnet.reader.lists import list_videos, read_list
+from stnet.reader.sources import sources
+from stnet.tools.dataset import videos
+from stnet.utils.errors import UserError
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from conftest import write_video
 
-from core.config import load_config
-from core.errors import UserError
-from models import model_section
-from reader.lists import Clip
-from reader.loader import BadClips, EpochOrder, build_loader
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.reader.lists import Clip
+from stnet.reader.loader import BadClips, EpochOrder, build_loader
+from stnet.utils.errors import UserError
 
 
 def epoch_indices(order, epoch):

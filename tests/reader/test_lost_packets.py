@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_index import index_of, write
 
-from reader.decode import Frames, read_frames
-from reader.h264 import FrameNumbers
-from reader.lost import LostPictures
+from stnet.reader.decode import Frames, read_frames
+from stnet.reader.h264 import FrameNumbers
+from stnet.reader.lost import LostPictures
 
 pytest.importorskip("imageio_ffmpeg")
 sys.path.insert(0, str(Path(__file__).parent.parent / "corpus"))

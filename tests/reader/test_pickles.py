@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reader.decode import ClipError, read_pickle
-from reader.pickles import load_clip_pickle
+from stnet.reader.decode import ClipError, read_pickle
+from stnet.reader.pickles import load_clip_pickle
 
 
 class Evil:

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from reader.sampling import sample_frames, spread
+from stnet.reader.sampling import sample_frames, spread
 
 
 def test_centres_differ_between_mp4_and_pkl():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reader import shrinking, transforms
-from reader.transforms import CROPS, ClipBuilder, crop_corner, resize, scaled_size, to_super_images
+from stnet.reader import shrinking, transforms
+from stnet.reader.transforms import CROPS, ClipBuilder, crop_corner, resize, scaled_size, to_super_images
 
 
 def random_frames(seed, count, height, width):

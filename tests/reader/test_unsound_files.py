@@ -9,12 +9,12 @@ import pytest
 from conftest import write_video
 from entries import eval_entry, predict, run, train
 
-from core.config import ReaderSection
-from reader.clip import read_clip
-from reader.errors import ClipError, Damaged, decoded, decoding
-from reader.stream import VideoStream
-from tools.dataset.__main__ import main
-from tools.dataset.workers import Lost, work
+from stnet.config import ReaderSection
+from stnet.reader.clip import read_clip
+from stnet.reader.errors import ClipError, Damaged, decoded, decoding
+from stnet.reader.stream import VideoStream
+from stnet.tools.dataset.__main__ import main
+from stnet.tools.dataset.workers import Lost, work
 
 SECTION = ReaderSection(seg_num=2, seglen=2, short_size=32, target_size=32)
 

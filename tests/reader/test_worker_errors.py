@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from core.errors import UserError
-from reader.loader import build_loader
+from stnet.reader.loader import build_loader
+from stnet.utils.errors import UserError
 
 
 def test_a_killed_worker_is_a_users_error_whatever_the_program_does_then(tiny_config):

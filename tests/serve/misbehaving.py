@@ -4,7 +4,7 @@ import ctypes
 import os
 import time
 
-from serve.decoding import read
+from stnet.serve.decoding import read
 
 
 def acting(job):

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from serve.limits import Limits
-from serve.service import Service
+from stnet.serve.limits import Limits
+from stnet.serve.service import Service
 
 
 def served(predictor, work, decoders=2, window=0.01, change=lambda service: None, **limits):

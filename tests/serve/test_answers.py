@@ -10,12 +10,12 @@ from conftest import write_video
 from PIL import Image
 from serving import answers, result, scores, served
 
-from backends.deploy import deploy
-from backends.gate import Precision
-from core.errors import UserError
-from engine.predictor import Predictor
-from serve.limits import Limits, Refused
-from serve.service import Service
+from stnet.export.deploy import deploy
+from stnet.inference.predictor import Predictor
+from stnet.quantize.report import Precision
+from stnet.serve.limits import Limits, Refused
+from stnet.serve.service import Service
+from stnet.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

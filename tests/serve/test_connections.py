@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fastapi_offline", reason="bash run.sh setup serve installs what a server needs")
 
-from serve import guard, server
+from stnet.serve import guard, server
 
 
 @pytest.fixture(autouse=True)

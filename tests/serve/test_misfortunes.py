@@ -10,9 +10,9 @@ from conftest import write_video
 from misbehaving import acting
 from serving import answers, result, scores, served
 
-from engine.predictor import Predictor
-from serve.decoding import Decoders
-from serve.limits import Refused
+from stnet.inference.predictor import Predictor
+from stnet.serve.decoding import Decoders
+from stnet.serve.limits import Refused
 
 
 @pytest.fixture(scope="module")

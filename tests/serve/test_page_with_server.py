@@ -4,7 +4,7 @@ import pytest
 from chromium import asked, chromium, found, texts, visible, wait
 from running import running
 
-from engine.predictor import Predictor
+from stnet.inference.predictor import Predictor
 
 TOKEN = "only-for-this-test"
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from running import PATIENCE, PROJECT, head, httpx, running, soon
 
-from core import flags
-from serve.server import bind
+from stnet import flags
+from stnet.serve.server import bind
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import pytest
 from conftest import write_video
 from running import PATIENCE, PROJECT, answer_of, head, httpx, running, soon, started
 
-from core import flags
-from engine.predictor import Predictor
-from serve.limits import Limits
+from stnet import flags
+from stnet.inference.predictor import Predictor
+from stnet.serve.limits import Limits
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_help_needs_none_of_the_packages(clip_set):
 
 
 def test_missing_packages_are_one_line(clip_set):
-    code = "import sys; sys.modules['fastapi_offline'] = None; import serve_model; from core import cli"
+    code = "import sys; sys.modules['fastapi_offline'] = None; import serve_model; from stnet import cli"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; sys.exit(cli.run(serve_model.main, ['--config={clip_set}/tiny.yaml']))"],
         cwd=PROJECT, capture_output=True, text=True, check=False, env={**os.environ},

@@ -7,8 +7,8 @@ import os
 import pytest
 from serving import result, scores, served
 
-from engine.predictor import Predictor
-from serve.limits import Refused
+from stnet.inference.predictor import Predictor
+from stnet.serve.limits import Refused
 
 
 @pytest.fixture(scope="module")

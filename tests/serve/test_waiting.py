@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("fastapi_offline", reason="bash run.sh setup serve installs what a server needs")
 
-from serve.guard import Rules
-from serve.limits import Refused
-from serve.paddlex import WrongRequest, unpack
-from serve.service import _Request
+from stnet.serve.guard import Rules
+from stnet.serve.limits import Refused
+from stnet.serve.paddlex import WrongRequest, unpack
+from stnet.serve.service import _Request
 
 
 async def late_cancelled(request, ready):

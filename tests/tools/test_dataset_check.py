@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import tiny_settings, write_config, write_video
 
-from core.config import load_config
-from core.errors import UserError
-from models import model_section
-from reader.lists import read_list
-from reader.loader import BadClips
-from tools.dataset import check
-from tools.dataset.__main__ import main
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.reader.lists import read_list
+from stnet.reader.loader import BadClips
+from stnet.tools.dataset import check
+from stnet.tools.dataset.__main__ import main
+from stnet.utils.errors import UserError
 
 
 def write_audio(path):
@@ -282,9 +282,9 @@ def test_pickled_clips_are_checked_with_the_label_inside(tmp_path, videos):
 
 
 def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
-    from core.config import load_config
-    from models import model_section
-    from reader import kinetics
+    from stnet.config import load_config
+    from stnet.models import model_section
+    from stnet.reader import kinetics
 
     folder = clean_folder(tmp_path)
     clips = []
@@ -391,7 +391,7 @@ def write_with_sound(path, codec, sound, seconds=6):
 
 
 def test_a_video_that_is_shorter_than_its_sound_is_not_short_of_its_header(tmp_path):
-    from reader.windows import WindowReader
+    from stnet.reader.windows import WindowReader
 
     write_with_sound(tmp_path / "a.mkv", "libx264", "aac")
     write_with_sound(tmp_path / "b.webm", "libvpx", "libopus")
@@ -452,7 +452,7 @@ def test_the_screen_shows_counts_and_a_few_examples_and_the_report_holds_all(tmp
 
 
 def test_a_folder_that_cannot_be_written_is_said_with_the_flag_of_this_command(tmp_path):
-    from core.advice import advised
+    from stnet.advice import advised
 
     folder = clean_folder(tmp_path)
     (tmp_path / "file").write_text("")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from trees import call, lines, numbers, report, write
 
-from core.errors import UserError
-from reader.lists import read_list
-from tools.dataset import kinetics
-from tools.dataset.videos import plain
+from stnet.reader.lists import read_list
+from stnet.tools.dataset import kinetics
+from stnet.tools.dataset.videos import plain
+from stnet.utils.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
 KINETICS = json.loads((PROJECT / "data/dataset/kinetics_labels.json").read_text())

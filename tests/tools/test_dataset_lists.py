@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from trees import call, lines, numbers, report, write
 
-from core.config import load_config
-from core.errors import UserError
-from models import model_section
-from reader.lists import read_list
-from tools.dataset import folder, hmdb51, ucf101
+from stnet.config import load_config
+from stnet.models import model_section
+from stnet.reader.lists import read_list
+from stnet.tools.dataset import folder, hmdb51, ucf101
+from stnet.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

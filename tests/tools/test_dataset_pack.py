@@ -15,13 +15,13 @@ import pytest
 from conftest import tiny_settings, write_config, write_video
 from PIL import Image
 
-from core import cli
-from core.errors import UserError
-from reader import decode
-from reader.pickles import load_clip_pickle
-from reader.sampling import sample_frames
-from tools.dataset import pack, show
-from tools.dataset.__main__ import main
+from stnet import cli
+from stnet.reader import decode
+from stnet.reader.pickles import load_clip_pickle
+from stnet.reader.sampling import sample_frames
+from stnet.tools.dataset import pack, show
+from stnet.tools.dataset.__main__ import main
+from stnet.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,7 +179,7 @@ def test_killed_in_the_middle_and_run_again_it_is_complete(tmp_path, capsys):
 
 
 def test_a_second_writer_is_refused(source, tmp_path):
-    from core.atomic import claimed
+    from stnet.utils.atomic import claimed
 
     (tmp_path / "out").mkdir()
     with claimed(str(tmp_path / "out")), pytest.raises(UserError, match="another run is writing into"):
@@ -250,10 +250,10 @@ def test_show_draws_a_row_a_segment_before_and_after(source):
 
 
 def test_the_tiles_are_what_the_reader_gives(source):
-    from core.config import load_config
-    from models import model_section
-    from reader.kinetics import KineticsDataset
-    from reader.lists import Clip
+    from stnet.config import load_config
+    from stnet.models import model_section
+    from stnet.reader.kinetics import KineticsDataset
+    from stnet.reader.lists import Clip
 
     main(sheet_flags(source, "--tile", "32", "--seed", "5"))
     sheet = np.asarray(Image.open(source / "s.png"))

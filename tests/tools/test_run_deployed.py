@@ -17,8 +17,8 @@ from hostile_yaml import HOSTILE
 from installations import environment_of
 from reports import shown
 
-from core.files import sha256_of
-from tools import run_deployed
+from stnet.tools import run_deployed
+from stnet.utils.files import sha256_of
 
 SIZES = {"float32": (256, 224), "uint8": (128, 112)}  # where frames stay as they are or grow, and where they shrink
 
@@ -121,7 +121,7 @@ def test_what_a_playlist_names_is_not_opened(videos, tmp_path, name, text):
 
 
 def test_it_opens_the_formats_that_the_reader_opens():
-    from reader.containers import DEMUXERS
+    from stnet.reader.containers import DEMUXERS
 
     assert run_deployed.DEMUXERS == DEMUXERS
 
@@ -325,7 +325,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(onnx_folder, tmp_path, capsys)
 
 
 def test_it_samples_as_the_reader_does():
-    from reader.sampling import sample_frames
+    from stnet.reader.sampling import sample_frames
 
     for seg_num, seglen in ((25, 5), (3, 1), (1, 16)):
         for count in range(1, 300):
@@ -333,7 +333,7 @@ def test_it_samples_as_the_reader_does():
 
 
 def test_frames_scale_as_in_the_reader_whichever_side_shrinks_and_whichever_grows():
-    from reader.transforms import ClipBuilder
+    from stnet.reader.transforms import ClipBuilder
 
     random = np.random.RandomState(0)
     for width, height in [(90, 40), (40, 90), (20, 200), (200, 20), (64, 64), (300, 31), (33, 300), (32, 50), (43, 33)]:

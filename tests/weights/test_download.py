@@ -12,12 +12,12 @@ import pytest
 from golden_params import golden_param
 from servers import Server
 
-from core.errors import UserError
-from models.stnet.names import backbone_names, original_to_structured
-from weights import download, transfer
-from weights.download import released
-from weights.formats import combined_bytes, read_weights
-from weights.stream import tensor_bytes
+from stnet.models.stnet.names import backbone_names, original_to_structured
+from stnet.utils.errors import UserError
+from stnet.weights import download, transfer
+from stnet.weights.download import released
+from stnet.weights.formats import combined_bytes, read_weights
+from stnet.weights.stream import tensor_bytes
 
 PROJECT = Path(__file__).parents[2]
 WEIGHTS = combined_bytes({name: np.full((40, 50), i, "float32") for i, name in enumerate("abc")})
@@ -248,7 +248,7 @@ def test_malicious_archives_are_refused_and_write_nothing_outside(server, data, 
 
 
 def test_an_archive_larger_than_allowed_is_refused(tmp_path):
-    from weights.archive import unpack
+    from stnet.weights.archive import unpack
 
     (tmp_path / "a.tar.gz").write_bytes(archive({"zeros": bytes(100_000)}))
     (tmp_path / "out").mkdir()
@@ -275,7 +275,7 @@ def test_a_cached_file_that_changed_is_refused_at_every_later_use(server):
 
 @pytest.mark.parametrize("name", ["w.pdparams", "ResNet50_pretrained"])
 def test_processes_at_once_cause_one_download(server, name):
-    code = f"from weights.download import released; print(released({name!r}))"
+    code = f"from stnet.weights.download import released; print(released({name!r}))"
     started = [
         subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]

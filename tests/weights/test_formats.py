@@ -13,12 +13,12 @@ import paddle
 import pytest
 from golden_params import golden_clip, golden_param
 
-from core.errors import UserError
-from models.stnet.names import original_to_structured, structured_to_original
-from models.stnet.network import StNet
-from weights.formats import combined_bytes, pickle_bytes, read_weights, record_lines
-from weights.load import load_weights
-from weights.stream import tensor_bytes
+from stnet.models.stnet.names import original_to_structured, structured_to_original
+from stnet.models.stnet.network import StNet
+from stnet.utils.errors import UserError
+from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights, record_lines
+from stnet.weights.load import load_weights
+from stnet.weights.stream import tensor_bytes
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"

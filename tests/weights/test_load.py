@@ -6,17 +6,17 @@ import pytest
 from conftest import tiny_settings, write_config
 from golden_params import golden_param
 
-from core.advice import advised
-from core.config import load_config
-from core.errors import UserError
-from engine.loading import start_training_from
-from models import get_model, model_section
-from models.stnet.backbone import inflate
-from models.stnet.names import backbone_names, original_to_structured, structured_to_original
-from models.stnet.network import StNet
-from weights.formats import combined_bytes, pickle_bytes, read_weights
-from weights.load import differences, load_for_finetuning, load_weights, shapes_of
-from weights.stream import tensor_bytes
+from stnet.advice import advised
+from stnet.config import load_config
+from stnet.models import get_model, model_section
+from stnet.models.stnet.backbone import inflate
+from stnet.models.stnet.names import backbone_names, original_to_structured, structured_to_original
+from stnet.models.stnet.network import StNet
+from stnet.utils.errors import UserError
+from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights
+from stnet.weights.load import differences, load_for_finetuning, load_weights, shapes_of
+from stnet.weights.loading import start_training_from
+from stnet.weights.stream import tensor_bytes
 
 
 def values(network):
@@ -168,7 +168,7 @@ def test_a_stnet_may_be_what_training_starts_from(tmp_path):
 
 @pytest.mark.parametrize("form", ["combined", "pickle", "folder", "structured"])
 def test_the_converter_writes_forms_that_load_again(form, tmp_path):
-    from tools.convert_weights import convert
+    from stnet.tools.convert_weights import convert
 
     network = StNet(18, 4, 2)
     path = structured_file(tmp_path / "w", network)

@@ -13,16 +13,16 @@ from entries import predict, run
 from golden_params import golden_clip, golden_param
 from test_formats import golden_case, original_shapes
 
-from core.config import load_config
-from core.errors import UserError
-from engine.loading import start_training_from
-from models import get_model, model_section
-from models.stnet.names import original_to_structured, structured_to_original
-from models.stnet.network import StNet
-from tools.convert_weights import convert
-from weights.formats import pickle_bytes, read_weights, record_lines
-from weights.load import load_weights
-from weights.stream import tensor_bytes
+from stnet.config import load_config
+from stnet.models import get_model, model_section
+from stnet.models.stnet.names import original_to_structured, structured_to_original
+from stnet.models.stnet.network import StNet
+from stnet.tools.convert_weights import convert
+from stnet.utils.errors import UserError
+from stnet.weights.formats import pickle_bytes, read_weights, record_lines
+from stnet.weights.load import load_weights
+from stnet.weights.loading import start_training_from
+from stnet.weights.stream import tensor_bytes
 
 PROJECT = Path(__file__).parents[2]
 PREFIX = "@HUB_stnet_kinetics400@"

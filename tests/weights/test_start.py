@@ -9,13 +9,13 @@ from conftest import tiny_settings, write_config
 from entries import run, train
 from servers import Server
 
-from core.advice import advised
-from core.config import load_config
-from core.errors import UserError
-from engine.loading import start_training_from
-from models import get_model, model_section
-from models.stnet.names import original_to_structured
-from weights.formats import combined_bytes
+from stnet.advice import advised
+from stnet.config import load_config
+from stnet.models import get_model, model_section
+from stnet.models.stnet.names import original_to_structured
+from stnet.utils.errors import UserError
+from stnet.weights.formats import combined_bytes
+from stnet.weights.loading import start_training_from
 
 SHAPES = json.loads((Path(__file__).parents[1] / "golden" / "params.json").read_text())["layers_50"]
 

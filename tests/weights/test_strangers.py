@@ -9,11 +9,11 @@ import numpy as np
 import paddle
 import pytest
 
-from core.errors import UserError
-from weights.archive import unpack
-from weights.formats import combined_bytes, read_weights, record_lines
-from weights.load import load_weights
-from weights.stream import HEADER, tensor_bytes
+from stnet.utils.errors import UserError
+from stnet.weights.archive import unpack
+from stnet.weights.formats import combined_bytes, read_weights, record_lines
+from stnet.weights.load import load_weights
+from stnet.weights.stream import HEADER, tensor_bytes
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])

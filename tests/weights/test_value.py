@@ -9,11 +9,11 @@ import pytest
 from entries import eval_entry, predict, run, train
 from servers import Server
 
-from core.errors import UserError
-from engine import checkpoint
-from engine.loading import start_training_from
-from models import get_model
-from weights.formats import pickle_bytes
+from stnet.models import get_model
+from stnet.utils.errors import UserError
+from stnet.weights import checkpoint
+from stnet.weights.formats import pickle_bytes
+from stnet.weights.loading import start_training_from
 
 
 class Counted:

@@ -10,8 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from core import cli
-from tools.dataset import check, folder, hmdb51, kinetics, pack, show, ucf101
+from stnet import cli
+from stnet.tools.dataset import check, folder, hmdb51, kinetics, pack, show, ucf101
 
 COMMANDS = (kinetics, ucf101, hmdb51, folder, check, pack, show)
 

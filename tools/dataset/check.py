@@ -14,23 +14,23 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core import cli
-from core.atomic import prepare_folder
-from core.config import MODES, load_config
-from core.errors import UserError
-from core.files import sha256_of
-from reader.clip import clip_rng, read_clip
-from reader.containers import seconds_of_all
-from reader.errors import ClipError, NoVideo
-from reader.formats import FORMATS
-from tools.dataset import findings
-from tools.dataset.findings import Record
-from tools.dataset.leaks import content_elsewhere, lists_to_compare
-from tools.dataset.workers import Lost, cores, work_with_progress
+from stnet import cli
+from stnet.config import MODES, load_config
+from stnet.reader.clip import clip_rng, read_clip
+from stnet.reader.containers import seconds_of_all
+from stnet.reader.errors import ClipError, NoVideo
+from stnet.reader.formats import FORMATS
+from stnet.tools.dataset import findings
+from stnet.tools.dataset.findings import Record
+from stnet.tools.dataset.leaks import content_elsewhere, lists_to_compare
+from stnet.tools.dataset.workers import Lost, cores, work_with_progress
+from stnet.utils.atomic import prepare_folder
+from stnet.utils.errors import UserError
+from stnet.utils.files import sha256_of
 
 if TYPE_CHECKING:
-    from core.config import Config, ReaderSection
-    from reader.decode import Video
+    from stnet.config import Config, ReaderSection
+    from stnet.reader.decode import Video
 
 Task = tuple[str, int]  # a file and its index in the list, of which the draws of training depend
 Stamp = list[int]  # size in bytes, time of change in ns
@@ -94,7 +94,7 @@ def add_worker_flags(parser: argparse.ArgumentParser) -> None:
 
 def read_config(args: argparse.Namespace) -> Config:
     """The configuration that --config and -o ask for, after the plugins."""
-    from models import model_section
+    from stnet.models import model_section
 
     for path in args.plugin:
         cli.load_plugin(path)
@@ -237,7 +237,7 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     Args:
         task: the file.
         reading: how.
-        decoder: see reader.decode.read_frames.
+        decoder: see stnet.reader.decode.read_frames.
 
     Returns:
         problem ("" if none), reason, frames (decodable), sha256, label (the one inside a pickle, or None),

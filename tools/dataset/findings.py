@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from core.atomic import write_atomically, write_json
-from core.errors import UserError
-from core.files import find_file, stem_of
-from core.schema import SCHEMA
-from reader import lists
-from reader.formats import FORMATS, Clip, Format, split_label
+from stnet.reader import lists
+from stnet.reader.formats import FORMATS, Clip, Format, split_label
+from stnet.utils.atomic import write_atomically, write_json
+from stnet.utils.errors import UserError
+from stnet.utils.files import find_file, stem_of
+from stnet.utils.schema import SCHEMA
 
 PROBLEMS = {
     "missing": "no such file",

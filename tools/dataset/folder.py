@@ -19,10 +19,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from core.errors import UserError
-from reader.lists import VIDEO_SUFFIXES
-from tools.dataset import groups, lists
-from tools.dataset.videos import Entry, find_videos, shown, sort_out
+from stnet.reader.lists import VIDEO_SUFFIXES
+from stnet.tools.dataset import groups, lists
+from stnet.tools.dataset.videos import Entry, find_videos, shown, sort_out
+from stnet.utils.errors import UserError
 
 logger = logging.getLogger("stnet")
 

@@ -9,8 +9,8 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from core.errors import UserError
-from tools.dataset.videos import Entry, shown
+from stnet.tools.dataset.videos import Entry, shown
+from stnet.utils.errors import UserError
 
 logger = logging.getLogger("stnet")
 

@@ -12,9 +12,9 @@ import argparse
 import glob
 import os
 
-from core.errors import UserError
-from tools.dataset import lists
-from tools.dataset.videos import Entry
+from stnet.tools.dataset import lists
+from stnet.tools.dataset.videos import Entry
+from stnet.utils.errors import UserError
 
 PARTS = {"0": None, "1": "train", "2": "test"}
 

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from core.config import PROJECT
-from core.errors import UserError
-from engine.labels import load_labels
-from tools.dataset import lists
-from tools.dataset.videos import Entry, VideoIndex, plain, sort_out
+from stnet.config import PACKAGE
+from stnet.tools.dataset import lists
+from stnet.tools.dataset.videos import Entry, VideoIndex, plain, sort_out
+from stnet.utils.errors import UserError
+from stnet.weights.labels import load_labels
 
-LABELS = os.path.join(PROJECT, "data", "dataset", "kinetics_labels.json")
+LABELS = os.path.join(PACKAGE, "data", "dataset", "kinetics_labels.json")
 PARTS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from core.errors import UserError
-from core.files import sha256_of
-from tools.dataset.findings import Record, read_entries
+from stnet.tools.dataset.findings import Record, read_entries
+from stnet.utils.errors import UserError
+from stnet.utils.files import sha256_of
 
 
 def lists_to_compare(checked: str, against: Sequence[str], training: str, mode: str) -> list[str]:

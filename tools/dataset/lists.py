@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from core.atomic import write_atomically, write_json
-from core.errors import UserError
-from core.schema import SCHEMA
-from engine.labels import load_labels
-from tools.dataset.videos import Entry, Findings, VideoIndex, plain, shown, sort_out
+from stnet.tools.dataset.videos import Entry, Findings, VideoIndex, plain, shown, sort_out
+from stnet.utils.atomic import write_atomically, write_json
+from stnet.utils.errors import UserError
+from stnet.utils.schema import SCHEMA
+from stnet.weights.labels import load_labels
 
 LISTS = ("train.list", "val.list", "test.list", "infer.list")
 

@@ -23,19 +23,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from core import cli
-from core.atomic import claimed, write_atomically
-from core.errors import UserError
-from core.files import find_file, stem_of
-from core.parsing import parse_json
-from reader.decode import read_frames
-from reader.errors import ClipError
-from reader.formats import PICKLE
-from reader.lists import read_list
-from reader.pickles import load_clip_pickle, read_clip_file
-from tools.dataset.check import TEXT, add_worker_flags, prepare_out
-from tools.dataset.findings import list_name
-from tools.dataset.workers import Lost, work_with_progress
+from stnet import cli
+from stnet.reader.decode import read_frames
+from stnet.reader.errors import ClipError
+from stnet.reader.formats import PICKLE
+from stnet.reader.lists import read_list
+from stnet.reader.pickles import load_clip_pickle, read_clip_file
+from stnet.tools.dataset.check import TEXT, add_worker_flags, prepare_out
+from stnet.tools.dataset.findings import list_name
+from stnet.tools.dataset.workers import Lost, work_with_progress
+from stnet.utils.atomic import claimed, write_atomically
+from stnet.utils.errors import UserError
+from stnet.utils.files import find_file, stem_of
+from stnet.utils.parsing import parse_json
 
 Task = TypeVar("Task")
 
@@ -180,7 +180,7 @@ def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, qual
 
 
 class Jpegs:
-    """A sink (see reader.decode) that keeps every frame of a video as a JPEG.
+    """A sink (see stnet.reader.decode) that keeps every frame of a video as a JPEG.
 
     Args:
         short_side, quality: see pack_clip.
@@ -202,7 +202,7 @@ class Jpegs:
 def _jpeg(frame: np.ndarray, short_side: int | None, quality: int) -> bytes:
     from PIL import Image
 
-    from reader.transforms import resize
+    from stnet.reader.transforms import resize
 
     height, width = frame.shape[:2]
     if short_side and min(width, height) != short_side:

@@ -9,18 +9,18 @@ import argparse
 import functools
 from typing import TYPE_CHECKING
 
-from core import cli
-from core.atomic import write_atomically
-from core.errors import UserError
-from reader.clip import clip_rng, read_clip
-from reader.errors import ClipError
-from reader.sheet import Block, block_of, draw_sheet
-from tools.dataset.check import add_config_flags, read_config
+from stnet import cli
+from stnet.reader.clip import clip_rng, read_clip
+from stnet.reader.errors import ClipError
+from stnet.reader.sheet import Block, block_of, draw_sheet
+from stnet.tools.dataset.check import add_config_flags, read_config
+from stnet.utils.atomic import write_atomically
+from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
     import random
 
-    from core.config import ReaderSection
+    from stnet.config import ReaderSection
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -53,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_block(path: str, section: ReaderSection, format: str, title: str, rng: random.Random | None = None) -> Block:
-    """The Block of a clip as a section of the configuration says. Arguments and errors as reader.clip.read_clip."""
+    """The Block of a clip as a section of the configuration says. Arguments and errors as read_clip."""
     return block_of(read_clip(path, section, format, rng), title)

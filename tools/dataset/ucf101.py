@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from core.errors import UserError
-from tools.dataset import lists
-from tools.dataset.videos import Entry, plain
+from stnet.tools.dataset import lists
+from stnet.tools.dataset.videos import Entry, plain
+from stnet.utils.errors import UserError
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

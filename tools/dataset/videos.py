@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from core.errors import UserError
-from core.progress import Progress
-from reader import lists
-from reader.containers import opened
-from reader.errors import ClipError, Damaged, decoded
+from stnet.reader import lists
+from stnet.reader.containers import opened
+from stnet.reader.errors import ClipError, Damaged, decoded
+from stnet.utils.errors import UserError
+from stnet.utils.progress import Progress
 
 
 class Entry(NamedTuple):
@@ -47,7 +47,7 @@ def shown(text: str) -> str:
 
 
 def find_videos(folder: str) -> list[str]:
-    """Absolute paths of all video files below a folder, as reader.lists.find_videos finds them.
+    """Absolute paths of all video files below a folder, as stnet.reader.lists.find_videos finds them.
 
     Raises:
         UserError: no such folder, or no video in it.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple, TypeVar
 
-from core.processes import Child
-from core.progress import Progress
+from stnet.utils.processes import Child
+from stnet.utils.progress import Progress
 
 _LINE_EVERY = 50  # items, at least, where there is no terminal for a bar
 Item = TypeVar("Item")

@@ -1,0 +1,32 @@
+"""The network as it is."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import numpy as np
+import paddle
+
+from stnet.models.normalizer import Normalizer
+
+Clips = Union[np.ndarray, paddle.Tensor]  # uint8 [B, seg_num, 3 * seglen, H, W]
+
+
+class Dygraph:
+    """The network as it is, on the device it is on.
+
+    Args:
+        network: returns logits; put into evaluation mode at each call.
+        normalize: what it takes of the clips.
+    """
+
+    name = "paddle, the network as it is"
+
+    def __init__(self, network: paddle.nn.Layer, normalize: Normalizer) -> None:
+        self.network, self.normalize = network, normalize
+
+    def __call__(self, clips: Clips) -> np.ndarray:
+        """uint8 clips -> logits [B, num_classes] float32."""
+        self.network.eval()
+        with paddle.no_grad():
+            return self.network(self.normalize(paddle.to_tensor(clips))).astype("float32").numpy()

@@ -1,0 +1,237 @@
+"""Exports that are kept, so that they are made once."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import paddle
+from filelock import FileLock, Timeout
+
+from stnet import runtime
+from stnet.utils.files import read_regular, sha256_of
+from stnet.weights.download import weights_home
+
+logger = logging.getLogger("stnet")
+_KEPT = 8  # exports; one of 50 layers takes 130 to 150 MB, and each task (eval, predict, features, ...) has its own
+_FORMAT = 4  # raised when the same network is exported in another way
+_RECORD = "sha256.json"  # in each export; written last: what has none is not whole
+
+
+def cached_export(
+    network: paddle.nn.Layer,
+    dependencies: list,
+    write: Callable[[str], None],
+    digest: str = "",
+    kind: str = "exports",
+) -> str:
+    """The folder of an export, made by `write(folder)` if there is none yet, or if a file of it has changed since.
+
+    It lies in the folder `kind` of the weights' cache (~/.paddle/weights), under a name made of the weights, of
+    `dependencies`, of Paddle's version and of the processor. Several processes may ask at once. The most recently used
+    few of a kind are kept.
+    Where others than the user may write into that folder, or the user may not, one is used that ends with the process.
+
+    Args:
+        network: whose weights the export holds.
+        dependencies: plain data, whatever else the export depends on.
+        write: writes the files into a folder; what it raises is passed on, and nothing is kept.
+        digest: SHA-256 of the file from which the weights were read, if they are still the same.
+        kind: name of a folder; each has its own few.
+    """
+
+    def write_into_the_place(folder: str) -> int:
+        write(folder)
+        return 0
+
+    with shelf_of(network, [dependencies], digest, kind) as shelf:
+        if not shelf.is_whole(0):
+            if os.path.exists(shelf.folders[0]):
+                logger.warning("the export in %s is damaged, or half made; making it again", shelf.folders[0])
+            shelf.make(write_into_the_place)
+        return shelf.use(0)
+
+
+class Shelf:
+    """Places for exports, which no other process checks, makes or removes meanwhile.
+
+    Attributes:
+        folders: the places, whether anything is there or not.
+    """
+
+    def __init__(self, root: str, names: Sequence[str]) -> None:
+        self.root, self.folders = root, [os.path.join(root, name) for name in names]
+
+    def is_whole(self, place: int) -> bool:
+        """Whether an export is there, with the files that were made for it."""
+        return _is_whole(self.folders[place])
+
+    def make(self, write: Callable[[str], int]) -> int:
+        """Make an export by `write(folder)`, which returns the place that it belongs to. Returns that.
+
+        What `write` raises is passed on, and nothing is changed. What a killed process leaves, the next removes.
+        """
+        new, old = (os.path.join(self.root, f"tmp-{name}") for name in ("new", "old"))
+        for path in (new, old):
+            _remove(path)
+        logger.info("exporting the network into %s", self.root)
+        os.mkdir(new, 0o700)
+        try:
+            place = write(new)
+            folder = self.folders[place]
+            with open(os.path.join(new, _RECORD), "w", encoding="utf-8") as file:
+                json.dump(_record(new, os.path.basename(folder)), file)
+            if os.path.lexists(folder):
+                os.rename(folder, old)
+            os.rename(new, folder)
+        finally:
+            for path in (new, old):
+                _remove(path)
+        return place
+
+    def use(self, place: int) -> str:
+        """The folder of an export that is there, which is now the last to be removed."""
+        folder = self.folders[place]
+        _mark_as_newest(folder, self.root)
+        _forget_old(self.root)
+        return folder
+
+
+@contextlib.contextmanager
+def shelf_of(network: paddle.nn.Layer, dependencies: Sequence[list], digest: str, kind: str) -> Iterator[Shelf]:
+    """The places of exports, one for each of `dependencies`; else as cached_export."""
+    root = _root(kind)
+    with _alone_in(root):
+        yield Shelf(root, [_name(network, facts, digest) for facts in dependencies])
+
+
+def _root(kind: str) -> str:
+    """The folder of a kind of exports, which the user may write, and nobody else."""
+    root = os.path.join(weights_home(), kind)
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+        status = os.stat(root)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        logger.warning(
+            "%s cannot be written (%s): the export ends with this process; set STNET_WEIGHTS_HOME to a folder that can",
+            root, error.strerror or error,
+        )  # fmt: skip
+        return _folder_of_this_process(kind)
+    if {status.st_uid, os.lstat(root).st_uid} == {os.geteuid()} and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return root
+    logger.warning(
+        "others may write into %s (owner %d, mode %o): not used, the export ends with this process; "
+        "chmod it to 700 if it is yours and you trust what it holds, or set STNET_WEIGHTS_HOME",
+        root, status.st_uid, stat.S_IMODE(status.st_mode),
+    )  # fmt: skip
+    return _folder_of_this_process(kind)
+
+
+@functools.cache
+def _folder_of_this_process(kind: str) -> str:
+    folder = tempfile.mkdtemp(prefix=f"stnet-{kind}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _alone_in(root: str) -> Iterator[None]:
+    """Whoever is in here knows that no other process makes, checks or removes exports."""
+    lock = FileLock(os.path.join(root, ".lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("waiting for another process that makes an export in %s", root)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _name(network: paddle.nn.Layer, dependencies: list, digest: str) -> str:
+    platform = [_FORMAT, paddle.__version__, runtime.processor()]
+    name = hashlib.sha256(json.dumps([dependencies, platform, digest]).encode())
+    for key, value in sorted(network.state_dict().items()):
+        name.update(f"{key}{value.shape}{value.dtype}".encode())
+        if not digest:
+            name.update(np.ascontiguousarray(value.numpy()))
+    return name.hexdigest()[:32]
+
+
+def code_of(*classes: type) -> list[str]:
+    """Names of classes, with the SHA-256 of the files that they stand in: what an export is made by, and of."""
+    return sorted({_code(cls) for cls in classes if not cls.__module__.startswith("paddle.")})
+
+
+@functools.cache
+def _code(cls: type) -> str:
+    try:
+        return f"{cls.__qualname__} {sha256_of(inspect.getfile(cls))}"
+    except (OSError, TypeError):  # typed into a console
+        return cls.__qualname__
+
+
+def _is_whole(folder: str) -> bool:
+    """Whether an export is a folder of its own with the files that were made for its name."""
+    try:
+        known = json.loads(read_regular(os.path.join(folder, _RECORD), 1 << 20))
+        return not os.path.islink(folder) and known == _record(folder, os.path.basename(folder))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _record(folder: str, name: str) -> dict[str, object]:
+    """What the record of an export holds: its name, and digests of its files. Raises ValueError for what is no file."""
+    return {"export": name, "sha256": _digests(folder)}
+
+
+def _digests(folder: str) -> dict[str, str]:
+    """SHA-256 of each file but the record. Raises ValueError for what is no file."""
+    digests = {}
+    for parent, _, names in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise ValueError(path)
+            if path != os.path.join(folder, _RECORD):
+                digests[os.path.relpath(path, folder)] = sha256_of(path)
+    return digests
+
+
+def _mark_as_newest(folder: str, root: str) -> None:
+    """By its time of change, whatever the clock says: it may have been set back."""
+    latest = max(os.path.getmtime(path) for path in _exports(root))
+    os.utime(folder, (max(time.time(), latest + 1),) * 2)
+
+
+def _exports(root: str) -> list[str]:
+    return [os.path.join(root, name) for name in os.listdir(root) if re.fullmatch(r"[0-9a-f]{32}|tmp-\w+", name)]
+
+
+def _forget_old(root: str) -> None:
+    """Remove all but the most recently used exports, and what killed processes left."""
+    named = [path for path in _exports(root) if not os.path.basename(path).startswith("tmp-")]
+    whole = [path for path in named if os.path.exists(os.path.join(path, _RECORD))]
+    kept = sorted(whole, key=os.path.getmtime)[-_KEPT:]
+    for path in set(_exports(root)) - set(kept):
+        _remove(path)
+
+
+def _remove(path: str) -> None:
+    if os.path.islink(path):
+        os.unlink(path)
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,94 @@
+"""An export of the network for a fixed number of clips, made at the first use and compared with the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stnet import runtime
+from stnet.backends.cache import cached_export, code_of
+from stnet.backends.program import Scorer, clip_sizes
+from stnet.models.dygraph import Clips, Dygraph
+from stnet.models.normalizer import Normalizer
+from stnet.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from stnet.backends.engines import ExportEngine, Run, Task
+    from stnet.config import ReaderSection
+
+TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
+_PIXELS_AT_ONCE = 25 * 256 * 256  # what fills the processor; one clip of the test setting
+
+
+class Exported:
+    """A program for a fixed number of clips.
+
+    Args:
+        run: from uint8 [at_once, seg_num, 3 * seglen, H, W] to logits.
+        at_once: that number; the last clips of a batch are filled up.
+        name: for the log.
+    """
+
+    def __init__(self, run: Run, at_once: int, name: str) -> None:
+        self.run, self.at_once, self.name = run, at_once, name
+
+    def __call__(self, clips: Clips) -> np.ndarray:
+        """uint8 clips -> logits [B, num_classes] float32."""
+        clips = np.asarray(clips)
+        return np.concatenate([self._part(clips[i : i + self.at_once]) for i in range(0, len(clips), self.at_once)])
+
+    def _part(self, clips: np.ndarray) -> np.ndarray:
+        missing = self.at_once - len(clips)
+        filled = np.concatenate([clips, np.zeros((missing, *clips.shape[1:]), clips.dtype)]) if missing else clips
+        return self.run(np.ascontiguousarray(filled))[: len(clips)]
+
+
+def clips_at_once(section: ReaderSection) -> int:
+    """Clips that an exported program takes: more than one only where a clip is too small to fill the processor."""
+    seg_num, _, size = clip_sizes(section)
+    pixels = seg_num * size**2
+    return max(1, min(section.batch_size, _PIXELS_AT_ONCE // pixels))
+
+
+def make_exported(engine: ExportEngine, task: Task) -> Exported:
+    """The export of a task's network in an engine, from the cache if it is there."""
+    model, section = task.model, task.section
+    settings, network = model.config.MODEL, model.network
+    at_once = min(clips_at_once(section), task.clips or section.batch_size)
+    seg_num, seglen, size = clip_sizes(section)
+    shape = [at_once, seg_num, 3 * seglen, size, size]
+    programs: list[Exported] = []  # one at most: Paddle keeps the memory of those that are given up
+
+    def program(folder: str) -> Exported:
+        if not programs:
+            run, _, name = engine.load(f"{folder}/model")
+            programs.append(Exported(run, at_once, name))
+        return programs[0]
+
+    def export(folder: str) -> None:
+        clips = np.random.RandomState(0).randint(0, 256, (1, *shape[1:])).astype(np.uint8)
+        expected = Dygraph(network, Normalizer(settings.image_mean, settings.image_std))(clips)
+        runtime.release_memory()  # what one step needs is not held through the next
+        engine.write(Scorer(network, settings.image_mean, settings.image_std, seglen), f"{folder}/model", shape)
+        runtime.release_memory()
+        check(program(folder)(clips), expected)
+        runtime.release_memory()
+
+    code = code_of(type(engine), type(model), *map(type, network.sublayers(include_self=True)))
+    own = {**model.own_settings(), "seglen": model.seglen, "seg_num": settings.seg_num}
+    dependencies = [code, own, shape, settings.image_mean, settings.image_std]
+    return program(cached_export(network, dependencies, export, task.digest))
+
+
+def check(logits: np.ndarray, expected: np.ndarray) -> None:
+    """Compare an engine's logits with the network's.
+
+    Raises:
+        UserError: they deviate by more than TOLERANCE.
+    """
+    if logits.shape != expected.shape:
+        raise UserError(f"its logits are of shape {list(logits.shape)}, the network's of {list(expected.shape)}")
+    deviation = np.abs(logits - expected).max() / max(1.0, np.abs(expected).max())
+    if not deviation <= TOLERANCE:
+        raise UserError(f"its logits deviate from the network's by {deviation:.2g}")

@@ -1,0 +1,144 @@
+"""What the entries share: the configuration of their flags, and how errors end a program."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from stnet import flags, runtime
+from stnet.advice import advised
+from stnet.config import Config, ModelSection, load_config, parse_override
+from stnet.flags import positive_int as positive_int  # for the parsers of tools and bench
+from stnet.utils import signals, streams
+from stnet.utils.atomic import write_text
+from stnet.utils.errors import UserError, first_line
+from stnet.utils.parsing import PrintableFormatter, printable
+from stnet.utils.signals import Stopped, Terminated
+
+logger = logging.getLogger("stnet")
+
+
+_plugins: set[str] = set()  # real paths of those that were run
+
+
+def load_plugin(path: str) -> None:
+    """Run a Python file, once, which registers what it brings. Raises UserError if there is none, or if it fails."""
+    if os.path.realpath(path) in _plugins:
+        return
+    name = f"plugin_{os.path.splitext(os.path.basename(path))[0]}"  # which is no module of ours, or of Python's
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not os.path.isfile(path):
+        raise UserError(f"plugin {path}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # what it defines can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"plugin {path} fails: {type(error).__name__}: {first_line(error)}", "plugin") from error
+    _plugins.add(os.path.realpath(path))
+
+
+def load_run_config(
+    args: argparse.Namespace,
+    model_section: Callable[[str], type[ModelSection]],
+    settings: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration with settings, flags and -o applied; --debug shows it.
+
+    From here until stnet.runtime.start, while Paddle is imported, Ctrl-C ends the process at once.
+
+    Args:
+        args: of stnet.flags.parse.
+        model_section: see stnet.config.load_config.
+        settings: what takes the place of the file args.config.
+    """
+    signals.exit_on_interrupt()
+    for path in args.plugin:
+        load_plugin(path)
+    runtime.set_weights_source(args.weights_home, args.weights_url)
+    config = load_config(settings or args.config, model_section, values=_values(args))
+    for note in config.notes:
+        logger.warning("config: %s", note)
+    if args.debug:
+        logger.info("configuration:\n%s", _as_yaml(config))
+    return config
+
+
+def _values(args: argparse.Namespace) -> dict[str, object]:
+    """SECTION.key -> value of settings, flags and -o, the last one typed; that a key is typed twice is said."""
+    keys = {flag.name: flag.key_of(args.action) for flag in flags.flags_of(args.action) if flag.key}
+    typed: dict[str, tuple[str, object]] = {}
+    for name, given in args.typed:
+        key, value = parse_override(given) if name == "o" else (keys.get(name, ""), given)
+        word = "-o" if name == "o" else f"--{name}"
+        before, old = typed.get(key, ("", value))
+        if key and old != value and (word, before) != (word, f"--{name}"):
+            logger.warning("%s is given twice: %s of %s counts, not %s of %s", key, value, word, old, before)
+        typed[key] = word, value
+    typed.pop("", None)  # of flags that stand for no key
+    return {**flags.config_values(args), **{key: value for key, (_, value) in typed.items()}}
+
+
+def save_config(args: argparse.Namespace, config: Config) -> None:
+    """Write what the configuration resolves to into save_dir: ACTION_config.yaml, which --config takes."""
+    write_text(os.path.join(args.save_dir, f"{args.action}_config.yaml"), _as_yaml(config))
+
+
+def _as_yaml(config: Config) -> str:
+    return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
+
+
+def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run an entry's main(argv) and turn errors into messages and exit codes. The log goes to standard error.
+
+    Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129
+    after SIGTERM, Ctrl-C or SIGHUP. Bugs pass through, with their traceback.
+    """
+    streams.prepare()
+    try:
+        _start_logging()
+        runtime.prepare()
+        code = main(argv) or 0
+        if streams.lost():
+            raise UserError(f"cannot write to standard output: {streams.lost()}")
+        return code
+    except UserError as error:
+        if "--debug" in (sys.argv[1:] if argv is None else argv):
+            traceback.print_exc()
+        print(f"error: {printable(advised(error))}", file=sys.stderr, flush=True)
+        return 1
+    except Stopped as error:
+        print(error, file=sys.stderr, flush=True)
+        return error.code
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        print("error: PaddlePaddle is not installed: pip install paddlepaddle, or paddlepaddle-gpu", file=sys.stderr)
+        return 1
+    except Terminated:
+        print("stopped by SIGTERM", file=sys.stderr, flush=True)
+        return 143
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    finally:
+        signals.leave()
+
+
+def _start_logging() -> None:
+    form = "[%(levelname)s %(asctime)s] %(message)s"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter(form, "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it builds its font cache
+    logger.setLevel(logging.INFO)  # importing Paddle 2.6 raises the root logger's level

@@ -1,0 +1,1 @@
+"""Evaluation: the loop over clips, results over all ranks, tables and the page."""

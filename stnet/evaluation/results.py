@@ -1,0 +1,121 @@
+"""What an evaluation leaves of every clip, over all ranks, and the files that are made of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stnet import parallel
+from stnet.metrics.calibration import Reliability, Temperature, cross_fitted_temperature, reliability
+from stnet.metrics.confusion import confusion_matrix
+from stnet.metrics.probabilities import softmax
+from stnet.reader.bad_clips import BadClips
+from stnet.reader.loader import Batch
+from stnet.utils.files import StrPath
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every clip of a list with its label and its logits, in the order of the list.
+
+    Attributes:
+        paths: of the N clips that could be read.
+        labels: int64 [N].
+        logits: float32 [N, C].
+        names: of the C classes.
+        unread: path and reason of those that could not be read.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    logits: np.ndarray
+    names: list[str]
+    unread: list[tuple[str, str]]
+
+    @functools.cached_property
+    def probabilities(self) -> np.ndarray:
+        """float32 [N, C]; NaN in a row whose logits are not finite."""
+        with np.errstate(invalid="ignore"):
+            probabilities = softmax(self.logits)
+        probabilities[self.predictions < 0] = np.nan
+        return probabilities
+
+    @functools.cached_property
+    def predictions(self) -> np.ndarray:
+        """The class of the largest logit, of equal ones the smallest class number: int64 [N].
+
+        -1, which no label is, where a logit is not finite.
+        """
+        return np.where(np.isfinite(self.logits).all(axis=1), self.logits.argmax(axis=1), -1)
+
+    @functools.cached_property
+    def matrix(self) -> np.ndarray:
+        """Clips of each true class (rows) by predicted class: int64 [C, C]."""
+        return confusion_matrix(self.labels, self.predictions, len(self.names))
+
+    @functools.cached_property
+    def reliability(self) -> Reliability:
+        """The reliability curve and the expected calibration error."""
+        return reliability(self.probabilities, self.labels)
+
+    @functools.cached_property
+    def temperature(self) -> Temperature | None:
+        """What mends the calibration, fitted and scored on halves; None for fewer than 2 clips."""
+        return cross_fitted_temperature(self.logits, self.labels)
+
+    def save(self, folder: StrPath, topk: int) -> list[str]:
+        """Write the files of an evaluation, each of them atomically.
+
+        Args:
+            folder: where; files of another evaluation are replaced.
+            topk: classes in a row of predictions.csv.
+
+        Returns:
+            their names.
+
+        Raises:
+            UserError: one cannot be written.
+        """
+        from stnet.evaluation.files import write_files
+
+        return write_files(self, folder, topk)
+
+
+class Collector:
+    """Keeps what Evaluation holds, of the clips of this rank, batch by batch.
+
+    Args:
+        names: of the classes.
+        bad: of the loader: its clips are the list.
+    """
+
+    def __init__(self, names: Sequence[str], bad: BadClips) -> None:
+        self.names, self.bad = list(names), bad
+        self.indices: list[int] = []
+        self.labels: list[np.ndarray] = []
+        self.logits: list[np.ndarray] = []
+
+    def add(self, batch: Batch, logits: np.ndarray) -> None:
+        """Keep a batch: logits [B, num_classes]."""
+        self.indices += batch.indices
+        self.labels.append(batch.labels.numpy())
+        self.logits.append(np.asarray(logits, np.float32))
+
+    def evaluation(self) -> Evaluation:
+        """What all ranks kept, the same on each of them; all of them must call it."""
+        labels = np.concatenate([np.zeros(0, np.int64), *self.labels])
+        logits = np.concatenate([np.zeros((0, len(self.names)), np.float32), *self.logits])
+        ranks = parallel.gather((self.indices, labels, logits))
+        indices = np.concatenate([np.array(indices, np.int64) for indices, *_ in ranks])
+        order = np.argsort(indices)
+        paths = [clip.path for clip in self.bad.clips]
+        return Evaluation(
+            [paths[index] for index in indices[order].tolist()],
+            np.concatenate([labels for _, labels, _ in ranks])[order],
+            np.concatenate([logits for *_, logits in ranks])[order],
+            self.names,
+            [(paths[index], reason) for index, reason in sorted(self.bad.reasons.items())],
+        )

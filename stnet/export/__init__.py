@@ -1,0 +1,1 @@
+"""Exported models for servers: writing the folder, and using it again."""

@@ -1,0 +1,1 @@
+"""Prediction: Predictor, its results, their files, features and explanations."""

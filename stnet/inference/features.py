@@ -1,0 +1,126 @@
+"""What the network makes of videos before it classifies, and the files of it: .npz and .parquet."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stnet.utils.atomic import check_name, prepare_folder, remove_leftovers, write_atomically
+from stnet.utils.errors import UserError
+
+_ROWS_AT_ONCE = 64  # of a Parquet file
+
+
+def _nothing() -> np.ndarray:
+    return np.empty(0, np.float32)
+
+
+@dataclass(eq=False)
+class Features:
+    """Of one video: for search, clustering and few-shot work; or why there are none."""
+
+    input_path: str | None  # None: bytes or frames
+    segments: np.ndarray = field(default_factory=_nothing, repr=False)  # float32 [T, C]: pooled, of each segment
+    clip: np.ndarray = field(default_factory=_nothing, repr=False)  # float32 [C']: what the last linear layer takes
+    label: int | None = None  # what the list says
+    error: str = ""  # why the video could not be read
+
+
+def check_path(path: str, may_exist: bool) -> None:
+    """Raise UserError, before any work, where `save` could not write this file."""
+    suffix = os.path.splitext(path)[1]
+    if suffix not in _WRITERS:
+        raise UserError(f"features {path}: expected a name that ends with {' or '.join(_WRITERS)}")
+    check_name(path)
+    if os.path.exists(path) and not may_exist:
+        raise UserError(f"{path} exists", "features")
+    if suffix == ".parquet" and not _has_pyarrow():
+        raise UserError("a .parquet file needs the package pyarrow, 16 or newer", "parquet")
+    folder, name = os.path.split(os.path.abspath(path))
+    prepare_folder(folder)
+    remove_leftovers(folder, name)
+
+
+def _has_pyarrow() -> bool:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        return False
+    return hasattr(parquet.ParquetWriter, "add_key_value_metadata")
+
+
+def save(path: str, rows: Iterable[Features], count: int, facts: Callable[[], dict[str, str]]) -> None:
+    """Write the features of videos, those that could not be read left out, atomically; nothing where there are none.
+
+    Args:
+        path: .npz, whose arrays are kept in memory until all are there, or .parquet, which is written as they come.
+        rows: of the videos.
+        count: how many videos there are.
+        facts: called at the end, for texts that go beside the features.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    read = (row for row in rows if not row.error)
+    first = next(read, None)
+    if first is not None:
+        _WRITERS[os.path.splitext(path)[1]](path, itertools.chain([first], read), count, facts)
+
+
+def _save_npz(path: str, rows: Iterator[Features], count: int, facts: Callable[[], dict[str, str]]) -> None:
+    paths, labels = [], []
+    segments = clips = _nothing()
+    for number, row in enumerate(rows):
+        if not number:
+            segments = np.empty((count, *row.segments.shape), np.float32)
+            clips = np.empty((count, *row.clip.shape), np.float32)
+        segments[number], clips[number] = row.segments, row.clip
+        paths.append(row.input_path or "")
+        labels.append(-1 if row.label is None else row.label)
+    there = len(paths)
+    arrays = {"paths": np.array(paths), "segment_features": segments[:there], "clip_features": clips[:there]}
+    if max(labels) >= 0:
+        arrays["labels"] = np.array(labels, np.int64)
+    arrays.update({name: np.array(text) for name, text in facts().items()})
+
+    def write(temporary: str) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    write_atomically(path, write)
+
+
+def _save_parquet(path: str, rows: Iterator[Features], count: int, facts: Callable[[], dict[str, str]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    floats = pa.list_(pa.float32())
+    columns = {"path": pa.string(), "label": pa.int64(), "clip": floats, "segments": pa.list_(floats)}
+    schema = pa.schema(list(columns.items()))
+
+    def write(temporary: str) -> None:
+        with parquet.ParquetWriter(temporary, schema, store_schema=False) as file:  # which would hide the facts
+            while group := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+                file.write_table(pa.table([list(column) for column in zip(*map(_cells, group))], schema=schema))
+            file.add_key_value_metadata(facts())
+
+    write_atomically(path, write)
+
+
+def _cells(row: Features) -> tuple[str, int | None, np.ndarray, list[np.ndarray]]:
+    path = (row.input_path or "").encode("utf-8", "backslashreplace").decode()  # Parquet holds UTF-8 alone
+    return path, row.label, row.clip, list(row.segments)
+
+
+def facts_of(digest: str, **meta: Any) -> dict[str, str]:
+    """The texts beside the features: the weights' SHA-256, and all else as JSON."""
+    return {"weights_sha256": digest, "meta": json.dumps(meta)}
+
+
+_WRITERS = {".npz": _save_npz, ".parquet": _save_parquet}

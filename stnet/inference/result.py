@@ -1,0 +1,139 @@
+"""What Predictor says of one video: something to print, save and look at."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stnet.utils.atomic import write_atomically, write_json
+from stnet.utils.errors import UserError
+from stnet.utils.files import StrPath, file_in
+from stnet.utils.parsing import printable
+from stnet.utils.schema import SCHEMA
+
+if TYPE_CHECKING:
+    from stnet.inference.explain import Explanation
+    from stnet.reader.clip import Clip
+
+TILE = 96  # pixels of a frame's side in pictures
+LONGEST_NAME = 200  # characters of a class name that are printed
+
+
+@dataclass
+class Result:
+    """The most probable classes of a video, the first the most probable, or why there are none.
+
+    The first four have the names of PaddleX's results.
+    """
+
+    input_path: str | None  # None: bytes or frames
+    class_ids: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)  # probabilities
+    label_names: list[str] = field(default_factory=list)
+    label: int | None = None  # what the list says
+    error: str = ""  # why the video could not be read
+    _read: Callable[[], Clip] | None = field(default=None, repr=False, compare=False)
+    _explain: Callable[[str, Clip, list[int], int], Explanation] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, labels: Sequence[str], topk: int, **facts: Any) -> Result:
+        """The Result of one clip's probabilities [num_classes]; of equal ones the smaller class number comes first."""
+        ids = np.argsort(-probabilities, kind="stable")[:topk].tolist()
+        return cls(
+            class_ids=ids,
+            scores=[float(probabilities[i]) for i in ids],
+            label_names=[labels[i] for i in ids],
+            **facts,
+        )
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Plain data: input_path, class_ids, scores, label_names; label and error where there is one."""
+        facts: dict[str, Any] = {
+            "input_path": self.input_path,
+            "class_ids": self.class_ids,
+            "scores": self.scores,
+            "label_names": self.label_names,
+        }
+        if self.label is not None:
+            facts["label"] = self.label
+        if self.error:
+            facts["error"] = self.error
+        return facts
+
+    def __str__(self) -> str:
+        """The path, then a line a class, or the error."""
+        names = [printable(name, LONGEST_NAME) for name in self.label_names]
+        rows = [f"    {name}, {score:.6f}" for score, name in zip(self.scores, names)]
+        return "\n".join([printable(self.input_path or "(no file)"), *(rows or [f"    {printable(self.error)}"])])
+
+    def print(self) -> None:
+        """Write it on standard output."""
+        print(self, flush=True)
+
+    def save_to_json(self, path: StrPath) -> str:
+        """Write `json` and the schema into a file; returns its path. `path` may be a folder, see `save_to_img`."""
+        path = self._file(path, ".json")
+        write_json(path, {"schema": SCHEMA, **self.json})
+        return path
+
+    def save_to_csv(self, path: StrPath) -> str:
+        """Write a header and one row, as predict's --output does; returns the path, see `save_to_img`."""
+        from stnet.inference.output import csv_rows
+
+        path = self._file(path, ".csv")
+
+        def write(temporary: str) -> None:
+            with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                file.write(csv_rows([self], len(self.class_ids)))
+
+        write_atomically(path, write)
+        return path
+
+    def save_to_img(self, path: StrPath) -> str:
+        """Draw what the network saw, a row a super-image, with the top classes above it.
+
+        Args:
+            path: a .png or .jpg file; or a folder, made if missing, in which the file is called like the video.
+
+        Returns:
+            the path of the file.
+
+        Raises:
+            UserError: the video could not be read, or the file cannot be written.
+        """
+        from stnet.reader.sheet import block_of, draw_sheet
+
+        path = self._file(path, ".png", ".jpg", ".jpeg")
+        sheet = draw_sheet([block_of(self.clip(), str(self))], TILE)
+        kind = "JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "PNG"
+        write_atomically(path, functools.partial(sheet.save, format=kind))
+        return path
+
+    def clip(self) -> Clip:
+        """What the network saw, read once more. Raises UserError where there is nothing to read."""
+        if self._read is None:
+            raise UserError(f"{self.input_path}: {self.error}")
+        return self._read()
+
+    def explain(self, topk: int | None = None, grid: int = 8) -> Explanation:
+        """What each segment adds to the scores of the top classes, and where in the picture it is; see explain.py.
+
+        Args:
+            topk: of the result's classes; default: all.
+            grid: squares along a side that are blanked one by one; 0: no maps.
+
+        Raises:
+            UserError: the video could not be read, or the model has no segments.
+        """
+        clip = self.clip()
+        if self._explain is None:
+            raise UserError("an exported model does not show what its segments contributed: take the weights instead")
+        return self._explain(self.input_path or "", clip, self.class_ids[:topk], grid)
+
+    def _file(self, path: StrPath, *suffixes: str) -> str:
+        return file_in(path, self.input_path, *suffixes)

@@ -1,0 +1,126 @@
+"""Several processes, one for each card (or CPU rank), on Paddle's own distributed engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import paddle
+
+from stnet.utils.errors import UserError
+from stnet.utils.signals import Process
+
+Value = TypeVar("Value")
+
+_launchers: list[Process] = []
+
+
+def start() -> tuple[int, int]:
+    """Join the other ranks that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) when alone.
+
+    Raises UserError where they were started for GPUs that this Paddle does not compute on.
+    """
+    if "PADDLE_TRAINER_ID" in os.environ:
+        above = [os.getppid(), os.environ.get("STNET_RUN_SH")]
+        _launchers[:] = [Process(number) for number in above if number]
+    if ranks() > 1 and not paddle.distributed.is_initialized():
+        paddle.distributed.parallel._print_modified_flags = lambda flags: None  # which Paddle itself has modified
+        paddle.distributed.init_parallel_env()
+        if not paddle.distributed.is_initialized():  # what Paddle does where it knows no way to connect them
+            cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            raise UserError(f"{ranks()} processes were started for GPUs ({cards}), and no GPU works here", "no gpus")
+    return rank(), ranks()
+
+
+def rank() -> int:
+    """Number of this process among the ranks, known before any is joined."""
+    return int(os.environ.get("PADDLE_TRAINER_ID") or 0)
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+
+
+def launchers() -> list[Process]:
+    """The processes that this rank must not outlive: the launcher, and the run.sh that started it. [] when alone."""
+    return _launchers
+
+
+def gather(value: Value) -> list[Value]:
+    """`value` (plain data) of every rank, in the order of ranks."""
+    if ranks() == 1:
+        return [value]
+    values: list[Value] = []
+    paddle.distributed.all_gather_object(values, value)
+    return values
+
+
+def on_main(decide: Callable[[], Value]) -> Value:
+    """What `decide()` returns on rank 0, where alone it is called, for every rank; a UserError is every rank's, too."""
+    outcome: tuple[Any, tuple[str, str] | None] = None, None
+    if rank() == 0:
+        try:
+            outcome = decide(), None
+        except UserError as error:
+            outcome = None, (str(error), error.topic)
+    decision, problem = gather(outcome)[0]
+    if problem:
+        raise UserError(*problem)
+    return decision
+
+
+def any_rank(flag: int) -> int:
+    """The largest `flag` (a small number) of all ranks: what one of them has noticed, all do."""
+    if ranks() == 1:
+        return flag
+    tensor = paddle.to_tensor(np.array([flag], "int32"))
+    paddle.distributed.all_reduce(tensor, op=paddle.distributed.ReduceOp.MAX)
+    return int(tensor.numpy()[0])
+
+
+def total(number: int) -> paddle.Tensor:
+    """Sum of `number` over all ranks, a scalar that stays on the device: what is computed with it need not wait."""
+    tensor = paddle.to_tensor([float(number)])
+    paddle.distributed.all_reduce(tensor)
+    return tensor.reshape([])
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """A context whose UserError every rank raises, whichever had it: no rank goes on and waits for one that has ended.
+
+    Within it no rank may wait for another.
+    """
+    failure = None
+    try:
+        yield
+    except UserError as error:
+        failure = error
+    reasons = gather((str(failure), failure.topic) if failure else None)
+    if failure:
+        raise failure
+    for number, reason in enumerate(reasons):
+        if reason:
+            raise UserError(f"rank {number} cannot start: {reason[0]}", reason[1])
+
+
+def require_same(facts: Mapping[str, float | str]) -> None:
+    """Raise UserError on all ranks unless `facts`, by name, are the same on each of them."""
+    first, *others = gather(facts)
+    for number, other in enumerate(others, start=1):
+        differing = [f"{name} {other[name]} and not {value}" for name, value in first.items() if other[name] != value]
+        if differing:
+            fact = f"rank {number} would start otherwise than rank 0: {', '.join(differing)}"
+            raise UserError(fact, "ranks differ")
+
+
+def share_statistics(network: paddle.nn.Layer) -> None:
+    """Give every rank the batch-norm statistics of rank 0, which are those that are saved."""
+    if ranks() > 1:
+        for name, value in network.state_dict().items():
+            if name.endswith(("._mean", "._variance")):
+                paddle.distributed.broadcast(value, src=0)

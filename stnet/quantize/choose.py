@@ -1,0 +1,134 @@
+"""In how many bits a network computes: as asked for, or the fastest that is proven."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from stnet.backends.engines import ExportEngine, Task, make_engine
+from stnet.quantize.calibration import chosen
+from stnet.quantize.formats import PRECISIONS, REDUCED, QuantisedOnnx, reduced
+from stnet.quantize.networks import WholeNetwork
+from stnet.quantize.report import Precision, Record
+from stnet.quantize.validate import Proof, Proven
+from stnet.utils.errors import UserError, last_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stnet.backends.engines import Compute
+    from stnet.config import Config
+    from stnet.quantize.formats import Reduced
+    from stnet.quantize.networks import ReducedNetwork
+
+    Form = Callable[[Reduced, Task], ReducedNetwork]
+
+logger = logging.getLogger("stnet")
+
+
+def as_precision(asked: object, engine: str) -> Precision:
+    """A name or a Precision. Raises UserError: it is neither, or not what the engine of that name computes in."""
+    wanted = asked if isinstance(asked, Precision) else Precision(asked)  # type: ignore[arg-type]  # checked here
+    if wanted.name not in PRECISIONS:
+        raise UserError(f"precision {wanted.name!r:.40}: expected one of {', '.join(PRECISIONS)}")
+    for name, share in (("agreement", wanted.agreement), ("difference", wanted.difference)):
+        if type(share) not in (int, float) or not 0 < share <= 1:
+            raise UserError(f"{name} {share!r:.40}: expected a number above 0, at most 1")
+    if not isinstance(wanted.calibrate, (str, os.PathLike)):
+        raise UserError(f"calibrate {wanted.calibrate!r:.40}: expected the path of a list or folder, or a glob")
+    if wanted.name in REDUCED and engine not in ("auto", REDUCED[wanted.name]().runtime):
+        raise UserError(f"precision {wanted.name} is computed by {REDUCED[wanted.name]().runtime}, not by {engine}")
+    return wanted
+
+
+def choose(
+    task: Task, config: Config, wanted: Precision, engine: str = "auto", form: Form = WholeNetwork
+) -> Proven | None:
+    """What is to compute; None: float32, which is said and why. Raises UserError where what was asked for is refused.
+
+    Args:
+        config: whose section INFER the task is of.
+        engine: name of the one that is to compute, or "auto".
+        form: the whole network, or it in parts.
+    """
+    if wanted.name == "fp32":
+        return None
+    if wanted.name != "auto":
+        proven = prove(task, config, wanted, form)
+        logger.info("precision %s: %s", wanted.name, proven.record.words())
+        return proven
+    fastest: Proven | None = None
+    reasons: list[str] = []
+    for name in REDUCED:
+        if engine not in ("auto", REDUCED[name]().runtime):
+            reasons.append(f"precision {name} is not computed by {engine}")
+            continue
+        try:
+            proven = prove(task, config, wanted._replace(name=name, unproven=False), form)
+        except Exception as error:  # runtimes and file systems have types of their own; float32 is there
+            reasons.append(
+                last_line(error) if isinstance(error, UserError) else f"precision {name}: {last_line(error)}"
+            )
+            continue
+        if proven.record.speed.ratio > (fastest.record.speed.ratio if fastest else 1):
+            reasons += [_slower(fastest)] if fastest else []
+            fastest = proven
+        else:
+            reasons.append(_slower(proven))
+    took = f"{fastest.reduced.name}: {fastest.record.words()}" if fastest else "fp32"
+    logger.info("precision auto takes %s", "; ".join([took, *reasons]))
+    return fastest
+
+
+def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tuple[Compute, Record | None]:
+    """What computes a task's logits, and what proves it where that is not float32; as choose."""
+    proven = choose(task, config, wanted, engine)
+    if proven is None:
+        return make_engine(engine, task.model, task.section, task.clips, task.digest), None
+    return proven.engine, proven.record
+
+
+def _slower(proven: Proven) -> str:
+    return f"precision {proven.reduced.name} is proven, {proven.record.speed.words()}"
+
+
+def prove(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Proven:
+    """A precision by its kept proof, or by one made with the clips that are named. Raises UserError: it is refused."""
+    kind = reduced(wanted.name)
+    clips = chosen(os.fspath(wanted.calibrate), config) if wanted.calibrate else None
+    try:
+        return Proof(form(kind, task), task, config, clips, wanted).found()
+    except OSError as error:
+        raise UserError(f"precision {kind.name}: its proof cannot be kept: {error}") from None
+
+
+def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -> ExportEngine | None:
+    """What writes the export of a task's network; None: it is one in float32. Raises UserError."""
+    if wanted.name == "bf16":
+        raise UserError("bf16 is how a float32 file is computed: there is no file of it", "precision of a file")
+    if wanted.name == "fp32" or (wanted.name == "auto" and file_format != "onnx"):
+        return None
+    if file_format != "onnx":
+        raise UserError(f"int8 is not written in the format {file_format}", "format of int8")
+    try:
+        proven = prove(task, config, wanted._replace(name="int8"))
+    except UserError as error:
+        if wanted.name != "auto":
+            raise
+        logger.info("precision auto takes fp32; %s", error)
+        return None
+    logger.info("precision int8: %s", proven.record.words())
+    return QuantisedOnnx(f"{proven.folder}/{proven.reduced.file}", proven.record.plain())
+
+
+def of_flags(args: argparse.Namespace) -> Precision:
+    """What the flags ask for. Raises UserError where one would be without effect."""
+    asked = Precision(args.precision or "fp32", args.calibrate, args.agreement, args.unproven, args.difference)
+    typed = dict(args.typed)
+    without = [name for name in ("calibrate", "agreement", "difference") if typed.get(name, "") != ""]
+    without += ["unproven"] if args.unproven else []
+    if asked.name == "fp32" and without:
+        raise UserError(f"--{without[0]} is without effect: in fp32 nothing is proven", "precision")
+    return asked

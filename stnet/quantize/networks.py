@@ -1,0 +1,237 @@
+"""A network in fewer bits: its files, and how they compute; whole, or in the parts that timelines are computed by."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from stnet import runtime
+from stnet.backends.engines import Network, OnnxRuntime, Run, Task, make_engine
+from stnet.backends.exported import Exported, check, clips_at_once
+from stnet.backends.parts import Parts, dygraph_runs, input_shapes, layers_from_bytes, make_parts
+from stnet.backends.program import Scorer, Shape, clip_sizes, write_onnx
+from stnet.quantize.formats import FLOAT32, Reduced
+from stnet.utils.errors import UserError, last_line
+from stnet.utils.files import sha256_of
+
+if TYPE_CHECKING:
+    from stnet.backends.engines import Compute
+
+Clips = Callable[[], Iterator[np.ndarray]]  # reads clips anew, each uint8 [1, T, 3 * seglen, H, W]
+
+
+class ReducedNetwork(Protocol):
+    """A network in a number format, in files of a folder.
+
+    Attributes:
+        kind: the format.
+        what: words for messages, of what is to be proven; "" for the whole network.
+        facts: plain data that tells it from other forms of the same network.
+        made_by: classes whose code the files and what they give depend on, beside the network's.
+        at_once: clips that fill the processor.
+    """
+
+    kind: Reduced
+    what: str
+    facts: list[str]
+    made_by: list[type]
+    at_once: int
+
+    def write_float32(self, folder: str) -> None:
+        """Write what the format is made of, compared with the network. Raises UserError."""
+
+    def prepare(self, folder: str, clips: Clips) -> int:
+        """Calibrate, and write the format. Returns how many clips it took."""
+
+    def retreats(self, folder: str) -> Iterator[list[str]]:
+        """See stnet.quantize.formats.Reduced."""
+
+    def finish(self, folder: str) -> None:
+        """Remove what is not computed with."""
+
+    def sha256(self, folder: str) -> str:
+        """Of what is computed with."""
+
+    def load(self, folder: str) -> Exported | Parts:
+        """What computes in the format."""
+
+    def float32(self) -> Compute:
+        """What computes the same in float32, without the folder."""
+
+
+class WholeNetwork:
+    """From clips to logits in one file."""
+
+    what = ""
+    facts: list[str] = []
+
+    def __init__(self, kind: Reduced, task: Task) -> None:
+        self.kind, self.task = kind, task
+        self.made_by: list[type] = [WholeNetwork]
+        self.at_once = min(clips_at_once(task.section), task.clips or task.section.batch_size)
+
+    def write_float32(self, folder: str) -> None:
+        """See ReducedNetwork."""
+        model, settings = self.task.model, self.task.model.config.MODEL
+        clip, path = _some_clip(self.task), f"{folder}/{FLOAT32}"
+        scorer = Scorer(model.network, settings.image_mean, settings.image_std, model.seglen)
+        write_onnx(scorer, path, [None, *clip.shape[1:]])
+        expected = Network().make(self.task)(clip)
+        runtime.release_memory()
+        check(_in_float32(folder)(clip), expected)
+        runtime.release_memory()
+
+    def prepare(self, folder: str, clips: Clips) -> int:
+        """See ReducedNetwork."""
+        return self.kind.prepare(folder, clips())
+
+    def retreats(self, folder: str) -> Iterator[list[str]]:
+        """See ReducedNetwork."""
+        return self.kind.retreats(folder)
+
+    def finish(self, folder: str) -> None:
+        """See ReducedNetwork."""
+        _finish(self.kind, folder)
+
+    def sha256(self, folder: str) -> str:
+        """Of the one file."""
+        return sha256_of(f"{folder}/{self.kind.file}")
+
+    def load(self, folder: str) -> Exported:
+        """For any number of clips."""
+        seg_num, seglen, size = clip_sizes(self.task.section)
+        run, _, name = self.kind.load(folder, [self.at_once, seg_num, 3 * seglen, size, size])
+        return Exported(run, self.at_once, name)
+
+    def float32(self) -> Compute:
+        """See ReducedNetwork."""
+        task = self.task
+        return make_engine("auto", task.model, task.section, task.clips, task.digest)
+
+
+class NetworkInParts:
+    """The parts of a network, each but the last in a file of a folder of its own; the last, the head, is in float32.
+
+    Raises:
+        UserError: the model cannot be cut so.
+    """
+
+    what = " of timelines"
+    facts = ["parts"]
+
+    def __init__(self, kind: Reduced, task: Task) -> None:
+        streaming = task.model.streaming()
+        if streaming is None:
+            raise UserError(f"{task.model.config.MODEL.name} has no segments: it has no timeline")
+        self.task, self.streaming, self.kind = task, streaming, kind
+        self.kinds = [type(kind)() for _ in streaming.parts[:-1]]
+        layers = [type(layer) for part in streaming.parts for layer in part.sublayers(include_self=True)]
+        self.made_by: list[type] = [NetworkInParts, Parts, type(streaming), *layers]
+        seg_num, _, self.size = clip_sizes(task.section)
+        self.at_once = max(1, Parts(streaming, [lambda values: values], self.size, "").at_once[0] // seg_num)
+
+    def write_float32(self, folder: str) -> None:
+        """See ReducedNetwork."""
+        clip = _some_clip(self.task)
+        expected = Network().make(self.task)(clip)
+        layers = layers_from_bytes(self.streaming, self.task.model)
+        for part, layer, shape in zip(self._folders(folder), layers, self._shapes()):
+            os.mkdir(part)
+            try:
+                write_onnx(layer, f"{part}/{FLOAT32}", shape)
+            except UserError:
+                raise
+            except Exception as error:  # paddle2onnx has types of its own
+                name = self.task.model.config.MODEL.name
+                raise UserError(f"the parts of {name} cannot be written as ONNX ({last_line(error)})") from None
+            runtime.release_memory()
+        check(self._parts(self._float32_runs(folder), "")(clip), expected)
+        runtime.release_memory()
+
+    def prepare(self, folder: str, clips: Clips) -> int:
+        """See ReducedNetwork; each part by what float32 gives it for the clips."""
+        count = 0
+        for number, (kind, part) in enumerate(zip(self.kinds, self._folders(folder))):
+            counted = itertools.count()
+            read = (clip for clip, _ in zip(clips(), counted))
+            kind.prepare(part, self._inputs(number, folder, read))
+            count = next(counted)
+            runtime.release_memory()
+        return count
+
+    def _inputs(self, number: int, folder: str, clips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """What a part is given for clips, batch by batch."""
+        taken: list[np.ndarray] = []
+        runs = self._float32_runs(folder)
+        run = runs[number]
+
+        def noted(values: np.ndarray) -> np.ndarray:
+            taken.append(values)
+            return run(values)
+
+        runs[number] = noted
+        parts = self._parts(runs, "")
+        for clip in clips:
+            parts.features(clip)
+            yield from taken
+            taken.clear()
+
+    def retreats(self, folder: str) -> Iterator[list[str]]:
+        """See ReducedNetwork; of each part the same share of its layers."""
+        parts = self._folders(folder)
+        for names in zip(*(kind.retreats(part) for kind, part in zip(self.kinds, parts))):
+            yield [f"part{number}: {name}" for number, some in enumerate(names) for name in some]
+
+    def finish(self, folder: str) -> None:
+        """See ReducedNetwork."""
+        for kind, part in zip(self.kinds, self._folders(folder)):
+            _finish(kind, part)
+
+    def sha256(self, folder: str) -> str:
+        """Of the digests of all files."""
+        digests = [sha256_of(f"{part}/{self.kind.file}") for part in self._folders(folder)]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def load(self, folder: str) -> Parts:
+        """See ReducedNetwork."""
+        shapes = [[-1 if size is None else size for size in shape] for shape in self._shapes()]  # -1: any number
+        loaded = [kind.load(part, shape) for kind, part, shape in zip(self.kinds, self._folders(folder), shapes)]
+        return self._parts([*(run for run, _, _ in loaded), self._head()], loaded[0][2])
+
+    def float32(self) -> Compute:
+        """See ReducedNetwork."""
+        return make_parts("auto", self.task.model, self.task.section, self.task.digest)
+
+    def _folders(self, folder: str) -> list[str]:
+        return [f"{folder}/part{number}" for number in range(len(self.kinds))]
+
+    def _shapes(self) -> list[Shape]:
+        return input_shapes(self.streaming, self.task.model, _some_clip(self.task))
+
+    def _float32_runs(self, folder: str) -> list[Run]:
+        return [*map(_in_float32, self._folders(folder)), self._head()]
+
+    def _head(self) -> Run:
+        return dygraph_runs(self.streaming, self.task.model)[-1]
+
+    def _parts(self, runs: list[Run], name: str) -> Parts:
+        return Parts(self.streaming, runs, self.size, name)
+
+
+def _some_clip(task: Task) -> np.ndarray:
+    seg_num, seglen, size = clip_sizes(task.section)
+    return np.random.RandomState(0).randint(0, 256, (1, seg_num, 3 * seglen, size, size)).astype(np.uint8)
+
+
+def _in_float32(folder: str) -> Run:
+    return OnnxRuntime().load(f"{folder}/{FLOAT32}"[: -len(".onnx")])[0]
+
+
+def _finish(kind: Reduced, folder: str) -> None:
+    if kind.file != FLOAT32:
+        os.remove(f"{folder}/{FLOAT32}")

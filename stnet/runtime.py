@@ -1,0 +1,218 @@
+"""The surroundings of a run: environment variables, threads, device, seeds. The one place that knows them."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import random
+import re
+import sys
+import warnings
+from types import ModuleType
+from typing import Literal
+
+from stnet.utils import signals
+from stnet.utils.errors import UserError, last_line
+
+logger = logging.getLogger("stnet")
+_MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, which only AMD processors obey
+_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # what the second needs
+_SETTING = "STNET_SET_"  # before the names of run.sh's settings
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def prepare() -> None:
+    """What must happen before paddle, decord or OpenCV are imported. Variables the user has set are left alone."""
+    disable_telemetry()
+    kernels = _mkl_kernels(processor())
+    if kernels:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported once, by the reader
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    if "STNET_THREADS" not in os.environ:
+        # What the user asked for; importing paddle sets it to 1, in the launcher of several ranks, too.
+        launched = "PADDLE_TRAINER_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+        os.environ["STNET_THREADS"] = "" if launched else os.environ.get("OMP_NUM_THREADS", "")
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean")
+    warnings.filterwarnings("ignore", message="You are using GPU version Paddle")
+    warnings.filterwarnings("ignore", message="To copy construct from a tensor")  # Paddle's layers do so themselves
+
+
+def disable_telemetry() -> None:
+    """Keep ONNX Runtime and OpenVINO, imported after this, from telling their makers and writing IDs into HOME."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+
+
+def settings() -> dict[str, str]:
+    """What run.sh's variables hold, by their names; {} where run.sh is not used."""
+    return {name[len(_SETTING) :]: value for name, value in os.environ.items() if name.startswith(_SETTING)}
+
+
+def given() -> dict[str, str]:
+    """The settings of run.sh that were given in its environment, by their names."""
+    return {name: value for name, value in settings().items() if name in os.environ}
+
+
+def typed() -> str:
+    """How the user started run.sh, such as "bash run.sh"; "" where run.sh is not used."""
+    return os.environ.get("STNET_TYPED", "")
+
+
+def set_weights_source(home: str, url: str) -> None:
+    """What --weights_home and --weights_url say, for stnet.weights.download and the processes started from here."""
+    if home:
+        os.environ["STNET_WEIGHTS_HOME"] = home
+    if url:
+        os.environ["STNET_WEIGHTS_URL"] = url
+
+
+def start(use_gpu: bool | Literal["auto"]) -> None:
+    """Choose threads and device.
+
+    Args:
+        use_gpu: True, False, or "auto" (the GPU if there is one that works).
+
+    Raises:
+        UserError: True without a GPU build, without a GPU, or with a build that holds no code for the card.
+    """
+    import paddle
+
+    signals.interrupt_normally()
+    _keep_freed_memory()
+    paddle.disable_static()  # which an import in another thread has done there alone
+    paddle.base.core.set_num_threads(threads())
+    problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
+    if use_gpu is True and problem:
+        raise UserError(f"use_gpu is True, but {problem}", "no gpu")
+    paddle.set_device("cpu" if problem else "gpu")
+    if use_gpu:
+        logger.info("running on the %s", f"CPU ({problem})" if problem else "GPU")
+
+
+def start_thread() -> None:
+    """In another thread than `start`, which is to compute: as many threads and the device that were chosen there."""
+    import paddle
+
+    paddle.disable_static()
+    paddle.base.core.set_num_threads(threads())
+    paddle.set_device(paddle.get_device())
+
+
+def threads() -> int:
+    """Threads that one process computes with: OMP_NUM_THREADS or STNET_THREADS, or else its share of the cores."""
+    if os.environ.get("STNET_THREADS"):
+        return int(os.environ["STNET_THREADS"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)  # ranks that share this machine
+    return max(1, cores // here)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next allocation, instead of handing it back to the system.
+
+    Paddle allocates every tensor on the CPU anew; fetching large ones from the system page by page took half of the
+    time of a forward pass at 25 x 256 x 256.
+    """
+    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "mallopt"):
+        _C_LIBRARY.mallopt(_M_MMAP_MAX, 0)
+        _C_LIBRARY.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_memory() -> None:
+    """Hand freed memory back to the system all the same: between steps that need much of it once."""
+    gc.collect()
+    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
+        _C_LIBRARY.malloc_trim(0)
+
+
+def _gpu_problem(paddle: ModuleType) -> str | None:
+    """Why the GPU cannot be used, or None."""
+    if not paddle.is_compiled_with_cuda():
+        return f"this Paddle ({paddle.__version__}) is built for the CPU (install paddlepaddle-gpu for GPUs)"
+    try:
+        count = paddle.device.cuda.device_count()
+    except Exception as error:  # whatever a broken driver raises
+        return f"the GPU driver answers: {last_line(error)}"
+    if count == 0:
+        return "no GPU is visible"
+    return _gpu_arithmetic_problem(paddle)
+
+
+def _gpu_arithmetic_problem(paddle: ModuleType) -> str | None:
+    """Compare one small computation with the CPU: a build without code for the card returns zeros, or fails."""
+    card = "the GPU"
+    try:
+        paddle.set_device("gpu")
+        name = paddle.device.cuda.get_device_name()
+        capability = ".".join(map(str, paddle.device.cuda.get_device_capability()))
+        card = f"{name} (compute capability {capability})"
+        image = paddle.arange(2 * 3 * 8 * 8, dtype="float32").reshape([2, 3, 8, 8]) / 100
+        kernel = paddle.arange(4 * 3 * 3 * 3, dtype="float32").reshape([4, 3, 3, 3]) / 100
+        on_gpu = paddle.nn.functional.relu(paddle.nn.functional.conv2d(image, kernel)).cpu().numpy()
+        paddle.set_device("cpu")
+        on_cpu = paddle.nn.functional.relu(paddle.nn.functional.conv2d(image.cpu(), kernel.cpu())).numpy()
+        if abs(on_gpu - on_cpu).max() <= 1e-2 * abs(on_cpu).max():
+            return None
+        problem = "a small convolution on it gives wrong numbers"
+    except Exception as error:  # paddle raises many types here
+        problem = f"a small convolution on it fails: {last_line(error)}"
+    cuda = paddle.version.cuda()
+    return f"this Paddle ({paddle.__version__}, CUDA {cuda}) does not work on {card}: {problem}"
+
+
+def processor() -> str:
+    """What Linux says of the first processor: maker, model, instruction sets; "" elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = file.read(16384).split("\n\n")[0].splitlines(True)
+        return "".join(line for line in lines if not re.match("(?i)cpu mhz|bogomips", line))  # measured at each start
+    except OSError:
+        return ""
+
+
+def _mkl_kernels(cpu_info: str) -> str:
+    """The kernels that MKL should take on an AMD processor, where it takes slow ones by itself; "" on others."""
+    if "AuthenticAMD" not in cpu_info:
+        return ""
+    return _MKL_AVX512 if set(cpu_info.split()) >= _AVX512 else _MKL_AVX2
+
+
+def seed_everything(fixed: bool) -> int:
+    """Seed Python, NumPy and Paddle. Returns the seed: 0 if `fixed`, else one drawn from the system."""
+    import paddle
+
+    seed = 0 if fixed else random.SystemRandom().randrange(2**31)
+    seed_step(seed, 0, 0)
+    if fixed and paddle.is_compiled_with_cuda():
+        paddle.set_flags({"FLAGS_cudnn_deterministic": True})
+    return seed
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make the global generators depend on seed, step and rank alone: a resumed run draws what it would have drawn."""
+    import numpy as np
+    import paddle
+
+    mixed = random.Random(f"{seed}/{step}/{rank}").randrange(2**31)
+    random.seed(mixed)
+    np.random.seed(mixed)
+    paddle.seed(mixed)
+
+
+def memory_mb() -> int:
+    """Memory in use, MB: the GPU's largest so far, or this process's on the CPU."""
+    import paddle
+
+    if paddle.get_device().startswith("gpu"):
+        return paddle.device.cuda.max_memory_allocated() >> 20
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    except OSError:
+        return 0

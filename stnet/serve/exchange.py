@@ -1,0 +1,129 @@
+"""One upload, from its place in the queue to the answer; given up when the client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from stnet.serve.answers import FAULT, NDJSON, fault_of, line
+from stnet.serve.limits import NotTaken, Refused
+from stnet.serve.service import Place, Service
+from stnet.serve.uploads import Bounds, UploadFolder, received
+
+logger = logging.getLogger("stnet")
+T = TypeVar("T")
+Steps = AsyncIterator["dict[str, Any]"]
+
+
+class House(NamedTuple):
+    """What a request is answered with."""
+
+    service: Service
+    folder: UploadFolder
+    body_seconds: float
+    one_at_a_time: asyncio.Lock  # for bodies that are in memory whole
+
+    @property
+    def bounds(self) -> Bounds:
+        """Of an upload."""
+        return Bounds(self.service.limits.bytes, self.body_seconds)
+
+
+def house_of(request: Request) -> House:
+    """What create_app has put there."""
+    house: House = request.app.state.house
+    return house
+
+
+async def answer(request: Request, work: Callable[[str, Place], Steps], as_lines: bool) -> Response:
+    """Take an upload, and answer with what is made of it.
+
+    Args:
+        request: with the upload.
+        work: of its path and place, gives {"state": ...} and at the end {"result": ...}.
+        as_lines: answer each of these with a line, or with the result alone.
+
+    Raises:
+        Refused: before the first line.
+        ClientDisconnect: nobody waits for the answer any more.
+    """
+    house = house_of(request)
+    async with contextlib.AsyncExitStack() as stack:
+        place = stack.enter_context(house.service.place())
+        path = await stack.enter_async_context(received(request, house.folder, house.bounds))
+        steps = work(path, place)
+        if isinstance(steps, AsyncGenerator):
+            stack.push_async_callback(steps.aclose)
+        if not as_lines:
+            return JSONResponse(await unless_gone(request.receive, result_of(steps)))
+        first = await unless_gone(request.receive, steps.__anext__())
+        return Lines(first, steps, stack.pop_all())
+
+
+async def result_of(steps: Steps) -> dict[str, Any]:
+    """What the last step holds."""
+    result: dict[str, Any] = {}
+    async for step in steps:
+        result = step.get("result", result)
+    return result
+
+
+async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+    """What is awaited; given up, with ClientDisconnect, when the client goes away. The body must have been read."""
+
+    async def is_gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(is_gone())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+class Lines(Response):
+    """A line for each step, as they come; what they need is given back at the end."""
+
+    media_type = NDJSON
+
+    def __init__(self, first: dict[str, Any], rest: Steps, stack: contextlib.AsyncExitStack) -> None:
+        super().__init__(headers={"X-Accel-Buffering": "no"})  # asks proxies to pass each line on
+        del self.headers["content-length"]
+        self._first, self._rest, self._stack = first, rest, stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        async with self._stack:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            with contextlib.suppress(ClientDisconnect):
+                await unless_gone(receive, self._send_lines(send))
+
+    async def _send_lines(self, send: Send) -> None:
+        async def send_line(item: dict[str, Any], more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": line(item), "more_body": more})
+
+        await send_line(self._first)
+        try:
+            async for step in self._rest:
+                await send_line(step)
+        except Refused as refused:
+            await send_line(fault_of(refused))
+        except NotTaken:
+            raise
+        except Exception:  # a bug: the status is out already, so the last line says it
+            logger.exception("a fault while a request was answered")
+            await send_line(fault_of(FAULT))
+        await send({"type": "http.response.body"})

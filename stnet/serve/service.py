@@ -1,0 +1,303 @@
+"""The engine room of a server: places for requests, decoding in processes, one thread for the network."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from importlib import metadata
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from stnet.reader.decode import decoder_asked_for
+from stnet.reader.formats import VIDEO
+from stnet.reader.sources import format_of
+from stnet.serve import timelines
+from stnet.serve.decoding import Decoders, Job
+from stnet.serve.limits import Limits, Refused
+from stnet.serve.network import Network
+from stnet.serve.stats import Stats
+from stnet.serve.waiting import in_time
+from stnet.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from stnet.inference.predictor import Predictor
+
+logger = logging.getLogger("stnet")
+__all__ = ["Limits", "Place", "Refused", "Service"]
+Answer = TypeVar("Answer")
+_LONGEST_RETRY = 60  # seconds
+_LOOK = 0.02  # seconds between looks at whether all is done
+
+
+class Place(NamedTuple):
+    """One of the places for requests."""
+
+    deadline: float  # by time.monotonic
+
+
+class Service:
+    """Answers requests with one Predictor.
+
+    All but `place` and `info` runs in one event loop, in which `start` comes first and `close` last.
+
+    Args:
+        predictor: of videos.
+        limits: of each request, and of all.
+        decoders: processes that read videos.
+        window: seconds that a clip waits for others to be computed with.
+
+    Attributes:
+        stats: what there is to count.
+
+    Raises:
+        UserError: the model takes no videos, or STNET_DECODER names no decoder.
+    """
+
+    def __init__(self, predictor: Predictor, limits: Limits, decoders: int = 2, window: float = 0.01) -> None:
+        if format_of("upload.mp4", predictor.config.MODEL.format).lower() != VIDEO:
+            raise UserError(f"uploads are videos, not what MODEL.format {predictor.config.MODEL.format} says")
+        decoder_asked_for()  # a wrong name is said here, and not by each request
+        self.predictor, self.limits, self.stats = predictor, limits, Stats()
+        self.decoders = Decoders(decoders, limits, self.stats)
+        self.network = Network(predictor, window, self.stats)
+        self.films = ThreadPoolExecutor(1, "timelines")  # one at a time, beside all that is short
+        self.seconds = 1.0  # from accepting a request to its answer, on average
+        self.closing = False
+        self.no_timeline: UserError | None = None  # why there is none, though the model could
+
+    async def start(self) -> None:
+        """Make the engine and the decoding processes, before the first request. Raises UserError."""
+        self.one_film = asyncio.Semaphore(1)
+        await self.decoders.start()
+        await self.network.prepare(lambda: self.predictor.engine)
+        if _holds(self.predictor.check_reasons):
+            await self.network.prepare(self.predictor.parts)
+        if _holds(self._check_timeline):
+            try:
+                await self.network.prepare(self.predictor.timeline_parts)
+            except UserError as error:
+                self.no_timeline = error
+                logger.warning("no timelines: %s", error)
+
+    async def close(self) -> None:
+        """Refuse new requests, finish those that run, and end all threads and processes."""
+        self.closing = True
+        while self.stats.queue:
+            await asyncio.sleep(_LOOK)
+        self.films.shutdown()
+        self.network.close()
+        self.decoders.close()
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """Take a place, from before the body is read until the answer is gone. Raises Refused."""
+        if self.closing or self.stats.queue >= self.limits.queue:
+            code, reason = ("closing", "it is closing") if self.closing else ("full", "all places are taken")
+            self.stats.requests["place", code] += 1
+            raise Refused(503, code, f"the server takes no request now: {reason}", self._retry_after())
+        self.stats.queue += 1
+        begun = monotonic()
+        try:
+            yield Place(begun + self.limits.request_seconds)
+        finally:
+            self.stats.queue -= 1
+            self.seconds += 0.1 * (monotonic() - begun - self.seconds)
+
+    def _retry_after(self) -> int:
+        """Seconds until a place is likely to be free."""
+        return max(1, min(_LONGEST_RETRY, math.ceil(self.seconds)))
+
+    def info(self) -> dict[str, Any]:
+        """What clients may want to know of the model and the limits."""
+        config, limits = self.predictor.config, self.limits._asdict()
+        limits.pop("queue")
+        return {
+            "model": config.MODEL.name,
+            "version": _version(),
+            "weights": self.weights(),
+            "num_classes": config.MODEL.num_classes,
+            "topk": self.predictor.topk,
+            "seg_num": config.section("infer").seg_num,
+            "seglen": config.MODEL.seglen,
+            "precision": self.predictor.precision,
+            "has_shares": _holds(self.predictor.check_reasons),
+            "has_timeline": _holds(self._check_timeline),
+            "limits": limits,
+            "timeline": timelines.DEFAULTS,
+        }
+
+    def weights(self) -> dict[str, str]:
+        """File name and SHA-256 of the weights."""
+        name = os.path.basename(self.predictor.weights).encode("utf-8", "backslashreplace").decode()
+        return {"name": name, "sha256": self.predictor.digest}
+
+    def _check_timeline(self) -> None:
+        self.predictor.check_parts()
+        if self.no_timeline:
+            raise self.no_timeline
+
+    async def classify(
+        self,
+        path: str,
+        *,
+        place: Place | None = None,
+        topk: int | None = None,
+        frames: bool = False,
+        shares: bool = False,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The classes of a video: {"state": ...} as it goes, at the end {"result": ...}.
+
+        Args:
+            path: of the upload; nothing else is opened.
+            place: of `place`; None: one is taken.
+            topk: classes; None: as many as the predictor gives.
+            frames: with pictures of what the network saw.
+            shares: with what each segment adds to the logits.
+
+        Raises:
+            Refused
+        """
+        with self._request("classify", place) as request:
+            topk = self._topk(topk)
+            if shares:
+                _insist(self.predictor.check_reasons)
+            yield {"state": "queued"}
+            job = Job(path, self.predictor.config.section("infer"), frames)
+            async with request.one_of(self.decoders.slots):
+                yield {"state": "decoding"}
+                reading = await request.within(self.decoders.read(job))
+            yield {"state": "computing"}
+            result = await request.within(self.network.classify(reading.clip, topk))
+            answer = {
+                "categories": timelines.categories(result, topk),
+                "video": reading.facts,
+                "segments": reading.segments,
+            }
+            if shares:
+                explanation = await request.within(self.network.call(result.explain, topk, 0))
+                answer["shares"] = [_shares(reason) for reason in explanation.classes]
+            request.outcome = "ok"
+            yield {"result": {**answer, "notes": reading.notes}}
+
+    async def timeline(
+        self, path: str, *, place: Place | None = None, **settings: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """What happens in a video: {"state", "seconds", "of"} as it goes, at the end {"result": ...}.
+
+        Args:
+            path, place: as for `classify`.
+            settings: window, stride, threshold, hold, shortest, as predict's; None: as by default.
+
+        Raises:
+            Refused
+        """
+        with self._request("timeline", place) as request:
+            chosen = timelines.checked(settings)
+            _insist(self._check_timeline)
+            yield {"state": "queued", "seconds": 0, "of": 0}
+            async with request.one_of(self.one_film):
+                yield {"state": "decoding", "seconds": 0, "of": 0}
+                film = timelines.Film(self.predictor, self.network, self.limits, path, chosen)
+                film.begin(self.films)
+                try:
+                    windows = []
+                    while (window := await request.within(film.next())) is not None:
+                        windows.append(window)
+                        yield {"state": "computing", "seconds": round(window.end, 2), "of": round(film.length, 2)}
+                finally:
+                    await film.stop()
+            answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
+            request.outcome = "ok"
+            yield {"result": {**answer, "notes": film.notes}}
+
+    def _topk(self, topk: int | None) -> int:
+        most = self.predictor.config.MODEL.num_classes
+        if topk is not None and topk < 1:
+            raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
+        return min(topk or self.predictor.topk, most)
+
+    @contextmanager
+    def _request(self, what: str, place: Place | None) -> Iterator[_Request]:
+        """Hold a place, if none is held, and count how it ends."""
+        if place is None:
+            with self.place() as place, self._request(what, place) as request:
+                yield request
+            return
+        request = _Request(place.deadline, self.limits.request_seconds)
+        try:
+            yield request
+        except Refused as error:
+            request.outcome = error.code
+            raise
+        except UserError as error:
+            request.outcome = "failed"
+            raise Refused(500, "failed", str(error)) from None
+        except Exception:  # a bug: counted, and passed on
+            request.outcome = "failed"
+            raise
+        finally:
+            self.stats.requests[what, request.outcome] += 1
+
+
+class _Request:
+    """A request under way."""
+
+    def __init__(self, deadline: float, seconds: float) -> None:
+        self.deadline, self.seconds = deadline, seconds
+        self.outcome = "gone"  # unless something else comes of it
+
+    async def within(self, coming: Awaitable[Answer]) -> Answer:
+        """What comes, if it comes within the time of the request; else it is cancelled. Raises Refused."""
+        try:
+            return await in_time(coming, self.deadline - monotonic())
+        except asyncio.TimeoutError:
+            raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
+
+    @asynccontextmanager
+    async def one_of(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Hold a slot, also where the request is given up just when it gets one. Raises Refused."""
+        coming = asyncio.ensure_future(slots.acquire())
+        try:
+            await self.within(coming)
+            yield
+        finally:
+            if not coming.cancelled():
+                slots.release()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("stnet-paddle")
+    except metadata.PackageNotFoundError:
+        return "of a checkout"
+
+
+def _holds(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except UserError:
+        return False
+    return True
+
+
+def _insist(check: Callable[[], None]) -> None:
+    try:
+        check()
+    except UserError as error:
+        raise Refused(400, "cannot", str(error)) from None
+
+
+def _shares(reason: Any) -> dict[str, Any]:
+    return {
+        "id": reason.class_id,
+        "name": reason.label,
+        "score": reason.score,
+        "logit": reason.logit,
+        "shares": reason.shares,
+        "rest": reason.rest,
+    }

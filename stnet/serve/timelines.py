@@ -1,0 +1,169 @@
+"""Timelines for requests: read in a process, computed in turn with all else, told window by window."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stnet.inference.result import Result
+from stnet.metrics.probabilities import softmax
+from stnet.reader.errors import ClipError
+from stnet.reader.windows import plan_windows
+from stnet.serve.decoding import child_of, refusal
+from stnet.serve.limits import Limits, Refused
+from stnet.timeline.events import HOLD, THRESHOLD, events_of
+from stnet.timeline.windows import Timeline, Window
+from stnet.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from stnet.inference.predictor import Predictor
+    from stnet.serve.network import Network
+    from stnet.utils.processes import FreshChild
+
+DEFAULTS: dict[str, float | None] = {
+    "window": 10.0,  # seconds
+    "stride": 2.0,
+    "threshold": THRESHOLD,  # see stnet.timeline.events
+    "hold": HOLD,
+    "shortest": None,  # seconds; None: half a window
+}
+
+
+def checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """All settings, those that are not given as they are by default. Raises Refused where they make no sense."""
+    unknown = sorted(settings.keys() - DEFAULTS)
+    if unknown:
+        raise Refused(400, "setting", f"{unknown[0]}: expected one of {', '.join(DEFAULTS)}")
+    chosen = {**DEFAULTS, **{name: value for name, value in settings.items() if value is not None}}
+    if chosen["shortest"] is None:
+        chosen["shortest"] = chosen["window"] / 2
+    try:
+        plan_windows(chosen["window"], chosen["stride"], 1.0, 1, 1)
+        events_of([], np.zeros((0, 1)), chosen["threshold"], chosen["hold"], chosen["shortest"])
+    except UserError as error:
+        raise Refused(400, "setting", str(error)) from None
+    return chosen
+
+
+class Stopped(Exception):
+    """Nobody waits for this timeline any more."""
+
+
+class Film:
+    """One video on its way through the network.
+
+    Args:
+        predictor: of the parts, which are made if they are not yet.
+        network: where they take their turns.
+        path: of the video.
+        settings: of `checked`.
+    """
+
+    def __init__(
+        self, predictor: Predictor, network: Network, limits: Limits, path: str, settings: dict[str, Any]
+    ) -> None:
+        self.predictor, self.network, self.limits, self.path = predictor, network, limits, path
+        self.settings = settings
+        self.lock, self.stopped = threading.Lock(), False
+        self.child: FreshChild | None = None
+        self.notes: list[str] = []
+        self.length = 0.0  # seconds, as soon as it is known
+
+    def begin(self, threads: ThreadPoolExecutor) -> None:
+        """Begin to read, in one of the threads."""
+        loop = asyncio.get_running_loop()
+
+        def put(window: Window | None) -> None:
+            loop.call_soon_threadsafe(self.windows.put_nowait, window)
+
+        self.windows: asyncio.Queue[Window | None] = asyncio.Queue()
+        self.work = loop.run_in_executor(threads, self._run, put)
+
+    async def next(self) -> Window | None:
+        """The next window, as soon as it is computed; None after the last.
+
+        Raises:
+            Refused: it cannot be read.
+        """
+        window = await self.windows.get()
+        if window is None:
+            await self.work
+        return window
+
+    async def stop(self) -> None:
+        """End the work, if it goes on."""
+        self.stopped = True
+        with self.lock:
+            if self.child is not None:
+                self.child.stop()
+        await asyncio.wait([self.work])
+        self.work.exception()  # if there is one, `next` has raised it, or nobody waits
+
+    def _run(self, put: Callable[[Window | None], None]) -> None:
+        """In a thread: read, and give each window."""
+        try:
+            parts = self.network.submit(self.predictor.timeline_parts).result()
+            turns = self.network.parts_in_turn(parts, self._go_on)
+            section = self.predictor.config.section("infer")
+            sizes = self.settings["window"], self.settings["stride"]
+            with closing(Timeline(turns, self.path, section, *sizes, child=self._begin)) as timeline:
+                self.length = timeline.facts.seconds
+                for window in timeline.windows():
+                    put(window)
+                self.notes = timeline.notes
+        except ClipError as error:
+            raise refusal(error) from None
+        finally:
+            put(None)
+
+    def _begin(self, function: Callable[[Any], Any]) -> FreshChild:
+        """The process that reads."""
+        child = child_of(self.limits, function)
+        with self.lock:
+            self.child = child
+        if self.stopped:
+            child.stop()
+        return child
+
+    def _go_on(self) -> None:
+        if self.stopped:
+            raise Stopped
+
+
+def summary(windows: list[Window], labels: list[str], topk: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Windows and events of a video, as plain data."""
+    probabilities = softmax(np.stack([window.logits for window in windows]))
+    spans = [(window.start, window.end) for window in windows]
+    events = events_of(spans, probabilities, settings["threshold"], settings["hold"], settings["shortest"])
+    return {
+        "windows": [
+            {
+                "start": round(window.start, 3),
+                "end": round(window.end, 3),
+                "categories": categories(Result.of(row, labels, topk, input_path=None)),
+            }
+            for window, row in zip(windows, probabilities)
+        ],
+        "events": [
+            {
+                "start": round(event.start, 3),
+                "end": round(event.end, 3),
+                "id": event.class_id,
+                "name": labels[event.class_id],
+                "score": event.probability,
+            }
+            for event in events
+        ],
+    }
+
+
+def categories(result: Result, topk: int | None = None) -> list[dict[str, Any]]:
+    """The classes of a result, the most probable first."""
+    rows = list(zip(result.class_ids, result.label_names, result.scores))[:topk]
+    return [{"id": number, "name": name, "score": score} for number, name, score in rows]

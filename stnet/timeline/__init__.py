@@ -1,0 +1,1 @@
+"""Long videos: windows, their scores, events, and the files of both."""

@@ -1,0 +1,139 @@
+"""Files of a timeline: scores of windows, events, subtitles, a picture. Each is written whole or not at all."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from stnet.inference.result import Result
+from stnet.timeline.events import Event
+from stnet.timeline.windows import Window
+from stnet.utils.atomic import write_atomically, write_csv
+from stnet.utils.files import StrPath
+from stnet.utils.fonts import drawable, drawing
+
+_CURVES = 8  # classes in a picture, at most
+_GAP = 2  # strides without a window, at which a curve breaks off
+_NAME = 40  # characters of a class name there
+
+
+def write_windows_jsonl(
+    path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str], topk: int
+) -> None:
+    """One JSON object a window: its time, its frames, and its most probable classes, the most probable first."""
+
+    def lines() -> Iterable[str]:
+        for window, row in zip(windows, probabilities):
+            best = Result.of(row, labels, topk, input_path=None)
+            facts = {
+                "start": round(window.start, 3),
+                "end": round(window.end, 3),
+                "frames": [window.first_frame, window.first_frame + window.frames],
+                "class_ids": best.class_ids,
+                "scores": best.scores,
+                "label_names": best.label_names,
+            }
+            yield json.dumps(facts, ensure_ascii=False) + "\n"
+
+    _write_text(path, lines())
+
+
+def write_windows_csv(
+    path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str]
+) -> None:
+    """One row a window: start and end in seconds, then the probability of every class."""
+    rows = ([f"{w.start:.3f}", f"{w.end:.3f}", *(f"{p:.6g}" for p in row)] for w, row in zip(windows, probabilities))
+    write_csv(path, ["start", "end", *labels], rows)
+
+
+def write_events_csv(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
+    """One row an event: start, end, class, probability."""
+    rows = ([f"{e.start:.3f}", f"{e.end:.3f}", labels[e.class_id], f"{e.probability:.6g}"] for e in events)
+    write_csv(path, ["start", "end", "class", "probability"], rows)
+
+
+def write_webvtt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
+    """Subtitles for a browser's video element."""
+    cues = [
+        f"{_clock(event.start, '.')} --> {_clock(event.end, '.')}\n{html.escape(caption(event, labels), quote=False)}\n"
+        for event in events
+    ]
+    _write_text(path, ["\n".join(["WEBVTT\n", *cues])])
+
+
+def write_srt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
+    """Subtitles for players."""
+    cues = [
+        f"{number}\n{_clock(event.start, ',')} --> {_clock(event.end, ',')}\n{caption(event, labels)}\n"
+        for number, event in enumerate(events, start=1)
+    ]
+    _write_text(path, ["\n".join(cues)])
+
+
+def caption(event: Event, labels: Sequence[str]) -> str:
+    """What is shown of an event, on one line."""
+    return f"{' '.join(labels[event.class_id].split())} {event.probability:.0%}"
+
+
+def write_picture(
+    path: StrPath,
+    windows: Sequence[Window],
+    probabilities: np.ndarray,
+    events: Sequence[Event],
+    labels: Sequence[str],
+    title: str = "",
+) -> None:
+    """A PNG: the probabilities of the classes that matter over time, and below them the events."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no state beside the figure
+    from matplotlib.figure import Figure
+
+    shown = _classes_that_matter(probabilities, events)
+    names, title = [drawable(labels[class_id], _NAME) for class_id in shown], drawable(title)
+    with drawing("".join([title, *names])):
+        figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
+        curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.6 + 0.3 * len(shown)])
+        starts = np.array([window.start for window in windows])
+        centres = (starts + [window.end for window in windows]) / 2
+        distances = np.diff(starts)
+        gaps = np.flatnonzero(distances > _GAP * np.median(distances)) + 1 if len(distances) else []  # no curve there
+        times = np.insert(centres, gaps, np.nan)
+        for place, (class_id, name) in enumerate(zip(shown, names)):
+            colour = f"C{place}"
+            curve = np.insert(probabilities[:, class_id].astype(float), gaps, np.nan)
+            curves.plot(times, curve, color=colour, label=name, marker=".", markersize=3)
+            spans = [(event.start, event.end - event.start) for event in events if event.class_id == class_id]
+            bars.broken_barh(spans, (place - 0.4, 0.8), color=colour)
+        curves.set(ylim=(-0.02, 1.02), ylabel="probability", title=title)
+        curves.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        bars.set(yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6), xlabel="seconds")
+        bars.set_yticklabels(names)
+        bars.set_xlim(windows[0].start, windows[-1].end)
+        FigureCanvasAgg(figure)
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+
+
+def _classes_that_matter(probabilities: np.ndarray, events: Sequence[Event]) -> list[int]:
+    """Those of events, the longest first, then those with the largest probability anywhere."""
+    length: dict[int, float] = {}
+    for event in events:
+        length[event.class_id] = length.get(event.class_id, 0) + event.end - event.start
+    likely = np.argsort(-probabilities.max(axis=0), kind="stable").tolist()
+    ordered = [*sorted(length, key=lambda class_id: -length[class_id]), *(i for i in likely if i not in length)]
+    return ordered[: max(min(len(length), 20), _CURVES)]
+
+
+def _clock(seconds: float, point: str) -> str:
+    """00:00:00.000"""
+    whole = round(1000 * round(seconds, 3))  # as the tables round: half a millisecond times 1000 is another float
+    return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
+
+
+def _write_text(path: StrPath, pieces: Iterable[str]) -> None:
+    def write(temporary: str) -> None:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.writelines(pieces)
+
+    write_atomically(path, write)

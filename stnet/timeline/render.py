@@ -1,0 +1,279 @@
+"""A copy of a video with the events of its timeline written into the picture, its sound kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from fractions import Fraction
+from typing import Any, Optional
+
+import numpy as np
+
+from stnet.reader.containers import opened, utf8_name
+from stnet.reader.errors import ClipError, Damaged, decoded, decoding
+from stnet.reader.joined import follow
+from stnet.reader.stream import VideoStream
+from stnet.timeline.events import Event
+from stnet.timeline.files import caption
+from stnet.utils.atomic import check_name, write_atomically, writing
+from stnet.utils.errors import UserError
+from stnet.utils.files import StrPath
+from stnet.utils.fonts import font_for
+
+_COPIED = ("aac", "mp3")  # sound that every browser plays in mp4; other sound becomes AAC
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_X264 = {"crf": "20", "preset": "fast"}
+_FINEST = 90000  # units a second of the stamps
+_MARK = "with its timeline by StNet"  # in the copy: another run may replace it
+_UNITS = 4  # of the stamps between two frames, at least
+_UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
+
+
+def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
+    """See before any long work that the copy can be written, and replaces no file but an earlier copy.
+
+    Args:
+        source: the video, which it never replaces.
+        target: the copy.
+        overwrite: replace any other file.
+
+    Raises:
+        UserError
+    """
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise UserError(f"the copy {target} would replace the video that it is made of", "render target")
+    if os.path.lexists(target) and not overwrite and not _is_copy(target):
+        raise UserError(f"{target} exists, and is no copy with a timeline in it", "copy")
+    folder = os.path.dirname(os.path.abspath(target))
+    check_name(target)
+    with writing(target):
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def _is_copy(target: StrPath) -> bool:
+    """Whether a file is what `render` wrote."""
+    with suppress(ClipError), utf8_name(os.fspath(target)) as name, opened(name) as (container, _):
+        return container.metadata.get("comment") == _MARK
+    return False
+
+
+def render(source: str, target: StrPath, events: Sequence[Event], labels: Sequence[str]) -> list[str]:
+    """Write an mp4 that browsers play: H.264, 4:2:0, its index in front, every frame at its own time.
+
+    Args:
+        source: the video; it is turned upright, and an odd width or height loses its last column or row, but a
+            single one is shown twice.
+        target: mp4 file.
+        events: events, in seconds from the start of the file.
+
+    Returns:
+        what should be said of it: where the video breaks off, sound that cannot be kept.
+
+    Raises:
+        ClipError: the source cannot be read, or not from its first frame on.
+        UserError: the target cannot be written, or this PyAV has no encoder.
+    """
+    notes: list[str] = []
+    write_atomically(target, lambda temporary: notes.extend(_render(source, temporary, Overlay(events, labels))))
+    return notes
+
+
+def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
+    import av
+
+    video = VideoStream(source)
+    unit = max(Fraction(video.index.time_base or Fraction(1, _FINEST)), Fraction(1, _FINEST))
+    unit /= math.ceil(_UNITS * video.rate * unit)
+    options = {"movflags": "+faststart", "movie_timescale": str(max(1000, math.ceil(_UNITS * video.rate)))}
+    with (
+        encoding(),
+        utf8_name(source) as name,
+        opened(name) as (container, stream),
+        av.open(temporary, "w", format="mp4", options=options) as copy,
+        closing(video.frames()) as frames,
+    ):
+        copy.metadata["comment"] = _MARK
+        sound = Sound(container, copy, video)
+        picture, seconds, stamp = None, 0.0, -1
+        for shown in frames:
+            image = overlay.drawn(shown.rgb(), shown.seconds)
+            seconds = shown.seconds
+            if picture is None:
+                picture = _picture_stream(copy, image.shape, video.rate, unit, stream.codec_context.colorspace)
+            sound.copy_until(seconds)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            stamp = max(round(seconds / unit), stamp + 1)  # two frames at one time would be refused
+            frame.pts, frame.time_base = stamp, unit
+            copy.mux(picture.encode(frame))
+        if picture is None:  # a clip of it may yet be read by OpenCV
+            raise ClipError(f"no frame of it can be read for the copy ({video.damage or 'it has none'})")
+        copy.mux(picture.encode())
+        sound.copy_until(seconds + 1 / video.rate if video.damage else math.inf)
+        sound.close()
+    damage = [f"the copy ends at {seconds:.2f} s, where the video breaks off ({video.damage})"] if video.damage else []
+    return damage + sound.notes
+
+
+@contextmanager
+def encoding() -> Iterator[None]:
+    """Turn what FFmpeg's encoder and muxer refuse into one line. Raises UserError."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise UserError(f"the copy cannot be written as H.264 in mp4: {error.strerror}") from None
+
+
+def _picture_stream(copy: Any, shape: tuple[int, ...], rate: float, unit: Fraction, matrix: int) -> Any:
+    import av
+
+    try:
+        picture = copy.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001), options=dict(_X264))
+    except av.codec.codec.UnknownCodecError:
+        raise UserError("this PyAV has no encoder for H.264 (libx264): pip install av brings one") from None
+    picture.height, picture.width = shape[:2]
+    picture.pix_fmt = "yuv420p"
+    picture.codec_context.time_base = unit
+    if matrix != _UNSPECIFIED:  # where the source says nothing, players take both for the same
+        picture.codec_context.colorspace = _BT601
+    return picture
+
+
+class Sound:
+    """The first sound stream of a container, copied into another.
+
+    Args:
+        container: to be read, none of whose packets are taken yet.
+        copy: to be written.
+        video: whose timestamps the sound follows.
+    """
+
+    def __init__(self, container: Any, copy: Any, video: VideoStream) -> None:
+        self.copy, self.start = copy, video.start
+        self.notes: list[str] = []
+        self.target: Any = None
+        self.packets: Iterator[Any] = iter(())
+        source = next(iter(container.streams.audio), None)
+        if source is None:
+            return
+        if source.codec_context is None:
+            self.notes.append("the sound is left out: there is no decoder for it")
+            return
+        name = source.codec_context.name.replace("mp3float", "mp3")
+        self.as_it_is = name in _COPIED and bool(source.codec_context.extradata or name == "mp3")
+        if self.as_it_is:
+            self.target = copy.add_stream_from_template(source)
+        else:
+            rate = source.rate if source.rate in _AAC_RATES else _AAC_RATES[-1]
+            self.target = copy.add_stream("aac", rate=rate)
+            self.target.codec_context.layout = "mono" if source.channels == 1 else "stereo"
+        self.packets = _in_time(decoded(container.demux(source)), video)
+        self.waiting: Optional[Any] = None
+
+    def copy_until(self, seconds: float) -> None:
+        """Copy what begins before a moment."""
+        if self.target is None:
+            return
+        try:
+            while True:
+                packet = self.waiting or next(self.packets, None)
+                self.waiting = None
+                if packet is None or packet.dts is None:
+                    self.packets = iter(())
+                    return
+                if float(packet.dts * packet.time_base) - self.start > seconds:
+                    self.waiting = packet
+                    return
+                with decoding():
+                    self._copy(packet)
+        except (Damaged, ClipError) as error:
+            self.packets, self.waiting = iter(()), None
+            self.notes.append(f"the sound breaks off ({error})")
+
+    def _copy(self, packet: Any) -> None:
+        offset = round(self.start / packet.time_base)
+        packet.dts -= offset
+        packet.pts = packet.dts if packet.pts is None else packet.pts - offset
+        if self.as_it_is:
+            packet.stream = self.target
+            self.copy.mux(packet)
+            return
+        for frame in packet.decode():
+            self.copy.mux(self.target.encode(frame))
+
+    def close(self) -> None:
+        """Write what the encoder still holds."""
+        if self.target is not None and not self.as_it_is:
+            try:
+                with decoding():
+                    self.copy.mux(self.target.encode())
+            except Damaged as error:
+                self.notes = self.notes or [f"the sound breaks off ({error})"]
+
+
+def _in_time(packets: Iterator[Any], video: VideoStream) -> Iterator[Any]:
+    """Packets of sound, whose times go on with the video's where these begin anew; none before the one before it."""
+    if len(video.parts) == 1:
+        yield from packets
+        return
+    unit, last = video.index.time_base, None
+    stamped = (
+        (None if packet.dts is None else round(packet.dts * packet.time_base / unit), packet) for packet in packets
+    )
+    for time, packet in follow(stamped, video.parts):
+        if time is not None:
+            shift = round(time * unit / packet.time_base) - packet.dts
+            packet.dts += shift
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            if last is not None and packet.dts <= last:
+                continue
+            last = packet.dts
+        yield packet
+
+
+class Overlay:
+    """Writes what happens at a moment into the upper left corner."""
+
+    def __init__(self, events: Sequence[Event], labels: Sequence[str]) -> None:
+        self.events, self.labels = events, labels
+        self.lines: Sequence[str] = ()
+        self.strip: Optional[np.ndarray] = None  # uint8 [h, w, 4] of the lines
+
+    def drawn(self, image: np.ndarray, seconds: float) -> np.ndarray:
+        """The image, uint8 [H, W, 3] RGB, with what happens at that moment; both sides even."""
+        height, width = (max(2, side // 2 * 2) for side in image.shape[:2])
+        rows, columns = 1 + (image.shape[0] == 1), 1 + (image.shape[1] == 1)  # a single one is shown twice
+        image = np.ascontiguousarray(np.tile(image, (rows, columns, 1))[:height, :width])
+        lines = [caption(event, self.labels) for event in self.events if event.start <= seconds < event.end]
+        if lines != self.lines:
+            self.lines, self.strip = lines, _strip(lines, image.shape[1], image.shape[0]) if lines else None
+        if self.strip is None:
+            return image
+        height, width = self.strip.shape[:2]
+        corner, share = image[:height, :width], self.strip[..., 3:].astype(np.uint16)
+        corner[:] = (corner * (255 - share) + self.strip[..., :3] * share) // 255
+        return image
+
+
+def _strip(lines: Sequence[str], width: int, height: int) -> np.ndarray:
+    """The lines, white on a half transparent ground, as large as fits: uint8 [h, w, 4]."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    text, path = "\n".join(lines), font_for("".join(lines))[1]
+    image = Image.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(image)
+    for size in range(max(8, height // 16), 5, -1):
+        font = ImageFont.truetype(path, size)
+        left, top, right, bottom = draw.multiline_textbbox((0, 0), text, font=font)
+        if right - left + size <= width:
+            break
+    box = min(width, round(right - left + size)), min(height, round(bottom - top + size))
+    draw.rectangle((0, 0, *box), fill=(0, 0, 0, 150))
+    draw.multiline_text((size / 2 - left, size / 2 - top), text, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image.crop((0, 0, *box)))

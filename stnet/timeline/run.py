@@ -1,0 +1,102 @@
+"""A timeline of a video, from the weights to the files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from stnet.metrics.probabilities import softmax
+from stnet.reader.errors import ClipError
+from stnet.timeline import files
+from stnet.timeline.events import HOLD, THRESHOLD, Event, Events, events_of
+from stnet.timeline.render import check_target, render
+from stnet.timeline.windows import Timeline, Window
+from stnet.utils.atomic import check_name
+from stnet.utils.errors import UserError
+from stnet.utils.progress import hours
+
+if TYPE_CHECKING:
+    from stnet.backends.parts import Parts
+    from stnet.config import Config
+
+logger = logging.getLogger("stnet")
+_LOG_EVERY = 60.0  # seconds of video between lines of the log
+
+
+class Unreadable(UserError):
+    """A video cannot be read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+class Settings(NamedTuple):
+    """What a user may choose of a timeline."""
+
+    window: float = 10.0  # seconds
+    stride: float = 2.0
+    threshold: float = THRESHOLD  # see stnet.timeline.events
+    hold: float = HOLD
+    shortest: float | None = None  # seconds; None: half a window
+    render: str = ""  # mp4 file with the events written into the picture; "": none
+    overwrite: bool = False  # replace that file also where it is no such copy
+
+
+def make_timeline(
+    parts: Parts, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
+) -> Events:
+    """Score a video window by window, and write all that comes of it.
+
+    These are NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv, NAME.vtt, NAME.srt, and
+    NAME.timeline.png
+    (classes over time), where `name` is a path without suffix.
+
+    Raises:
+        Unreadable: the video cannot be read.
+        UserError: a file cannot be written, or a setting makes no sense.
+    """
+    try:
+        check_name(f"{name}.windows.jsonl")  # the longest
+        events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
+        if settings.render:
+            check_target(path, settings.render, settings.overwrite)
+        with closing(Timeline(parts, path, config.section("infer"), settings.window, settings.stride)) as timeline:
+            windows = _scored(timeline)
+        for note in timeline.notes[1:]:
+            logger.warning("%s: %s", path, note)
+        probabilities = softmax(np.stack([window.logits for window in windows]))
+        spans = [(window.start, window.end) for window in windows]
+        shortest = settings.window / 2 if settings.shortest is None else settings.shortest
+        events = events_of(spans, probabilities, settings.threshold, settings.hold, shortest)
+        files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, config.MODEL.topk)
+        files.write_windows_csv(f"{name}.windows.csv", windows, probabilities, labels)
+        files.write_events_csv(f"{name}.events.csv", events, labels)
+        files.write_webvtt(f"{name}.vtt", events, labels)
+        files.write_srt(f"{name}.srt", events, labels)
+        files.write_picture(f"{name}.timeline.png", windows, probabilities, events, labels, os.path.basename(path))
+        if settings.render:
+            for note in render(path, settings.render, events, labels):
+                logger.warning("%s: %s", path, note)
+    except ClipError as error:
+        raise Unreadable(path, str(error)) from None
+    window, class_id = np.unravel_index(probabilities.argmax(), probabilities.shape)
+    return Events(events, Event(*spans[window], int(class_id), float(probabilities[window, class_id])))
+
+
+def _scored(timeline: Timeline) -> list[Window]:
+    """All windows; now and then the log says how far it is."""
+    logger.info("%s: %s", timeline.path, timeline.notes[0])
+    windows: list[Window] = []
+    logged = 0.0
+    for window in timeline.windows():
+        windows.append(window)
+        if window.end - logged >= _LOG_EVERY:
+            logged = window.end
+            logger.info("timeline: %s of video, %d windows", hours(logged), len(windows))
+    return windows

@@ -1,0 +1,184 @@
+"""A long video, window by window: what is in it, and when."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing import current_process
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from stnet.reader.errors import ClipError
+from stnet.reader.isolate import ReaderDied, receive
+from stnet.reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowReader
+from stnet.utils.processes import Child, FreshChild
+
+if TYPE_CHECKING:
+    from stnet.backends.parts import Parts
+    from stnet.config import ReaderSection
+
+_AHEAD = 32  # answers that the child may prepare: it waits as soon as it has pixels that are not taken
+_FAR = 0.2  # share by which a window may be longer or shorter than was asked for, before that is worth a word
+_LARGE = 1 << 30  # bytes whose packets are read within the time limit of an answer
+
+
+class Window(NamedTuple):
+    """A part of a video, and what the network says of it."""
+
+    start: float  # seconds
+    end: float
+    first_frame: int
+    frames: int
+    logits: np.ndarray  # [num_classes]
+
+
+class Timeline:
+    """The windows of a video. It is read once, in a child process, and little more than a window is held.
+
+    Nothing is decoded before `windows` is called: who has limits looks at `facts` first, and closes.
+
+    Args:
+        parts: of the model.
+        path: the file.
+        section: sizes and sampling; its decode_timeout is how many seconds the child may take for an answer.
+        window, stride: seconds, see stnet.reader.windows.plan_windows.
+        child: starts the process. One that is forked from this would keep what memory this one had, in vain.
+
+    Attributes:
+        facts: what is known of the video.
+        plan: what is made of window and stride.
+        notes: what should be said of the video, complete after the last window.
+
+    Raises:
+        ClipError: it cannot be read, or reading it hung or crashed.
+        UserError: window or stride make no sense.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        path: str,
+        section: ReaderSection,
+        window: float = 10,
+        stride: float = 2,
+        child: Callable[[Callable[[Any], Any]], Child] | None = None,
+    ) -> None:
+        self.parts, self.path, self.timeout = parts, path, section.decode_timeout
+        if child is None:  # multiprocessing starts none in a daemonic process
+            child = Child if current_process().daemon else FreshChild
+        self.child: Child | None = child(WindowReader(path, section, window, stride))
+        try:
+            self.child.send([path])
+            self.facts: Facts = self._answer(self.timeout * (1 + _size(path) // _LARGE))
+        except BaseException:
+            self.close()
+            raise
+        self.plan = self.facts.plan
+        by_time = ", its frames at uneven distances taken by their time" if self.facts.variable else ""
+        self.notes: list[str] = [self.plan.description() + by_time]
+        if self.facts.anew:
+            places = "" if len(self.facts.anew) == 1 else f"{len(self.facts.anew)} times, first "
+            self.notes.append(f"its times begin anew {places}at {self.facts.anew[0]:.2f} s: they go on from there")
+        length = self.plan.frames / self.plan.rate
+        if abs(length - window) > _FAR * window:
+            self.notes.append(
+                f"its windows are of {length:.2f} s, not of {window:g} s: a window has {self.plan.seg_num} segments of "
+                f"whole frames, and there are {self.plan.rate:.2f} a second"
+            )
+
+    def close(self) -> None:
+        """End the child, wherever it is; `windows` does so at its end."""
+        child, self.child = self.child, None
+        if child is not None:
+            child.kill()
+
+    def windows(self) -> Iterator[Window]:
+        """Read the video, and give each window as soon as it is computed. Closing the generator ends the child.
+
+        Raises:
+            ClipError: not a frame can be read, or none that fits; or reading hung or crashed.
+        """
+        scorer, given = self.parts.windows(), 0
+        features: dict[int, np.ndarray] = {}  # of windows that are computed
+        spans: deque[Span] = deque()
+        try:
+            for stretch in self._stretches():
+                for window, segments in stretch.windows:
+                    scorer.add(window, segments)
+                for segment, pixels in stretch.segments:
+                    scorer.feed(segment, pixels)
+                if stretch.ended:
+                    scorer.flush()
+                features.update(scorer.done())
+                spans.extend(stretch.spans)
+                while spans and spans[0].window in features:
+                    span = spans.popleft()
+                    yield Window(*span[1:], self.parts.streaming.logits(features.pop(span.window)))
+                    given += 1
+                if stretch.ended:
+                    scorer = self.parts.windows()
+            ending = stretch.last
+            assert ending is not None
+            if ending.clip:
+                yield self._whole_video(ending, *ending.clip)
+            self._note_end(ending, given)
+        finally:
+            self.close()
+
+    def _stretches(self) -> Iterator[Stretch]:
+        """What the child reads, while it reads on."""
+        assert self.child is not None, "a timeline is read once"
+        self.child.send([self.path] * _AHEAD)
+        while True:
+            stretch = self._answer(self.timeout)
+            yield stretch
+            if stretch.last:
+                return
+            self.child.send([self.path])
+
+    def _answer(self, timeout: float) -> Any:
+        assert self.child is not None
+        try:
+            return receive(self.child, timeout)
+        except ReaderDied as error:
+            self.child = None
+            raise ClipError(str(error)) from None
+
+    def _whole_video(self, ending: Ending, pixels: np.ndarray, frames: int) -> Window:
+        """A video that is shorter than a window: what predict makes of it."""
+        features = self.parts.features(pixels[None])[0]
+        start, end = (ending.start, ending.end) if ending.frames else (0.0, frames / self.plan.rate)
+        return Window(start, end, 0, frames, self.parts.streaming.logits(features))
+
+    def _note_end(self, ending: Ending, windows: int) -> None:
+        """Notes of gaps, of what could not be read, and of what no window holds."""
+        end, promised = ending.end, ending.promised
+        if ending.gaps:
+            first, last = max(ending.gaps, key=lambda gap: gap[1] - gap[0])
+            which = "a gap" if len(ending.gaps) == 1 else f"{len(ending.gaps)} gaps, the longest"
+            self.notes.append(f"it has {which} from {first:.2f} s to {last:.2f} s: no window crosses it")
+        if ending.short:
+            lengths = f"{min(ending.short):.2f} s to {max(ending.short):.2f} s"
+            self.notes.append(f"{len(ending.short)} of its pieces between gaps are one short window each, of {lengths}")
+        if ending.damage:
+            self.notes.append(f"it cannot be read beyond {end:.2f} s ({ending.damage}): what comes after is left out")
+        elif promised > end + SHORTER:
+            self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
+        elif self.facts.exact and ending.frames < self.facts.frames:
+            self.notes.append(f"of its {self.facts.frames} frames {ending.frames} could be read in order")
+        if not windows:
+            self.notes.append("it is shorter than a window: taken as one clip")
+        elif ending.unheld and ending.gaps:
+            self.notes.append(f"{ending.unheld:.2f} s before gaps and at its end are too short for a window: in none")
+        elif ending.unheld:
+            self.notes.append(f"its last {ending.unheld:.2f} s are in no window: too short for another one")
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; 0 if it cannot be had, which the reader says better."""
+    with suppress(OSError, ValueError):
+        return os.path.getsize(path)
+    return 0

@@ -1,0 +1,127 @@
+"""What can be seen of a training run: train_log.jsonl, VisualDL scalars, and a picture of the curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from stnet.report.charts import value_range
+from stnet.utils.atomic import write_atomically
+from stnet.utils.files import StrPath
+
+logger = logging.getLogger("stnet")
+Row = dict[str, Any]
+RESERVED = ("kind", "step", "epoch", "top1", "top5")  # what a validation's row has beside scores of others
+_LARGEST = 1e30  # of numbers that can be drawn
+
+
+class Journal:
+    """Appends one JSON line per log interval and validation to FOLDER/train_log.jsonl.
+
+    Args:
+        folder: where.
+        step: the step that training goes on from; later lines, of a run that was killed, are dropped.
+    """
+
+    def __init__(self, folder: str, step: int = 0) -> None:
+        self.path = os.path.join(folder, "train_log.jsonl")
+        if step or os.path.exists(self.path):
+            self._keep_until(step)
+        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self.scalars = _visualdl_writer(folder)
+
+    def write(self, kind: str, step: int, **values: float) -> None:
+        """One line: kind ("train" or "valid"), step, and numbers."""
+        self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self.file.flush()
+        if self.scalars:
+            for name, value in values.items():
+                self.scalars.add_scalar(tag=f"{kind}/{name}", step=step, value=value)
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self.file.close()
+        if self.scalars:
+            self.scalars.close()
+
+    def _keep_until(self, step: int) -> None:
+        rows = [row for row in read_journal(self.path) if row["step"] <= step]
+
+        def write(temporary: str) -> None:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+
+        write_atomically(self.path, write)
+
+
+def read_journal(path: StrPath) -> list[Row]:
+    """The rows of a train_log.jsonl; the log counts lines that are none, as a killed process or a disk left them."""
+    rows: list[Row] = []
+    strange = 0
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            for line in file:
+                try:
+                    rows.append(_checked_row(json.loads(line)))
+                except (ValueError, RecursionError):
+                    strange += 1
+    if strange:
+        logger.warning("%s: %d unfinished or damaged lines are left out", path, strange)
+    return rows
+
+
+def _checked_row(row: Any) -> Row:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("kind"), str):
+        raise ValueError("not a line of the log")
+    return row
+
+
+def points(rows: Sequence[Row], kind: str, key: str) -> list[tuple[int, float]]:
+    """(step, value) of the rows of a kind that have a finite number under a key, by ascending step."""
+    pairs: list[tuple[int, Any]] = [(row["step"], row.get(key)) for row in rows if row["kind"] == kind]
+    numbers = [(step, float(value)) for step, value in pairs if _can_be_drawn(step) and _can_be_drawn(value)]
+    return sorted(numbers, key=lambda pair: pair[0])
+
+
+def _can_be_drawn(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST
+
+
+def _visualdl_writer(folder: str) -> Any:
+    try:
+        from visualdl import LogWriter
+    except ImportError:
+        return None
+    return LogWriter(logdir=os.path.join(folder, "visualdl"))
+
+
+def plot(folder: str) -> str:
+    """Draw loss and accuracy over steps into FOLDER/train_log.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = read_journal(os.path.join(folder, "train_log.jsonl"))
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, keys in zip(axes, (("loss",), ("top1", "top5"))):
+        for kind, style in (("train", "-"), ("valid", "o--")):
+            for key in keys:
+                curve = points(rows, kind, key)
+                if curve:
+                    axis.plot(*zip(*curve), style, label=f"{kind} {key}")
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend()
+        if axis.lines and keys == ("loss",):
+            low, high = value_range([line.get_xydata().tolist() for line in axis.lines])
+            margin = (high - low or 1) / 20
+            axis.set_ylim(low - margin, high + margin)
+    path = os.path.join(folder, "train_log.png")
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+    pyplot.close(figure)
+    return path

@@ -1,0 +1,341 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stnet import parallel, runtime
+from stnet.evaluation.loop import evaluate
+from stnet.evaluation.results import Collector
+from stnet.metrics import TopK, metric_classes
+from stnet.models.dygraph import Dygraph
+from stnet.models.model import Model
+from stnet.models.normalizer import Normalizer
+from stnet.reader.loader import Batch, Loader
+from stnet.training import resume
+from stnet.training.ema import make_average, restore_weights
+from stnet.training.log import RESERVED, Journal, plot, read_journal
+from stnet.training.report import write_training_report
+from stnet.training.step import Outcome, State, Stepper
+from stnet.utils.errors import UserError, first_line
+from stnet.utils.files import sha256_of
+from stnet.utils.progress import Clock, format_scores, hours
+from stnet.utils.signals import Stopped, StopRequest
+from stnet.weights import checkpoint
+
+logger = logging.getLogger("stnet")
+_STOP_CHECK = 10  # steps between the ranks' asking each other whether to stop
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # updates done
+    batch: int = 0  # batches of the current epoch done
+    best: float | None = None  # best validation top-1 so far
+
+
+class Trainer:
+    """Trains a model and writes its checkpoints.
+
+    A step is one update of the weights, from `accumulate_steps` batches. Whatever is random depends on seed, epoch,
+    clip and step alone, so that a run that goes on from a checkpoint takes the very steps it would have taken.
+
+    Args:
+        model: in training mode.
+        loader: of the training clips, this rank's share.
+        valid_loader: of the validation clips, or None.
+        steps: the two steps at which the learning rate falls.
+        save_dir: where checkpoints go.
+        seed: of this run.
+        log_interval: steps between log lines.
+        valid_interval: epochs between validations.
+        labels: class names to save with the weights, or None.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        normalize: Normalizer,
+        loader: Loader,
+        valid_loader: Loader | None,
+        steps: tuple[int, int],
+        save_dir: str,
+        seed: int,
+        log_interval: int = 10,
+        valid_interval: int = 1,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        self.model, self.options = model, model.config.TRAIN
+        self.loader, self.valid_loader = loader, valid_loader
+        self.save_dir, self.seed = save_dir, seed
+        self.log_interval, self.valid_interval, self.labels = log_interval, valid_interval, labels
+        self.stepper = Stepper(model, normalize, steps, loader.dataset.clip_shape)
+        self.ema = make_average(model.network, self.options.ema_decay)
+        self.metrics = metric_classes(model.config.MODEL.metrics)
+        self.progress = Progress()
+        self.pending: list[tuple[int, Outcome]] = []  # (step, what it gave), not yet counted
+        self.losses: list[float] = []  # counted since the last log line, of each batch on all ranks
+        self.counts = [0, 0, 0]  # clips, top-1 hits and top-5 hits since then
+        self.journal: Journal | None = None  # of rank 0
+        self.validated: Collector | None = None  # the last validation's clips
+        self.data = resume.data_record(loader)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the labels, or their numbers."""
+        return self.labels or [str(i) for i in range(self.model.config.MODEL.num_classes)]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in an epoch."""
+        return -(-len(self.loader) // self.options.accumulate_steps)
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Updates of the current epoch that are done; a resumed run may begin within a group of batches."""
+        done = self.progress.batch
+        return self.steps_per_epoch if done == len(self.loader) else done // self.options.accumulate_steps
+
+    # Where to start -----------------------------------------------------------------------------------------------
+
+    def resume(self, path: str, may_be_done: bool = False) -> None:
+        """Go on from a checkpoint of this project, or start from bare weights of any format.
+
+        Args:
+            may_be_done: whether all epochs may be done; a run may be killed between its last epoch and its end.
+        """
+        state = checkpoint.load(path, self.model)
+        if state is not None:
+            restore_weights(self.model.network, state.get("ema"), path)
+            self.restore(state)
+            if self.progress.epoch >= self.options.epoch and not may_be_done:
+                raise UserError(f"{path}: all {self.options.epoch} epochs are done", topic="epochs done")
+            if self.progress.epoch >= self.options.epoch:
+                logger.info("%s: all %d epochs are done: there is nothing to train", path, self.options.epoch)
+
+    def restore(self, state: State) -> None:
+        """Set everything but the weights from a checkpoint's state."""
+        progress = state["progress"]
+        batch = resume.next_batch(progress, self.data, self.loader.order, state.get("batch_size"))
+        self.progress = Progress(progress["epoch"], progress["step"], batch, progress.get("best"))
+        if "seed" in progress:
+            self.seed = progress["seed"]
+            logger.info("the order of the clips is that of the resumed run: seed %d", self.seed)
+        elif batch:
+            raise UserError("the checkpoint lies within an epoch, but does not hold the seed of its order")
+        self.loader.set_seed(self.seed)
+        self.stepper.load(state, self.progress.epoch * self.steps_per_epoch + self.steps_in_epoch)
+        if "unlogged" in state:
+            self.losses, self.counts = state["unlogged"]["losses"].tolist(), state["unlogged"]["counts"]
+        self.ema.load(state.get("ema"))
+
+    def start_facts(self) -> dict[str, int | str]:
+        """What every rank must have in common before the first step, as plain data."""
+        digest = hashlib.sha256()
+        for _, value in sorted(self.model.network.state_dict().items()):
+            digest.update(np.ascontiguousarray(value.numpy()))
+        at = self.progress
+        facts: dict[str, int | str] = {"epoch": at.epoch, "step": at.step, "batch": at.batch}
+        return {**facts, "clips": len(self.loader.dataset), "weights": digest.hexdigest()[:12]}
+
+    # The loop -----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> dict[str, float]:
+        """Train to the last epoch; save after each and every `save_interval` steps; validate every `valid_interval`.
+
+        Returns:
+            the last validation's scores, {} if there was none.
+
+        Raises:
+            Stopped: a signal asked for it; a checkpoint has been written.
+            UserError: a loss is not finite, or the data is too bad.
+        """
+        scores: dict[str, float] = {}
+        first_step = self.progress.step
+        self.ema.start()  # from the weights that were loaded
+        if parallel.rank() == 0:
+            self.journal = Journal(self.save_dir, self.progress.step)
+        try:
+            with StopRequest(parallel.launchers()) as self.stop:
+                while self.progress.epoch < self.options.epoch:
+                    self.train_epoch()
+                    loader = self.loader_to_validate()
+                    if loader is not None:
+                        self.save(f"step{self.progress.step}")  # validation can take long; nothing of the epoch is lost
+                        scores = self.validate(loader)
+                    self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+                    self.save(f"epoch{self.progress.epoch - 1}")
+            self.save("final")
+            self.report(was_trained=self.progress.step > first_step)
+        finally:
+            self.loader.close()
+            if self.journal:
+                self.journal.close()
+        return scores
+
+    def train_epoch(self) -> None:
+        """The rest of one epoch."""
+        at, total = self.progress, len(self.loader)
+        self.model.network.train()
+        self.clock = Clock(at.step, self.counts[0])
+        with contextlib.closing(self.loader.epoch(at.epoch, at.batch)) as batches:
+            group: list[Batch] = []
+            for batch in self.clock.waiting(batches):
+                group.append(batch)
+                read = at.batch + len(group)
+                if read % self.options.accumulate_steps == 0 or read == total:
+                    self.train_step(group)
+                    at.batch += len(group)
+                    group = []
+                    self.after_step(last=at.batch == total)
+
+    def train_step(self, group: Sequence[Batch]) -> None:
+        """One update from a group of batches."""
+        runtime.seed_step(self.seed, self.progress.step, parallel.rank())
+        self.rate = self.stepper.optimizer.get_lr()  # of this step, after which the schedule goes on
+        outcomes = self.stepper.step(group)
+        self.progress.step += 1
+        self.pending += [(self.progress.step, outcome) for outcome in outcomes]
+        self.ema.update()
+
+    def after_step(self, last: bool) -> None:
+        """Log, save and stop, as far as it is time."""
+        step = self.progress.step
+        if step % self.log_interval == 0 or last:
+            self.log()
+        if self.options.save_interval and step % self.options.save_interval == 0 and not last:
+            self.save(f"step{step}")
+        if parallel.ranks() == 1 or step % _STOP_CHECK == 0 or last:
+            number = parallel.any_rank(self.stop.number)
+            if number:
+                self.save(f"step{step}")
+                parallel.gather(None)  # no rank leaves, and so ends the others, before the checkpoint is written
+                raise Stopped(number)
+
+    def loader_to_validate(self) -> Loader | None:
+        """That of the validation clips, if the epoch that ends is one of those after which validation runs."""
+        epochs = self.progress.epoch + 1
+        return self.valid_loader if self.valid_interval > 0 and epochs % self.valid_interval == 0 else None
+
+    def validate(self, loader: Loader) -> dict[str, float]:
+        """Scores after an epoch; the best so far is saved as NAME_best."""
+        at, network = self.progress, self.model.network
+        parallel.share_statistics(network)
+        with self.ema.applied():
+            engine = Dygraph(network, self.stepper.normalize)
+            self.validated = Collector(self.class_names, loader.bad)
+            scores = evaluate(
+                engine, loader, "valid", self.log_interval, self.stop_now, self.metrics, self.validated, RESERVED
+            )
+            if at.best is None or scores["TOP1_ACC"] > at.best:
+                at.best = scores["TOP1_ACC"]
+                self.save("best")
+        logger.info("valid epoch %d: %s", at.epoch, format_scores(scores))
+        if self.journal:
+            names = {"TOP1_ACC": "top1", "TOP5_ACC": "top5"}
+            row = {names.get(name, name): score for name, score in scores.items() if name != "count"}
+            self.journal.write("valid", at.step, epoch=at.epoch, **row)
+        return scores
+
+    def stop_now(self) -> None:
+        """Stop during validation, before which a checkpoint was written, if a signal asked for it."""
+        if self.stop.number:
+            raise Stopped(self.stop.number)
+
+    # What is seen and kept ----------------------------------------------------------------------------------------
+
+    def check_finite(self) -> list[float]:
+        """The pending losses. Raises UserError at the first that is not finite."""
+        losses = [(step, float(outcome.loss)) for step, outcome in self.pending]
+        for step, loss in losses:
+            if not np.isfinite(loss):
+                where = f"step {step} (epoch {self.progress.epoch})"
+                raise UserError(f"the loss of {where} is {loss}: training stopped", topic="loss not finite")
+        return [loss for _, loss in losses]
+
+    def count_pending(self) -> None:
+        """Add what is pending on all ranks to `losses` and `counts`."""
+        own_losses, scores = self.check_finite(), TopK()
+        for _, outcome in self.pending:
+            scores.update(outcome.logits.astype("float32").numpy(), outcome.labels.numpy())
+        self.pending = []
+        for losses, counts in parallel.gather((own_losses, [scores.count, scores.hits[1], scores.hits[5]])):
+            self.losses += losses
+            self.counts = [sum(pair) for pair in zip(self.counts, counts)]
+
+    def log(self) -> None:
+        """One line for the steps since the last, over all ranks."""
+        self.count_pending()
+        losses, (clips, *hits) = self.losses, self.counts
+        self.losses, self.counts = [], [0, 0, 0]
+        if losses:
+            self._write_line(math.fsum(losses) / len(losses), clips, hits[0] / clips, hits[1] / clips)
+
+    def _write_line(self, loss: float, clips: int, top1: float, top5: float) -> None:
+        at, per_epoch = self.progress, self.steps_per_epoch
+        done = self.steps_in_epoch
+        left = (self.options.epoch - at.epoch) * per_epoch - done
+        speed, waiting, eta = self.clock.read(at.step, clips, left)
+        if self.journal:
+            self.journal.write(
+                "train", at.step, epoch=at.epoch, lr=self.rate, loss=loss, top1=top1, top5=top5, clips_per_s=speed,
+                data_wait=waiting, memory_mb=runtime.memory_mb(), eta_s=eta,
+            )  # fmt: skip
+        logger.info(
+            "train epoch %d step %d/%d loss %.9g top1 %.4f top5 %.4f lr %.4g, %.2f clips/s, data wait %.0f%%, ETA %s",
+            at.epoch, done, per_epoch, loss, top1, top5, self.rate, speed, 100 * waiting, hours(eta),
+        )  # fmt: skip
+
+    def report(self, was_trained: bool) -> None:
+        """Draw the curves and write training.html, which the trained weights do not depend on (rank 0 only).
+
+        Args:
+            was_trained: by this process; otherwise the page of the one that trained stays.
+        """
+        evaluation = self.validated.evaluation() if self.validated else None
+        path = os.path.join(self.save_dir, "training.html")
+        if self.journal is None or (os.path.exists(path) and not was_trained):
+            return
+        try:
+            logger.info("curves: %s", plot(self.save_dir))
+            final = os.path.join(self.save_dir, f"{self.model.config.MODEL.name.upper()}_final.pdparams")
+            facts = [("Weights", os.path.abspath(final)), ("SHA-256", sha256_of(final)), ("Seed", str(self.seed))]
+            write_training_report(path, read_journal(self.journal.path), evaluation, facts, self.model.config)
+            logger.info("report: %s", path)
+        except Exception as error:
+            logger.warning("%s was not written: %s: %s", path, type(error).__name__, first_line(error))
+
+    def save(self, suffix: str) -> None:
+        """Write the checkpoint NAME_suffix (rank 0 only), and delete those that `keep` does not cover."""
+        self.count_pending()
+        parallel.share_statistics(self.model.network)
+        if parallel.rank():
+            return
+        name = self.model.config.MODEL.name.upper()
+        with self.ema.applied() if suffix == "final" else contextlib.nullcontext():
+            checkpoint.save(
+                self.save_dir, f"{name}_{suffix}", self.model.network, self.state(), self.model.config, self.labels
+            )
+        logger.info("saved %s", os.path.join(self.save_dir, f"{name}_{suffix}.pdparams"))
+        checkpoint.forget_old(self.save_dir, name, self.options.keep)
+
+    def state(self) -> State:
+        """Everything but the weights, as plain data for a checkpoint; the reverse of `restore`."""
+        starts = [*self.loader.order.starts(), self.data["clips"]]
+        data = {**self.data, "clips_done": starts[self.progress.batch]}
+        progress: dict[str, Any] = {**dataclasses.asdict(self.progress), "seed": self.seed, "data": data}
+        unlogged = {"losses": np.array(self.losses), "counts": self.counts}
+        return {"progress": progress, **self.stepper.state(), "ema": self.ema.state(), "unlogged": unlogged}

@@ -1,0 +1,1 @@
+"""What knows nothing of video: files, errors, safe pickles, processes, signals, progress."""

@@ -1,0 +1,226 @@
+"""Files that are whole or not there: written to a temporary name beside the target, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import errno
+import fcntl
+import io
+import itertools
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from stnet.utils.errors import UserError
+from stnet.utils.files import StrPath, short_name
+
+TEMPORARY = ".writing-"
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
+
+
+def prepare_folder(path: StrPath) -> None:
+    """Make a folder, and see before any long work that files can be written there. Raises UserError."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write into {path}: {error.strerror or error}", "save_dir") from None
+
+
+def check_name(path: StrPath) -> None:
+    """See before any long work that a file can have this name. Raises UserError: it is too long."""
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        os.lstat(path)
+
+
+@contextlib.contextmanager
+def writing(path: StrPath) -> Iterator[None]:
+    """Turn an OSError on the way to `path` into one line. Raises UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
+    """Write a file so that `path` never holds half of it.
+
+    Args:
+        path: target; its folder is made if missing.
+        write: takes the temporary path and writes it.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full; an older file stays as it was.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    with writing(path):
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=_temporary(os.path.basename(path)), dir=folder)
+    try:
+        _lock(handle)
+        with writing(path):
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~umask())
+            os.replace(temporary, path)
+            sync_folder(folder)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        os.close(handle)
+
+
+def write_text(path: StrPath, text: str) -> None:
+    """Write text as UTF-8, atomically. What is not UTF-8 in a file name is written with its bytes escaped."""
+
+    def write(temporary: str) -> None:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+
+    write_atomically(path, write)
+
+
+def write_json(path: StrPath, value: object) -> None:
+    """Write plain data as JSON, atomically: null for numbers that are not finite, which JSON does not have.
+
+    A file name that is not UTF-8 is written as JSON escapes its bytes.
+    """
+    write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Plain data with None for the numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_csv(
+    path: StrPath, header: Sequence[str], rows: Iterable[Sequence[Any]], errors: str = "backslashreplace"
+) -> None:
+    """Write a table as CSV in UTF-8, atomically; `errors`: see open, for what UTF-8 does not have."""
+
+    def write(temporary: str) -> None:
+        with open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file:
+            file.writelines(map(csv_line, itertools.chain([header], rows)))
+
+    write_atomically(path, write)
+
+
+def csv_line(row: Sequence[Any]) -> str:
+    """A row of a CSV file, which ends with "\\n"; texts with a line end in them, "\\r" too, are quoted."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(row)  # with "\n" as its line end, it would not quote "\r"
+    return text.getvalue()[:-2] + "\n"
+
+
+@contextlib.contextmanager
+def claimed(folder: StrPath) -> Iterator[None]:
+    """Be the only run that trains, evaluates or packs into a folder; what a killed one left half written is removed.
+
+    Raises:
+        UserError: another run is writing there.
+    """
+    path = os.path.join(folder, ".training.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=3)  # workers of a run just killed may hold it for a moment
+    except Timeout:
+        raise UserError(f"another run is writing into {folder}", "save_dir in use") from None
+    try:
+        remove_leftovers(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        lock.release()
+
+
+def remove_leftovers(folder: StrPath, target: str = "") -> None:
+    """Remove what killed runs left half written in a folder.
+
+    Args:
+        folder: where.
+        target: name of the file that they were writing; "": any, and hidden folders, too, which takes `claimed`.
+    """
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if name.startswith(_temporary(target) if target else ".") and TEMPORARY in name:
+            if not target and os.path.isdir(path):
+                remove(path)
+            elif os.path.isfile(path) and _is_left(path):
+                with contextlib.suppress(FileNotFoundError):  # its writer was between making and locking it
+                    os.remove(path)
+
+
+def _temporary(name: str) -> str:
+    """What the temporary names of a file begin with."""
+    return f".{short_name(name)}{TEMPORARY}"
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed or its process ends. False where another has, or nothing can be locked."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_left(path: StrPath) -> bool:
+    """Whether nobody writes a temporary file any more, on this machine or on another that shares the folder."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return _lock(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: StrPath) -> None:
+    """Delete a file, or a folder with all in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def exchange(one: StrPath, other: StrPath) -> None:
+    """Let two folders swap their names in one step. Raises OSError where the system or the file system cannot."""
+    library = ctypes.CDLL(None, use_errno=True)
+    failed, number = True, errno.ENOSYS
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE)
+        number = ctypes.get_errno()
+    if failed:
+        raise OSError(number, os.strerror(number))
+
+
+def sync_folder(folder: StrPath) -> None:
+    """Have the names in a folder reach the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def umask() -> int:
+    """The mask of this process, which only setting it tells."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

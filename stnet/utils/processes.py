@@ -1,0 +1,229 @@
+"""Child processes that end with their parent, and one that can be killed while it works."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import os
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import Pipe, current_process, get_context, parent_process, resource_tracker, util
+from multiprocessing.connection import Connection
+from types import ModuleType
+from typing import Any
+
+from stnet.utils.folders import lock, sweep
+
+# What is garbage at a fork may be an engine: to free it in the child would wait for threads that are not there.
+os.register_at_fork(after_in_child=gc.freeze)
+_PR_SET_PDEATHSIG = 1
+_CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+_FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STARTING = threading.Lock()  # who takes the main module away puts it back before another does
+_OURS = "stnet"  # file that marks a folder of multiprocessing's as made for us
+_LOCKS: dict[str, int | None] = {}  # of these folders
+
+
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """On Linux, get the signal `number` when the process `parent`, which must be ours, dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), number)
+
+
+def may_start_workers() -> bool:
+    """Whether Paddle can start its reading processes here: in the main thread, whose signals it uses, of no daemon."""
+    return threading.current_thread() is threading.main_thread() and not current_process().daemon
+
+
+class Begun:
+    """An item that a child answers at once, without calling its function: it was alive to take what comes next."""
+
+
+class Child:
+    """A forked process that calls a function with each item it is sent, and can be killed meanwhile.
+
+    What it writes to stderr is dropped: decoders write there about damaged files.
+
+    Args:
+        function: of one item; items, and what it returns, travel through a pipe: keep them small.
+
+    Attributes:
+        pid: its number.
+        pipe: for multiprocessing.connection.wait: something has come from it, or it has ended.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.pipe, theirs = Pipe()
+        parent = os.getpid()
+        for stream in (sys.stdout, sys.stderr):
+            if stream:  # a program may have none
+                stream.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.pipe.close()
+            _serve(function, theirs, parent)
+        theirs.close()
+        self._at_exit = util.Finalize(None, self.kill, exitpriority=10)  # a worker of a loader takes its child along
+
+    def send(self, items: Iterable[Any]) -> None:
+        """Hand over items; `receive` gives an answer for each, and says so if the child has died."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(list(items))
+
+    def receive(self, timeout: float) -> Any:
+        """What the function returned for the next item, or raised.
+
+        Raises:
+            TimeoutError: nothing has come within so many seconds.
+            EOFError: the child has died.
+        """
+        if not self.pipe.poll(max(0.0, timeout)):
+            raise TimeoutError
+        try:
+            value, error = self.pipe.recv()
+        except OSError:
+            raise EOFError from None
+        if error is not None:
+            raise error
+        return value
+
+    def kill(self) -> None:
+        """End it and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.how_it_ended()
+
+    def how_it_ended(self) -> str:
+        """Wait until it is gone; "crashed (SIGSEGV)" for example."""
+        self._at_exit.cancel()
+        self.pipe.close()
+        code = self._exit_code()
+        return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit code {code})"
+
+    def _exit_code(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+class FreshChild(Child):
+    """As `Child`, for a process with threads or with secrets: it is forked from a server of forks that has neither.
+
+    It does not hear SIGINT, SIGTERM and SIGHUP, which are for the process that it ends with.
+
+    Args:
+        function: of one item; it can be pickled, and stands in a module that can be imported: not in the main script.
+        memory: bytes of address space that it may take beyond what it begins with; 0: any.
+        preload: modules that the server of forks imports once, when the first of these children is made.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], memory: int = 0, preload: Sequence[str] = ()) -> None:
+        self.pipe, theirs = Pipe()
+        context = get_context("forkserver")
+        context.set_forkserver_preload(list(preload))
+        self.process = context.Process(target=_serve_fresh, args=(function, theirs, memory), daemon=True)
+        resource_tracker.ensure_running()  # first: where it starts, it unblocks signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
+        try:
+            with _without_main():
+                _mark_folder()
+                self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self.pid = self.process.pid or 0
+        self._at_exit = util.Finalize(None, self.kill, exitpriority=10)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.is_alive()
+
+    def stop(self) -> None:
+        """End it from another thread than the one that talks to it, which then gets an EOFError."""
+        self.process.kill()
+
+    def kill(self) -> None:
+        """End it and wait until it is gone."""
+        self.process.kill()
+        self.how_it_ended()
+
+    def _exit_code(self) -> int:
+        self.process.join()
+        return self.process.exitcode or 0
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Within, multiprocessing finds no main module, which it would run anew in a process that it starts."""
+    with _STARTING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+def _mark_folder() -> None:
+    """Lock the folder in which the server of forks has its socket, and remove those of killed processes."""
+    path = util.get_temp_dir()
+    if path not in _LOCKS:
+        sweep("pymp-*", _OURS)
+        _LOCKS[path] = lock(path)
+        with contextlib.suppress(OSError), open(os.path.join(path, _OURS), "wb"):
+            pass
+
+
+def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:
+    _die_with_maker()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory and sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as file:
+            most = int(file.read().split()[0]) * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    _serve(function, pipe, os.getppid())
+
+
+def _die_with_maker() -> None:
+    """On Linux, get a SIGKILL when the process ends that made this one: its parent, the server of forks, does not."""
+    maker = parent_process()
+    if maker is None or sys.platform != "linux":
+        return
+    fcntl.fcntl(maker.sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(maker.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(maker.sentinel, fcntl.F_SETFL, os.O_ASYNC)  # which tells of the pipe's end
+    if not maker.is_alive():
+        os._exit(0)
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
+    """A child's whole life."""
+    code = 1
+    try:
+        die_with_parent(parent)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _CRASHES:
+            signal.signal(number, signal.SIG_DFL)  # Paddle's handlers would print a report of the decoder's crash
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        while True:
+            for item in pipe.recv():
+                pipe.send(_call(function, item))
+    except (EOFError, OSError):  # the parent is gone
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
+    """(what the function returns, None), or (None, what it raises); the traceback of a bug stands in the message."""
+    try:
+        return None if isinstance(item, Begun) else function(item), None
+    except Exception as error:
+        if getattr(error, "expected", False):
+            return None, error
+        return None, RuntimeError(f"at {item!r:.300}:\n{traceback.format_exc()}")

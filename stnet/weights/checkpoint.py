@@ -1,0 +1,318 @@
+"""Checkpoints: NAME.pdparams (weights), NAME.pdopt (what resuming needs besides), NAME.json (what using them needs).
+
+The three are written into a hidden folder, .NAME.next, and moved to their places from there, the weights first. A kill
+between two moves leaves the new weights and, in .NAME.next, what belongs to them: `paths` finds it there, and `finish`
+moves it. So there is the old checkpoint or the new one at any moment, under the same three names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import platform
+import re
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+
+from stnet.config import Config
+from stnet.models.model import Model
+from stnet.utils import atomic
+from stnet.utils.atomic import TEMPORARY, sync_folder, write_atomically, write_json, writing
+from stnet.utils.errors import UserError
+from stnet.utils.files import read_regular, sha256_of
+from stnet.utils.parsing import parse_json
+from stnet.utils.safe_pickle import load_plain
+from stnet.utils.schema import SCHEMA, refuse_newer
+from stnet.weights.formats import read_weights
+from stnet.weights.load import load_for_finetuning, load_weights
+
+logger = logging.getLogger("stnet")
+_JSON_BYTES = 1 << 26
+SUFFIXES = ("pdparams", "pdopt", "json")
+State = dict[str, Any]  # plain data: dicts, lists, numbers, NumPy arrays
+
+
+def save(
+    folder: str, name: str, network: paddle.nn.Layer, state: State, config: Config, labels: Sequence[str] | None = None
+) -> None:
+    """Write a checkpoint; at any moment the older one of this name, or the new one, is whole.
+
+    Args:
+        folder, name: where; "STNET_epoch3" for example.
+        network: its weights go to NAME.pdparams.
+        state: for NAME.pdopt; "progress" in it has the finished epochs ("epoch") and steps ("step") at least.
+        labels: class names, or None.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    base = os.path.join(folder, name)
+    finish(base)
+    with writing(base):
+        os.makedirs(folder, exist_ok=True)
+        hidden = tempfile.mkdtemp(prefix=f".{name}{TEMPORARY}", dir=folder)
+    try:
+        part = os.path.join(hidden, name)
+        write_atomically(f"{part}.pdparams", lambda path: paddle.save(network.state_dict(), path))
+        write_atomically(f"{part}.pdopt", lambda path: _write_pickle(path, state))
+        digests = {suffix: sha256_of(f"{part}.{suffix}") for suffix in ("pdparams", "pdopt")}
+        write_json(f"{part}.json", describe(config, state["progress"], labels, digests))
+        with writing(base):
+            os.rename(hidden, _next(base))
+    finally:
+        if os.path.isdir(hidden):
+            atomic.remove(hidden)
+    finish(base)
+
+
+def finish(base: str) -> None:
+    """Move the files of a checkpoint to their places from the hidden folder in which they are whole."""
+    folder, name = os.path.split(base)
+    if not os.path.isdir(_next(base)):
+        return
+    with writing(base):
+        for suffix in SUFFIXES:
+            if os.path.exists(f"{_next(base)}/{name}.{suffix}"):
+                os.replace(f"{_next(base)}/{name}.{suffix}", f"{base}.{suffix}")
+                sync_folder(folder or ".")
+        atomic.remove(_next(base))
+
+
+def finish_all(folder: str, name: str) -> None:
+    """`finish` every checkpoint of a folder whose names begin with `name`."""
+    for entry in os.listdir(folder):
+        if re.fullmatch(rf"\.{re.escape(name)}_\w+\.next", entry):
+            finish(os.path.join(folder, entry[1:].removesuffix(".next")))
+
+
+def paths(base: str, digest: str = "") -> dict[str, str]:
+    """Where each file of a checkpoint is, {suffix: path}: beside each other, but for a kill while they were moved.
+
+    Args:
+        digest: SHA-256 of BASE.pdparams, if it is known.
+    """
+    places = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
+    waiting = {suffix: f"{_next(base)}/{os.path.basename(base)}.{suffix}" for suffix in SUFFIXES}
+    with contextlib.suppress(OSError, ValueError):
+        if _read_json(waiting["json"])["sha256"].get("pdparams") == (digest or sha256_of(places["pdparams"])):
+            places.update({suffix: path for suffix, path in waiting.items() if os.path.exists(path)})
+    return places
+
+
+def _next(base: str) -> str:
+    folder, name = os.path.split(base)
+    return os.path.join(folder, f".{name}.next")
+
+
+def remove(base: str) -> None:
+    """Delete a checkpoint, its description first, so that it is never taken for whole."""
+    for path in (_next(base), f"{base}.json", f"{base}.pdopt", f"{base}.pdparams"):
+        if os.path.exists(path):
+            atomic.remove(path)
+
+
+def move(base: str, target: str) -> None:
+    """Move a checkpoint to another folder, replacing one of that name, its description first."""
+    finish(base)
+    with writing(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        for suffix in reversed(SUFFIXES):
+            if os.path.exists(f"{base}.{suffix}"):
+                os.replace(f"{base}.{suffix}", f"{target}.{suffix}")
+
+
+def forget_old(folder: str, name: str, keep: int) -> None:
+    """Delete numbered checkpoints: steps that an epoch has overtaken, and all but the last `keep`.
+
+    `keep` 0 keeps those of all epochs, and the last.
+    """
+    known, _ = numbered(folder, name)
+    ends = {progress["step"] for progress, base in known if _is_epoch(base)}
+    old = [base for progress, base in known if progress["step"] in ends and not _is_epoch(base)]
+    others = [base for _, base in known if base not in old]
+    old += others[:-keep] if keep else [base for base in others[:-1] if not _is_epoch(base)]
+    for base in old:
+        remove(base)
+
+
+def _is_epoch(base: str) -> bool:
+    return "_epoch" in os.path.basename(base)
+
+
+def numbered(folder: str, name: str) -> tuple[list[tuple[State, str]], list[str]]:
+    """The checkpoints NAME_epochN and NAME_stepN of a folder, as paths without suffix.
+
+    Returns:
+        (those that say how far they are, [(progress, path)], the oldest first; those that do not, [path]).
+    """
+    pattern = re.compile(rf"({re.escape(name)}_(?:epoch|step)\d+)\.(?:{'|'.join(SUFFIXES)})")
+    matches = map(pattern.fullmatch, os.listdir(folder) if os.path.isdir(folder) else [])
+    known, unknown = [], []
+    for base in sorted({os.path.join(folder, match[1]) for match in matches if match}):
+        try:
+            progress = _checked_progress(_read_json(paths(base)["json"]).get("progress"), base)
+        except (OSError, ValueError):
+            unknown.append(base)
+        else:
+            known.append((progress, base))
+    return sorted(known, key=lambda pair: (pair[0]["step"], pair[0]["epoch"])), unknown
+
+
+def _checked_progress(progress: Any, base: str = "") -> State:
+    """The position that a checkpoint claims. Raises ValueError: it makes no sense, or the name says another one."""
+    if not isinstance(progress, dict):
+        raise ValueError("it does not say how far the run had come")
+    for key in ("epoch", "step", "batch"):
+        value = progress.get(key, 0 if key == "batch" else None)
+        if type(value) is not int or value < 0:
+            raise ValueError(f"its {key} is {value!r:.20}")
+    name = re.search(r"_(epoch|step)(\d+)$", base)
+    expected = int(name[2]) + (name[1] == "epoch") if name else 0
+    if name and progress[name[1]] != expected:
+        raise ValueError(f"it is of {name[1]} {progress[name[1]]}, its name says {expected}")
+    return progress
+
+
+def fault(base: str) -> str:
+    """Why a run cannot go on from a checkpoint, or "" if it is whole."""
+    try:
+        where = paths(base)
+        missing = [suffix for suffix, path in where.items() if not os.path.exists(path)]
+        if missing:
+            return f"its .{missing[-1]} is missing"
+        description = _read_json(where["json"])
+        progress = _checked_progress(description.get("progress"), base)
+        for suffix in ("pdparams", "pdopt"):
+            if sha256_of(where[suffix]) != description["sha256"][suffix]:
+                return f"its .{suffix} is not the one that its .json describes"
+        if _read_state(where["pdopt"])["progress"] != progress:
+            return "its .json and its .pdopt are of different steps"
+    except UserError:
+        return "its .pdopt cannot be read"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its .json is damaged ({error})"
+    return ""
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    """The dict in a JSON file. Raises OSError, or ValueError for whatever else is wrong with it."""
+    description = parse_json(read_regular(path, _JSON_BYTES))
+    if not isinstance(description, dict) or not isinstance(description.get("sha256"), dict):
+        raise ValueError("it is no description of a checkpoint")
+    return description
+
+
+def describe(config: Config, progress: State, labels: Sequence[str] | None, digests: dict[str, str]) -> dict[str, Any]:
+    """What a user of the weights must know, as plain data."""
+    return {
+        "schema": SCHEMA,
+        "model": config.as_dict()["MODEL"],
+        "labels": labels,
+        "progress": progress,
+        "config": config.as_dict(),
+        "versions": versions(),
+        "sha256": digests,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {"paddle": paddle.__version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def read_description(weights: str, digest: str = "") -> dict[str, Any] | None:
+    """The description beside a .pdparams file, or None.
+
+    Args:
+        digest: SHA-256 of the file, if it is known.
+
+    Raises:
+        UserError: it is damaged, or belongs to other weights.
+    """
+    base, suffix = os.path.splitext(weights)
+    try:
+        path = paths(base, digest)["json"]
+        if suffix != ".pdparams" or not os.path.exists(path):
+            return None
+        description = _read_json(path)
+        refuse_newer(description, path)
+        expected, model = description["sha256"]["pdparams"], description["model"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{base}.json is damaged ({error})", topic="damaged description") from None
+    if not os.path.exists(weights) or not isinstance(model, dict):
+        return None
+    if (digest or sha256_of(weights)) != expected:
+        raise UserError(
+            f"weights {weights} are not those that {base}.json describes: damaged, or replaced", topic="other weights"
+        )
+    return description
+
+
+def load(path: str, model: Model) -> State | None:
+    """Load a checkpoint, or bare weights to fine-tune; the log says which.
+
+    Args:
+        path: "DIR/NAME" or "DIR/NAME.pdparams" of this project, or a file or folder of weights in any format.
+        model: its network gets the weights.
+
+    Returns:
+        the `state` that was saved, or None when there is nothing but weights.
+
+    Raises:
+        UserError: damaged, or for another model; nothing is changed then.
+    """
+    base = _base(path)
+    file = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
+    weights = read_weights(file, model.original_names(), read_description)
+    where = paths(base, weights.digest)
+    if not os.path.exists(where["pdopt"]):
+        load_for_finetuning(model.network, weights, model.head)
+        logger.info("%s holds weights alone: fine-tuning from them, from epoch 0", file)
+        return None
+    state = _read_state(where["pdopt"])
+    description = weights.description
+    if description is not None and description.get("progress") != state["progress"]:
+        raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps", topic="mixed checkpoint")
+    load_weights(model.network, weights)
+    with contextlib.suppress(KeyError, TypeError):  # an older version's description may lack it
+        state["batch_size"] = (description or {})["config"]["TRAIN"]["batch_size"]
+    progress = state["progress"]
+    logger.info("resumed from %s: %d epochs and %d steps done", file, progress["epoch"], progress["step"])
+    return state
+
+
+def _base(path: str) -> str:
+    return path.removesuffix(".pdparams")
+
+
+def exists(path: str) -> bool:
+    """Whether there are weights at "DIR/NAME" or "DIR/NAME.pdparams", or any other file or folder at `path`."""
+    return os.path.exists(path) or os.path.exists(f"{path}.pdparams")
+
+
+def has_state(path: str) -> bool:
+    """Whether there is more than weights: whether a run can go on from "DIR/NAME" or "DIR/NAME.pdparams"."""
+    return os.path.exists(paths(_base(path))["pdopt"])
+
+
+def _write_pickle(path: str, value: object) -> None:
+    with open(path, "wb") as file:
+        pickle.dump(value, file, protocol=4)
+
+
+def _read_state(path: str) -> State:
+    try:
+        with open(path, "rb") as file:
+            state = load_plain(file.read())
+        _checked_progress(state["progress"])
+        if not isinstance(state["optimizer"], dict):
+            raise ValueError("it is not the state of a training run")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error}", topic="damaged state") from None
+    return state

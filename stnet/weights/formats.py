@@ -1,0 +1,305 @@
+"""Every file format that StNet weights were ever published in, told apart by content, never by name.
+
+- combined (release 1.6): one stream per tensor, sorted by original name, no names in the file;
+- pickle (1.7 and later, and today's paddle.save): a dict from name to array, names original or structured;
+- folder (1.5, ResNet50_pretrained): one stream per file, the file's name is the original name;
+- folder `model` of a PaddleHub module (stnet_kinetics400): the same, each name behind @HUB_stnet_kinetics400@.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from stnet.utils.errors import UserError
+from stnet.utils.files import StrPath, read_regular
+from stnet.utils.safe_pickle import load_plain
+from stnet.weights.stream import HEADER, StreamError, read_tensor, tensor_bytes
+
+MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
+_MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811
+_MAX_RECORD = 4 << 20  # bytes
+_PADDLE_KEY = "StructuredToParameterName@@"
+_HUB_PREFIX = re.compile(r"@HUB_[^@]+@")  # before every name in a module of PaddleHub
+_HUB_FOLDER = "model"  # of a module, which holds its tensors
+_OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}
+
+Names = Mapping[str, str]  # original name -> structured name
+Tensors = dict[Any, np.ndarray]
+Describe = Callable[[str, str], Optional[dict[str, Any]]]  # (path, digest) -> what stands beside the file
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file or folder of weights holds: read once, hashed once."""
+
+    path: str
+    format: str  # "combined", "pickle" or "folder"
+    digests: Mapping[str, str]  # SHA-256 of each file of a folder by name; of a file by the name ""
+    tensors: Tensors  # floats, by structured name, or the name in the file if the table does not know it
+    description: Mapping[str, Any] | None = None  # what stands beside the weights
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return digest_of(self.digests)
+
+
+def read_weights(path: StrPath, names: Names | None = None, describe: Describe | None = None) -> Weights:
+    """Read a file or folder of weights.
+
+    Args:
+        path: file or folder, also that of a PaddleHub module.
+        names: of the network's tensors; None leaves names as in the file, and numbers (0, 1, 2, ...) where it has none.
+        describe: reads what stands beside the weights, before they are parsed; may raise UserError.
+
+    Raises:
+        UserError: naming the file, and where it can be told the tensor and the offset, for whatever is wrong:
+            missing, no file, larger than any StNet, damaged, of no known format, not what its recorded SHA-256 says,
+            not finite in float32; or a file without names that holds more or fewer tensors than `names`.
+    """
+    path, contents = _read(os.fspath(path))
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    recorded = verify(path, digests)
+    description = describe(path, digest_of(digests)) if describe else None
+    file_format, tensors = _parse(path, contents, recorded)
+    for name, tensor in tensors.items():
+        _refuse_values(path, name, tensor)
+    if names is not None:
+        tensors = _structured(tensors, names, path, file_format)
+    return Weights(path, file_format, digests, tensors, description)
+
+
+def _read(path: str) -> tuple[str, dict[str, bytes]]:
+    """(file or folder that holds tensors, its files by name): of a file alone the name is ""."""
+    if not os.path.isdir(path):
+        return path, {"": _read_file(path)}
+    contents, inner = _read_folder(path), os.path.join(path, _HUB_FOLDER)
+    if os.path.isdir(inner) and not any(data.startswith(HEADER) for data in contents.values()):
+        return inner, _read_folder(inner)
+    return path, contents
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """One SHA-256 for those of several files; that of a file alone is its own."""
+    return digests[""] if list(digests) == [""] else hashlib.sha256(record_text(digests).encode()).hexdigest()
+
+
+def _parse(path: str, contents: Mapping[str, bytes], recorded: set[str] | None) -> tuple[str, Tensors]:
+    """(format, tensors by their names in the file)."""
+    if list(contents) != [""]:
+        return "folder", _parse_folder(path, contents, recorded)
+    data = contents[""]
+    if data[:1] == b"\x80":
+        return "pickle", _parse_pickle(data, path)
+    if data[: len(HEADER)] == HEADER:
+        return "combined", _parse_combined(data, path)
+    raise UserError(f"weights {path}: {_unknown_format(data)}")
+
+
+def _structured(tensors: Tensors, names: Names, path: str, file_format: str) -> Tensors:
+    """Structured name -> array, whatever names the file uses; original names that no table knows stay as they are."""
+    if file_format == "combined":
+        if len(tensors) != len(names):
+            raise UserError(
+                f"weights {path}: the file holds {len(tensors)} tensors, this model has {len(names)}"
+                if names
+                else f"weights {path}: the file holds tensors without names, and this model has no order of them",
+                "sizes",
+            )
+        tensors = {name: tensors[i] for i, name in enumerate(sorted(names))}
+    found: Tensors = {}
+    for given, tensor in tensors.items():
+        plain = _HUB_PREFIX.sub("", given)
+        name = names.get(plain) or _paddle_name(plain)
+        if name in found:
+            raise UserError(f"weights {path}: there are two tensors {name}, one of them named {given}")
+        if name.endswith("_variance") and (tensor < 0).any():
+            raise UserError(f"weights {path}: tensor {name} holds variances below 0")
+        found[name] = tensor
+    return found
+
+
+def _paddle_name(name: str) -> str:
+    start, _, last = name.rpartition(".")
+    return f"{start}.{_OTHER_BN_NAMES[last]}" if last in _OTHER_BN_NAMES else name
+
+
+def _refuse_values(path: str, name: object, tensor: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(tensor.astype("float32", copy=False)).all()
+    if not finite:
+        what = "beyond the range of float32" if np.isfinite(tensor).all() else "that are not finite"
+        raise UserError(f"weights {path}: tensor {name} holds values {what}")
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        return read_regular(path, MAX_BYTES)
+    except FileNotFoundError:
+        raise UserError(f"weights {path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"weights {path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UserError(f"weights {path}: {error}") from None
+
+
+def _unknown_format(data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    if data[:2] == b"PK":
+        return (
+            "a zip archive, as PyTorch writes; convert it where PyTorch is installed: pickle.dump("
+            "{k: v.numpy() for k, v in torch.load(FILE).items()}, open(OUT, 'wb'), protocol=4)"
+        )
+    if data[:2] == b"\x1f\x8b":
+        return "a gzip archive; unpack it and give the folder"
+    return f"neither Paddle tensors nor a pickle (it starts with {data[:8]!r}, at offset 0)"
+
+
+def _parse_combined(data: bytes, path: str) -> Tensors:
+    tensors: Tensors = {}
+    offset = 0
+    while offset < len(data):
+        if len(tensors) == _MAX_TENSORS:
+            raise UserError(f"weights {path}: more than {_MAX_TENSORS} tensors, at offset {offset}")
+        tensors[len(tensors)], offset = _stream(data, offset, path, f"tensor {len(tensors)}")
+    return tensors
+
+
+def _stream(data: bytes, offset: int, path: str, what: str) -> tuple[np.ndarray, int]:
+    try:
+        return read_tensor(data, offset)
+    except StreamError as error:
+        raise UserError(f"weights {path}, {what}: {error}") from None
+
+
+def _read_folder(path: str) -> dict[str, bytes]:
+    names = sorted(os.listdir(path))
+    if len(names) > _MAX_TENSORS:
+        raise UserError(f"weights {path}: a folder of {len(names)} files is no folder of weights")
+    files = {name: os.path.join(path, name) for name in names if os.path.isfile(os.path.join(path, name))}
+    total = sum(os.path.getsize(file) for file in files.values())
+    if total > MAX_BYTES:
+        raise UserError(f"weights {path}: a folder of {total} bytes is no folder of weights")
+    return {name: _read_file(file) for name, file in files.items()}
+
+
+def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] | None) -> Tensors:
+    tensors: Tensors = {}
+    for name, content in contents.items():
+        file = os.path.join(path, name)
+        if content[: len(HEADER)] != HEADER and not _is_cut_header(content):
+            continue  # a note or a script beside the parameters; a parameter that is missed is reported as missing
+        array, end = _stream(content, 0, file, f"tensor {name}")
+        if end != len(content):
+            raise UserError(f"weights {file}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
+        tensors[name] = array
+        if recorded is not None and name not in recorded:
+            raise UserError(f"weights {file}: {path}.sha256 does not record it", topic="not recorded")
+    if not tensors:
+        raise UserError(f"weights {path}: the folder holds no Paddle tensors")
+    return tensors
+
+
+def _is_cut_header(content: bytes) -> bool:
+    return 0 < len(content) < len(HEADER) and HEADER.startswith(content)
+
+
+def _parse_pickle(data: bytes, path: str) -> Tensors:
+    try:
+        value = load_plain(data)
+    except ValueError as error:
+        raise UserError(f"weights {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"weights {path}: expected a dict of parameters, found a {type(value).__name__}")
+    value = value.get("model", value.get("state_dict", value)) if _PADDLE_KEY not in value else value
+    if not isinstance(value, dict):
+        raise UserError(f"weights {path}: expected a dict of parameters, found a {type(value).__name__}")
+    tensors = {}
+    for name, tensor in value.items():
+        if name == _PADDLE_KEY or str(name).endswith("num_batches_tracked"):
+            continue
+        if isinstance(tensor, tuple) and len(tensor) == 2:
+            tensor = tensor[1]  # paddle.save writes (Paddle's own name, array) under some settings  # noqa: PLW2901
+        if not isinstance(name, str) or not isinstance(tensor, np.ndarray) or tensor.dtype.kind != "f":
+            raise UserError(f"weights {path}: {name!r:.80} is not an array of floats")
+        tensors[name] = tensor
+    return tensors
+
+
+# Recorded SHA-256 -----------------------------------------------------------------------------------------------
+
+
+def verify(path: str, digests: Mapping[str, str]) -> set[str] | None:
+    """Compare with PATH.sha256, where there is one (the form of sha256sum: `digest  name`, a line a file).
+
+    Args:
+        path: file or folder.
+        digests: by relative name; "" is the file itself.
+
+    Returns:
+        the names that are recorded, or None if there is no record.
+
+    Raises:
+        UserError: a digest differs, a listed file is missing, or the record is none.
+    """
+    record = f"{path.rstrip('/')}.sha256"
+    lines = _read_record(record)
+    if lines is None:
+        return None
+    whole = list(digests) == [""]
+    for digest, recorded_name in lines:
+        name = "" if whole else recorded_name
+        if digests.get(name) != digest.lower():
+            at = path if whole else os.path.join(path, name)
+            raise UserError(f"weights {at}: the content is not what {record} records", topic="recorded otherwise")
+    return {name for _, name in lines}
+
+
+def _read_record(record: str) -> list[tuple[str, str]] | None:
+    """(digest, name) of each line, or None if there is no such file."""
+    try:
+        text = read_regular(record, _MAX_RECORD).decode("utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return None
+        raise UserError(f"{record} cannot be read: {error}") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    matches = [match for line in lines if (match := re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line))]
+    if not matches or len(matches) < len(lines):
+        raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it", topic="no record")
+    return [(match[1], match[2] or "") for match in matches]
+
+
+def record_lines(contents: Mapping[str, bytes]) -> str:
+    """The text of a .sha256 record for contents by relative name."""
+    return record_text({name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
+
+
+def record_text(digests: Mapping[str, str]) -> str:
+    """The text of a .sha256 record for digests by relative name, as sha256sum writes it."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+
+
+# Writing --------------------------------------------------------------------------------------------------------
+
+
+def combined_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """Original name -> float32 array, as release 1.6 wrote it: sorted by name, nameless."""
+    return b"".join(tensor_bytes(tensors[name]) for name in sorted(tensors))
+
+
+def pickle_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """Name -> float32 array, as releases 1.7 and 1.8 wrote it."""
+    return pickle.dumps({name: np.ascontiguousarray(tensors[name], "float32") for name in sorted(tensors)}, protocol=2)

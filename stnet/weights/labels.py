@@ -1,0 +1,71 @@
+"""Class names."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from stnet.config import PACKAGE, Config
+from stnet.utils.errors import UserError
+from stnet.utils.files import find_file, read_regular
+from stnet.utils.parsing import parse_json
+from stnet.weights.metadata import labels_beside
+
+logger = logging.getLogger("stnet")
+_MAX_BYTES = 1 << 24
+
+
+def load_labels(path: str, num_classes: int | None) -> list[str]:
+    """Class names from a JSON file: a list, or a dict from name to class number.
+
+    Args:
+        path: file, relative to the working directory or to the project; empty: the names are the numbers.
+        num_classes: how many there must be; None: any number, of a file.
+
+    Raises:
+        UserError: file missing, of another form, or with another number of classes.
+    """
+    if not path:
+        return [str(i) for i in range(num_classes or 0)]
+    path = find_file(path, PACKAGE, os.path.join(PACKAGE, "data"))  # ./dataset/... in the original of release 1.6
+    try:
+        names = parse_json(read_regular(path, _MAX_BYTES))
+    except (OSError, ValueError) as error:
+        raise UserError(f"labels file {path} cannot be read: {error}", topic="labels") from None
+    if isinstance(names, dict) and sorted(names.values(), key=str) == sorted(range(len(names)), key=str):
+        names = sorted(names, key=lambda name: names[name])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"labels file {path}: expected a list of class names, or a dict from name to 0..N-1")
+    unwritable = [name for name in names if name.encode("utf-8", "replace").decode("utf-8") != name]
+    if unwritable:
+        raise UserError(f"labels file {path}: {unwritable[0]!a} is half a character, which no file can hold", "labels")
+    if num_classes is not None and len(names) != num_classes:
+        raise UserError(
+            f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}",
+            topic="label count",
+        )
+    return names
+
+
+def labels_for(config: Config, weights: str) -> list[str]:
+    """The class names of a configuration; where its file is not on this machine, those saved with the weights.
+
+    Raises:
+        UserError: there are neither, or another number of them.
+    """
+    try:
+        return load_labels(config.MODEL.labels, config.MODEL.num_classes)
+    except UserError:
+        saved = labels_beside(weights)
+        if saved is None or len(saved) != config.MODEL.num_classes:
+            raise
+        return saved
+
+
+def labels_for_training(path: str, num_classes: int) -> list[str] | None:
+    """As load_labels, but training can do without: a problem is logged, and the result is None."""
+    try:
+        return load_labels(path, num_classes)
+    except UserError as error:
+        logger.warning("checkpoints will carry no class names: %s", error)
+        return None

@@ -1,1 +1,0 @@
-"""Weight files: reading them, and putting them into a network, whole or not at all."""
