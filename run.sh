@@ -228,9 +228,9 @@ demo() {
 
 # What `test --fast` runs: some of every room.
 fast=(
-    tests/test_floors.py tests/test_demo.py tests/core tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
+    tests/test_floors.py tests/test_demo.py tests/test_config.py tests/test_flags.py tests/utils tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
     tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
-    tests/backends/test_engines.py tests/engine/test_loading.py tests/tools/test_dataset_lists.py
+    tests/backends/test_engines.py tests/weights/test_loading.py tests/tools/test_dataset_lists.py
     tests/serve/test_answers.py tests/bench/test_part.py
 )
 

@@ -9,7 +9,7 @@ import pytest
 from stnet import runtime
 from stnet.utils.errors import UserError
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[1]
 
 
 class Card:

@@ -8,7 +8,7 @@ import pytest
 from stnet import cli, flags, runtime
 from stnet.models import model_section
 
-RUN_SH = Path(__file__).parents[2] / "run.sh"
+RUN_SH = Path(__file__).parents[1] / "run.sh"
 
 
 @pytest.fixture

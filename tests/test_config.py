@@ -14,7 +14,7 @@ from stnet.models import model_section
 from stnet.utils.errors import UserError
 from stnet.weights.labels import load_labels
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[1]
 
 
 def load(path, *overrides, **values):
