@@ -226,9 +226,10 @@ demo() {
     "$python" -m tools.demo_report "$folder" $((SECONDS - began))
 }
 
-# What `test --fast` runs: some of every room.
+# What `test --fast` runs: some of every folder.
 fast=(
-    tests/test_floors.py tests/test_demo.py tests/test_config.py tests/test_flags.py tests/utils tests/metrics tests/models/test_stnet.py tests/weights/test_load.py
+    tests/test_floors.py tests/test_demo.py tests/test_config.py tests/test_flags.py tests/utils tests/metrics
+    tests/models/test_stnet.py tests/weights/test_load.py
     tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
     tests/backends/test_engines.py tests/weights/test_loading.py tests/tools/test_dataset_lists.py
     tests/serve/test_answers.py tests/bench/test_part.py

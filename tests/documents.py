@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from test_floors import FLOORS
 
 from stnet.tools.demo_clips import write_set
 
@@ -87,8 +86,8 @@ def write_released_weights(folder):
 
 def copy_project(folder):
     """The project's own files, small configurations, and a .venv that stands for the environment of the tests."""
-    for name in (*FLOORS, "configs"):
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("stnet", "models", "reader", "tools", "bench", "configs"):
+        shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*PROJECT.glob("*.py"), PROJECT / "run.sh", PROJECT / "data" / "dataset" / "kinetics_labels.json"):
         _copy(path, folder / path.relative_to(PROJECT))
     for name in ("stnet.yaml", "stnet_ucf101.yaml"):
