@@ -201,7 +201,10 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
     from stnet.utils.parsing import printable
 
     if args.render and len(videos) > 1:
-        raise UserError(f"one file cannot hold copies of {len(videos)} videos", "timeline of one")
+        raise UserError(
+            f"one file cannot hold copies of {len(videos)} videos",
+            "set --video_path to one file, or leave out --render",
+        )
     settings = {name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""}
     unread = 0
     for video, name in zip(videos, unique_stems([video.clip.path for video in videos])):

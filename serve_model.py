@@ -65,7 +65,11 @@ def check_packages() -> None:
     except ModuleNotFoundError as error:
         if error.name not in PACKAGES:
             raise
-        raise UserError(f"the server needs the package {error.name}, which is not installed", "serve") from None
+        raise UserError(
+            f"the server needs the package {error.name}, which is not installed",
+            "bash run.sh setup serve, or pip install fastapi fastapi-offline uvicorn python-multipart "
+            "prometheus-client",
+        ) from None
 
 
 def predictor_of(args: argparse.Namespace, config: Config) -> Predictor:

@@ -10,7 +10,7 @@ import logging
 import os
 
 from stnet.reader.formats import FORMATS, VIDEO, Clip
-from stnet.utils.errors import UserError
+from stnet.utils.errors import MAKE_LISTS, UserError
 from stnet.utils.files import find_file, walk
 
 logger = logging.getLogger("stnet")
@@ -37,7 +37,7 @@ def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes
             none of the first files there, or no such format.
     """
     if not path:
-        raise UserError("no list file given", "no list")
+        raise UserError("no list file given", "set filelist in the config, for example -o TRAIN.filelist=train.list")
     clip_format = FORMATS.get(format)()
     folder = list_folder(path)
     clips = []
@@ -45,7 +45,7 @@ def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes
         try:
             clips.append(clip_format.parse_line(line, folder, labelled, num_classes))
         except UserError as error:
-            raise UserError(f"{path}, line {number}: {error}", error.topic) from None
+            raise UserError(f"{path}, line {number}: {error}", error.hint) from None
     probed = clips[:_PROBED]
     if not any(os.path.exists(find_file(clip.path, folder)) for clip in probed):
         raise UserError(
@@ -65,7 +65,7 @@ def clip_lines(path: str) -> list[tuple[int, str]]:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = file.readlines()
     except FileNotFoundError:
-        raise UserError(f"list file not found: {path}", "missing list") from None
+        raise UserError(f"list file not found: {path}", MAKE_LISTS) from None
     except OSError as error:
         raise UserError(f"list file {path} cannot be read: {error}") from None
     if any("\0" in line for line in lines):

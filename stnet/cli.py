@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,7 @@ from typing import Any
 import yaml
 
 from stnet import flags, runtime
-from stnet.advice import advised
-from stnet.config import Config, ModelSection, load_config, parse_override
+from stnet.config import PACKAGE, Config, ModelSection, load_config, parse_override
 from stnet.flags import positive_int as positive_int  # for the parsers of tools and bench
 from stnet.utils import signals, streams
 from stnet.utils.atomic import write_text
@@ -42,7 +42,9 @@ def load_plugin(path: str) -> None:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UserError(f"plugin {path} fails: {type(error).__name__}: {first_line(error)}", "plugin") from error
+        raise UserError(
+            f"plugin {path} fails: {type(error).__name__}: {first_line(error)}", "--debug shows where"
+        ) from error
     _plugins.add(os.path.realpath(path))
 
 
@@ -131,6 +133,17 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         return 130
     finally:
         signals.leave()
+
+
+def advised(error: UserError) -> str:
+    """The error's message and its hint; where there is no run.sh, in a wheel, the hint does not name it."""
+    hint = error.hint
+    if not os.path.exists(os.path.join(os.path.dirname(PACKAGE), "run.sh")):
+        hint = re.sub(r"bash run\.sh setup \w+, or ", "", hint)
+        hint = re.sub(
+            r"bash run\.sh data (.*), see data/dataset/README\.md", r"stnet data \1, see stnet data --help", hint
+        )
+    return f"{error}; {hint}" if hint else str(error)
 
 
 def _start_logging() -> None:

@@ -31,7 +31,10 @@ def start() -> tuple[int, int]:
         paddle.distributed.init_parallel_env()
         if not paddle.distributed.is_initialized():  # what Paddle does where it knows no way to connect them
             cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            raise UserError(f"{ranks()} processes were started for GPUs ({cards}), and no GPU works here", "no gpus")
+            raise UserError(
+                f"{ranks()} processes were started for GPUs ({cards}), and no GPU works here",
+                "unset CUDA_VISIBLE_DEVICES, or set use_gpu=False, to run on the CPU",
+            )
     return rank(), ranks()
 
 
@@ -66,7 +69,7 @@ def on_main(decide: Callable[[], Value]) -> Value:
         try:
             outcome = decide(), None
         except UserError as error:
-            outcome = None, (str(error), error.topic)
+            outcome = None, (str(error), error.hint)
     decision, problem = gather(outcome)[0]
     if problem:
         raise UserError(*problem)
@@ -100,7 +103,7 @@ def together() -> Iterator[None]:
         yield
     except UserError as error:
         failure = error
-    reasons = gather((str(failure), failure.topic) if failure else None)
+    reasons = gather((str(failure), failure.hint) if failure else None)
     if failure:
         raise failure
     for number, reason in enumerate(reasons):
@@ -115,7 +118,7 @@ def require_same(facts: Mapping[str, float | str]) -> None:
         differing = [f"{name} {other[name]} and not {value}" for name, value in first.items() if other[name] != value]
         if differing:
             fact = f"rank {number} would start otherwise than rank 0: {', '.join(differing)}"
-            raise UserError(fact, "ranks differ")
+            raise UserError(fact, "every machine must see the same lists, weights and save_dir")
 
 
 def share_statistics(network: paddle.nn.Layer) -> None:

@@ -89,7 +89,7 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
     paddle.base.core.set_num_threads(threads())
     problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
     if use_gpu is True and problem:
-        raise UserError(f"use_gpu is True, but {problem}", "no gpu")
+        raise UserError(f"use_gpu is True, but {problem}", "set use_gpu to False to run on the CPU")
     paddle.set_device("cpu" if problem else "gpu")
     if use_gpu:
         logger.info("running on the %s", f"CPU ({problem})" if problem else "GPU")

@@ -71,5 +71,8 @@ class STNET(Model):
         """The released ImageNet ResNet of this depth. Raises UserError where there is none."""
         depth = self.section.num_layers
         if depth != 50:
-            raise UserError(f"no ImageNet weights are published for {depth} layers (only for 50)", "start")
+            raise UserError(
+                f"no ImageNet weights are published for {depth} layers (only for 50)",
+                "set --pretrain to a file, or --pretrain=none to start from random values",
+            )
         return self.pretrained[0]

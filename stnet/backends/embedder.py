@@ -12,7 +12,7 @@ from paddle import nn
 
 from stnet.backends.engines import make_engine
 from stnet.backends.program import clip_sizes
-from stnet.utils.errors import UserError
+from stnet.utils.errors import USE_PADDLE, UserError
 
 if TYPE_CHECKING:
     from stnet.config import ReaderSection
@@ -57,7 +57,9 @@ def make_embedder(name: str, model: Model, section: ReaderSection, digest: str =
     def embed(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         rows = compute(clips)
         if rows.shape[1] <= size or (rows.shape[1] - size) % seg_num:
-            raise UserError(f"the engine gave no features: {list(rows.shape)}, not {size} and {seg_num} rows", "engine")
+            raise UserError(
+                f"the engine gave no features: {list(rows.shape)}, not {size} and {seg_num} rows", USE_PADDLE
+            )
         return rows[:, size:].reshape(len(rows), seg_num, -1), rows[:, :size]
 
     return embed

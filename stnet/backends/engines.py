@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from stnet.utils.errors import UserError, last_line
+from stnet.utils.errors import USE_PADDLE, UserError, last_line
 from stnet.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ def make_by(name: str, make: Callable[[Engine], Made]) -> Made:
     try:
         return make(engine)
     except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
-        topic = error.topic if isinstance(error, UserError) and error.topic else "engine"
-        raise UserError(f"engine {name} does not work here: {last_line(error)}", topic) from error
+        hint = error.hint if isinstance(error, UserError) and error.hint else USE_PADDLE
+        raise UserError(f"engine {name} does not work here: {last_line(error)}", hint) from error
 
 
 def _first_that_works(make: Callable[[Engine], Made]) -> Made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stnet import runtime
-from stnet.utils.errors import UserError
+from stnet.utils.errors import INSTALL_ONNX, UserError
 
 if TYPE_CHECKING:
     from stnet.backends.engines import Loaded
@@ -16,7 +16,7 @@ def load(prefix: str) -> Loaded:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError("onnxruntime is not installed", topic="onnx") from None
+        raise UserError("onnxruntime is not installed", hint=INSTALL_ONNX) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = runtime.threads()
     options.log_severity_level = 3  # errors

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stnet import runtime
-from stnet.utils.errors import UserError
+from stnet.utils.errors import INSTALL_OPENVINO, UserError
 
 if TYPE_CHECKING:
     from stnet.backends.engines import Loaded
@@ -19,7 +19,7 @@ def load(path: str, shape: Sequence[int]) -> Loaded:
     try:
         import openvino
     except ImportError:
-        raise UserError("openvino is not installed", topic="openvino") from None
+        raise UserError("openvino is not installed", hint=INSTALL_OPENVINO) from None
     core = openvino.Core()
     model = core.read_model(path)
     model.reshape(list(shape))

@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from stnet.utils.errors import UserError
+from stnet.utils.errors import INSTALL_ONNX, UserError
 from stnet.utils.quiet import stdout_held_back
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def write_onnx(layer: Exportable, path: str, shape: Shape) -> None:
     try:
         import paddle2onnx
     except ImportError:
-        raise UserError("ONNX files need two packages, paddle2onnx and onnxruntime", topic="onnx") from None
+        raise UserError("ONNX files need two packages, paddle2onnx and onnxruntime", hint=INSTALL_ONNX) from None
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         _save(layer, f"{folder}/model", shape)
         # Its optimisers would install packages by themselves; ONNX Runtime optimises on loading.

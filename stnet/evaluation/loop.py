@@ -15,7 +15,7 @@ from stnet.evaluation.results import Collector
 from stnet.metrics import Metric, TopK
 from stnet.models.dygraph import Clips
 from stnet.reader.loader import Batch, Loader
-from stnet.utils.errors import UserError
+from stnet.utils.errors import USE_PADDLE, UserError
 from stnet.utils.progress import Progress
 
 logger = logging.getLogger("stnet")
@@ -132,13 +132,13 @@ def checked(engine: Engine, clips: Clips) -> np.ndarray:
     """The engine's logits. Raises UserError where there are not as many rows as clips."""
     logits = engine(clips)
     if len(logits) != len(clips):
-        raise UserError(f"the engine gave {len(logits)} rows of logits for {len(clips)} clips", "engine")
+        raise UserError(f"the engine gave {len(logits)} rows of logits for {len(clips)} clips", USE_PADDLE)
     return logits
 
 
 def _check_classes(logits: np.ndarray, num_classes: int | None) -> None:
     if num_classes is not None and logits.shape[1:] != (num_classes,):
-        raise UserError(f"the engine gave logits {list(logits.shape[1:])} of {num_classes} classes", "engine")
+        raise UserError(f"the engine gave logits {list(logits.shape[1:])} of {num_classes} classes", USE_PADDLE)
 
 
 def _try_names(

@@ -128,7 +128,8 @@ def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
     except (OSError, shutil.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"the export in {folder} cannot be replaced as a whole ({reason}): it is as it was", topic="export folder"
+            f"the export in {folder} cannot be replaced as a whole ({reason}): it is as it was",
+            hint="delete it, or set --save_dir to another folder",
         ) from None
 
 

@@ -32,7 +32,7 @@ class PaddleX(PaddleInference):
         """Frames one after the other in, logits out."""
         settings = model.config.MODEL
         if uint8:
-            raise UserError("PaddleX normalises by itself: its format cannot take uint8", "uint8")
+            raise UserError("PaddleX normalises by itself: its format cannot take uint8", "leave out --uint8")
         if settings.format.lower() not in (VIDEO, PICKLE, FRAMES):
             raise UserError(f"PaddleX reads videos, and samples them as {VIDEO}: not as the format {settings.format}")
         seg_num, seglen, size = clip_sizes(section)

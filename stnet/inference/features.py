@@ -39,9 +39,12 @@ def check_path(path: str, may_exist: bool) -> None:
         raise UserError(f"features {path}: expected a name that ends with {' or '.join(_WRITERS)}")
     check_name(path)
     if os.path.exists(path) and not may_exist:
-        raise UserError(f"{path} exists", "features")
+        raise UserError(f"{path} exists", "set --overwrite to replace it, or --features to another file")
     if suffix == ".parquet" and not _has_pyarrow():
-        raise UserError("a .parquet file needs the package pyarrow, 16 or newer", "parquet")
+        raise UserError(
+            "a .parquet file needs the package pyarrow, 16 or newer",
+            "bash run.sh setup parquet, or pip install 'pyarrow>=16', or name an .npz file",
+        )
     folder, name = os.path.split(os.path.abspath(path))
     prepare_folder(folder)
     remove_leftovers(folder, name)

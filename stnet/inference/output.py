@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stnet.inference.result import Result
 
 logger = logging.getLogger("stnet")
+_OTHER_TABLE = "set --overwrite to replace it, or --output to another file"
 SUFFIXES = (".jsonl", ".csv")
 Row = tuple[str, Optional[int], str, bytes]  # path, label, error, and its bytes in the file
 _NAMES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
@@ -138,7 +139,7 @@ class Output:
         other = sorted(key for key in {*then, *facts} - {"weights"} if then.get(key) != facts.get(key))
         other = ["weights" if key == "sha256" else key for key in other]  # wherever their file lies now
         if other:
-            raise UserError(f"{self.path} was made with other {', '.join(other)}", "output of others")
+            raise UserError(f"{self.path} was made with other {', '.join(other)}", _OTHER_TABLE)
         header, rows = _whole_rows(self.path, self.topk)
         places: dict[tuple[str, int | None], list[int]] = {}
         for number in self.rest:
@@ -148,7 +149,7 @@ class Output:
             if not places.get((path, label)):
                 there = repr(path) + ("" if label is None else f" with label {label}")
                 raise UserError(
-                    f"{self.path} has a row of {there}, which is not among the videos given now", "output of others"
+                    f"{self.path} has a row of {there}, which is not among the videos given now", _OTHER_TABLE
                 )
             number = places[path, label].pop(0)
             both = list(zip(before.get(path, stamps[path]), stamps[path]))
@@ -183,7 +184,9 @@ def check_path(path: str, may_exist: bool) -> None:
         raise UserError(f"output {path}: expected a name that ends with {' or '.join(SUFFIXES)}")
     check_name(facts_path(path))
     if os.path.exists(path) and not may_exist:
-        raise UserError(f"{path} exists", "output")
+        raise UserError(
+            f"{path} exists", "set --resume to go on with it, --overwrite to replace it, or --output to another file"
+        )
 
 
 def facts_path(path: str) -> str:
@@ -198,9 +201,7 @@ def _read_facts(path: str) -> dict[str, Any]:
         del facts["schema"]
         facts["stamps"] = dict(facts.get("stamps", {}))  # tables of 0.2.0 have none
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{facts_path(path)}, which says what made {path}, cannot be read", "output of others"
-        ) from None
+        raise UserError(f"{facts_path(path)}, which says what made {path}, cannot be read", _OTHER_TABLE) from None
     return facts
 
 
@@ -225,7 +226,7 @@ def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:
         lines = content.splitlines(keepends=True)
         return b"", [_row_of(json.loads(line), line) for line in lines]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
-        raise UserError(f"{path} is not a table of predictions", "output of others") from None
+        raise UserError(f"{path} is not a table of predictions", _OTHER_TABLE) from None
 
 
 def _row_of(facts: dict[str, Any], line: bytes) -> Row:

@@ -22,7 +22,7 @@ from stnet.quantize.report import Precision, Record
 from stnet.reader.formats import VIDEO
 from stnet.reader.order import EpochOrder
 from stnet.reader.sources import Input, Source, format_of, loader_of, read_again, sources
-from stnet.utils.errors import UserError
+from stnet.utils.errors import USE_PADDLE, UserError
 from stnet.utils.files import StrPath, stem_of
 from stnet.weights.labels import labels_for
 from stnet.weights.metadata import config_beside
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from stnet.reader.clip import Clip
     from stnet.reader.loader import Loader
     from stnet.timeline.events import Events
+
+_TAKE_WEIGHTS = "take the weights that it was made of"
 
 RELEASED_CONFIG = "configs/stnet.yaml"  # which the released weights fit
 _MADE = ("_made", "engine", "_embedder", "_parts", "_timeline_made")  # what holds threads, or locks of them
@@ -235,7 +237,7 @@ class Predictor:
 
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         if len(logits) and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
-            raise UserError(f"the engine gave no logits of {len(self.labels)} classes", "engine")
+            raise UserError(f"the engine gave no logits of {len(self.labels)} classes", USE_PADDLE)
         return softmax(logits)
 
     def features(self, inputs: Input | Iterable[Input]) -> Generator[Features, None, None]:
@@ -264,7 +266,7 @@ class Predictor:
 
         def finite(pairs: Any) -> Any:
             if not all(np.isfinite(array).all() for pair in pairs for array in pair):
-                raise UserError("the engine gave features that are no finite numbers", "engine")
+                raise UserError("the engine gave features that are no finite numbers", USE_PADDLE)
             return pairs
 
         with contextlib.closing(rows_of(embed, loader, "features", log_interval, finite)) as rows:
@@ -277,13 +279,13 @@ class Predictor:
         from stnet.backends.embedder import make_embedder
 
         if self.model is None:
-            raise UserError("an export gives classes alone, and no features", "whole export")
+            raise UserError("an export gives classes alone, and no features", _TAKE_WEIGHTS)
         return make_embedder(self.engine_name, self.model, self.config.section("infer"), self.digest)
 
     def check_parts(self) -> None:
         """Raise UserError where the model cannot be had in parts: it has no segments, or is an export."""
         if self.model is None:
-            raise UserError("an export does not show its segments: it has no timeline, and no shares", "whole export")
+            raise UserError("an export does not show its segments: it has no timeline, and no shares", _TAKE_WEIGHTS)
         if self.model.streaming() is None:
             name = self.config.MODEL.name
             raise UserError(f"{name} has no segments: it has no timeline, and no shares of segments")

@@ -107,11 +107,14 @@ def prove(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwo
 def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -> ExportEngine | None:
     """What writes the export of a task's network; None: it is one in float32. Raises UserError."""
     if wanted.name == "bf16":
-        raise UserError("bf16 is how a float32 file is computed: there is no file of it", "precision of a file")
+        raise UserError(
+            "bf16 is how a float32 file is computed: there is no file of it",
+            "export in fp32, and compute in bf16 where it is used",
+        )
     if wanted.name == "fp32" or (wanted.name == "auto" and file_format != "onnx"):
         return None
     if file_format != "onnx":
-        raise UserError(f"int8 is not written in the format {file_format}", "format of int8")
+        raise UserError(f"int8 is not written in the format {file_format}", "set --format=onnx")
     try:
         proven = prove(task, config, wanted._replace(name="int8"))
     except UserError as error:
@@ -130,5 +133,7 @@ def of_flags(args: argparse.Namespace) -> Precision:
     without = [name for name in ("calibrate", "agreement", "difference") if typed.get(name, "") != ""]
     without += ["unproven"] if args.unproven else []
     if asked.name == "fp32" and without:
-        raise UserError(f"--{without[0]} is without effect: in fp32 nothing is proven", "precision")
+        raise UserError(
+            f"--{without[0]} is without effect: in fp32 nothing is proven", "set --precision to int8, bf16 or auto"
+        )
     return asked

@@ -15,7 +15,7 @@ from stnet.backends.deploy_yaml import Form, form_of_clips
 from stnet.backends.engines import Loaded, OnnxRuntime
 from stnet.backends.program import Exportable, Scorer, Shape, clip_sizes
 from stnet.quantize.processor import this_processor
-from stnet.utils.errors import UserError, last_line
+from stnet.utils.errors import INSTALL_ONNX, INSTALL_OPENVINO, UserError, last_line
 from stnet.utils.files import sha256_of
 
 if TYPE_CHECKING:
@@ -33,19 +33,19 @@ class Reduced:
     name: str
     file: str
     runtime: str  # the package that runs it
-    topic: str  # of stnet.advice, where that is missing
+    hint: str  # where that is missing
     calibrated = False
 
     def check(self) -> None:
         """Raise UserError where it cannot be computed."""
         import paddle
 
-        self._need(self.runtime, self.topic)
+        self._need(self.runtime, self.hint)
         try:
             self.runtimes()
         except Exception as error:  # a package that is broken raises what it likes
             raise UserError(
-                f"precision {self.name} cannot be had: {self.runtime} does not work ({last_line(error)})", self.topic
+                f"precision {self.name} cannot be had: {self.runtime} does not work ({last_line(error)})", self.hint
             ) from None
         if paddle.get_device().startswith("gpu"):
             raise UserError(f"precision {self.name} is computed by the processor, and a GPU is in use")
@@ -53,11 +53,11 @@ class Reduced:
     def check_making(self) -> None:
         """Raise UserError where its files cannot be made."""
         for package in ("onnxruntime", "paddle2onnx"):
-            self._need(package, "onnx")
+            self._need(package, INSTALL_ONNX)
 
-    def _need(self, package: str, topic: str) -> None:
+    def _need(self, package: str, hint: str) -> None:
         if not importlib.util.find_spec(package):
-            raise UserError(f"precision {self.name} cannot be had: {package} is not installed", topic)
+            raise UserError(f"precision {self.name} cannot be had: {package} is not installed", hint)
 
     def runtimes(self) -> dict[str, str]:
         """Versions of what computes it."""
@@ -79,7 +79,7 @@ class Reduced:
 class BFloat16(Reduced):
     """Half of float32's bits, by OpenVINO: the float32 file as it is."""
 
-    name, file, runtime, topic = "bf16", FLOAT32, "openvino", "openvino"
+    name, file, runtime, hint = "bf16", FLOAT32, "openvino", INSTALL_OPENVINO
 
     def check(self) -> None:
         """As Reduced's; and the processor must compute in it."""
@@ -97,7 +97,7 @@ class BFloat16(Reduced):
 class Int8(Reduced):
     """Bytes, by ONNX Runtime: static, per channel."""
 
-    name, file, runtime, topic = "int8", "int8.onnx", "onnxruntime", "onnx"
+    name, file, runtime, hint = "int8", "int8.onnx", "onnxruntime", INSTALL_ONNX
     calibrated = True
     _left = (0.1, 0.25, 0.5)  # shares of the layers that are left in float32, one after the other
 
@@ -161,7 +161,7 @@ class QuantisedOnnx(OnnxRuntime):
         except FileNotFoundError:
             copied = ""
         if copied != self.record["sha256"]:
-            raise UserError(f"{self.file} was replaced by another process meanwhile", "replaced proof")
+            raise UserError(f"{self.file} was replaced by another process meanwhile", "run it again")
 
 
 REDUCED: dict[str, Callable[[], Reduced]] = {"int8": Int8, "bf16": BFloat16}

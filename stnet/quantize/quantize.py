@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stnet import runtime
-from stnet.utils.errors import UserError
+from stnet.utils.errors import INSTALL_ONNX, UserError
 
 logger = logging.getLogger("stnet")
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -42,10 +42,12 @@ class Quantizer:
             import onnxruntime
             import onnxruntime.quantization as quantization
         except ImportError as error:
-            raise UserError(f"int8 needs onnx, onnxruntime and ml_dtypes ({error})", "onnx") from None
+            raise UserError(f"int8 needs onnx, onnxruntime and ml_dtypes ({error})", INSTALL_ONNX) from None
         version = onnxruntime.__version__
         if tuple(map(int, version.split(".")[:2])) < _OLDEST:
-            raise UserError(f"int8 needs onnxruntime {'.'.join(map(str, _OLDEST))} or later, found {version}", "onnx")
+            raise UserError(
+                f"int8 needs onnxruntime {'.'.join(map(str, _OLDEST))} or later, found {version}", INSTALL_ONNX
+            )
         self.onnx, self.runtime, self.tools, self.reduced = onnx, onnxruntime, quantization, reduced
         self.path, self.folder = path, os.path.dirname(path)
         self.clips = 0  # that it was calibrated with

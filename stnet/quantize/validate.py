@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from stnet.reader.sources import Source
 
 logger = logging.getLogger("stnet")
+_UNPROVEN = (
+    "--unproven uses it all the same, --calibrate with other clips tries again, and --precision=fp32 needs no proof"
+)
+_PROVE_ANEW = "--calibrate with your clips makes it anew; where it does not, delete that folder"
 _KIND = "precision"  # folder of the weights' cache
 _NOT_SCORING = ("labels", "metrics", "topk")  # keys of MODEL
 _PROVEN, _REFUSED = 0, 1  # places: what is refused replaces nothing that is proven
@@ -127,7 +131,7 @@ class Proof:
         if reason and not self.wanted.unproven:
             kept = "; the proof that was kept stays" if stays and self.clips is not None else ""
             fact = f"precision {self.kind.name} {reason}: {record.figures.words()}{kept}"
-            raise UserError(fact, "refused precision")
+            raise UserError(fact, _UNPROVEN)
         if reason:
             logger.warning("precision %s %s; used all the same", self.kind.name, reason)
 
@@ -138,20 +142,23 @@ class Proof:
             raise
         except Exception as error:  # the runtimes have types of their own
             fact = f"precision {self.kind.name}: the file in {folder} cannot be loaded ({last_line(error)})"
-            raise UserError(fact, "damaged proof") from None
+            raise UserError(fact, _PROVE_ANEW) from None
 
     def _made(self, shelf: Shelf, kept: Record | None) -> int:
         """Make the proof; returns its place."""
         proof = f"precision {self.kind.name} has no proof{self.network.what}"
         if self.clips is None and self.problems:
-            raise UserError(f"{proof} to believe: {'; '.join(self.problems)}", "damaged proof")
+            raise UserError(f"{proof} to believe: {'; '.join(self.problems)}", _PROVE_ANEW)
         if self.clips is None:
-            raise UserError(f"{proof} for these weights and sizes on this processor", "no proof")
+            raise UserError(
+                f"{proof} for these weights and sizes on this processor",
+                "set --calibrate to a list of 264 clips or more, labels optional: the proof is kept",
+            )
         clips = self.clips
         there = len(clips.gate) + len(clips.spare)
         if there < FEWEST and not self.wanted.unproven:
             few = f"{there} clips are left to compare, at least {FEWEST} are needed"
-            raise UserError(f"precision {self.kind.name} not proven: {few}", "refused precision")
+            raise UserError(f"precision {self.kind.name} not proven: {few}", _UNPROVEN)
         self.kind.check_making()
 
         def write(folder: str) -> int:

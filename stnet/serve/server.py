@@ -21,6 +21,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stnet.utils.errors import UserError
 
+_OTHER_PORT = "set --port to another, or to 0 for any that is free"
+
 _CONNECTIONS = 512
 _HEAD_BYTES = 16 << 10  # of the request line and the headers
 _HEAD_SECONDS = 15.0  # until they are there
@@ -67,9 +69,11 @@ def bind(host: str, port: int) -> Address:
             raise
     except (OSError, OverflowError, UnicodeError) as error:
         if getattr(error, "errno", 0) == errno.EADDRINUSE:
-            raise UserError(f"port {port} of {host} is in use by another program", "port") from None
+            raise UserError(f"port {port} of {host} is in use by another program", _OTHER_PORT) from None
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot listen at {host}, port {port}: {reason}", "host") from None
+        raise UserError(
+            f"cannot listen at {host}, port {port}: {reason}", "set --host to an address of this machine"
+        ) from None
     found = taken.getsockname()
     return Address(taken, found[0], found[1])
 
@@ -125,7 +129,7 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # another program has begun to listen there meanwhile
-            raise UserError(f"cannot listen: {error.strerror or error}", "port") from None
+            raise UserError(f"cannot listen: {error.strerror or error}", _OTHER_PORT) from None
         self._say_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -44,9 +44,12 @@ def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
         UserError
     """
     if os.path.realpath(source) == os.path.realpath(target):
-        raise UserError(f"the copy {target} would replace the video that it is made of", "render target")
+        raise UserError(f"the copy {target} would replace the video that it is made of", "set --render to another file")
     if os.path.lexists(target) and not overwrite and not _is_copy(target):
-        raise UserError(f"{target} exists, and is no copy with a timeline in it", "copy")
+        raise UserError(
+            f"{target} exists, and is no copy with a timeline in it",
+            "set --overwrite to replace it, or --render to another file",
+        )
     folder = os.path.dirname(os.path.abspath(target))
     check_name(target)
     with writing(target):

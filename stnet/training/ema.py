@@ -125,7 +125,10 @@ def restore_weights(network: paddle.nn.Layer, state: dict[str, Any] | None, path
         averages = state["averages"].items()
         if all(bool((parameters[name] == _as(value, parameters[name])).all()) for name, value in averages):
             fact = "without the trained weights, as versions up to 0.2.0 wrote it"
-            raise UserError(f"{path} holds averages (TRAIN.ema_decay) {fact}", topic="averages alone")
+            raise UserError(
+                f"{path} holds averages (TRAIN.ema_decay) {fact}",
+                "resume from a numbered checkpoint (NAME_epochN), or set --pretrain to this one to start anew from it",
+            )
 
 
 def _as(value: np.ndarray, parameter: paddle.Tensor) -> paddle.Tensor:

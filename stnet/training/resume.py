@@ -47,13 +47,19 @@ def choose(resume: str, overwrite: bool, folder: str, name: str) -> str:
     held = held_by(folder, name)
     only_logs = all(entry.startswith("train_log") for entry in held)  # of a run that ended before its first checkpoint
     if held and not overwrite and not (resume == "auto" and only_logs):
-        topic = "used folder without a newest" if resume == "auto" else "used folder"
-        raise UserError(f"{folder} holds an earlier run: {_listed(held)}", topic)
+        go_on = "set --resume to one of these" if resume == "auto" else "set --resume=auto"
+        hint = (
+            f"{go_on} to go on with it, --overwrite to remove its checkpoints and logs, or --save_dir to another folder"
+        )
+        raise UserError(f"{folder} holds an earlier run: {_listed(held)}", hint)
     return path
 
 
 def _not_both(run: str) -> UserError:
-    return UserError(f"{run} cannot be gone on with and removed", topic="resume and overwrite")
+    return UserError(
+        f"{run} cannot be gone on with and removed",
+        hint="--resume goes on with a run, --overwrite removes it: set one of them",
+    )
 
 
 def held_by(folder: str, name: str) -> list[str]:
@@ -107,7 +113,10 @@ def newest(folder: str, name: str) -> str:
         elif not whole and progress:
             whole, epochs = base, progress["epoch"]
     if faults and not whole:
-        raise UserError(f"no checkpoint in {folder} is whole ({'; '.join(faults[:3])})", topic="no whole checkpoint")
+        raise UserError(
+            f"no checkpoint in {folder} is whole ({'; '.join(faults[:3])})",
+            hint="set --resume to another, --overwrite without --resume to start anew, or --save_dir to another folder",
+        )
     logger.info("newest complete checkpoint in %s: %s", folder, whole or "none yet")
     return whole
 
@@ -168,13 +177,13 @@ def next_batch(
     if then["list"] != data["list"]:
         raise UserError(
             f"the checkpoint lies within an epoch of another list ({then['clips']} clips then, {data['clips']} now)",
-            topic="other list",
+            hint="set TRAIN.filelist to the list of that run, or resume from the end of an epoch (NAME_epochN)",
         )
     if then["clips_done"] not in starts:
         raise UserError(
             f"the checkpoint lies {then['clips_done']} clips into an epoch of batches of {then['batch_size']}, where "
             f"no batch of {data['batch_size']} begins",
-            topic="other batch size",
+            hint="set --batch_size to that of the run, or resume from the end of an epoch (NAME_epochN)",
         )
     if then["batch_size"] != data["batch_size"]:
         logger.info(

@@ -122,7 +122,7 @@ class Trainer:
             restore_weights(self.model.network, state.get("ema"), path)
             self.restore(state)
             if self.progress.epoch >= self.options.epoch and not may_be_done:
-                raise UserError(f"{path}: all {self.options.epoch} epochs are done", topic="epochs done")
+                raise UserError(f"{path}: all {self.options.epoch} epochs are done", hint="raise --epoch to train on")
             if self.progress.epoch >= self.options.epoch:
                 logger.info("%s: all %d epochs are done: there is nothing to train", path, self.options.epoch)
 
@@ -263,7 +263,10 @@ class Trainer:
         for step, loss in losses:
             if not np.isfinite(loss):
                 where = f"step {step} (epoch {self.progress.epoch})"
-                raise UserError(f"the loss of {where} is {loss}: training stopped", topic="loss not finite")
+                raise UserError(
+                    f"the loss of {where} is {loss}: training stopped",
+                    hint="a lower learning rate may help (--learning_rate)",
+                )
         return [loss for _, loss in losses]
 
     def count_pending(self) -> None:

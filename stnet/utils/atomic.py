@@ -33,7 +33,7 @@ def prepare_folder(path: StrPath) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f"cannot write into {path}: {error.strerror or error}", "save_dir") from None
+        raise UserError(f"cannot write into {path}: {error.strerror or error}", "set --save_dir") from None
 
 
 def check_name(path: StrPath) -> None:
@@ -138,7 +138,7 @@ def claimed(folder: StrPath) -> Iterator[None]:
     try:
         lock.acquire(timeout=3)  # workers of a run just killed may hold it for a moment
     except Timeout:
-        raise UserError(f"another run is writing into {folder}", "save_dir in use") from None
+        raise UserError(f"another run is writing into {folder}", "set --save_dir to a folder of its own") from None
     try:
         remove_leftovers(folder)
         yield

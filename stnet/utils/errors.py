@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 _LONGEST = 200  # characters of a line that another library wrote
+# Hints that several files give. Where there is no run.sh, in a wheel, stnet.cli leaves it out.
+USE_PADDLE = "--engine=paddle always works"
+INSTALL_ONNX = "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime ml_dtypes"
+INSTALL_OPENVINO = "bash run.sh setup openvino, or pip install 'openvino>=2024.0'"
+MAKE_LISTS = "bash run.sh data makes lists, see data/dataset/README.md"
 
 
 class UserError(Exception):
     """Wrong input or surroundings. The message says what was found and what was expected.
 
     Args:
-        message: the fact, without a word of flags: a lower room does not know which program it serves.
-        topic: key of stnet.advice.ADVICE, from which an entry says which flag or setting mends it; "" where none does.
+        message: the fact.
+        hint: what to do about it, such as the flag or setting to change; "" where nothing is known.
     """
 
     expected = True  # not a fault of the code: it passes from process to process without a traceback
 
-    def __init__(self, message: str, topic: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.topic = topic
+        self.hint = hint
 
 
 def first_line(error: BaseException) -> str:

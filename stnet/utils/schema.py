@@ -17,4 +17,4 @@ def refuse_newer(content: dict[str, Any], path: str) -> None:
     """Raise UserError if `content`, read from `path`, is of a form that this version does not know."""
     schema = content.get("schema", SCHEMA)
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
-        raise UserError(f"{path} has schema {schema!r:.20}, this version knows 1 to {SCHEMA}", "newer file")
+        raise UserError(f"{path} has schema {schema!r:.20}, this version knows 1 to {SCHEMA}", "update the program")

@@ -244,12 +244,13 @@ def read_description(weights: str, digest: str = "") -> dict[str, Any] | None:
         refuse_newer(description, path)
         expected, model = description["sha256"]["pdparams"], description["model"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{base}.json is damaged ({error})", topic="damaged description") from None
+        raise UserError(f"{base}.json is damaged ({error})", hint="delete it to use the weights without it") from None
     if not os.path.exists(weights) or not isinstance(model, dict):
         return None
     if (digest or sha256_of(weights)) != expected:
         raise UserError(
-            f"weights {weights} are not those that {base}.json describes: damaged, or replaced", topic="other weights"
+            f"weights {weights} are not those that {base}.json describes: damaged, or replaced",
+            hint="delete the .json if you replaced them yourself",
         )
     return description
 
@@ -278,7 +279,7 @@ def load(path: str, model: Model) -> State | None:
     state = _read_state(where["pdopt"])
     description = weights.description
     if description is not None and description.get("progress") != state["progress"]:
-        raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps", topic="mixed checkpoint")
+        raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps", hint="use another checkpoint")
     load_weights(model.network, weights)
     with contextlib.suppress(KeyError, TypeError):  # an older version's description may lack it
         state["batch_size"] = (description or {})["config"]["TRAIN"]["batch_size"]
@@ -314,5 +315,5 @@ def _read_state(path: str) -> State:
         if not isinstance(state["optimizer"], dict):
             raise ValueError("it is not the state of a training run")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}", topic="damaged state") from None
+        raise UserError(f"{path} cannot be read: {error}", hint="delete it to go on from the weights alone") from None
     return state

@@ -35,13 +35,13 @@ def base_url() -> str:
     return "" if url.lower() in ("none", "offline") else url.rstrip("/")
 
 
-def released(name: str, check: Callable[[str], Weights] = read_weights, topic: str = "") -> str:
+def released(name: str, check: Callable[[str], Weights] = read_weights, hint: str = "") -> str:
     """The path of a released file, downloaded if it is not in the cache.
 
     Args:
         name: "STNET_final.pdparams", or "ResNet50_pretrained" for a folder that is published as NAME.tar.gz.
         check: reads a fresh download by its path, and raises UserError unless it is usable.
-        topic: of the errors.
+        hint: of the errors.
 
     Raises:
         UserError: it cannot be had; says the URL, and where to put the file by hand.
@@ -52,7 +52,7 @@ def released(name: str, check: Callable[[str], Weights] = read_weights, topic: s
     remote = name if "." in name else f"{name}.tar.gz"
     by_hand = f"to go on by hand, put {remote}{'' if remote == name else ' (unpacked)'} at {path}"
     if not base_url():
-        raise UserError(f"{path} does not exist, and downloading is off (STNET_WEIGHTS_URL); {by_hand}", topic)
+        raise UserError(f"{path} does not exist, and downloading is off (STNET_WEIGHTS_URL); {by_hand}", hint)
     url = f"{base_url()}/{remote}"
     try:
         os.makedirs(weights_home(), exist_ok=True)
@@ -60,9 +60,9 @@ def released(name: str, check: Callable[[str], Weights] = read_weights, topic: s
             if not os.path.exists(path):
                 _fetch(url, path, remote != name, check)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}; {by_hand}", topic) from None
+        raise UserError(f"{path} cannot be written: {error.strerror or error}; {by_hand}", hint) from None
     except DownloadError as error:
-        raise DownloadError(f"{url} cannot be downloaded: {error}; {by_hand}", topic) from None
+        raise DownloadError(f"{url} cannot be downloaded: {error}; {by_hand}", hint) from None
     return path
 
 

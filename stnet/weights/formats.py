@@ -113,7 +113,7 @@ def _structured(tensors: Tensors, names: Names, path: str, file_format: str) -> 
                 f"weights {path}: the file holds {len(tensors)} tensors, this model has {len(names)}"
                 if names
                 else f"weights {path}: the file holds tensors without names, and this model has no order of them",
-                "sizes",
+                "set the sizes in MODEL, such as the depth, to those that the weights were made for",
             )
         tensors = {name: tensors[i] for i, name in enumerate(sorted(names))}
     found: Tensors = {}
@@ -204,7 +204,7 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
             raise UserError(f"weights {file}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
         tensors[name] = array
         if recorded is not None and name not in recorded:
-            raise UserError(f"weights {file}: {path}.sha256 does not record it", topic="not recorded")
+            raise UserError(f"weights {file}: {path}.sha256 does not record it", hint="delete one of the two")
     if not tensors:
         raise UserError(f"weights {path}: the folder holds no Paddle tensors")
     return tensors
@@ -261,7 +261,10 @@ def verify(path: str, digests: Mapping[str, str]) -> set[str] | None:
         name = "" if whole else recorded_name
         if digests.get(name) != digest.lower():
             at = path if whole else os.path.join(path, name)
-            raise UserError(f"weights {at}: the content is not what {record} records", topic="recorded otherwise")
+            raise UserError(
+                f"weights {at}: the content is not what {record} records",
+                hint="delete both to fetch them again, or the record alone if you changed the file yourself",
+            )
     return {name for _, name in lines}
 
 
@@ -278,7 +281,9 @@ def _read_record(record: str) -> list[tuple[str, str]] | None:
     lines = [line for line in text.splitlines() if line.strip()]
     matches = [match for line in lines if (match := re.fullmatch(r"([0-9a-fA-F]{64})(?: [ *](.+))?", line))]
     if not matches or len(matches) < len(lines):
-        raise UserError(f"{record} is no record of SHA-256 digests, as sha256sum writes it", topic="no record")
+        raise UserError(
+            f"{record} is no record of SHA-256 digests, as sha256sum writes it", hint="delete it, or mend it"
+        )
     return [(match[1], match[2] or "") for match in matches]
 
 

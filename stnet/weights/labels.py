@@ -12,6 +12,7 @@ from stnet.utils.parsing import parse_json
 from stnet.weights.metadata import labels_beside
 
 logger = logging.getLogger("stnet")
+_SET_LABELS = "set MODEL.labels"
 _MAX_BYTES = 1 << 24
 
 
@@ -31,18 +32,20 @@ def load_labels(path: str, num_classes: int | None) -> list[str]:
     try:
         names = parse_json(read_regular(path, _MAX_BYTES))
     except (OSError, ValueError) as error:
-        raise UserError(f"labels file {path} cannot be read: {error}", topic="labels") from None
+        raise UserError(f"labels file {path} cannot be read: {error}", hint=_SET_LABELS) from None
     if isinstance(names, dict) and sorted(names.values(), key=str) == sorted(range(len(names)), key=str):
         names = sorted(names, key=lambda name: names[name])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"labels file {path}: expected a list of class names, or a dict from name to 0..N-1")
     unwritable = [name for name in names if name.encode("utf-8", "replace").decode("utf-8") != name]
     if unwritable:
-        raise UserError(f"labels file {path}: {unwritable[0]!a} is half a character, which no file can hold", "labels")
+        raise UserError(
+            f"labels file {path}: {unwritable[0]!a} is half a character, which no file can hold", _SET_LABELS
+        )
     if num_classes is not None and len(names) != num_classes:
         raise UserError(
             f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}",
-            topic="label count",
+            hint="set MODEL.labels to the names of your classes, or MODEL.num_classes",
         )
     return names
 

@@ -20,6 +20,7 @@ from stnet.weights.load import fit, fit_for_finetuning, load_for_finetuning, loa
 from stnet.weights.metadata import COMPARED
 
 logger = logging.getLogger("stnet")
+START = "set --pretrain to a file, or --pretrain=none to start from random values"  # hint
 Read = Callable[[str], Weights]  # by its path; raises UserError unless it fits
 
 
@@ -56,7 +57,7 @@ def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | 
         fit(value.path, value.tensors, shapes)
         return value
 
-    value = read(weights) if weights else _read_released(model, read, "weights")
+    value = read(weights) if weights else _read_released(model, read, "set --weights to a file")
     load_weights(model.network, value)
     logger.info("weights: %s", value.path)
     return Loaded(model, os.path.abspath(value.path), value.digest)
@@ -96,14 +97,14 @@ def _weights_to_start_from(model: Model, path: str) -> Weights | None:
     if path.lower() == "none":
         return None
     if path.lower() == "released":
-        return _read_released(model, read, "start", any_head=True)
+        return _read_released(model, read, START, any_head=True)
     if path and not os.path.exists(path) and os.path.basename(os.path.normpath(path)) in model.pretrained:
         logger.warning("%s is not there: taking the released weights of this name", path)  # the original's config
         path = ""
     if path:
         return read(path)
     name = model.pretrained_name()
-    return _read_once(name, read, "start") if name else None
+    return _read_once(name, read, START) if name else None
 
 
 def _fit_backbone(model: Model, weights: Weights) -> dict[str, Any] | None:
@@ -115,34 +116,34 @@ def _fit_backbone(model: Model, weights: Weights) -> dict[str, Any] | None:
     return fit(weights.path, backbone.tensors, {name: shapes[name] for name in backbone.names})
 
 
-def _read_released(model: Model, read: Read, topic: str, any_head: bool = False) -> Weights:
+def _read_released(model: Model, read: Read, hint: str, any_head: bool = False) -> Weights:
     """The released weights of a model: those in the cache first, then what the server has.
 
     Args:
-        topic: of errors.
+        hint: of errors.
         any_head: take them for another number of classes, too.
     """
     needed = {key: value for key, value in model.released_for.items() if not (any_head and key == "num_classes")}
     settings = model.config.MODEL
     wrong = [f"{key} is {getattr(settings, key)}" for key, value in needed.items() if getattr(settings, key) != value]
     if not model.released:
-        raise UserError(f"no weights of {settings.name} are published", topic)
+        raise UserError(f"no weights of {settings.name} are published", hint)
     if wrong:
         fits = ", ".join(f"{key} {value}" for key, value in needed.items())
-        raise UserError(f"the released weights ({fits}) do not fit: {', '.join(wrong)}", topic)
+        raise UserError(f"the released weights ({fits}) do not fit: {', '.join(wrong)}", hint)
     for name in model.released:
         if os.path.exists(os.path.join(weights_home(), name)):
             return read(os.path.join(weights_home(), name))
     errors = []
     for name in model.released:
         try:
-            return _read_once(name, read, topic)
+            return _read_once(name, read, hint)
         except DownloadError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _read_once(name: str, read: Read, topic: str) -> Weights:
+def _read_once(name: str, read: Read, hint: str) -> Weights:
     """A released file: as it was read when it was downloaded, or from the cache."""
     downloads: list[Weights] = []
 
@@ -150,7 +151,7 @@ def _read_once(name: str, read: Read, topic: str) -> Weights:
         downloads.append(read(part))
         return downloads[-1]
 
-    path = released(name, check, topic)
+    path = released(name, check, hint)
     return dataclasses.replace(downloads[-1], path=path) if downloads else read(path)
 
 

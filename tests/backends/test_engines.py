@@ -8,11 +8,10 @@ import paddle
 import pytest
 from entries import failing
 
-from stnet.advice import advised
 from stnet.backends import cache
 from stnet.backends.engines import ENGINES, Auto, Engine, make_engine
 from stnet.backends.exported import clips_at_once
-from stnet.cli import load_plugin
+from stnet.cli import advised, load_plugin
 from stnet.config import load_config
 from stnet.inference.predictor import Predictor
 from stnet.models import get_model, model_section

@@ -48,7 +48,7 @@ def test_without_published_weights_training_starts_from_random_values_and_use_ne
     assert "starting from random values" in caplog.text
     with pytest.raises(UserError, match="no weights of own are published") as error:
         load_model(own, "test", "")
-    assert error.value.topic == "weights"
+    assert error.value.hint == "set --weights to a file"
 
 
 def test_its_own_keys_are_compared_with_those_of_the_weights(own):

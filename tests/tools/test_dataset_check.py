@@ -452,7 +452,7 @@ def test_the_screen_shows_counts_and_a_few_examples_and_the_report_holds_all(tmp
 
 
 def test_a_folder_that_cannot_be_written_is_said_with_the_flag_of_this_command(tmp_path):
-    from stnet.advice import advised
+    from stnet.cli import advised
 
     folder = clean_folder(tmp_path)
     (tmp_path / "file").write_text("")

@@ -10,7 +10,7 @@ import pytest
 from entries import failing, run, train
 from training_helpers import make_trainer, saved, train_losses, weights
 
-from stnet.advice import advised
+from stnet.cli import advised
 from stnet.reader.loader import EpochOrder
 from stnet.training import resume
 from stnet.training.log import Journal, read_journal

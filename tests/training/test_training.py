@@ -12,7 +12,7 @@ import paddle
 import pytest
 from training_helpers import difference, make_trainer, saved, train_losses, weights
 
-from stnet.advice import advised
+from stnet.cli import advised
 from stnet.config import load_config
 from stnet.models import model_section
 from stnet.reader.loader import Batch, build_loader

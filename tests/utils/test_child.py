@@ -51,7 +51,7 @@ def test_what_the_function_raises_is_raised_here_a_bug_with_its_traceback(child)
     child.send(["refuse", "bug", "a"])
     with pytest.raises(UserError, match="^no good$") as refusal:
         child.receive(10)
-    assert refusal.value.topic == "out"
+    assert refusal.value.hint == "out"
     with pytest.raises(RuntimeError, match="(?s)at 'bug':.*Traceback.*in act.*ZeroDivisionError: a bug"):
         child.receive(10)
     assert child.receive(10) == "A"

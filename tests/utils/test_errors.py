@@ -20,4 +20,4 @@ def test_the_first_and_the_last_line_of_a_message_skip_what_says_nothing(message
 
 def test_a_user_error_keeps_its_topic_from_process_to_process():
     error = pickle.loads(pickle.dumps(UserError("a fact", "out")))
-    assert (str(error), error.topic) == ("a fact", "out")
+    assert (str(error), error.hint) == ("a fact", "out")

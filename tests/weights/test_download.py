@@ -87,11 +87,11 @@ def test_a_server_that_recovers_gives_the_right_file(server, behaviours, request
 def test_a_server_that_does_not_gives_a_clear_error_and_no_file(server, behaviours, message, ranges):
     server.behaviours, server.ranges = list(behaviours), ranges
     with pytest.raises(UserError, match=message) as error:
-        released("w.pdparams", topic="weights")
+        released("w.pdparams", hint="weights")
     text = str(error.value)
     assert f"{server.url}/w.pdparams" in text
     assert text.endswith(f"put w.pdparams at {home()}/w.pdparams")
-    assert error.value.topic == "weights"
+    assert error.value.hint == "weights"
     assert not (home() / "w.pdparams").exists()
     assert not (home() / "w.pdparams.sha256").exists()
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import tiny_settings, write_config
 from golden_params import golden_param
 
-from stnet.advice import advised
+from stnet.cli import advised
 from stnet.config import load_config
 from stnet.models import get_model, model_section
 from stnet.models.stnet.backbone import inflate

@@ -9,7 +9,7 @@ from conftest import tiny_settings, write_config
 from entries import run, train
 from servers import Server
 
-from stnet.advice import advised
+from stnet.cli import advised
 from stnet.config import load_config
 from stnet.models import get_model, model_section
 from stnet.models.stnet.names import original_to_structured

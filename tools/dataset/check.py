@@ -147,7 +147,7 @@ def prepare_out(out: str) -> None:
     try:
         prepare_folder(out)
     except UserError as error:
-        raise UserError(str(error), "out") from None
+        raise UserError(str(error), "set --out") from None
 
 
 def look_at(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from stnet.tools.dataset.findings import Record, read_entries
-from stnet.utils.errors import UserError
+from stnet.utils.errors import MAKE_LISTS, UserError
 from stnet.utils.files import sha256_of
 
 
@@ -25,7 +25,7 @@ def lists_to_compare(checked: str, against: Sequence[str], training: str, mode: 
     """
     missing = [path for path in against if not os.path.isfile(path)]
     if missing:
-        raise UserError(f"list file not found: {missing[0]}", "missing list")
+        raise UserError(f"list file not found: {missing[0]}", MAKE_LISTS)
     paths = against or ([training] if mode in ("valid", "test") and os.path.isfile(training) else [])
     return [path for path in paths if not os.path.samefile(path, checked)]
 

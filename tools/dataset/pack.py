@@ -130,7 +130,9 @@ def _only_writer(out: str) -> Iterator[None]:
         try:
             stack.enter_context(claimed(out))
         except UserError:
-            raise UserError(f"another run is writing into {out}", "out in use") from None
+            raise UserError(
+                f"another run is writing into {out}", "wait for it, or set --out to another folder"
+            ) from None
         yield
 
 
