@@ -18,6 +18,7 @@ from stnet.backends.program import program_files
 from stnet.export import deploy, deployed
 from stnet.export.formats import exporter
 from stnet.inference.predictor import Predictor
+from stnet.models import get_model
 from stnet.models.stnet import STNET
 from stnet.tools import run_deployed
 from stnet.utils.errors import UserError
@@ -370,3 +371,11 @@ def test_answers_of_an_export_that_are_no_probabilities_are_refused(answer):
     run = deployed._doubted(lambda clips: np.float32([answer]), "deploy.yaml", logits=False)
     with pytest.raises(UserError, match="the model's answers are no probabilities, as deploy.yaml says"):
         run(np.zeros(1))
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tiny_config, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9")
+    model = get_model("STNET", tiny_config, "infer")
+    with pytest.raises(UserError, match="whose path is not UTF-8"):
+        deploy.deploy(model, tiny_config.section("infer"), list("abcd"), folder, "paddle")
+    assert not os.path.exists(folder)
