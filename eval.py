@@ -31,21 +31,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, device, data, model, loop, results."""
     args = flags.parse("eval", __doc__, argv)
     from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_described_config
+    from stnet.weights.metadata import load_saved_config
 
-    config = load_described_config(args, model_section)
+    config = load_saved_config(args, model_section)
 
     from stnet import parallel, runtime
     from stnet.backends.engines import ENGINES
-    from stnet.utils.atomic import claimed, prepare_folder
+    from stnet.utils.atomic import exclusive_lock, prepare_folder
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     runtime.start(config.TRAIN.use_gpu)
     parallel.start()
-    with parallel.together():
+    with parallel.raise_on_all_ranks():
         prepare_folder(args.save_dir)
     with contextlib.ExitStack() as run:
-        parallel.on_main(lambda: run.enter_context(claimed(args.save_dir)))
+        parallel.run_on_rank0(lambda: run.enter_context(exclusive_lock(args.save_dir)))
         score(args, config)
 
 
@@ -62,7 +62,7 @@ def score(args: argparse.Namespace, config: Config) -> None:
     from stnet.utils.progress import format_scores
     from stnet.weights.metadata import with_sizes_of
 
-    with parallel.together():
+    with parallel.raise_on_all_ranks():
         precision, exported = of_flags(args), None
         if is_deployed(args.weights):
             exported = Predictor(args.weights, None, args.engine, None, precision=precision)
@@ -76,8 +76,8 @@ def score(args: argparse.Namespace, config: Config) -> None:
         )
         proof = predictor.proof  # one rank makes it, while the others wait for its file
     precision_of_first = parallel.gather(proof.precision if proof else "fp32")[0]
-    with parallel.together():
-        predictor.settle(precision_of_first)
+    with parallel.raise_on_all_ranks():
+        predictor.set_precision(precision_of_first)
         engine = predictor.engine
     collector = Collector(predictor.labels, loader.bad)
     scores = evaluate(
@@ -102,11 +102,11 @@ def save(
 ) -> None:
     """Write the files of an evaluation; eval_results.json, which names them, last: it stands for all of them."""
     from stnet.evaluation.report import write_report
-    from stnet.utils.atomic import write_json, writing
+    from stnet.utils.atomic import os_errors_as_user_errors, write_json
     from stnet.utils.schema import SCHEMA
 
     path, report = (os.path.join(args.save_dir, name) for name in ("eval_results.json", "report.html"))
-    with writing(path), contextlib.suppress(FileNotFoundError):
+    with os_errors_as_user_errors(path), contextlib.suppress(FileNotFoundError):
         os.remove(path)
     cli.save_config(args, config)
     files = [*evaluation.save(args.save_dir, config.MODEL.topk), "report.html"]

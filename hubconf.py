@@ -14,7 +14,7 @@ from stnet.config import load_config as _load_config
 from stnet.models import get_model as _get_model
 from stnet.models import model_section as _model_section
 from stnet.weights.loading import load_model as _load_model
-from stnet.weights.metadata import config_beside as _config_beside
+from stnet.weights.metadata import saved_config as _config_beside
 
 dependencies = ["paddle", "numpy", "yaml", "filelock"]
 

@@ -20,9 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Configuration, model, export."""
     args = flags.parse("inference", __doc__, argv)
     from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_described_config
+    from stnet.weights.metadata import load_saved_config
 
-    config = load_described_config(args, model_section)
+    config = load_saved_config(args, model_section)
 
     from stnet import next_step, runtime
     from stnet.backends.engines import Task

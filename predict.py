@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Configuration, device, videos, model, loop, results."""
     args = flags.parse("predict", __doc__, argv)
     from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_described_config
+    from stnet.weights.metadata import load_saved_config
 
     check_together(args)
-    config = load_described_config(args, model_section)
+    config = load_saved_config(args, model_section)
 
     from stnet import next_step, runtime
     from stnet.backends.engines import ENGINES

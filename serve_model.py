@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Configuration, address, model, server."""
     args = flags.parse("serve", __doc__, argv)
     from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_described_config
+    from stnet.weights.metadata import load_saved_config
 
-    config = load_described_config(args, model_section)
+    config = load_saved_config(args, model_section)
     check_packages()
 
     from stnet import runtime

@@ -33,32 +33,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     from stnet import next_step, parallel, runtime
     from stnet.training import resume
     from stnet.training.dry_run import dry_run
-    from stnet.utils.atomic import claimed, prepare_folder
+    from stnet.utils.atomic import exclusive_lock, prepare_folder
     from stnet.utils.progress import format_scores
     from stnet.weights import checkpoint
     from stnet.weights.loading import start_training_from
 
     runtime.start(config.TRAIN.use_gpu)
     rank, ranks = parallel.start()
-    with parallel.together():
+    with parallel.raise_on_all_ranks():
         prepare_folder(args.save_dir)
     with contextlib.ExitStack() as run:
 
         def take_folder() -> str:
             if not args.dry_run:
-                run.enter_context(claimed(args.save_dir))
+                run.enter_context(exclusive_lock(args.save_dir))
                 checkpoint.finish_all(args.save_dir, name)
             return resume.choose(args.resume, args.overwrite, args.save_dir, name)
 
-        start = parallel.on_main(take_folder)
+        start = parallel.run_on_rank0(take_folder)
         trainer = make_trainer(args, config)
-        with parallel.together():
+        with parallel.raise_on_all_ranks():
             if start:
                 trainer.resume(start, may_be_done=args.resume == "auto")
             else:
                 start_training_from(trainer.model, config.TRAIN.pretrain)
         if ranks > 1:
-            parallel.require_same(trainer.start_facts())
+            parallel.require_equal_across_ranks(trainer.start_facts())
         if args.dry_run:
             dry_run(trainer)
             return
@@ -88,7 +88,7 @@ def make_trainer(args: argparse.Namespace, config: Config) -> Trainer:
     rank, ranks = parallel.rank(), parallel.ranks()
     seed = parallel.gather(runtime.seed_everything(args.fix_random_seed))[0]
     quarantine = os.path.join(args.save_dir, "quarantine.list")
-    with parallel.together():
+    with parallel.raise_on_all_ranks():
         loader = build_loader(config, "train", rank, ranks, seed, quarantine=quarantine)
         valid_loader = (
             build_loader(config, "valid", rank, ranks, quarantine=quarantine) if args.valid_interval > 0 else None

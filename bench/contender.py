@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple
 from uuid import uuid4
 
 from stnet import runtime
-from stnet.utils.processes import die_with_parent
+from stnet.utils.processes import set_parent_death_signal
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[
@@ -92,7 +92,7 @@ class Contender:
 
 def _start(parent: int, folder: str, log: Path) -> None:
     os.setsid()  # so that its children can be ended with it
-    die_with_parent(parent)
+    set_parent_death_signal(parent)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -120,7 +120,7 @@ def _cpu_seconds() -> float:
 
 def program(*arguments: str, **variables: str) -> subprocess.Popen[bytes]:
     """Start Python in a contender's process, with changes to the environment; it ends with that process."""
-    follow = functools.partial(die_with_parent, os.getpid())
+    follow = functools.partial(set_parent_death_signal, os.getpid())
     return subprocess.Popen([sys.executable, *arguments], env={**os.environ, **variables}, preexec_fn=follow)  # noqa: PLW1509
 
 

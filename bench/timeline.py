@@ -47,9 +47,9 @@ def video(spec: Spec) -> np.ndarray:
 def shared(spec: Spec, segments: int, stride: int) -> Run:
     """Contender: all windows of a video in parts; gives the first one's logits."""
     model, pixels = forms.load_model(spec), video(spec)
-    from stnet.backends.parts import make_parts
+    from stnet.backends.parts import build_stages
 
-    parts = make_parts("auto", model, model.config.section("infer"))
+    parts = build_stages("auto", model, model.config.section("infer"))
 
     def run() -> np.ndarray:
         windows = parts.windows()

@@ -21,10 +21,10 @@ def nal_length_size(codec: str, extradata: bytes | None) -> int:
 
     Source: ISO/IEC 14496-15, the avcC and hvcC boxes.
     """
-    place = {"h264": 4, "hevc": 21}.get(codec)
-    if place is None or not extradata or len(extradata) <= place or extradata[0] != 1:
+    offset = {"h264": 4, "hevc": 21}.get(codec)
+    if offset is None or not extradata or len(extradata) <= offset or extradata[0] != 1:
         return 0
-    return (extradata[place] & 3) + 1
+    return (extradata[offset] & 3) + 1
 
 
 def is_shown(codec: str, packet: Packet) -> bool:
@@ -36,10 +36,10 @@ def is_whole(packet: Packet, length_size: int) -> bool:
     """Whether the lengths of a packet's NAL units add up to its size. Without lengths nothing can be said: True."""
     if not length_size:
         return True
-    data, place = memoryview(packet), 0
-    while place + length_size < len(data):
-        place += length_size + int.from_bytes(data[place : place + length_size], "big")
-    return place == len(data)
+    data, offset = memoryview(packet), 0
+    while offset + length_size < len(data):
+        offset += length_size + int.from_bytes(data[offset : offset + length_size], "big")
+    return offset == len(data)
 
 
 def is_plain(codec: str, packet: Packet, units: Sequence[bytes], extradata: bytes) -> bool:
@@ -69,7 +69,7 @@ def is_plain(codec: str, packet: Packet, units: Sequence[bytes], extradata: byte
 
 
 def is_random_access(codec: str, units: Sequence[bytes]) -> bool:
-    """Whether all frames whose stamp is not before this key packet's can be decoded exactly from here.
+    """Whether all frames whose timestamp is not before this key packet's can be decoded exactly from here.
 
     So it is for every key frame, but in H.264 only for an IDR picture and one whose recovery point message promises
     exactness at once (ITU-T H.264, D.2.8), and in HEVC for the types that say so (ITU-T H.265, 7.4.2.2).
@@ -86,13 +86,13 @@ def nal_units(packet: Packet, length_size: int) -> list[bytes]:
     data = memoryview(packet)
     if not length_size:
         return _between_start_codes(bytes(data))
-    units, place = [], 0
-    while place + length_size < len(data):
-        size = int.from_bytes(data[place : place + length_size], "big")
-        place += length_size
+    units, offset = [], 0
+    while offset + length_size < len(data):
+        size = int.from_bytes(data[offset : offset + length_size], "big")
+        offset += length_size
         if size:
-            units.append(bytes(data[place : place + min(size, _LOOKED_AT)]))
-        place += size
+            units.append(bytes(data[offset : offset + min(size, _LOOKED_AT)]))
+        offset += size
     return units
 
 
@@ -108,19 +108,19 @@ def parameter_sets(codec: str, extradata: bytes, length_size: int) -> list[bytes
     if not length_size:
         return _between_start_codes(extradata)
     units: list[bytes] = []
-    place, arrays = (5, 2) if codec == "h264" else (23, extradata[22] if len(extradata) > 22 else 0)
+    offset, arrays = (5, 2) if codec == "h264" else (23, extradata[22] if len(extradata) > 22 else 0)
     for array in range(arrays):
         if codec == "h264":
-            head = extradata[place : place + 1]
+            head = extradata[offset : offset + 1]
             count = (head[0] & (31 if array == 0 else 255)) if head else 0
-            place += 1
+            offset += 1
         else:
-            count = int.from_bytes(extradata[place + 1 : place + 3], "big")
-            place += 3
+            count = int.from_bytes(extradata[offset + 1 : offset + 3], "big")
+            offset += 3
         for _ in range(count):
-            size = int.from_bytes(extradata[place : place + 2], "big")
-            units.append(extradata[place + 2 : place + 2 + size])
-            place += 2 + size
+            size = int.from_bytes(extradata[offset : offset + 2], "big")
+            units.append(extradata[offset + 2 : offset + 2 + size])
+            offset += 2 + size
     return [unit for unit in units if unit]
 
 
@@ -129,19 +129,19 @@ class Bits:
 
     def __init__(self, unit: bytes) -> None:
         data = unit.replace(b"\0\0\3", b"\0\0")  # without emulation prevention
-        self.bits, self.place = bin(int.from_bytes(b"\1" + data, "big"))[3:], 0
+        self.bits, self.offset = bin(int.from_bytes(b"\1" + data, "big"))[3:], 0
 
     def u(self, count: int) -> int:
         """An unsigned number of so many bits."""
-        self.place += count
-        return int(self.bits[self.place - count : self.place], 2) if count else 0
+        self.offset += count
+        return int(self.bits[self.offset - count : self.offset], 2) if count else 0
 
     def ue(self, most: int = 1 << 32) -> int:
         """An unsigned number in Exp-Golomb code. ValueError also where it is above `most`."""
-        zeros = self.bits.index("1", self.place) - self.place
+        zeros = self.bits.index("1", self.offset) - self.offset
         if zeros > 32:
             raise ValueError("a number of more than 32 bits")
-        self.place += zeros
+        self.offset += zeros
         number = self.u(zeros + 1) - 1
         if number > most:
             raise ValueError(f"{number}, expected at most {most}")
@@ -158,19 +158,19 @@ def _is_exact_recovery_point(unit: bytes) -> bool:
     if unit[0] & 31 != _H264_SEI:
         return False
     data = unit[1:].replace(b"\0\0\3", b"\0\0")  # without emulation prevention
-    place = 0
-    while place + 2 < len(data):
-        kind, place = _sei_number(data, place)
-        size, place = _sei_number(data, place)
+    offset = 0
+    while offset + 2 < len(data):
+        kind, offset = _sei_number(data, offset)
+        size, offset = _sei_number(data, offset)
         if kind == _RECOVERY_POINT:
-            return place < len(data) and data[place] & 0xC0 == 0xC0
-        place += size
+            return offset < len(data) and data[offset] & 0xC0 == 0xC0
+        offset += size
     return False
 
 
-def _sei_number(data: bytes, place: int) -> tuple[int, int]:
+def _sei_number(data: bytes, offset: int) -> tuple[int, int]:
     """(number, place after it): coded as a sum of bytes of which the last is not 255."""
     number = 0
-    while place < len(data) and data[place] == 255:
-        number, place = number + 255, place + 1
-    return number + (data[place] if place < len(data) else 0), place + 1
+    while offset < len(data) and data[offset] == 255:
+        number, offset = number + 255, offset + 1
+    return number + (data[offset] if offset < len(data) else 0), offset + 1

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stnet.reader.errors import ClipError, Damaged, NoVideo, decoded
+from stnet.reader.errors import ClipError, CorruptVideo, NoVideo, decoded
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -62,7 +62,7 @@ def seconds_of_all(path: str) -> float:
     A header may say how long a file is, and not its video: this tells whether the rest is there.
     """
     last = 0.0
-    with suppress(ClipError, Damaged), utf8_name(path) as name, opened(name) as (container, _):
+    with suppress(ClipError, CorruptVideo), utf8_name(path) as name, opened(name) as (container, _):
         start = (container.start_time or 0) / 1e6
         for packet in decoded(container.demux()):
             if packet.pts is not None and packet.time_base is not None:

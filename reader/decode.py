@@ -1,6 +1,6 @@
 """Frames out of video files: those that a decoder shows which begins at the start, whoever decodes.
 
-An index (index.py) tells the frames apart by their time stamps. Where it is sound, decord decodes from the start on
+An index (index.py) tells the frames apart by their time timestamps. Where it is sound, decord decodes from the start on
 what it can be trusted with, and PyAV seeks in long files. All else PyAV reads in order; where data turns out to be
 damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from stnet.reader import decoders
 from stnet.reader.containers import opened, utf8_name
-from stnet.reader.errors import ClipError, Damaged, Missed
+from stnet.reader.errors import ClipError, CorruptVideo, IndexMismatch
 from stnet.reader.index import DAMAGED, Index, plan, read_index
 from stnet.utils.errors import UserError
 
@@ -49,7 +49,7 @@ class Video(NamedTuple):
     index: Index  # type: ignore[assignment]  # a tuple has a method of this name
     frames: int  # that a decoder shows
     decoder: str  # one of DECODERS
-    in_order: str  # why it was read in order from the start to the end; "" if frames were got by their stamps
+    in_order: str  # why it was read in order from the start to the end; "" if frames were got by their timestamps
     damaged: bool  # its data is not whole, and that is why
 
 
@@ -73,17 +73,17 @@ def read_frames(path: str, sink: Sink, decoder: str = "") -> Video:
 def _read_frames(path: str, sink: Sink, decoder: str) -> Video:
     with opened(path) as (container, stream):
         index = read_index(container, stream)
-    doubt, damaged = index.doubt, index.damaged
-    if not doubt and decoder != "opencv":
+    seek_problem, damaged = index.seek_problem, index.damaged
+    if not seek_problem and decoder != "opencv":
         try:
-            return Video(index, len(index.stamps), _by_index(path, index, sink, decoder), "", False)
-        except Missed as error:
-            doubt = str(error)
-        except Damaged as error:
-            doubt, damaged = f"{DAMAGED}: {error}", True
+            return Video(index, len(index.timestamps), _by_index(path, index, sink, decoder), "", False)
+        except IndexMismatch as error:
+            seek_problem = str(error)
+        except CorruptVideo as error:
+            seek_problem, damaged = f"{DAMAGED}: {error}", True
     if decoder == "decord":
-        raise ClipError(f"decord cannot be shown to give the right frames ({doubt})")
-    return _in_order(path, index, sink, decoder, doubt or "OpenCV was asked for", damaged)
+        raise ClipError(f"decord cannot be shown to give the right frames ({seek_problem})")
+    return _in_order(path, index, sink, decoder, seek_problem or "OpenCV was asked for", damaged)
 
 
 def decoder_asked_for() -> str:
@@ -95,22 +95,22 @@ def decoder_asked_for() -> str:
 
 
 def _by_index(path: str, index: Index, sink: Sink, decoder: str) -> str:
-    """Decode by stamp. Returns who did. Raises Damaged or Missed."""
-    frames = sink.begin(len(index.stamps))
+    """Decode by timestamp. Returns who did. Raises CorruptVideo or IndexMismatch."""
+    frames = sink.begin(len(index.timestamps))
     unfit = _unfit_for_decord(index)
     if decoder == "decord" and unfit:
-        raise Missed(unfit)
+        raise IndexMismatch(unfit)
     if decoder == "decord" or not (decoder or unfit):
         try:
             decoders.by_decord(path, index, frames, sink.put)
             return "decord"
-        except Missed:
+        except IndexMismatch:
             if decoder == "decord":
                 raise
-            sink.begin(len(index.stamps))
+            sink.begin(len(index.timestamps))
     if len(index.packets) <= _SHORT:
-        raise Missed("so few frames that all are decoded")
-    decoders.by_stamp(path, index, plan(index, frames), sink.put)
+        raise IndexMismatch("so few frames that all are decoded")
+    decoders.by_timestamp(path, index, plan(index, frames), sink.put)
     return "pyav"
 
 
@@ -124,7 +124,7 @@ def _unfit_for_decord(index: Index) -> str:
         return f"codec {index.codec} with {index.pixel_format}"
     if index.turned or index.resized or index.width % 2 or index.height % 2:
         return "turned, scaled or of an odd size"
-    if 3 * index.width * index.height * len(index.stamps) > _DECORD_BYTES:
+    if 3 * index.width * index.height * len(index.timestamps) > _DECORD_BYTES:
         return "too large"
     return "" if all(packet.shown for packet in index.packets) else "an edit list"
 
@@ -152,8 +152,8 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
         failure = " (interlaced, which this OpenCV cannot convert)"
     for name in names:
         try:
-            count = decoders.in_order(frames_of[name], len(index.stamps) or index.promised, sink)
-        except Damaged as error:
+            count = decoders.in_order(frames_of[name], len(index.timestamps) or index.declared, sink)
+        except CorruptVideo as error:
             reason, damaged = f"{DAMAGED}: {error}", True
             failure = f" ({reason})"
             continue

@@ -18,7 +18,7 @@ import numpy as np
 
 from stnet.reader.bounds import check_frames, check_pixels
 from stnet.reader.containers import DEMUXERS, opened
-from stnet.reader.errors import Damaged, Missed, decoded, decoding
+from stnet.reader.errors import CorruptVideo, IndexMismatch, decoded, decoding
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -44,7 +44,7 @@ def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
     """Frames from the start on, without a seek: decord's are not exact.
 
     Raises:
-        Missed: other frames than the index has, or decord failed.
+        IndexMismatch: other frames than the index has, or decord failed.
     """
     import decord  # late: opened in the worker process
 
@@ -52,24 +52,24 @@ def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
         with decoding():
             video = decord.VideoReader(os.path.abspath(path), num_threads=1)
             count, keys = len(video), sorted(video.get_key_indices())
-        if count != len(index.stamps):
-            raise Missed(f"decord counts {count} frames")
-        seconds = np.array([float(index.stamps[frame] * index.time_base) for frame in frames])
+        if count != len(index.timestamps):
+            raise IndexMismatch(f"decord counts {count} frames")
+        seconds = np.array([float(index.timestamps[frame] * index.time_base) for frame in frames])
         with decoding():
-            stamps = video.get_frame_timestamp(frames)[:, 0]
-        if not np.allclose(stamps, seconds, rtol=1e-6, atol=1e-3):
-            raise Missed("decord has other time stamps")
+            timestamps = video.get_frame_timestamp(frames)[:, 0]
+        if not np.allclose(timestamps, seconds, rtol=1e-6, atol=1e-3):
+            raise IndexMismatch("decord has other time timestamps")
         place = 0
         for row, frame in enumerate(frames):
             with decoding():
                 _advance(video, keys, place, frame)
                 array = _as_numpy(video.next())
             if array.shape != (index.height, index.width, 3):
-                raise Missed(f"decord gives frames of shape {array.shape}")
+                raise IndexMismatch(f"decord gives frames of shape {array.shape}")
             put(row, array)
             place = frame + 1
-    except Damaged as error:
-        raise Missed(str(error).rsplit("] ", 1)[-1]) from None  # without the source position in front
+    except CorruptVideo as error:
+        raise IndexMismatch(str(error).rsplit("] ", 1)[-1]) from None  # without the source position in front
 
 
 def _advance(video: Any, keys: Sequence[int], place: int, frame: int) -> None:
@@ -83,21 +83,21 @@ def _advance(video: Any, keys: Sequence[int], place: int, frame: int) -> None:
         video.skip_frames(frame - place)
 
 
-def by_stamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None:
-    """Frames by PyAV: for each run seek to its key frame, decode on, and take those with the right stamps.
+def by_timestamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None:
+    """Frames by PyAV: for each run seek to its key frame, decode on, and take those with the right timestamps.
 
     Args:
         runs: of stnet.reader.index.plan.
 
     Raises:
-        Missed: a frame did not come, or the packets are not those of the index.
-        Damaged
+        IndexMismatch: a frame did not come, or the packets are not those of the index.
+        CorruptVideo
     """
     row = 0
     with opened(path) as (container, stream):
         converter = Converter(stream, index)
         for run in runs:
-            rows = {index.stamps[frame]: row + i for i, frame in enumerate(run.frames)}
+            rows = {index.timestamps[frame]: row + i for i, frame in enumerate(run.frames)}
             row += len(rows)
             _decode_run(_packets(container, stream, index, run.start), stream, index, rows, converter, put)
 
@@ -107,9 +107,9 @@ def _packets(container: InputContainer, stream: VideoStream, index: Index, start
     place: int | None = 0
     places: dict[int | None, int] = {}
     if start:
-        places = {packet.stamp: place for place, packet in enumerate(index.packets)}
+        places = {packet.timestamp: place for place, packet in enumerate(index.packets)}
         with decoding():
-            container.seek(index.packets[start].stamp, stream=stream)
+            container.seek(index.packets[start].timestamp, stream=stream)
         place = None
     for packet in decoded(container.demux(stream)):
         if packet.size == 0 and packet.dts is None:
@@ -119,11 +119,11 @@ def _packets(container: InputContainer, stream: VideoStream, index: Index, start
             if landed < start:
                 continue
             if landed > start:
-                raise Missed("a seek leads past its key frame")
+                raise IndexMismatch("a seek leads past its key frame")
             place = start
         known = index.packets[place]
-        if (packet.pts, packet.size) != (known.stamp, known.size):
-            raise Missed("the packets are not those of the index")
+        if (packet.pts, packet.size) != (known.timestamp, known.size):
+            raise IndexMismatch("the packets are not those of the index")
         yield packet
         place += 1
     yield None
@@ -138,23 +138,23 @@ def _decode_run(
     put: Put,
 ) -> None:
     context = stream.codec_context
-    places = {stamp: place for place, stamp in enumerate(index.stamps)}
+    places = {timestamp: place for place, timestamp in enumerate(index.timestamps)}
     last = None
     for packet in packets:
         with decoding():
             frames = context.decode(packet)
         for frame in frames:
             if frame.is_corrupt:
-                raise Damaged("a frame that is not whole")
+                raise CorruptVideo("a frame that is not whole")
             place = places.get(frame.pts)
             if last is not None and place != last + 1:
-                raise Missed("frames come in another order than their stamps, or not all")
+                raise IndexMismatch("frames come in another order than their timestamps, or not all")
             last = place
             if frame.pts in rows:
                 put(rows.pop(frame.pts), converter.rgb(frame))
         if not rows:
             return
-    raise Missed(f"{len(rows)} frames did not come")
+    raise IndexMismatch(f"{len(rows)} frames did not come")
 
 
 def in_order(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expected: int, sink: Sink) -> int:
@@ -181,23 +181,23 @@ def in_order(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expect
 
 
 def pyav_frames(path: str, index: Index) -> Iterator[Callable[[], np.ndarray]]:
-    """Iterator for `in_order`, by PyAV. Raises Damaged."""
-    return (rgb for _, rgb in stamped_frames(path, index))
+    """Iterator for `in_order`, by PyAV. Raises CorruptVideo."""
+    return (rgb for _, rgb in timed_frames(path, index))
 
 
-def stamped_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable[[], np.ndarray]]]:
-    """Iterator over (presentation stamp or None, function that gives the frame), by PyAV, in order. Raises Damaged."""
+def timed_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable[[], np.ndarray]]]:
+    """(Presentation timestamp or None, function that gives the frame) in order, by PyAV. Raises CorruptVideo."""
     with opened(path) as (container, stream):
         converter = Converter(stream, index)
         for number, frame in enumerate(decoded(container.decode(stream)), start=1):
             check_frames(number)
             if frame.is_corrupt:
-                raise Damaged("a frame that is not whole")
+                raise CorruptVideo("a frame that is not whole")
             yield frame.pts, functools.partial(converter.rgb, frame)
 
 
 def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:
-    """Iterator for `in_order`, by OpenCV, as the original reads. Raises Damaged."""
+    """Iterator for `in_order`, by OpenCV, as the original reads. Raises CorruptVideo."""
     import cv2
 
     with _opencv_options(), decoding():
@@ -225,7 +225,7 @@ def _rgb_of_bgr(frame: np.ndarray) -> np.ndarray:
 
 def shows_interlaced(path: str) -> bool:
     """Whether a frame before the first damage is interlaced."""
-    with opened(path) as (container, stream), suppress(Damaged):
+    with opened(path) as (container, stream), suppress(CorruptVideo):
         return any(frame.interlaced_frame for frame in decoded(container.decode(stream)))
     return False
 
@@ -256,7 +256,7 @@ class Converter:
         self.shape: tuple[int, int, str] | None = None
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 [H, W, 3] RGB of an av.VideoFrame. Raises Damaged where it cannot be converted."""
+        """uint8 [H, W, 3] RGB of an av.VideoFrame. Raises CorruptVideo where it cannot be converted."""
         check_pixels(frame.width, frame.height)
         with decoding():
             return self._rgb(frame)

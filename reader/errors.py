@@ -21,32 +21,32 @@ class NoVideo(ClipError):
     """A media file without video, such as a piece of music."""
 
 
-class Missed(Exception):
+class IndexMismatch(Exception):
     """The frames did not come as the index says; the message is the reason."""
 
 
-class Damaged(Exception):
+class CorruptVideo(Exception):
     """The decoder met data that is not whole; the message is the reason."""
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Turn whatever is raised within into Damaged: at unsound files PyAV raises IndexError, too, for example.
+    """Turn whatever is raised within into CorruptVideo: at unsound files PyAV raises IndexError, too, for example.
 
     Only calls of a decoder belong within, so that a bug of ours stays one.
 
     Raises:
         ClipError: the memory does not suffice.
-        Damaged
+        CorruptVideo
     """
     try:
         yield
-    except (ClipError, Damaged):
+    except (ClipError, CorruptVideo):
         raise
     except MemoryError:
         raise ClipError("decoding it takes more memory than it may have") from None
     except Exception as error:
-        raise Damaged(getattr(error, "strerror", None) or first_line(error)) from None
+        raise CorruptVideo(getattr(error, "strerror", None) or first_line(error)) from None
 
 
 def decoded(items: Iterable[T]) -> Iterator[T]:

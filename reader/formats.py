@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stnet.reader.decode import ClipSink, read_frames, read_pickle
-from stnet.reader.errors import ClipError, Damaged, decoding
+from stnet.reader.errors import ClipError, CorruptVideo, decoding
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file
 from stnet.utils.registry import Registry
@@ -104,7 +104,7 @@ class Frames(Video):
         try:
             with decoding():  # NumPy runs a header through Python's own parser, with its errors
                 frames = np.lib.format.open_memmap(path, mode="r")
-        except Damaged as error:
+        except CorruptVideo as error:
             raise ClipError(f"no array of frames can be read ({error})") from None
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
             raise ValueError(f"it holds {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, 3]")

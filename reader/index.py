@@ -1,7 +1,7 @@
 """An exact index of a video: which frames a decoder that begins at the start will show, and where each can be got.
 
 The packets are read once, nearly without decoding. Those that the container wants shown, sorted by their presentation
-stamps, are the frames in order, as long as each packet is one frame and its stamp tells it from all others; where that
+timestamps, are the frames in order, as long as each packet is one frame and its timestamp tells it from all others; where that
 is not sure, `doubt` says why, and the frames must be read in order.
 """
 
@@ -22,7 +22,7 @@ from stnet.reader.bitstream import (
     parameter_sets,
 )
 from stnet.reader.bounds import check_frames, check_pixels, check_seconds
-from stnet.reader.errors import ClipError, Damaged, decoded, decoding
+from stnet.reader.errors import ClipError, CorruptVideo, decoded, decoding
 from stnet.reader.joined import CLOCKED, Part, joined, parts_of
 from stnet.reader.lost import LOSS_IS_TOLD, LostPictures
 
@@ -40,9 +40,9 @@ _NEAR = 8  # packets that are decoded rather than sought over
 class Packet(NamedTuple):
     """A packet of the video, in the order of decoding."""
 
-    stamp: Any  # presentation time, int, in units of the stream's time base; None if the container gives none
+    timestamp: Any  # presentation time, int, in units of the stream's time base; None if the container gives none
     size: int  # bytes
-    random_access: bool  # frames from its stamp on can be decoded from here
+    random_access: bool  # frames from its timestamp on can be decoded from here
     shown: bool  # it is a frame that the container wants shown
 
 
@@ -58,14 +58,14 @@ class Index(NamedTuple):
     resized: bool  # the first frame has another size
     turned: int  # degrees clockwise by which it must be turned to be upright
     interlaced: bool
-    time_base: Fraction  # seconds a unit of the stamps
-    promised: int  # frames by the container's header; 0 if it does not say
+    time_base: Fraction  # seconds a unit of the timestamps
+    declared: int  # frames by the container's header; 0 if it does not say
     duration: float  # seconds, by the container's header; 0 if it does not say, or timestamps begin anew
     packets: list[Packet]
-    stamps: list[int]  # of the frames, in order
+    timestamps: list[int]  # of the frames, in order
     parts: list[Part]  # of which the file is put together, by its timestamps; mostly one
-    times: list[int]  # the stamps, in order, as if they went on where they begin anew
-    doubt: str  # why frames cannot be got by stamp; "" if they can
+    times: list[int]  # the timestamps, in order, as if they went on where they begin anew
+    seek_problem: str  # why frames cannot be got by timestamp; "" if they can
     damaged: bool  # that is the doubt
     notes: tuple[str, ...]  # what a person may want to know of the file
 
@@ -96,16 +96,16 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
     duration = _duration(container, stream)
     check_pixels(context.width, context.height)
     check_frames(stream.frames)
-    if container.format.name not in CLOCKED:  # there it is guessed by the last stamp
+    if container.format.name not in CLOCKED:  # there it is guessed by the last timestamp
         check_seconds(duration)
     codec, width, height = context.codec.canonical_name, context.width, context.height
-    packets, decode_stamps, first, damage, plain, lost = _read_packets(container, stream, codec)
+    packets, decode_timestamps, first, damage, plain, lost = _read_packets(container, stream, codec)
     if not packets:
         raise ClipError(f"no frame can be decoded ({damage or 'no packet of the video can be read'})")
-    decoded_stamps = [packet.stamp for packet in packets if packet.shown and packet.stamp is not None]
-    stamps, parts = sorted(decoded_stamps), parts_of(decoded_stamps, container.format.name)
-    times = sorted(joined(parts)) if len(parts) > 1 else stamps
-    check_frames(len(stamps))
+    decoded_stamps = [packet.timestamp for packet in packets if packet.shown and packet.timestamp is not None]
+    timestamps, parts = sorted(decoded_stamps), parts_of(decoded_stamps, container.format.name)
+    times = sorted(joined(parts)) if len(parts) > 1 else timestamps
+    check_frames(len(timestamps))
     if first:
         check_pixels(first.width, first.height)
     index = Index(
@@ -119,18 +119,18 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         turned=-round(first.rotation) % 360 if first else 0,
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
-        promised=stream.frames,
+        declared=stream.frames,
         duration=duration if len(parts) == 1 else 0,
         packets=packets,
-        stamps=stamps,
+        timestamps=timestamps,
         parts=parts,
         times=times,
-        doubt=damage
+        seek_problem=damage
         or ("packets are missing" if lost.found else "")
         or ("" if plain else "parameters that change within the stream")
-        or _doubt(container.format.name, codec, first)
-        or _doubt_of_packets(codec, packets, decode_stamps, context.has_b_frames)
-        or _doubt_of_losses(codec, stamps, lost.unsure),
+        or _seek_problem(container.format.name, codec, first)
+        or _problem_of_packets(codec, packets, decode_timestamps, context.has_b_frames)
+        or _problem_of_losses(codec, timestamps, lost.unsure),
         damaged=bool(damage),
         notes=_notes(packets, times, stream.frames, lost.found),
     )
@@ -152,10 +152,10 @@ def _duration(container: InputContainer, stream: VideoStream) -> float:
 def _read_packets(
     container: InputContainer, stream: VideoStream, codec: str
 ) -> tuple[list[Packet], list[int | None], Any, str, bool, LostPictures]:
-    """(packets, decoding stamps, first frame that decodes or None, damage or "", whether all are plain, lost ones)."""
+    """(packets, decoding timestamps, first frame that decodes or None, damage or "", whether all are plain, lost ones)."""
     length_size = nal_length_size(codec, stream.codec_context.extradata)
     packets: list[Packet] = []
-    decode_stamps: list[int | None] = []
+    decode_timestamps: list[int | None] = []
     first, damage, plain = None, "", True
     extradata = stream.codec_context.extradata or b""
     lost = LostPictures(codec, parameter_sets(codec, extradata, length_size))
@@ -168,7 +168,7 @@ def _read_packets(
             random_access = packet.is_keyframe and is_random_access(codec, units)
             shown = not packet.is_discard and is_shown(codec, packet)
             packets.append(Packet(packet.pts, packet.size, random_access, shown))
-            decode_stamps.append(packet.dts)
+            decode_timestamps.append(packet.dts)
             if not damage and (packet.is_corrupt or not is_whole(packet, length_size)):
                 damage = DAMAGED
             plain = plain and is_plain(codec, packet, units, extradata)
@@ -176,13 +176,13 @@ def _read_packets(
             if first is None:
                 with decoding():
                     first = next(iter(packet.decode()), None)
-    except Damaged as error:
+    except CorruptVideo as error:
         damage = f"{DAMAGED}: {error}"
-    return packets, decode_stamps, first, damage, plain, lost
+    return packets, decode_timestamps, first, damage, plain, lost
 
 
-def _doubt(container: str, codec: str, first: Any) -> str:
-    """Why frames cannot be got by stamp, by what kind of file it is; "" if they can."""
+def _seek_problem(container: str, codec: str, first: Any) -> str:
+    """Why frames cannot be got by timestamp, by what kind of file it is; "" if they can."""
     if container.split(",")[0] not in _SEEKABLE:
         return f"a container ({container}) without an index"
     if codec not in _ONE_FRAME_A_PACKET:
@@ -192,63 +192,65 @@ def _doubt(container: str, codec: str, first: Any) -> str:
     return ""
 
 
-def _doubt_of_packets(
-    codec: str, packets: Sequence[Packet], decode_stamps: Sequence[int | None], reorders: bool
+def _problem_of_packets(
+    codec: str, packets: Sequence[Packet], decode_timestamps: Sequence[int | None], reorders: bool
 ) -> str:
     """Why the packets are no sound index; "" if they are."""
-    return _doubt_of_stamps(packets, decode_stamps, reorders) or _doubt_of_order(codec, packets)
+    return _problem_of_timestamps(packets, decode_timestamps, reorders) or _problem_of_order(codec, packets)
 
 
-def _doubt_of_stamps(packets: Sequence[Packet], decode_stamps: Sequence[int | None], reorders: bool) -> str:
-    stamps = [packet.stamp for packet in packets if packet.shown]
-    known = [stamp for stamp in decode_stamps if stamp is not None]  # Matroska leaves out the first ones
-    if None in stamps or not known:
-        return "packets without time stamps"
-    if len(set(stamps)) < len(stamps):
-        return "time stamps that repeat"
+def _problem_of_timestamps(packets: Sequence[Packet], decode_timestamps: Sequence[int | None], reorders: bool) -> str:
+    timestamps = [packet.timestamp for packet in packets if packet.shown]
+    known = [
+        timestamp for timestamp in decode_timestamps if timestamp is not None
+    ]  # Matroska leaves out the first ones
+    if None in timestamps or not known:
+        return "packets without time timestamps"
+    if len(set(timestamps)) < len(timestamps):
+        return "time timestamps that repeat"
     if any(later <= earlier for earlier, later in zip(known, known[1:])):
-        return "time stamps that go back"
-    if reorders and stamps == sorted(stamps):
-        return "time stamps of the order of decoding"
+        return "time timestamps that go back"
+    if reorders and timestamps == sorted(timestamps):
+        return "time timestamps of the order of decoding"
     return ""
 
 
-def _doubt_of_losses(codec: str, stamps: Sequence[int], unsure: bool) -> str:
+def _problem_of_losses(codec: str, timestamps: Sequence[int], unsure: bool) -> str:
     """Why packets may be missing: a lost packet of a codec whose headers are not read leaves a gap of time at least."""
     if codec in LOSS_IS_TOLD:
         return "headers that do not say whether packets are missing" if unsure else ""
-    return "frames at uneven distances, where packets may be missing" if _is_uneven(stamps) else ""
+    return "frames at uneven distances, where packets may be missing" if _is_uneven(timestamps) else ""
 
 
-def _doubt_of_order(codec: str, packets: Sequence[Packet]) -> str:
-    shown = [packet.stamp for packet in packets if packet.shown]
-    hidden = [packet.stamp for packet in packets if not packet.shown and packet.stamp is not None]
+def _problem_of_order(codec: str, packets: Sequence[Packet]) -> str:
+    shown = [packet.timestamp for packet in packets if packet.shown]
+    hidden = [packet.timestamp for packet in packets if not packet.shown and packet.timestamp is not None]
     if not packets[0].random_access:
         return "it does not begin with a key frame"
-    if any(stamp < packets[0].stamp for stamp in shown):
+    if any(timestamp < packets[0].timestamp for timestamp in shown):
         return "frames before the first key frame"
     if _has_leading_frames(packets):
         return "open groups of pictures"
-    if codec != "vp8" and shown and any(min(shown) < stamp < max(shown) for stamp in hidden):
+    if codec != "vp8" and shown and any(min(shown) < timestamp < max(shown) for timestamp in hidden):
         return "parts in the middle that are not shown"
     return ""
 
 
-def _notes(packets: Sequence[Packet], times: Sequence[int], promised: int, lost: bool) -> tuple[str, ...]:
+def _notes(packets: Sequence[Packet], times: Sequence[int], declared: int, lost: bool) -> tuple[str, ...]:
     """Facts about a file that is not wrong: names of tools.dataset.findings.NOTES."""
     facts = {
         "edit_list": not all(packet.shown for packet in packets),
         "open_gop": _has_leading_frames(packets),
         "variable_rate": _is_uneven(times),
-        "header_count": promised not in (0, len(times)),
+        "header_count": declared not in (0, len(times)),
         "lost_packets": lost,
     }
     return tuple(name for name, is_so in facts.items() if is_so)
 
 
-def _is_uneven(stamps: Sequence[int]) -> bool:
+def _is_uneven(timestamps: Sequence[int]) -> bool:
     """Whether frames lie at uneven distances."""
-    steps = sorted(later - earlier for earlier, later in zip(stamps, stamps[1:]))
+    steps = sorted(later - earlier for earlier, later in zip(timestamps, timestamps[1:]))
     return bool(steps) and steps[-1] - steps[0] > max(1, 2 * _STEADY * steps[len(steps) // 2])
 
 
@@ -256,29 +258,29 @@ def _has_leading_frames(packets: Sequence[Packet]) -> bool:
     """Whether frames come after a key frame that are shown before it: an open group of pictures."""
     key = None
     for packet in packets:
-        if packet.stamp is None:
+        if packet.timestamp is None:
             continue
         if packet.random_access:
-            key = packet.stamp
-        elif key is not None and packet.stamp < key:
+            key = packet.timestamp
+        elif key is not None and packet.timestamp < key:
             return True
     return False
 
 
 def plan(index: Index, frames: Sequence[int]) -> list[Run]:
-    """How to get frames by stamp: runs of packets, each from a key frame on.
+    """How to get frames by timestamp: runs of packets, each from a key frame on.
 
     Args:
         index: without doubt.
         frames: numbers of the frames, ascending.
     """
-    place_of = {packet.stamp: place for place, packet in enumerate(index.packets) if packet.shown}
+    place_of = {packet.timestamp: place for place, packet in enumerate(index.packets) if packet.shown}
     runs: list[Run] = []
     last = -1
     for frame in frames:
-        stamp = index.stamps[frame]
-        place = place_of[stamp]
-        start = _entry(index.packets, place, stamp)
+        timestamp = index.timestamps[frame]
+        place = place_of[timestamp]
+        start = _entry(index.packets, place, timestamp)
         if runs and start <= last + _NEAR:
             runs[-1].frames.append(frame)
         else:
@@ -287,8 +289,8 @@ def plan(index: Index, frames: Sequence[int]) -> list[Run]:
     return runs
 
 
-def _entry(packets: Sequence[Packet], place: int, stamp: int) -> int:
-    """Place of the last packet, at `place` or before, from which the frame with the stamp can be decoded."""
-    while not (packets[place].random_access and packets[place].stamp <= stamp):
+def _entry(packets: Sequence[Packet], place: int, timestamp: int) -> int:
+    """Place of the last packet, at `place` or before, from which the frame with the timestamp can be decoded."""
+    while not (packets[place].random_access and packets[place].timestamp <= timestamp):
         place -= 1
     return place

@@ -23,7 +23,7 @@ def receive(child: Child, timeout: float) -> Any:
         child.kill()
         raise ReaderDied(f"reading took more than {timeout:g} s; the decoder was stopped") from None
     except EOFError:
-        raise ReaderDied(f"the decoder {child.how_it_ended()}") from None
+        raise ReaderDied(f"the decoder {child.exit_reason()}") from None
 
 
 class IsolatedReader:

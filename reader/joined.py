@@ -15,43 +15,43 @@ _HALF_CLOCK = 1 << 32  # half of those 33 bits, 13 hours: no gap of a recording 
 class Part(NamedTuple):
     """Frames up to where the timestamps begin anew."""
 
-    stamps: Sequence[int]  # in the order of decoding
+    timestamps: Sequence[int]  # in the order of decoding
     step: int  # usual distance of two frames
     shift: int  # what is added to the timestamps, so that they follow those of the part before
 
-    def is_left(self, last: int, stamp: int) -> bool:
+    def is_left(self, last: int, timestamp: int) -> bool:
         """Whether a frame is of the next part, where there is one, by the frame that is shown before."""
-        return last - stamp > REORDERED // 2 * self.step or stamp - last > _HALF_CLOCK
+        return last - timestamp > REORDERED // 2 * self.step or timestamp - last > _HALF_CLOCK
 
 
-def parts_of(stamps: Sequence[int], container: str) -> list[Part]:
+def parts_of(timestamps: Sequence[int], container: str) -> list[Part]:
     """Cut timestamps where they begin anew: where frames are earlier than all before by more than encoders reorder.
 
     Args:
-        stamps: in the order of decoding.
+        timestamps: in the order of decoding.
         container: FFmpeg's name of the demuxer.
     """
     begins = [0]
-    for place in range(REORDERED, len(stamps)):
-        back = stamps[place] < stamps[place - REORDERED]
-        overflow = container in CLOCKED and stamps[place] - stamps[place - 1] > _HALF_CLOCK
+    for place in range(REORDERED, len(timestamps)):
+        back = timestamps[place] < timestamps[place - REORDERED]
+        overflow = container in CLOCKED and timestamps[place] - timestamps[place - 1] > _HALF_CLOCK
         if (back or overflow) and place - begins[-1] >= REORDERED:
-            before, after = stamps[place - REORDERED : place], stamps[place : place + REORDERED]
+            before, after = timestamps[place - REORDERED : place], timestamps[place : place + REORDERED]
             if max(after) < min(before) or (overflow and min(after) - max(before) > _HALF_CLOCK):
                 begins.append(place)
     parts: list[Part] = []
-    for begin, end in zip(begins, [*begins[1:], len(stamps)]):
-        own = stamps[begin:end] if len(begins) > 1 else stamps
+    for begin, end in zip(begins, [*begins[1:], len(timestamps)]):
+        own = timestamps[begin:end] if len(begins) > 1 else timestamps
         ordered = sorted(own)
         steps = sorted(later - earlier for earlier, later in zip(ordered, ordered[1:]))
-        shift = max(parts[-1].stamps) + parts[-1].step + parts[-1].shift - ordered[0] if parts else 0
+        shift = max(parts[-1].timestamps) + parts[-1].step + parts[-1].shift - ordered[0] if parts else 0
         parts.append(Part(own, steps[len(steps) // 2] if steps else 0, shift))
-    return [Part(stamps, 0, 0)] if len(parts) > 1 and is_disordered(joined(parts)) else parts
+    return [Part(timestamps, 0, 0)] if len(parts) > 1 and is_disordered(joined(parts)) else parts
 
 
 def joined(parts: Sequence[Part]) -> list[int]:
     """The timestamps of all parts, each shifted to follow the one before, in the order of decoding."""
-    return [stamp + part.shift for part in parts for stamp in part.stamps]
+    return [timestamp + part.shift for part in parts for timestamp in part.timestamps]
 
 
 def follow(stamped: Iterable[tuple[int | None, _Item]], parts: Sequence[Part]) -> Iterator[tuple[int | None, _Item]]:
@@ -62,17 +62,17 @@ def follow(stamped: Iterable[tuple[int | None, _Item]], parts: Sequence[Part]) -
         parts: of the file.
     """
     place, last = 0, None
-    for stamp, item in stamped:
-        if stamp is None:
+    for timestamp, item in stamped:
+        if timestamp is None:
             yield None, item
             continue
-        if last is not None and place + 1 < len(parts) and parts[place].is_left(last, stamp):
+        if last is not None and place + 1 < len(parts) and parts[place].is_left(last, timestamp):
             place += 1
-        last = stamp
-        yield stamp + parts[place].shift, item
+        last = timestamp
+        yield timestamp + parts[place].shift, item
 
 
-def is_disordered(stamps: Sequence[int]) -> bool:
+def is_disordered(timestamps: Sequence[int]) -> bool:
     """Whether timestamps, in the order of decoding, go back further than encoders reorder."""
-    order = sorted(range(len(stamps)), key=stamps.__getitem__)
+    order = sorted(range(len(timestamps)), key=timestamps.__getitem__)
     return any(abs(place - rank) > REORDERED for rank, place in enumerate(order))

@@ -21,13 +21,13 @@ from paddle.base import core
 
 from stnet.config import Config, ReaderSection
 from stnet.reader.bad_clips import BadClips
+from stnet.reader.dataset import Sample, VideoListDataset
 from stnet.reader.decode import decoder_asked_for
 from stnet.reader.formats import Clip
-from stnet.reader.kinetics import KineticsDataset, Sample
 from stnet.reader.lists import list_folder, read_list
 from stnet.reader.order import EpochOrder
 from stnet.utils.errors import UserError, last_line
-from stnet.utils.processes import die_with_parent, may_start_workers
+from stnet.utils.processes import may_start_workers, set_parent_death_signal
 
 logger = logging.getLogger("stnet")
 
@@ -73,7 +73,7 @@ def build_loader(
     num_classes = model.num_classes if mode != "infer" else None
     folder = "" if clips else list_folder(filelist)
     clips = clips or read_list(filelist, model.format, mode != "infer", num_classes)
-    dataset = KineticsDataset(clips, section, model.format, mode == "train", seed, folder, num_classes)
+    dataset = VideoListDataset(clips, section, model.format, mode == "train", seed, folder, num_classes)
     order = EpochOrder(len(clips), section.batch_size, mode == "train", seed, rank, ranks, section.views)
     if mode == "train" and min(order.batch_size, len(clips)) < 2 * ranks and not (config.TRAIN.sync_bn and ranks > 1):
         logger.warning(
@@ -112,7 +112,7 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: KineticsDataset, order: EpochOrder, workers: int, bad: BadClips, epochs: int = 0
+        self, dataset: VideoListDataset, order: EpochOrder, workers: int, bad: BadClips, epochs: int = 0
     ) -> None:
         self.dataset, self.order, self.bad = dataset, order, bad
         self.workers, self.epochs = workers, epochs
@@ -206,7 +206,7 @@ class Loader:
             )
         )
         if workers:
-            _SaysPlainly.take_over()
+            _SigchldHandler.take_over()
         _ITERATORS.add(iterator)
         atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
         return _Stream(iterator)
@@ -291,7 +291,7 @@ def _worker_gone(error: Exception) -> UserError:
     )
 
 
-class _SaysPlainly:
+class _SigchldHandler:
     """Paddle's handler of a child's end, which looks for dead workers wherever this process is, with errors of ours."""
 
     def __init__(self, handler: Callable[[int, Any], Any]) -> None:
@@ -320,7 +320,7 @@ def _init_worker(parent: int, _: int) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # for the main process, which ends its workers in order
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_worker)
-    die_with_parent(parent, signal.SIGTERM)  # on its own a worker whose main process is gone can wait for ever
+    set_parent_death_signal(parent, signal.SIGTERM)  # on its own a worker whose main process is gone can wait for ever
 
 
 def collate(samples: Sequence[Sample]) -> Collated:

@@ -17,7 +17,7 @@ from stnet.utils.files import StrPath, find_file, walk
 
 if TYPE_CHECKING:
     from stnet.config import Config
-    from stnet.reader.clip import Clip as ReadClip
+    from stnet.reader.clip import Clip as DecodedClip
     from stnet.reader.loader import Loader
 
 Bytes = (bytes, bytearray, memoryview)
@@ -125,7 +125,7 @@ def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
     return build_loader(config, "infer", clips=[video.clip for video in videos])
 
 
-def read_again(video: Source, config: Config) -> ReadClip:
+def read_again(video: Source, config: Config) -> DecodedClip:
     """A video's clip once more: results do not keep it. Raises UserError."""
     from stnet.reader.clip import read_clip
     from stnet.reader.errors import ClipError

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stnet.reader.containers import opened, utf8_name
-from stnet.reader.decoders import stamped_frames
+from stnet.reader.decoders import timed_frames
 from stnet.reader.enlarging import CHUNK
-from stnet.reader.errors import ClipError, Damaged
+from stnet.reader.errors import ClipError, CorruptVideo
 from stnet.reader.index import read_index
 from stnet.reader.joined import Part, follow, is_disordered, joined
 from stnet.reader.transforms import ClipBuilder
@@ -75,7 +75,7 @@ class VideoStream:
             self.index: Any = read_index(container, stream)
             self.start = max(0.0, (container.start_time or 0) / 1e6)
             self.rate = float(stream.average_rate or stream.guessed_rate or 0)
-        self.count = None if self.index.doubt else len(self.index.stamps)
+        self.count = None if self.index.seek_problem else len(self.index.timestamps)
         self.gap, self.ends = gap, list[float]()
         self.parts, self.anew = [Part((), 0, 0)], list[float]()
         self.slack = _UNEVEN if "variable_rate" in self.index.notes else _EVEN
@@ -101,7 +101,7 @@ class VideoStream:
             self.rate = (len(within) + 1) / seconds
         last = [time for time, step in zip(times, steps) if step * unit > self.gap] + times[-1:]
         self.ends = [float(time * unit) - self.start for time in last]
-        begins = [min(part.stamps) + part.shift for part in self.parts[1:]]
+        begins = [min(part.timestamps) + part.shift for part in self.parts[1:]]
         self.anew = [float(time * unit) - self.start for time in begins]
 
     def left(self, seconds: float) -> int | None:
@@ -114,19 +114,19 @@ class VideoStream:
         seconds, unit = -1 / self.rate, self.index.time_base
         with utf8_name(self.path) as name:
             try:
-                for number, (time, rgb) in enumerate(follow(stamped_frames(name, self.index), self.parts)):
+                for number, (time, rgb) in enumerate(follow(timed_frames(name, self.index), self.parts)):
                     shown = None if time is None else max(0.0, float(time * unit) - self.start)
                     seconds = seconds + 1 / self.rate if shown is None or (number and shown <= seconds) else shown
                     self.read = number + 1
                     yield Shown(number, seconds, functools.partial(_converted, rgb))
-            except Damaged as error:
+            except CorruptVideo as error:
                 self.damage = str(error)
 
 
 def _converted(rgb: Callable[[], np.ndarray]) -> np.ndarray:
     try:
         return rgb()
-    except Damaged as error:
+    except CorruptVideo as error:
         raise ClipError(f"a frame cannot be converted ({error})") from None
 
 

@@ -90,7 +90,7 @@ class Facts(NamedTuple):
     height: int
     frames: int  # by its packets
     exact: bool  # there are exactly so many frames
-    promised: float  # seconds, by the container's header; 0 if it does not say
+    declared: float  # seconds, by the container's header; 0 if it does not say
     plan: Plan
     variable: bool = False  # its frames come at uneven distances
     anew: Sequence[float] = ()  # seconds at which its timestamps begin anew
@@ -98,7 +98,7 @@ class Facts(NamedTuple):
     @property
     def seconds(self) -> float:
         """By the header or by the frames, whichever is more."""
-        return max(self.promised, self.frames / self.plan.rate)
+        return max(self.declared, self.frames / self.plan.rate)
 
 
 class Span(NamedTuple):
@@ -120,7 +120,7 @@ class Ending(NamedTuple):
     gaps: list[tuple[float, float]]  # from the end of a frame to the next one
     short: list[float]  # seconds of pieces that are shorter than a window, and one window each
     unheld: float  # seconds that are in no window, as too few come before a gap or the end
-    promised: float  # seconds by the container's header; 0 if it does not say, or if that is another stream's
+    declared: float  # seconds by the container's header; 0 if it does not say, or if that is another stream's
     damage: str  # why the last frame is not the end of the file; "" if it is
     clip: tuple[np.ndarray, int] | None  # without any window: all of it, [seg_num, 3 * seglen, H, W], and frames
 
@@ -169,7 +169,7 @@ class WindowReader:
         stream = VideoStream(self.path, min(_GAP, self.window / 2))
         plan = plan_windows(self.window, self.stride, stream.rate, section.seg_num, section.seglen)
         index, exact = stream.index, stream.count is not None
-        frames = len(index.stamps) if exact else len(index.packets)
+        frames = len(index.timestamps) if exact else len(index.packets)
         variable = "variable_rate" in index.notes
         yield Facts(index.width, index.height, frames, exact, index.duration, plan, variable, stream.anew)
         pieces: list[Piece] = []
@@ -190,7 +190,7 @@ class WindowReader:
             gaps=[(one.end, other.start) for one, other in zip(pieces, pieces[1:])],
             short=[piece.end - piece.start for piece in pieces if piece.given and piece.is_short],
             unheld=sum(piece.unheld for piece in pieces),
-            promised=self._promised(stream.index.duration, pieces[-1].end if pieces else 0.0),
+            declared=self._promised(stream.index.duration, pieces[-1].end if pieces else 0.0),
             damage=stream.damage,
             clip=None if windows else self._clip(),
         )

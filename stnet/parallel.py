@@ -62,7 +62,7 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def on_main(decide: Callable[[], Value]) -> Value:
+def run_on_rank0(decide: Callable[[], Value]) -> Value:
     """What `decide()` returns on rank 0, where alone it is called, for every rank; a UserError is every rank's, too."""
     outcome: tuple[Any, tuple[str, str] | None] = None, None
     if rank() == 0:
@@ -76,7 +76,7 @@ def on_main(decide: Callable[[], Value]) -> Value:
     return decision
 
 
-def any_rank(flag: int) -> int:
+def max_over_ranks(flag: int) -> int:
     """The largest `flag` (a small number) of all ranks: what one of them has noticed, all do."""
     if ranks() == 1:
         return flag
@@ -93,7 +93,7 @@ def total(number: int) -> paddle.Tensor:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """A context whose UserError every rank raises, whichever had it: no rank goes on and waits for one that has ended.
 
     Within it no rank may wait for another.
@@ -111,7 +111,7 @@ def together() -> Iterator[None]:
             raise UserError(f"rank {number} cannot start: {reason[0]}", reason[1])
 
 
-def require_same(facts: Mapping[str, float | str]) -> None:
+def require_equal_across_ranks(facts: Mapping[str, float | str]) -> None:
     """Raise UserError on all ranks unless `facts`, by name, are the same on each of them."""
     first, *others = gather(facts)
     for number, other in enumerate(others, start=1):

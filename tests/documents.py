@@ -28,7 +28,7 @@ _FENCE = re.compile(
 )
 
 
-class Block(NamedTuple):
+class ClipPanel(NamedTuple):
     """What stands between two fences."""
 
     language: str  # "bash", "python", or "" for what is not typed
@@ -44,7 +44,7 @@ def read(page):
 def blocks(page):
     """The fenced blocks of a document."""
     found = _FENCE.finditer(read(page))
-    return [Block(match["language"], textwrap.dedent(match["text"]), match["needs"] or "") for match in found]
+    return [ClipPanel(match["language"], textwrap.dedent(match["text"]), match["needs"] or "") for match in found]
 
 
 def typed(page):

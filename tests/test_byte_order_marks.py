@@ -14,7 +14,7 @@ from stnet.tools.dataset import kinetics, lists
 from stnet.training.log import read_journal
 from stnet.weights.formats import verify
 from stnet.weights.labels import load_labels
-from stnet.weights.metadata import config_beside, labels_beside
+from stnet.weights.metadata import saved_config, saved_labels
 
 
 def marked(path, text):
@@ -35,8 +35,8 @@ def test_configuration(tmp_path):
 
 def test_descriptions_of_weights(tmp_path):
     marked(tmp_path / "x.json", json.dumps({"model": {"name": "STNET"}, "labels": ["a"]}))
-    assert config_beside(tmp_path / "x.pdparams")["MODEL"] == {"name": "STNET"}
-    assert labels_beside(tmp_path / "x.pdparams") == ["a"]
+    assert saved_config(tmp_path / "x.pdparams")["MODEL"] == {"name": "STNET"}
+    assert saved_labels(tmp_path / "x.pdparams") == ["a"]
 
 
 def test_records_of_digests(tmp_path):

@@ -58,9 +58,9 @@ def test_a_dry_run_looks_at_everything_and_writes_nothing(clip_set, tmp_path, ca
 
 
 def test_two_runs_do_not_write_into_one_folder(clip_set, tmp_path, capsys):
-    from stnet.utils.atomic import claimed
+    from stnet.utils.atomic import exclusive_lock
 
-    with claimed(tmp_path):
+    with exclusive_lock(tmp_path):
         failing(
             "train",
             "another run is writing into",
@@ -180,10 +180,10 @@ def test_a_folder_with_results_holds_the_files_of_one_evaluation(clip_set, train
 
 
 def test_a_second_evaluation_into_a_folder_is_refused_and_predict_is_not(clip_set, trained, tmp_path, capsys):
-    from stnet.utils.atomic import claimed
+    from stnet.utils.atomic import exclusive_lock
 
     flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path]
-    with claimed(tmp_path):
+    with exclusive_lock(tmp_path):
         failing("eval", "another run is writing into", capsys, *flags)
         assert run(predict, *flags, "--video_path", clip_set / "val 0.mp4") == 0
 

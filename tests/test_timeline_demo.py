@@ -60,7 +60,7 @@ def test_motions_are_found_within_a_stride_and_nothing_is_claimed_in_the_noise(l
     for seed in range(5):
         motions = joined(tmp_path / "joined.mp4", seed)
         events = learned.timeline(tmp_path / "joined.mp4", tmp_path / "out", **settings)
-        claimed = [event for event in events if event.class_id != NOTHING]
-        assert [event.class_id for event in claimed] == [class_id for _, _, class_id in motions]
-        times = [time for event in claimed for time in event[:2]]
+        exclusive_lock = [event for event in events if event.class_id != NOTHING]
+        assert [event.class_id for event in exclusive_lock] == [class_id for _, _, class_id in motions]
+        times = [time for event in exclusive_lock for time in event[:2]]
         assert times == pytest.approx([time for motion in motions for time in motion[:2]], abs=STRIDE + 0.01)

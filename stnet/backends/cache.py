@@ -57,15 +57,15 @@ def cached_export(
         write(folder)
         return 0
 
-    with shelf_of(network, [dependencies], digest, kind) as shelf:
-        if not shelf.is_whole(0):
-            if os.path.exists(shelf.folders[0]):
-                logger.warning("the export in %s is damaged, or half made; making it again", shelf.folders[0])
-            shelf.make(write_into_the_place)
-        return shelf.use(0)
+    with export_cache_of(network, [dependencies], digest, kind) as cached:
+        if not cached.is_whole(0):
+            if os.path.exists(cached.folders[0]):
+                logger.warning("the export in %s is damaged, or half made; making it again", cached.folders[0])
+            cached.make(write_into_the_place)
+        return cached.use(0)
 
 
-class Shelf:
+class ExportCache:
     """Places for exports, which no other process checks, makes or removes meanwhile.
 
     Attributes:
@@ -106,16 +106,18 @@ class Shelf:
         """The folder of an export that is there, which is now the last to be removed."""
         folder = self.folders[place]
         _mark_as_newest(folder, self.root)
-        _forget_old(self.root)
+        _prune_old(self.root)
         return folder
 
 
 @contextlib.contextmanager
-def shelf_of(network: paddle.nn.Layer, dependencies: Sequence[list], digest: str, kind: str) -> Iterator[Shelf]:
+def export_cache_of(
+    network: paddle.nn.Layer, dependencies: Sequence[list], digest: str, kind: str
+) -> Iterator[ExportCache]:
     """The places of exports, one for each of `dependencies`; else as cached_export."""
     root = _root(kind)
-    with _alone_in(root):
-        yield Shelf(root, [_name(network, facts, digest) for facts in dependencies])
+    with _cache_lock(root):
+        yield ExportCache(root, [_name(network, facts, digest) for facts in dependencies])
 
 
 def _root(kind: str) -> str:
@@ -149,7 +151,7 @@ def _folder_of_this_process(kind: str) -> str:
 
 
 @contextlib.contextmanager
-def _alone_in(root: str) -> Iterator[None]:
+def _cache_lock(root: str) -> Iterator[None]:
     """Whoever is in here knows that no other process makes, checks or removes exports."""
     lock = FileLock(os.path.join(root, ".lock"))
     try:
@@ -222,7 +224,7 @@ def _exports(root: str) -> list[str]:
     return [os.path.join(root, name) for name in os.listdir(root) if re.fullmatch(r"[0-9a-f]{32}|tmp-\w+", name)]
 
 
-def _forget_old(root: str) -> None:
+def _prune_old(root: str) -> None:
     """Remove all but the most recently used exports, and what killed processes left."""
     named = [path for path in _exports(root) if not os.path.basename(path).startswith("tmp-")]
     whole = [path for path in named if os.path.exists(os.path.join(path, _RECORD))]

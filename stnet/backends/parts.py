@@ -29,7 +29,7 @@ _PIXELS_AT_ONCE = 4 * 256 * 256  # of a segment's input: what fills the processo
 _MOST_AT_ONCE = 32
 
 
-class Parts:
+class StagedNetwork:
     """A network in parts.
 
     Args:
@@ -63,7 +63,7 @@ class Parts:
         return np.stack([self.streaming.logits(features) for features in self.features(np.asarray(clips))])
 
 
-def make_parts(name: str, model: Model, section: ReaderSection, digest: str = "") -> Parts:
+def build_stages(name: str, model: Model, section: ReaderSection, digest: str = "") -> StagedNetwork:
     """The network of a model in parts, by the engine called `name`; see stnet.backends.engines.make_engine.
 
     Raises:
@@ -78,11 +78,11 @@ def make_parts(name: str, model: Model, section: ReaderSection, digest: str = ""
     return parts
 
 
-def _parts(engine: Engine, task: Task, streaming: Streaming) -> Parts:
+def _parts(engine: Engine, task: Task, streaming: Streaming) -> StagedNetwork:
     if isinstance(engine, ExportEngine):
         return _exported(engine, task, streaming)
     if isinstance(engine, Network):
-        return Parts(streaming, dygraph_runs(streaming, task.model), task.section.target_size, Dygraph.name)
+        return StagedNetwork(streaming, dygraph_runs(streaming, task.model), task.section.target_size, Dygraph.name)
     raise UserError("it computes whole networks, not their parts")
 
 
@@ -108,16 +108,16 @@ def layers_from_bytes(streaming: Streaming, model: Model) -> list[nn.Layer]:
     return [Scorer(first, settings.image_mean, settings.image_std, model.seglen), *others]
 
 
-def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> Parts:
+def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> StagedNetwork:
     """All parts as one export, compared with the whole network on a clip."""
     model, settings = task.model, task.model.config.MODEL
     seg_num, seglen, size = clip_sizes(task.section)
-    programs: list[Parts] = []  # one at most: Paddle keeps the memory of those that are given up
+    programs: list[StagedNetwork] = []  # one at most: Paddle keeps the memory of those that are given up
 
-    def program(folder: str) -> Parts:
+    def program(folder: str) -> StagedNetwork:
         if not programs:
             loaded = [engine.load(f"{folder}/part{number}") for number in range(len(streaming.parts))]
-            programs.append(Parts(streaming, [run for run, _, _ in loaded], size, loaded[0][2]))
+            programs.append(StagedNetwork(streaming, [run for run, _, _ in loaded], size, loaded[0][2]))
         return programs[0]
 
     def export(folder: str) -> None:
@@ -149,5 +149,5 @@ def input_shapes(streaming: Streaming, model: Model, clips: np.ndarray) -> list[
         return noted
 
     runs = [noting(number, run) for number, run in enumerate(dygraph_runs(streaming, model))]
-    Parts(streaming, runs, clips.shape[-1], "")(clips)
+    StagedNetwork(streaming, runs, clips.shape[-1], "")(clips)
     return [shapes[number] for number in range(len(runs))]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from stnet.config import Config
-    from stnet.reader.kinetics import KineticsDataset
+    from stnet.reader.dataset import VideoListDataset
 
 STRIPS = 12  # clips that are shown
 STRIP, TILE = 300, 56  # pixels of a row of frames, and of a frame's side at least
@@ -69,7 +69,7 @@ def write_report(
     totals: Mapping[str, float],
     facts: Facts,
     config: Config,
-    dataset: KineticsDataset,
+    dataset: VideoListDataset,
 ) -> None:
     """Write the page of an evaluation, atomically.
 
@@ -196,7 +196,7 @@ def _matrix_picture(matrix: np.ndarray) -> str:
     return picture(Image.fromarray(pixels), "PNG")
 
 
-def _strips(evaluation: Evaluation, dataset: KineticsDataset) -> list[Strip]:
+def _strips(evaluation: Evaluation, dataset: VideoListDataset) -> list[Strip]:
     """The worst clips, as far as they can be read again, by one view: many are large."""
     if isinstance(dataset.section, TestSection):
         dataset = copy.copy(dataset)

@@ -23,7 +23,7 @@ from stnet.export.deployed import DeployedEngine
 from stnet.export.formats import exporter
 from stnet.models.dygraph import Dygraph
 from stnet.models.normalizer import Normalizer
-from stnet.utils.atomic import exchange, prepare_folder, sync_folder, writing
+from stnet.utils.atomic import exchange, os_errors_as_user_errors, prepare_folder, sync_folder
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import read_regular
 from stnet.utils.parsing import MAX_YAML, parse_yaml
@@ -145,7 +145,7 @@ def _model_files(folder: str) -> list[str]:
 
 
 def _move(source: str, folder: str, names: Sequence[str]) -> None:
-    with writing(folder):
+    with os_errors_as_user_errors(folder):
         for name in names:
             with open(f"{source}/{name}", "rb+") as file:
                 os.fsync(file.fileno())

@@ -24,7 +24,7 @@ from stnet.config import (
 from stnet.export.formats import exporter
 from stnet.models.dygraph import Clips
 from stnet.quantize.processor import this_processor
-from stnet.quantize.report import Bounds, Record
+from stnet.quantize.report import Bounds, ValidationReport
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import StrPath, read_regular, sha256_of
 from stnet.utils.parsing import MAX_YAML, parse_yaml
@@ -141,7 +141,7 @@ def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
         return
     folder = os.path.dirname(file)
     try:
-        record = Record.read(facts["precision"])
+        record = ValidationReport.read(facts["precision"])
         reason = record.figures.refusal(Bounds())
         if record.sha256 != sha256_of(file):
             reason = "its record is of another file"

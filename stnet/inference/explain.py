@@ -19,7 +19,7 @@ from stnet.utils.progress import Progress
 from stnet.utils.schema import SCHEMA
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import Parts
+    from stnet.backends.parts import StagedNetwork
 
 _CLIPS_AT_ONCE = 4
 _NAME = 40  # characters of a class name in the picture
@@ -66,7 +66,7 @@ class Explanation:
 
 
 def explain(
-    parts: Parts,
+    parts: StagedNetwork,
     engine: Run,
     clip: np.ndarray,
     segments: Sequence[Sequence[int]],

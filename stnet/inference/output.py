@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from stnet.utils.atomic import check_name, csv_line, finite, write_atomically, write_json, writing
+from stnet.utils.atomic import check_name, csv_line, finite, os_errors_as_user_errors, write_atomically, write_json
 from stnet.utils.errors import UserError
 from stnet.utils.files import read_regular
 from stnet.utils.parsing import parse_json
@@ -86,12 +86,12 @@ class Output:
         for shown, _, file in inputs:
             stamps.setdefault(shown, []).append(_stamp(file))
         facts = json.loads(json.dumps(finite({**facts, "topk": topk})))
-        with writing(path):
+        with os_errors_as_user_errors(path):
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         self._open()
         if os.path.getsize(path) and resume:
             self._read([(shown, label) for shown, label, _ in inputs], facts, stamps)
-        with writing(path):
+        with os_errors_as_user_errors(path):
             if not self.done:
                 self.file.truncate(0)
             write_json(facts_path(path), {"schema": SCHEMA, **facts, "stamps": stamps})  # once no older row is left
@@ -112,13 +112,13 @@ class Output:
 
     def close(self) -> None:
         """Sync and close the file."""
-        with writing(self.path):
+        with os_errors_as_user_errors(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()
 
     def _open(self) -> None:
-        with writing(self.path):
+        with os_errors_as_user_errors(self.path):
             self.file = open(self.path, "a", **_NAMES)  # noqa: SIM115
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or its process ends
@@ -126,7 +126,7 @@ class Output:
             raise UserError(f"another run is writing {self.path}") from None
 
     def _append(self, text: str) -> None:
-        with writing(self.path):
+        with os_errors_as_user_errors(self.path):
             self.file.write(text)
             self.file.flush()
 
@@ -170,7 +170,7 @@ class Output:
                 file.write(content)
 
         if as_it_is:
-            with writing(self.path):
+            with os_errors_as_user_errors(self.path):
                 os.truncate(self.path, len(content))
         else:
             write_atomically(self.path, write)
@@ -217,7 +217,7 @@ def _stamp(file: str) -> list[int]:
 
 def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:
     """The header and the rows that are whole."""
-    with writing(path), open(path, "rb") as file:
+    with os_errors_as_user_errors(path), open(path, "rb") as file:
         content = file.read()
     content = content[: content.rfind(b"\n") + 1]
     try:

@@ -18,18 +18,18 @@ from stnet import runtime
 from stnet.config import Config, load_config
 from stnet.inference.result import Result
 from stnet.metrics.probabilities import softmax
-from stnet.quantize.report import Precision, Record
+from stnet.quantize.report import Precision, ValidationReport
 from stnet.reader.formats import VIDEO
 from stnet.reader.order import EpochOrder
 from stnet.reader.sources import Input, Source, format_of, loader_of, read_again, sources
 from stnet.utils.errors import USE_PADDLE, UserError
 from stnet.utils.files import StrPath, stem_of
 from stnet.weights.labels import labels_for
-from stnet.weights.metadata import config_beside
+from stnet.weights.metadata import saved_config
 
 if TYPE_CHECKING:
     from stnet.backends.embedder import Embed
-    from stnet.backends.parts import Parts
+    from stnet.backends.parts import StagedNetwork
     from stnet.inference.explain import Explanation
     from stnet.inference.features import Features
     from stnet.models.dygraph import Clips
@@ -103,8 +103,8 @@ class Predictor:
     precision = "fp32"  # as asked for
     engine_name = "auto"
     _wanted = Precision()
-    _parts: Parts | None = None
-    _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], Record | None]]
+    _parts: StagedNetwork | None = None
+    _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], ValidationReport | None]]
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from stnet.export.deployed import load_deployed
@@ -140,7 +140,7 @@ class Predictor:
         ENGINES.get(engine)  # an unknown name is refused first
         wanted = as_precision(precision, engine)
         if config is None:
-            config = load_config(config_beside(weights) or RELEASED_CONFIG, model_section)
+            config = load_config(saved_config(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
             config = load_config(os.fspath(config), model_section)
         self.labels = labels_for(config, weights)
@@ -157,7 +157,7 @@ class Predictor:
         self._wanted, self.precision = wanted, wanted.name
         self._make_engine = lambda: computing(task, self.config, self._wanted, engine)
 
-    def settle(self, precision: str) -> None:
+    def set_precision(self, precision: str) -> None:
         """Compute in the precision that another process has chosen, whatever this one has."""
         made = vars(self).get("_made")
         if made is None or (made[1].precision if made[1] else "fp32") != precision:
@@ -171,12 +171,12 @@ class Predictor:
         return self._made[0]
 
     @property
-    def proof(self) -> Record | None:
+    def proof(self) -> ValidationReport | None:
         """What proves the precision that computes, if that is not fp32. Raises UserError."""
         return None if self.precision == "fp32" else self._made[1]
 
     @functools.cached_property
-    def _made(self) -> tuple[Callable[[Clips], np.ndarray], Record | None]:
+    def _made(self) -> tuple[Callable[[Clips], np.ndarray], ValidationReport | None]:
         return self._make_engine()
 
     def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:
@@ -296,29 +296,29 @@ class Predictor:
         if self.precision not in ("fp32", "auto"):
             raise UserError(f"reasons are computed in fp32, not in {self.precision}")
 
-    def parts(self) -> Parts:
+    def parts(self) -> StagedNetwork:
         """The model in parts, by its engine, in float32. Made once. Raises as `check_parts`."""
-        from stnet.backends.parts import make_parts
+        from stnet.backends.parts import build_stages
 
         self.check_parts()
         assert self.model is not None
         if self._parts is None:
-            self._parts = make_parts(self.engine_name, self.model, self.config.section("infer"), self.digest)
+            self._parts = build_stages(self.engine_name, self.model, self.config.section("infer"), self.digest)
         return self._parts
 
-    def timeline_parts(self) -> Parts:
+    def timeline_parts(self) -> StagedNetwork:
         """The model in parts for timelines, in the precision asked for. Raises as `check_parts`, or it is refused."""
         return self._timeline_made[0]
 
     @property
-    def timeline_proof(self) -> Record | None:
+    def timeline_proof(self) -> ValidationReport | None:
         """What proves the precision of timelines, if that is not fp32. Raises UserError."""
         return self._timeline_made[1]
 
     @functools.cached_property
-    def _timeline_made(self) -> tuple[Parts, Record | None]:
+    def _timeline_made(self) -> tuple[StagedNetwork, ValidationReport | None]:
         from stnet.backends.engines import Task
-        from stnet.backends.parts import Parts
+        from stnet.backends.parts import StagedNetwork
         from stnet.quantize.choose import choose
         from stnet.quantize.networks import NetworkInParts
 
@@ -328,7 +328,7 @@ class Predictor:
         proven = choose(task, self.config, self._wanted, self.engine_name, NetworkInParts)
         if proven is None:
             return self.parts(), None
-        assert isinstance(proven.engine, Parts)
+        assert isinstance(proven.engine, StagedNetwork)
         return proven.engine, proven.record
 
     def timeline(self, path: StrPath, name: StrPath, **settings: Any) -> Events:

@@ -106,10 +106,10 @@ class Result:
         Raises:
             UserError: the video could not be read, or the file cannot be written.
         """
-        from stnet.reader.sheet import block_of, draw_sheet
+        from stnet.reader.contact_sheet import draw_sheet, panel_of
 
         path = self._file(path, ".png", ".jpg", ".jpeg")
-        sheet = draw_sheet([block_of(self.clip(), str(self))], TILE)
+        sheet = draw_sheet([panel_of(self.clip(), str(self))], TILE)
         kind = "JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "PNG"
         write_atomically(path, functools.partial(sheet.save, format=kind))
         return path

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from stnet.backends.engines import ExportEngine, Task, make_engine
 from stnet.quantize.calibration import chosen
-from stnet.quantize.formats import PRECISIONS, REDUCED, QuantisedOnnx, reduced
+from stnet.quantize.formats import LOW_PRECISION, PRECISIONS, QuantisedOnnx, low_precision_format
 from stnet.quantize.networks import WholeNetwork
-from stnet.quantize.report import Precision, Record
+from stnet.quantize.report import Precision, ValidationReport
 from stnet.quantize.validate import Proof, Proven
 from stnet.utils.errors import UserError, last_line
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from stnet.backends.engines import Compute
     from stnet.config import Config
-    from stnet.quantize.formats import Reduced
-    from stnet.quantize.networks import ReducedNetwork
+    from stnet.quantize.formats import LowPrecisionFormat
+    from stnet.quantize.networks import LowPrecisionNetwork
 
-    Form = Callable[[Reduced, Task], ReducedNetwork]
+    Form = Callable[[LowPrecisionFormat, Task], LowPrecisionNetwork]
 
 logger = logging.getLogger("stnet")
 
@@ -38,8 +38,10 @@ def as_precision(asked: object, engine: str) -> Precision:
             raise UserError(f"{name} {share!r:.40}: expected a number above 0, at most 1")
     if not isinstance(wanted.calibrate, (str, os.PathLike)):
         raise UserError(f"calibrate {wanted.calibrate!r:.40}: expected the path of a list or folder, or a glob")
-    if wanted.name in REDUCED and engine not in ("auto", REDUCED[wanted.name]().runtime):
-        raise UserError(f"precision {wanted.name} is computed by {REDUCED[wanted.name]().runtime}, not by {engine}")
+    if wanted.name in LOW_PRECISION and engine not in ("auto", LOW_PRECISION[wanted.name]().runtime):
+        raise UserError(
+            f"precision {wanted.name} is computed by {LOW_PRECISION[wanted.name]().runtime}, not by {engine}"
+        )
     return wanted
 
 
@@ -61,8 +63,8 @@ def choose(
         return proven
     fastest: Proven | None = None
     reasons: list[str] = []
-    for name in REDUCED:
-        if engine not in ("auto", REDUCED[name]().runtime):
+    for name in LOW_PRECISION:
+        if engine not in ("auto", LOW_PRECISION[name]().runtime):
             reasons.append(f"precision {name} is not computed by {engine}")
             continue
         try:
@@ -77,12 +79,12 @@ def choose(
             fastest = proven
         else:
             reasons.append(_slower(proven))
-    took = f"{fastest.reduced.name}: {fastest.record.words()}" if fastest else "fp32"
+    took = f"{fastest.low_precision_format.name}: {fastest.record.words()}" if fastest else "fp32"
     logger.info("precision auto takes %s", "; ".join([took, *reasons]))
     return fastest
 
 
-def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tuple[Compute, Record | None]:
+def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tuple[Compute, ValidationReport | None]:
     """What computes a task's logits, and what proves it where that is not float32; as choose."""
     proven = choose(task, config, wanted, engine)
     if proven is None:
@@ -91,12 +93,12 @@ def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tup
 
 
 def _slower(proven: Proven) -> str:
-    return f"precision {proven.reduced.name} is proven, {proven.record.speed.words()}"
+    return f"precision {proven.low_precision_format.name} is proven, {proven.record.speed.words()}"
 
 
 def prove(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Proven:
     """A precision by its kept proof, or by one made with the clips that are named. Raises UserError: it is refused."""
-    kind = reduced(wanted.name)
+    kind = low_precision_format(wanted.name)
     clips = chosen(os.fspath(wanted.calibrate), config) if wanted.calibrate else None
     try:
         return Proof(form(kind, task), task, config, clips, wanted).found()
@@ -123,7 +125,7 @@ def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -
         logger.info("precision auto takes fp32; %s", error)
         return None
     logger.info("precision int8: %s", proven.record.words())
-    return QuantisedOnnx(f"{proven.folder}/{proven.reduced.file}", proven.record.plain())
+    return QuantisedOnnx(f"{proven.folder}/{proven.low_precision_format.file}", proven.record.plain())
 
 
 def of_flags(args: argparse.Namespace) -> Precision:

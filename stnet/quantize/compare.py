@@ -11,14 +11,14 @@ import numpy as np
 
 from stnet import runtime
 from stnet.quantize.calibration import Reading
-from stnet.quantize.report import Figures, Speed
+from stnet.quantize.report import AgreementStats, Speed
 from stnet.reader.sources import Source
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
     from stnet.backends.engines import Compute
     from stnet.config import Config
-    from stnet.quantize.networks import ReducedNetwork
+    from stnet.quantize.networks import LowPrecisionNetwork
 
 _ROUNDS, _LONGEST = 9, 60.0  # of the two engines in turns; seconds
 _PAUSE = 0.05  # seconds, after which the threads of the other engine no longer spin
@@ -35,14 +35,14 @@ class Comparison:
     """
 
     def __init__(
-        self, network: ReducedNetwork, folder: str, config: Config, videos: Sequence[Source], spare: list[Source]
+        self, network: LowPrecisionNetwork, folder: str, config: Config, videos: Sequence[Source], spare: list[Source]
     ) -> None:
         self.network, self.folder, self.config = network, folder, config
         self.videos, self.spare = list(videos), spare
         self.expected: dict[str | None, np.ndarray] = {}  # logits in float32, by path
         self.batch = np.empty(0)
 
-    def figures(self) -> Figures:
+    def figures(self) -> AgreementStats:
         """What the files give now. Raises UserError: no clip could be read."""
         reading = Reading(self.config, self.videos, self.spare)
         engine, found = self.network.load(self.folder), dict[Any, np.ndarray]()
@@ -65,7 +65,7 @@ class Comparison:
         if not common:
             raise UserError("none of the clips that are to prove the precision could be read")
         expected, low = (np.stack([answers[video.path] for video in common]) for answers in (self.expected, found))
-        return Figures.of(expected, low, [video.label for video in common])
+        return AgreementStats.of(expected, low, [video.label for video in common])
 
     def speed(self) -> Speed:
         """The time of both for clips in memory, with nothing beside them."""

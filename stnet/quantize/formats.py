@@ -27,7 +27,7 @@ logger = logging.getLogger("stnet")
 FLOAT32 = "fp32.onnx"  # what the others are made of, for any number of clips
 
 
-class Reduced:
+class LowPrecisionFormat:
     """Base of the number formats. A folder holds FLOAT32 and, after `prepare`, the file of the format."""
 
     name: str
@@ -67,7 +67,7 @@ class Reduced:
         """Write the file. `clips`: each uint8 [1, T, 3 * seglen, H, W], to calibrate it. Returns how many it took."""
         return 0
 
-    def retreats(self, folder: str) -> Iterator[list[str]]:
+    def fp32_layers(self, folder: str) -> Iterator[list[str]]:
         """Write the file with fewer and fewer layers in the format; each time give those that are in float32."""
         yield from ()
 
@@ -76,13 +76,13 @@ class Reduced:
         raise NotImplementedError
 
 
-class BFloat16(Reduced):
+class BFloat16(LowPrecisionFormat):
     """Half of float32's bits, by OpenVINO: the float32 file as it is."""
 
     name, file, runtime, hint = "bf16", FLOAT32, "openvino", INSTALL_OPENVINO
 
     def check(self) -> None:
-        """As Reduced's; and the processor must compute in it."""
+        """As LowPrecisionFormat's; and the processor must compute in it."""
         if not this_processor().bf16:
             raise UserError("precision bf16 cannot be had: the processor has neither avx512_bf16 nor amx_bf16")
         super().check()
@@ -94,7 +94,7 @@ class BFloat16(Reduced):
         return load(os.path.join(folder, self.file), shape)
 
 
-class Int8(Reduced):
+class Int8(LowPrecisionFormat):
     """Bytes, by ONNX Runtime: static, per channel."""
 
     name, file, runtime, hint = "int8", "int8.onnx", "onnxruntime", INSTALL_ONNX
@@ -116,7 +116,7 @@ class Int8(Reduced):
         self.quantizer.write(os.path.join(folder, self.file))
         return self.quantizer.clips
 
-    def retreats(self, folder: str) -> Iterator[list[str]]:
+    def fp32_layers(self, folder: str) -> Iterator[list[str]]:
         """Those layers first whose quantisation moves the logits most."""
         assert self.quantizer is not None
         worst, count = self.quantizer.worst_first(), len(self.quantizer.layers())
@@ -164,12 +164,12 @@ class QuantisedOnnx(OnnxRuntime):
             raise UserError(f"{self.file} was replaced by another process meanwhile", "run it again")
 
 
-REDUCED: dict[str, Callable[[], Reduced]] = {"int8": Int8, "bf16": BFloat16}
-PRECISIONS = ("fp32", *REDUCED, "auto")
+LOW_PRECISION: dict[str, Callable[[], LowPrecisionFormat]] = {"int8": Int8, "bf16": BFloat16}
+PRECISIONS = ("fp32", *LOW_PRECISION, "auto")
 
 
-def reduced(name: str) -> Reduced:
+def low_precision_format(name: str) -> LowPrecisionFormat:
     """The format of a name, if it works here. Raises UserError."""
-    kind = REDUCED[name]()
+    kind = LOW_PRECISION[name]()
     kind.check()
     return kind

@@ -13,9 +13,9 @@ import numpy as np
 from stnet import runtime
 from stnet.backends.engines import Network, OnnxRuntime, Run, Task, make_engine
 from stnet.backends.exported import Exported, check, clips_at_once
-from stnet.backends.parts import Parts, dygraph_runs, input_shapes, layers_from_bytes, make_parts
+from stnet.backends.parts import StagedNetwork, build_stages, dygraph_runs, input_shapes, layers_from_bytes
 from stnet.backends.program import Scorer, Shape, clip_sizes, write_onnx
-from stnet.quantize.formats import FLOAT32, Reduced
+from stnet.quantize.formats import FLOAT32, LowPrecisionFormat
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import sha256_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Clips = Callable[[], Iterator[np.ndarray]]  # reads clips anew, each uint8 [1, T, 3 * seglen, H, W]
 
 
-class ReducedNetwork(Protocol):
+class LowPrecisionNetwork(Protocol):
     """A network in a number format, in files of a folder.
 
     Attributes:
@@ -36,7 +36,7 @@ class ReducedNetwork(Protocol):
         at_once: clips that fill the processor.
     """
 
-    kind: Reduced
+    kind: LowPrecisionFormat
     what: str
     facts: list[str]
     made_by: list[type]
@@ -48,8 +48,8 @@ class ReducedNetwork(Protocol):
     def prepare(self, folder: str, clips: Clips) -> int:
         """Calibrate, and write the format. Returns how many clips it took."""
 
-    def retreats(self, folder: str) -> Iterator[list[str]]:
-        """See stnet.quantize.formats.Reduced."""
+    def fp32_layers(self, folder: str) -> Iterator[list[str]]:
+        """See stnet.quantize.formats.LowPrecisionFormat."""
 
     def finish(self, folder: str) -> None:
         """Remove what is not computed with."""
@@ -57,7 +57,7 @@ class ReducedNetwork(Protocol):
     def sha256(self, folder: str) -> str:
         """Of what is computed with."""
 
-    def load(self, folder: str) -> Exported | Parts:
+    def load(self, folder: str) -> Exported | StagedNetwork:
         """What computes in the format."""
 
     def float32(self) -> Compute:
@@ -70,13 +70,13 @@ class WholeNetwork:
     what = ""
     facts: list[str] = []
 
-    def __init__(self, kind: Reduced, task: Task) -> None:
+    def __init__(self, kind: LowPrecisionFormat, task: Task) -> None:
         self.kind, self.task = kind, task
         self.made_by: list[type] = [WholeNetwork]
         self.at_once = min(clips_at_once(task.section), task.clips or task.section.batch_size)
 
     def write_float32(self, folder: str) -> None:
-        """See ReducedNetwork."""
+        """See LowPrecisionNetwork."""
         model, settings = self.task.model, self.task.model.config.MODEL
         clip, path = _some_clip(self.task), f"{folder}/{FLOAT32}"
         scorer = Scorer(model.network, settings.image_mean, settings.image_std, model.seglen)
@@ -87,15 +87,15 @@ class WholeNetwork:
         runtime.release_memory()
 
     def prepare(self, folder: str, clips: Clips) -> int:
-        """See ReducedNetwork."""
+        """See LowPrecisionNetwork."""
         return self.kind.prepare(folder, clips())
 
-    def retreats(self, folder: str) -> Iterator[list[str]]:
-        """See ReducedNetwork."""
-        return self.kind.retreats(folder)
+    def fp32_layers(self, folder: str) -> Iterator[list[str]]:
+        """See LowPrecisionNetwork."""
+        return self.kind.fp32_layers(folder)
 
     def finish(self, folder: str) -> None:
-        """See ReducedNetwork."""
+        """See LowPrecisionNetwork."""
         _finish(self.kind, folder)
 
     def sha256(self, folder: str) -> str:
@@ -109,7 +109,7 @@ class WholeNetwork:
         return Exported(run, self.at_once, name)
 
     def float32(self) -> Compute:
-        """See ReducedNetwork."""
+        """See LowPrecisionNetwork."""
         task = self.task
         return make_engine("auto", task.model, task.section, task.clips, task.digest)
 
@@ -124,19 +124,19 @@ class NetworkInParts:
     what = " of timelines"
     facts = ["parts"]
 
-    def __init__(self, kind: Reduced, task: Task) -> None:
+    def __init__(self, kind: LowPrecisionFormat, task: Task) -> None:
         streaming = task.model.streaming()
         if streaming is None:
             raise UserError(f"{task.model.config.MODEL.name} has no segments: it has no timeline")
         self.task, self.streaming, self.kind = task, streaming, kind
         self.kinds = [type(kind)() for _ in streaming.parts[:-1]]
         layers = [type(layer) for part in streaming.parts for layer in part.sublayers(include_self=True)]
-        self.made_by: list[type] = [NetworkInParts, Parts, type(streaming), *layers]
+        self.made_by: list[type] = [NetworkInParts, StagedNetwork, type(streaming), *layers]
         seg_num, _, self.size = clip_sizes(task.section)
-        self.at_once = max(1, Parts(streaming, [lambda values: values], self.size, "").at_once[0] // seg_num)
+        self.at_once = max(1, StagedNetwork(streaming, [lambda values: values], self.size, "").at_once[0] // seg_num)
 
     def write_float32(self, folder: str) -> None:
-        """See ReducedNetwork."""
+        """See LowPrecisionNetwork."""
         clip = _some_clip(self.task)
         expected = Network().make(self.task)(clip)
         layers = layers_from_bytes(self.streaming, self.task.model)
@@ -154,7 +154,7 @@ class NetworkInParts:
         runtime.release_memory()
 
     def prepare(self, folder: str, clips: Clips) -> int:
-        """See ReducedNetwork; each part by what float32 gives it for the clips."""
+        """See LowPrecisionNetwork; each part by what float32 gives it for the clips."""
         count = 0
         for number, (kind, part) in enumerate(zip(self.kinds, self._folders(folder))):
             counted = itertools.count()
@@ -181,14 +181,14 @@ class NetworkInParts:
             yield from taken
             taken.clear()
 
-    def retreats(self, folder: str) -> Iterator[list[str]]:
-        """See ReducedNetwork; of each part the same share of its layers."""
+    def fp32_layers(self, folder: str) -> Iterator[list[str]]:
+        """See LowPrecisionNetwork; of each part the same share of its layers."""
         parts = self._folders(folder)
-        for names in zip(*(kind.retreats(part) for kind, part in zip(self.kinds, parts))):
+        for names in zip(*(kind.fp32_layers(part) for kind, part in zip(self.kinds, parts))):
             yield [f"part{number}: {name}" for number, some in enumerate(names) for name in some]
 
     def finish(self, folder: str) -> None:
-        """See ReducedNetwork."""
+        """See LowPrecisionNetwork."""
         for kind, part in zip(self.kinds, self._folders(folder)):
             _finish(kind, part)
 
@@ -197,15 +197,15 @@ class NetworkInParts:
         digests = [sha256_of(f"{part}/{self.kind.file}") for part in self._folders(folder)]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
-    def load(self, folder: str) -> Parts:
-        """See ReducedNetwork."""
+    def load(self, folder: str) -> StagedNetwork:
+        """See LowPrecisionNetwork."""
         shapes = [[-1 if size is None else size for size in shape] for shape in self._shapes()]  # -1: any number
         loaded = [kind.load(part, shape) for kind, part, shape in zip(self.kinds, self._folders(folder), shapes)]
         return self._parts([*(run for run, _, _ in loaded), self._head()], loaded[0][2])
 
     def float32(self) -> Compute:
-        """See ReducedNetwork."""
-        return make_parts("auto", self.task.model, self.task.section, self.task.digest)
+        """See LowPrecisionNetwork."""
+        return build_stages("auto", self.task.model, self.task.section, self.task.digest)
 
     def _folders(self, folder: str) -> list[str]:
         return [f"{folder}/part{number}" for number in range(len(self.kinds))]
@@ -219,8 +219,8 @@ class NetworkInParts:
     def _head(self) -> Run:
         return dygraph_runs(self.streaming, self.task.model)[-1]
 
-    def _parts(self, runs: list[Run], name: str) -> Parts:
-        return Parts(self.streaming, runs, self.size, name)
+    def _parts(self, runs: list[Run], name: str) -> StagedNetwork:
+        return StagedNetwork(self.streaming, runs, self.size, name)
 
 
 def _some_clip(task: Task) -> np.ndarray:
@@ -232,6 +232,6 @@ def _in_float32(folder: str) -> Run:
     return OnnxRuntime().load(f"{folder}/{FLOAT32}"[: -len(".onnx")])[0]
 
 
-def _finish(kind: Reduced, folder: str) -> None:
+def _finish(kind: LowPrecisionFormat, folder: str) -> None:
     if kind.file != FLOAT32:
         os.remove(f"{folder}/{FLOAT32}")

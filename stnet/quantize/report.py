@@ -52,7 +52,7 @@ class Precision(NamedTuple):
         return Bounds(self.agreement, self.difference)
 
 
-class Figures(NamedTuple):
+class AgreementStats(NamedTuple):
     """What two engines gave for the same clips."""
 
     clips: int
@@ -64,7 +64,7 @@ class Figures(NamedTuple):
     right: int
 
     @classmethod
-    def of(cls, expected: np.ndarray, found: np.ndarray, labels: Sequence[int | None]) -> Figures:
+    def of(cls, expected: np.ndarray, found: np.ndarray, labels: Sequence[int | None]) -> AgreementStats:
         """The figures of logits [clips, classes].
 
         Args:
@@ -84,7 +84,7 @@ class Figures(NamedTuple):
         )  # fmt: skip
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Figures:
+    def read(cls, values: Mapping[str, Any]) -> AgreementStats:
         """Figures from plain data. Raises ValueError, KeyError or TypeError where no comparison gives such."""
         figures = cls(**values)
         for name in cls._fields:
@@ -150,7 +150,7 @@ def _check_number(name: str, value: float, kind: type[int | float]) -> None:
         raise ValueError(f"{name} is {value!r:.20}")
 
 
-class Record(NamedTuple):
+class ValidationReport(NamedTuple):
     """A proof, or the lack of one: what was compared, where, and what came of it."""
 
     precision: str
@@ -160,15 +160,15 @@ class Record(NamedTuple):
     calibration: dict[str, Any]  # "clips", how many; "sha256", of the list they are from
     in_float32: list[str]  # layers that were left so
     searched: bool  # no more layers can be left so
-    figures: Figures
+    figures: AgreementStats
     speed: Speed
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Record:
+    def read(cls, values: Mapping[str, Any]) -> ValidationReport:
         """A record from plain data that anyone may have written. Raises ValueError, KeyError or TypeError."""
         fields = {name: values[name] for name in cls._fields}
         fields["processor"] = processor = Processor(**fields["processor"])
-        fields["figures"], fields["speed"] = Figures.read(fields["figures"]), Speed.read(fields["speed"])
+        fields["figures"], fields["speed"] = AgreementStats.read(fields["figures"]), Speed.read(fields["speed"])
         record = cls(**fields)
         texts = [record.precision, record.sha256, *record.runtimes.values(), *record.in_float32]
         texts += [processor.model, processor.instructions, record.calibration["sha256"]]
@@ -199,6 +199,6 @@ class Record(NamedTuple):
         return ""
 
 
-def read_record(path: StrPath) -> Record:
+def read_record(path: StrPath) -> ValidationReport:
     """The record in a file. Raises OSError, ValueError, KeyError or TypeError where there is none."""
-    return Record.read(parse_json(read_regular(path, _RECORD_BYTES)))
+    return ValidationReport.read(parse_json(read_regular(path, _RECORD_BYTES)))

@@ -8,14 +8,14 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from stnet import runtime
-from stnet.backends.cache import Shelf, code_of, shelf_of
+from stnet.backends.cache import ExportCache, code_of, export_cache_of
 from stnet.backends.engines import OnnxRuntime, Task
 from stnet.quantize.calibration import Clips, Reading
 from stnet.quantize.compare import Comparison
-from stnet.quantize.formats import Reduced
+from stnet.quantize.formats import LowPrecisionFormat
 from stnet.quantize.processor import this_processor
 from stnet.quantize.quantize import Quantizer
-from stnet.quantize.report import FEWEST, RECORD, Bounds, Figures, Precision, Record, read_record
+from stnet.quantize.report import FEWEST, RECORD, AgreementStats, Bounds, Precision, ValidationReport, read_record
 from stnet.utils.atomic import write_json
 from stnet.utils.errors import UserError, last_line
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stnet.backends.exported import Exported
-    from stnet.backends.parts import Parts
+    from stnet.backends.parts import StagedNetwork
     from stnet.config import Config
-    from stnet.quantize.networks import ReducedNetwork
+    from stnet.quantize.networks import LowPrecisionNetwork
     from stnet.reader.sources import Source
 
 logger = logging.getLogger("stnet")
@@ -43,10 +43,10 @@ _PROVEN, _REFUSED = 0, 1  # places: what is refused replaces nothing that is pro
 class Proven(NamedTuple):
     """A network in fewer bits, with its record."""
 
-    reduced: Reduced
+    low_precision_format: LowPrecisionFormat
     folder: str
-    record: Record
-    engine: Exported | Parts
+    record: ValidationReport
+    engine: Exported | StagedNetwork
 
 
 class Proof:
@@ -59,13 +59,23 @@ class Proof:
     """
 
     def __init__(
-        self, network: ReducedNetwork, task: Task, config: Config, clips: Clips | None, wanted: Precision
+        self, network: LowPrecisionNetwork, task: Task, config: Config, clips: Clips | None, wanted: Precision
     ) -> None:
         self.kind, self.network, self.task, self.config = network.kind, network, task, config
         self.clips, self.wanted = clips, wanted
         self.problems: list[str] = []  # why what is kept is not believed
         model, kind = task.model, network.kind
-        made_by = (Proof, Comparison, Reading, Reduced, type(kind), Quantizer, OnnxRuntime, Figures, *network.made_by)
+        made_by = (
+            Proof,
+            Comparison,
+            Reading,
+            LowPrecisionFormat,
+            type(kind),
+            Quantizer,
+            OnnxRuntime,
+            AgreementStats,
+            *network.made_by,
+        )
         code = code_of(*made_by, type(model), *map(type, model.network.sublayers(include_self=True)))
         scoring = config.scoring()
         settings = {name: value for name, value in scoring["MODEL"].items() if name not in _NOT_SCORING}
@@ -80,24 +90,24 @@ class Proof:
             OSError: it cannot be kept.
         """
         places = [[*self.dependencies, place] for place in (_PROVEN, _REFUSED)]
-        with shelf_of(self.task.model.network, places, self.task.digest, _KIND) as shelf:
-            records = self._believed(shelf)
+        with export_cache_of(self.task.model.network, places, self.task.digest, _KIND) as cached:
+            records = self._believed(cached)
             fitting = {place: record for place, record in records.items() if self._answers(record)}
             if not fitting:
-                place = self._made(shelf, records.get(_PROVEN))
-                fitting = {place: read_record(os.path.join(shelf.folders[place], RECORD))}
+                place = self._made(cached, records.get(_PROVEN))
+                fitting = {place: read_record(os.path.join(cached.folders[place], RECORD))}
             bounds = self.wanted.bounds
             place = min(fitting, key=lambda place: (bool(fitting[place].figures.refusal(bounds)), place))
-            record, folder = fitting[place], shelf.use(place)
+            record, folder = fitting[place], cached.use(place)
             self._judge(record, stays=place == _REFUSED and _PROVEN in records)
             return Proven(self.kind, folder, record, self._loaded(folder))
 
-    def _believed(self, shelf: Shelf) -> dict[int, Record]:
+    def _believed(self, cached: ExportCache) -> dict[int, ValidationReport]:
         """The records that are to be believed, by their places."""
         records = {}
-        for place, folder in enumerate(shelf.folders):
+        for place, folder in enumerate(cached.folders):
             if os.path.lexists(folder):
-                record, problem = self._read(folder) if shelf.is_whole(place) else (None, "damaged")
+                record, problem = self._read(folder) if cached.is_whole(place) else (None, "damaged")
                 if record is not None:
                     records[place] = record
                 else:
@@ -105,7 +115,7 @@ class Proof:
                     logger.warning("precision %s: the proof in %s is %s: not believed", self.kind.name, folder, problem)
         return records
 
-    def _read(self, folder: str) -> tuple[Record | None, str]:
+    def _read(self, folder: str) -> tuple[ValidationReport | None, str]:
         """The record in a folder; or None, and why it is not to be believed."""
         try:
             record = read_record(os.path.join(folder, RECORD))
@@ -119,14 +129,14 @@ class Proof:
             return None, "damaged (its record is of another file)"
         return record, ""
 
-    def _answers(self, record: Record) -> bool:
+    def _answers(self, record: ValidationReport) -> bool:
         """Whether a record is what would be made: nothing else can be without clips."""
         if self.clips is None:
             return True
         settled = not record.figures.refusal(self.wanted.bounds) or record.searched or record.figures.clips < FEWEST
         return record.calibration["sha256"] == self.clips.digest and settled
 
-    def _judge(self, record: Record, stays: bool) -> None:
+    def _judge(self, record: ValidationReport, stays: bool) -> None:
         reason = record.figures.refusal(self.wanted.bounds)
         if reason and not self.wanted.unproven:
             kept = "; the proof that was kept stays" if stays and self.clips is not None else ""
@@ -135,7 +145,7 @@ class Proof:
         if reason:
             logger.warning("precision %s %s; used all the same", self.kind.name, reason)
 
-    def _loaded(self, folder: str) -> Exported | Parts:
+    def _loaded(self, folder: str) -> Exported | StagedNetwork:
         try:
             return self.network.load(folder)
         except UserError:
@@ -144,7 +154,7 @@ class Proof:
             fact = f"precision {self.kind.name}: the file in {folder} cannot be loaded ({last_line(error)})"
             raise UserError(fact, _PROVE_ANEW) from None
 
-    def _made(self, shelf: Shelf, kept: Record | None) -> int:
+    def _made(self, cached: ExportCache, kept: ValidationReport | None) -> int:
         """Make the proof; returns its place."""
         proof = f"precision {self.kind.name} has no proof{self.network.what}"
         if self.clips is None and self.problems:
@@ -166,9 +176,9 @@ class Proof:
             lasts = kept is not None and not kept.figures.refusal(Bounds()) and figures.refusal(Bounds())
             return _REFUSED if lasts or figures.refusal(self.wanted.bounds) else _PROVEN
 
-        return shelf.make(write)
+        return cached.make(write)
 
-    def _make(self, folder: str, clips: Clips) -> Figures:
+    def _make(self, folder: str, clips: Clips) -> AgreementStats:
         """Write all files of the folder."""
         spare = list(clips.spare)
         self.network.write_float32(folder)
@@ -178,7 +188,7 @@ class Proof:
             runtime.release_memory()
         comparison = Comparison(self.network, folder, self.config, clips.gate, spare)
         figures, in_float32, searched = self._search(folder, comparison)
-        record = Record(
+        record = ValidationReport(
             self.kind.name, this_processor(), self.kind.runtimes(), self.network.sha256(folder),
             {"clips": calibrated, "sha256": clips.digest}, in_float32, searched, figures, comparison.speed(),
         )  # fmt: skip
@@ -193,13 +203,13 @@ class Proof:
             for _, frames in batches:
                 yield from (clip[None] for clip in frames)
 
-    def _search(self, folder: str, comparison: Comparison) -> tuple[Figures, list[str], bool]:
+    def _search(self, folder: str, comparison: Comparison) -> tuple[AgreementStats, list[str], bool]:
         """The figures, the layers that are in float32 for them, and whether no more can be."""
         figures, in_float32 = comparison.figures(), list[str]()
         logger.info("precision %s: %s", self.kind.name, figures.words())
-        retreats = self.network.retreats(folder)
+        fp32_layers = self.network.fp32_layers(folder)
         while figures.clips >= FEWEST and figures.refusal(self.wanted.bounds):
-            further = next(retreats, None)
+            further = next(fp32_layers, None)
             if further is None:
                 return figures, in_float32, True
             in_float32 = further

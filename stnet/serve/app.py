@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stnet.serve import paddlex
 from stnet.serve.answers import FAULT, NDJSON, Classified, ErrorAnswer, Health, Info, State, TimelineLine, error_answer
-from stnet.serve.exchange import House, answer, house_of
+from stnet.serve.exchange import AppState, answer, app_state
 from stnet.serve.guard import Guard, Rules
 from stnet.serve.limits import Refused
 from stnet.serve.metrics import Metrics, registry_of, text_of
@@ -63,7 +63,7 @@ api = APIRouter(prefix="/api", tags=["StNet"])
 @api.get("/info", response_model=Info, responses=_errors())
 async def info(request: Request) -> Response:
     """The model, and the limits of this server."""
-    return JSONResponse(house_of(request).service.info())
+    return JSONResponse(app_state(request).service.info())
 
 
 @api.post(
@@ -79,10 +79,10 @@ async def classify(
     shares: Annotated[bool, Query(description="with what each segment adds to each class")] = False,
 ) -> Response:
     """The classes of a video. With `Accept: application/x-ndjson`, lines that say how far it is."""
-    service = house_of(request).service
+    service = app_state(request).service
     return await answer(
         request,
-        lambda path, place: service.classify(path, place=place, topk=topk, frames=frames, shares=shares),
+        lambda path, slot: service.classify(path, slot=slot, topk=topk, frames=frames, shares=shares),
         as_lines=NDJSON in request.headers.get("accept", ""),
     )
 
@@ -106,10 +106,10 @@ async def timeline(
     shortest: Annotated[Optional[float], Query(ge=0, allow_inf_nan=False, description="seconds")] = None,
 ) -> Response:
     """What happens in a long video, and when: lines that say how far it is. /api/info says what is taken by default."""
-    service = house_of(request).service
+    service = app_state(request).service
     settings = {"window": window, "stride": stride, "threshold": threshold, "hold": hold, "shortest": shortest}
     given = {name: value for name, value in settings.items() if value is not None}
-    return await answer(request, lambda path, place: service.timeline(path, place=place, **given), as_lines=True)
+    return await answer(request, lambda path, slot: service.timeline(path, slot=slot, **given), as_lines=True)
 
 
 def create_app(
@@ -133,7 +133,7 @@ def create_app(
         servers=[{"url": root_path}] if root_path else None,
         redirect_slashes=not root_path,  # a redirect would leave the prefix out
     )
-    app.state.house = House(service, folder, body_seconds, asyncio.Lock())
+    app.state.state = AppState(service, folder, body_seconds, asyncio.Lock())
     app.include_router(api, dependencies=bearer)
     app.include_router(paddlex.router, dependencies=bearer)
     registry = registry_of(service)

@@ -17,12 +17,12 @@ import numpy as np
 from stnet.inference.result import TILE
 from stnet.reader.bounds import BeyondBounds, Bounded, Bounds
 from stnet.reader.clip import Clip, read_clip
+from stnet.reader.contact_sheet import seconds_of
 from stnet.reader.errors import ClipError
 from stnet.reader.isolate import ReaderDied, receive
-from stnet.reader.sheet import seconds_of
 from stnet.serve.limits import Limits, Refused
 from stnet.serve.stats import Stats
-from stnet.utils.processes import Begun, FreshChild
+from stnet.utils.processes import Begun, ForkserverChild
 
 if TYPE_CHECKING:
     from stnet.config import ReaderSection
@@ -54,7 +54,7 @@ def read(job: Job) -> Reading:
     """In a decoding process: a video as predict reads it. Raises ClipError."""
     clip = read_clip(job.path, job.section)
     assert clip.video is not None  # it is one
-    video, stamps = clip.video, seconds_of(clip)
+    video, timestamps = clip.video, seconds_of(clip)
     size = video.index.width, video.index.height
     width, height = size[::-1] if video.index.turned in (90, 270) else size
     facts = {
@@ -65,7 +65,7 @@ def read(job: Job) -> Reading:
         "decoder": video.decoder,
     }
     segments: list[dict[str, Any]] = [
-        {"frames": segment, "seconds": [round(stamps[frame], 3) for frame in segment] if stamps else []}
+        {"frames": segment, "seconds": [round(timestamps[frame], 3) for frame in segment] if timestamps else []}
         for segment in clip.segments
     ]
     if job.pictures:
@@ -80,17 +80,17 @@ def picture(frames: np.ndarray) -> str:
     from PIL import Image
 
     strip = Image.new("RGB", (TILE * len(frames), TILE))
-    for place, frame in enumerate(frames):
-        strip.paste(Image.fromarray(frame).resize((TILE, TILE), Image.BILINEAR), (TILE * place, 0))
+    for slot, frame in enumerate(frames):
+        strip.paste(Image.fromarray(frame).resize((TILE, TILE), Image.BILINEAR), (TILE * slot, 0))
     file = io.BytesIO()
     strip.save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def child_of(limits: Limits, function: Callable[[Any], Any]) -> FreshChild:
+def child_of(limits: Limits, function: Callable[[Any], Any]) -> ForkserverChild:
     """A process that calls a function of one video within the limits."""
     bounds = Bounds(limits.seconds, limits.frames, limits.pixels)
-    return FreshChild(Bounded(bounds, function), _MEMORY + 4 * _FRAMES_HELD * limits.pixels, PRELOAD)
+    return ForkserverChild(Bounded(bounds, function), _MEMORY + 4 * _FRAMES_HELD * limits.pixels, PRELOAD)
 
 
 def refusal(error: Exception) -> Refused:
@@ -118,7 +118,7 @@ class Decoders:
         self.count, self.stats = count, stats
         self.begin = functools.partial(child_of, limits, function)
         self.threads = ThreadPoolExecutor(count, "decoding")
-        self.idle: list[FreshChild] = []
+        self.idle: list[ForkserverChild] = []
 
     async def start(self) -> None:
         """Have all processes ready."""
@@ -160,7 +160,7 @@ class _Work:
     def __init__(self, decoders: Decoders, job: Job) -> None:
         self.decoders, self.job = decoders, job
         self.lock = threading.Lock()
-        self.child: FreshChild | None = None
+        self.child: ForkserverChild | None = None
         self.given_up = False
 
     def run(self) -> Any:
@@ -173,7 +173,7 @@ class _Work:
         except (ClipError, ReaderDied) as error:
             raise refusal(error) from None
 
-    def _ask(self, child: FreshChild) -> Any:
+    def _ask(self, child: ForkserverChild) -> Any:
         """What a process makes of the job. Raises ClipError, ReaderDied; _NotBegun: not for anything in the video."""
         with self.lock:
             if not self.given_up:
@@ -196,13 +196,13 @@ class _Work:
             if not child.pipe.closed:
                 self.decoders.idle.append(child)
 
-    def _child(self) -> FreshChild:
+    def _child(self) -> ForkserverChild:
         """One that is idle, or a new one."""
         while self.decoders.idle:
             child = self.decoders.idle.pop()
             if child.is_alive() and not child.pipe.poll():  # which is told of its end at once
                 return child
-            child.how_it_ended()
+            child.exit_reason()
             self.decoders.stats.decoder_died()
         return self.decoders.begin()
 

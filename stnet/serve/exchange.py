@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from stnet.serve.answers import FAULT, NDJSON, fault_of, line
 from stnet.serve.limits import NotTaken, Refused
-from stnet.serve.service import Place, Service
+from stnet.serve.service import Service, Slot
 from stnet.serve.uploads import Bounds, UploadFolder, received
 
 logger = logging.getLogger("stnet")
@@ -22,7 +22,7 @@ T = TypeVar("T")
 Steps = AsyncIterator["dict[str, Any]"]
 
 
-class House(NamedTuple):
+class AppState(NamedTuple):
     """What a request is answered with."""
 
     service: Service
@@ -36,13 +36,13 @@ class House(NamedTuple):
         return Bounds(self.service.limits.bytes, self.body_seconds)
 
 
-def house_of(request: Request) -> House:
+def app_state(request: Request) -> AppState:
     """What create_app has put there."""
-    house: House = request.app.state.house
-    return house
+    state: AppState = request.app.state.state
+    return state
 
 
-async def answer(request: Request, work: Callable[[str, Place], Steps], as_lines: bool) -> Response:
+async def answer(request: Request, work: Callable[[str, Slot], Steps], as_lines: bool) -> Response:
     """Take an upload, and answer with what is made of it.
 
     Args:
@@ -54,11 +54,11 @@ async def answer(request: Request, work: Callable[[str, Place], Steps], as_lines
         Refused: before the first line.
         ClientDisconnect: nobody waits for the answer any more.
     """
-    house = house_of(request)
+    state = app_state(request)
     async with contextlib.AsyncExitStack() as stack:
-        place = stack.enter_context(house.service.place())
-        path = await stack.enter_async_context(received(request, house.folder, house.bounds))
-        steps = work(path, place)
+        slot = stack.enter_context(state.service.slot())
+        path = await stack.enter_async_context(received(request, state.folder, state.bounds))
+        steps = work(path, slot)
         if isinstance(steps, AsyncGenerator):
             stack.push_async_callback(steps.aclose)
         if not as_lines:

@@ -14,7 +14,7 @@ from stnet import runtime
 from stnet.serve.stats import Stats
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import Parts
+    from stnet.backends.parts import StagedNetwork
     from stnet.inference.predictor import Predictor
     from stnet.inference.result import Result
     from stnet.models.streaming import Run
@@ -102,8 +102,8 @@ class Network:
             if not entry.answer.done():
                 entry.answer.set_result(result)
 
-    def parts_in_turn(self, parts: Parts, go_on: Callable[[], None]) -> Parts:
-        """Parts for another thread, each step of which takes its turn here.
+    def parts_in_turn(self, parts: StagedNetwork, go_on: Callable[[], None]) -> StagedNetwork:
+        """A StagedNetwork for another thread, each step of which takes its turn here.
 
         Args:
             go_on: is called before each; raises to stop.

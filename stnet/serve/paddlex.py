@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from stnet.serve.answers import Category, NoResult, error_answer, log_id
-from stnet.serve.exchange import house_of, result_of, unless_gone
+from stnet.serve.exchange import app_state, result_of, unless_gone
 from stnet.serve.limits import Refused
 from stnet.serve.uploads import Bounds, received
 
@@ -84,16 +84,16 @@ async def check_health() -> Response:
 )
 async def infer(request: Request) -> Response:
     """Classify a video in base64."""
-    house = house_of(request)
-    with house.service.place() as place:
-        most = -(-house.bounds.bytes // 3) * 4 + _REST_BYTES
-        async with received(request, house.folder, Bounds(most, house.bounds.seconds), is_json=True) as path:
+    state = app_state(request)
+    with state.service.slot() as slot:
+        most = -(-state.bounds.bytes // 3) * 4 + _REST_BYTES
+        async with received(request, state.folder, Bounds(most, state.bounds.seconds), is_json=True) as path:
             try:
-                async with house.one_at_a_time:
-                    topk = await run_in_threadpool(unpack, Path(path), house.bounds.bytes)
+                async with state.one_at_a_time:
+                    topk = await run_in_threadpool(unpack, Path(path), state.bounds.bytes)
             except WrongRequest as wrong:
                 return error_answer(PATH, Refused(422, "request", wrong.message), wrong.log_id)
-            result = await unless_gone(request.receive, result_of(house.service.classify(path, place=place, topk=topk)))
+            result = await unless_gone(request.receive, result_of(state.service.classify(path, slot=slot, topk=topk)))
     return JSONResponse(
         {"logId": log_id(), "result": {"categories": result["categories"]}, "errorCode": 0, "errorMsg": "Success"}
     )
@@ -148,7 +148,7 @@ def _decoded(text: bytes) -> Iterator[bytes]:
 
 def _plain(fault: Any) -> dict[str, str]:
     """A fault as PaddleX writes it: where with dots, without what was given."""
-    places = "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in fault["loc"])
+    places = "".join(f"[{slot}]" if isinstance(slot, int) else f".{slot}" for slot in fault["loc"])
     return {"type": fault["type"], "loc": f"body{places}", "msg": fault["msg"]}
 
 

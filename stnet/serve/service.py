@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from stnet.inference.predictor import Predictor
 
 logger = logging.getLogger("stnet")
-__all__ = ["Limits", "Place", "Refused", "Service"]
+__all__ = ["Limits", "Slot", "Refused", "Service"]
 Answer = TypeVar("Answer")
 _LONGEST_RETRY = 60  # seconds
 _LOOK = 0.02  # seconds between looks at whether all is done
 
 
-class Place(NamedTuple):
+class Slot(NamedTuple):
     """One of the places for requests."""
 
     deadline: float  # by time.monotonic
@@ -65,14 +65,14 @@ class Service:
         self.predictor, self.limits, self.stats = predictor, limits, Stats()
         self.decoders = Decoders(decoders, limits, self.stats)
         self.network = Network(predictor, window, self.stats)
-        self.films = ThreadPoolExecutor(1, "timelines")  # one at a time, beside all that is short
+        self.timeline_jobs = ThreadPoolExecutor(1, "timelines")  # one at a time, beside all that is short
         self.seconds = 1.0  # from accepting a request to its answer, on average
         self.closing = False
         self.no_timeline: UserError | None = None  # why there is none, though the model could
 
     async def start(self) -> None:
         """Make the engine and the decoding processes, before the first request. Raises UserError."""
-        self.one_film = asyncio.Semaphore(1)
+        self.one_timeline = asyncio.Semaphore(1)
         await self.decoders.start()
         await self.network.prepare(lambda: self.predictor.engine)
         if _holds(self.predictor.check_reasons):
@@ -89,12 +89,12 @@ class Service:
         self.closing = True
         while self.stats.queue:
             await asyncio.sleep(_LOOK)
-        self.films.shutdown()
+        self.timeline_jobs.shutdown()
         self.network.close()
         self.decoders.close()
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
+    def slot(self) -> Iterator[Slot]:
         """Take a place, from before the body is read until the answer is gone. Raises Refused."""
         if self.closing or self.stats.queue >= self.limits.queue:
             code, reason = ("closing", "it is closing") if self.closing else ("full", "all places are taken")
@@ -103,7 +103,7 @@ class Service:
         self.stats.queue += 1
         begun = monotonic()
         try:
-            yield Place(begun + self.limits.request_seconds)
+            yield Slot(begun + self.limits.request_seconds)
         finally:
             self.stats.queue -= 1
             self.seconds += 0.1 * (monotonic() - begun - self.seconds)
@@ -145,7 +145,7 @@ class Service:
         self,
         path: str,
         *,
-        place: Place | None = None,
+        slot: Slot | None = None,
         topk: int | None = None,
         frames: bool = False,
         shares: bool = False,
@@ -162,7 +162,7 @@ class Service:
         Raises:
             Refused
         """
-        with self._request("classify", place) as request:
+        with self._request("classify", slot) as request:
             topk = self._topk(topk)
             if shares:
                 _insist(self.predictor.check_reasons)
@@ -184,9 +184,7 @@ class Service:
             request.outcome = "ok"
             yield {"result": {**answer, "notes": reading.notes}}
 
-    async def timeline(
-        self, path: str, *, place: Place | None = None, **settings: Any
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def timeline(self, path: str, *, slot: Slot | None = None, **settings: Any) -> AsyncIterator[dict[str, Any]]:
         """What happens in a video: {"state", "seconds", "of"} as it goes, at the end {"result": ...}.
 
         Args:
@@ -196,24 +194,28 @@ class Service:
         Raises:
             Refused
         """
-        with self._request("timeline", place) as request:
+        with self._request("timeline", slot) as request:
             chosen = timelines.checked(settings)
             _insist(self._check_timeline)
             yield {"state": "queued", "seconds": 0, "of": 0}
-            async with request.one_of(self.one_film):
+            async with request.one_of(self.one_timeline):
                 yield {"state": "decoding", "seconds": 0, "of": 0}
-                film = timelines.Film(self.predictor, self.network, self.limits, path, chosen)
-                film.begin(self.films)
+                timeline_job = timelines.TimelineJob(self.predictor, self.network, self.limits, path, chosen)
+                timeline_job.begin(self.timeline_jobs)
                 try:
                     windows = []
-                    while (window := await request.within(film.next())) is not None:
+                    while (window := await request.within(timeline_job.next())) is not None:
                         windows.append(window)
-                        yield {"state": "computing", "seconds": round(window.end, 2), "of": round(film.length, 2)}
+                        yield {
+                            "state": "computing",
+                            "seconds": round(window.end, 2),
+                            "of": round(timeline_job.length, 2),
+                        }
                 finally:
-                    await film.stop()
+                    await timeline_job.stop()
             answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
             request.outcome = "ok"
-            yield {"result": {**answer, "notes": film.notes}}
+            yield {"result": {**answer, "notes": timeline_job.notes}}
 
     def _topk(self, topk: int | None) -> int:
         most = self.predictor.config.MODEL.num_classes
@@ -222,13 +224,13 @@ class Service:
         return min(topk or self.predictor.topk, most)
 
     @contextmanager
-    def _request(self, what: str, place: Place | None) -> Iterator[_Request]:
+    def _request(self, what: str, slot: Slot | None) -> Iterator[_Request]:
         """Hold a place, if none is held, and count how it ends."""
-        if place is None:
-            with self.place() as place, self._request(what, place) as request:
+        if slot is None:
+            with self.slot() as slot, self._request(what, slot) as request:
                 yield request
             return
-        request = _Request(place.deadline, self.limits.request_seconds)
+        request = _Request(slot.deadline, self.limits.request_seconds)
         try:
             yield request
         except Refused as error:

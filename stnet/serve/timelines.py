@@ -24,7 +24,7 @@ from stnet.utils.errors import UserError
 if TYPE_CHECKING:
     from stnet.inference.predictor import Predictor
     from stnet.serve.network import Network
-    from stnet.utils.processes import FreshChild
+    from stnet.utils.processes import ForkserverChild
 
 DEFAULTS: dict[str, float | None] = {
     "window": 10.0,  # seconds
@@ -55,7 +55,7 @@ class Stopped(Exception):
     """Nobody waits for this timeline any more."""
 
 
-class Film:
+class TimelineJob:
     """One video on its way through the network.
 
     Args:
@@ -71,7 +71,7 @@ class Film:
         self.predictor, self.network, self.limits, self.path = predictor, network, limits, path
         self.settings = settings
         self.lock, self.stopped = threading.Lock(), False
-        self.child: FreshChild | None = None
+        self.child: ForkserverChild | None = None
         self.notes: list[str] = []
         self.length = 0.0  # seconds, as soon as it is known
 
@@ -122,7 +122,7 @@ class Film:
         finally:
             put(None)
 
-    def _begin(self, function: Callable[[Any], Any]) -> FreshChild:
+    def _begin(self, function: Callable[[Any], Any]) -> ForkserverChild:
         """The process that reads."""
         child = child_of(self.limits, function)
         with self.lock:

@@ -13,12 +13,12 @@ from typing import Any, Optional
 import numpy as np
 
 from stnet.reader.containers import opened, utf8_name
-from stnet.reader.errors import ClipError, Damaged, decoded, decoding
+from stnet.reader.errors import ClipError, CorruptVideo, decoded, decoding
 from stnet.reader.joined import follow
 from stnet.reader.stream import VideoStream
 from stnet.timeline.events import Event
 from stnet.timeline.files import caption
-from stnet.utils.atomic import check_name, write_atomically, writing
+from stnet.utils.atomic import check_name, os_errors_as_user_errors, write_atomically
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath
 from stnet.utils.fonts import font_for
@@ -26,9 +26,9 @@ from stnet.utils.fonts import font_for
 _COPIED = ("aac", "mp3")  # sound that every browser plays in mp4; other sound becomes AAC
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _X264 = {"crf": "20", "preset": "fast"}
-_FINEST = 90000  # units a second of the stamps
+_FINEST = 90000  # units a second of the timestamps
 _MARK = "with its timeline by StNet"  # in the copy: another run may replace it
-_UNITS = 4  # of the stamps between two frames, at least
+_UNITS = 4  # of the timestamps between two frames, at least
 _UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
 
 
@@ -52,7 +52,7 @@ def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
         )
     folder = os.path.dirname(os.path.abspath(target))
     check_name(target)
-    with writing(target):
+    with os_errors_as_user_errors(target):
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -102,7 +102,7 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
     ):
         copy.metadata["comment"] = _MARK
         sound = Sound(container, copy, video)
-        picture, seconds, stamp = None, 0.0, -1
+        picture, seconds, timestamp = None, 0.0, -1
         for shown in frames:
             image = overlay.drawn(shown.rgb(), shown.seconds)
             seconds = shown.seconds
@@ -110,8 +110,8 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
                 picture = _picture_stream(copy, image.shape, video.rate, unit, stream.codec_context.colorspace)
             sound.copy_until(seconds)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            stamp = max(round(seconds / unit), stamp + 1)  # two frames at one time would be refused
-            frame.pts, frame.time_base = stamp, unit
+            timestamp = max(round(seconds / unit), timestamp + 1)  # two frames at one time would be refused
+            frame.pts, frame.time_base = timestamp, unit
             copy.mux(picture.encode(frame))
         if picture is None:  # a clip of it may yet be read by OpenCV
             raise ClipError(f"no frame of it can be read for the copy ({video.damage or 'it has none'})")
@@ -195,7 +195,7 @@ class Sound:
                     return
                 with decoding():
                     self._copy(packet)
-        except (Damaged, ClipError) as error:
+        except (CorruptVideo, ClipError) as error:
             self.packets, self.waiting = iter(()), None
             self.notes.append(f"the sound breaks off ({error})")
 
@@ -216,7 +216,7 @@ class Sound:
             try:
                 with decoding():
                     self.copy.mux(self.target.encode())
-            except Damaged as error:
+            except CorruptVideo as error:
                 self.notes = self.notes or [f"the sound breaks off ({error})"]
 
 

@@ -21,7 +21,7 @@ from stnet.utils.errors import UserError
 from stnet.utils.progress import hours
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import Parts
+    from stnet.backends.parts import StagedNetwork
     from stnet.config import Config
 
 logger = logging.getLogger("stnet")
@@ -49,7 +49,7 @@ class Settings(NamedTuple):
 
 
 def make_timeline(
-    parts: Parts, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
+    parts: StagedNetwork, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
 ) -> Events:
     """Score a video window by window, and write all that comes of it.
 

@@ -14,10 +14,10 @@ import numpy as np
 from stnet.reader.errors import ClipError
 from stnet.reader.isolate import ReaderDied, receive
 from stnet.reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowReader
-from stnet.utils.processes import Child, FreshChild
+from stnet.utils.processes import Child, ForkserverChild
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import Parts
+    from stnet.backends.parts import StagedNetwork
     from stnet.config import ReaderSection
 
 _AHEAD = 32  # answers that the child may prepare: it waits as soon as it has pixels that are not taken
@@ -59,7 +59,7 @@ class Timeline:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: StagedNetwork,
         path: str,
         section: ReaderSection,
         window: float = 10,
@@ -68,7 +68,7 @@ class Timeline:
     ) -> None:
         self.parts, self.path, self.timeout = parts, path, section.decode_timeout
         if child is None:  # multiprocessing starts none in a daemonic process
-            child = Child if current_process().daemon else FreshChild
+            child = Child if current_process().daemon else ForkserverChild
         self.child: Child | None = child(WindowReader(path, section, window, stride))
         try:
             self.child.send([path])
@@ -155,7 +155,7 @@ class Timeline:
 
     def _note_end(self, ending: Ending, windows: int) -> None:
         """Notes of gaps, of what could not be read, and of what no window holds."""
-        end, promised = ending.end, ending.promised
+        end, declared = ending.end, ending.declared
         if ending.gaps:
             first, last = max(ending.gaps, key=lambda gap: gap[1] - gap[0])
             which = "a gap" if len(ending.gaps) == 1 else f"{len(ending.gaps)} gaps, the longest"
@@ -165,8 +165,8 @@ class Timeline:
             self.notes.append(f"{len(ending.short)} of its pieces between gaps are one short window each, of {lengths}")
         if ending.damage:
             self.notes.append(f"it cannot be read beyond {end:.2f} s ({ending.damage}): what comes after is left out")
-        elif promised > end + SHORTER:
-            self.notes.append(f"its video ends at {end:.2f} s, though its header promises {promised:.2f} s")
+        elif declared > end + SHORTER:
+            self.notes.append(f"its video ends at {end:.2f} s, though its header promises {declared:.2f} s")
         elif self.facts.exact and ending.frames < self.facts.frames:
             self.notes.append(f"of its {self.facts.frames} frames {ending.frames} could be read in order")
         if not windows:

@@ -74,7 +74,7 @@ def remove_run(folder: str, name: str) -> None:
     own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|training\.html|vdlrecords\..*\.log")
     folders = [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
     for place in (folder, *(os.path.join(folder, entry) for entry in (*folders, "visualdl"))):
-        with atomic.writing(place):
+        with atomic.os_errors_as_user_errors(place):
             for entry in filter(own.fullmatch, _entries(place)):
                 atomic.remove(os.path.join(place, entry))
 

@@ -219,7 +219,7 @@ class Trainer:
         if self.options.save_interval and step % self.options.save_interval == 0 and not last:
             self.save(f"step{step}")
         if parallel.ranks() == 1 or step % _STOP_CHECK == 0 or last:
-            number = parallel.any_rank(self.stop.number)
+            number = parallel.max_over_ranks(self.stop.number)
             if number:
                 self.save(f"step{step}")
                 parallel.gather(None)  # no rank leaves, and so ends the others, before the checkpoint is written
@@ -333,7 +333,7 @@ class Trainer:
                 self.save_dir, f"{name}_{suffix}", self.model.network, self.state(), self.model.config, self.labels
             )
         logger.info("saved %s", os.path.join(self.save_dir, f"{name}_{suffix}.pdparams"))
-        checkpoint.forget_old(self.save_dir, name, self.options.keep)
+        checkpoint.prune_old(self.save_dir, name, self.options.keep)
 
     def state(self) -> State:
         """Everything but the weights, as plain data for a checkpoint; the reverse of `restore`."""

@@ -38,12 +38,12 @@ def prepare_folder(path: StrPath) -> None:
 
 def check_name(path: StrPath) -> None:
     """See before any long work that a file can have this name. Raises UserError: it is too long."""
-    with writing(path), contextlib.suppress(FileNotFoundError):
+    with os_errors_as_user_errors(path), contextlib.suppress(FileNotFoundError):
         os.lstat(path)
 
 
 @contextlib.contextmanager
-def writing(path: StrPath) -> Iterator[None]:
+def os_errors_as_user_errors(path: StrPath) -> Iterator[None]:
     """Turn an OSError on the way to `path` into one line. Raises UserError."""
     try:
         yield
@@ -62,12 +62,12 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
         UserError: the folder cannot be written, or the disk is full; an older file stays as it was.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    with writing(path):
+    with os_errors_as_user_errors(path):
         os.makedirs(folder, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=_temporary(os.path.basename(path)), dir=folder)
     try:
         _lock(handle)
-        with writing(path):
+        with os_errors_as_user_errors(path):
             write(temporary)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
@@ -127,7 +127,7 @@ def csv_line(row: Sequence[Any]) -> str:
 
 
 @contextlib.contextmanager
-def claimed(folder: StrPath) -> Iterator[None]:
+def exclusive_lock(folder: StrPath) -> Iterator[None]:
     """Be the only run that trains, evaluates or packs into a folder; what a killed one left half written is removed.
 
     Raises:

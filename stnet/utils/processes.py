@@ -30,7 +30,7 @@ _OURS = "stnet"  # file that marks a folder of multiprocessing's as made for us
 _LOCKS: dict[str, int | None] = {}  # of these folders
 
 
-def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+def set_parent_death_signal(parent: int, number: int = signal.SIGKILL) -> None:
     """On Linux, get the signal `number` when the process `parent`, which must be ours, dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
@@ -98,9 +98,9 @@ class Child:
     def kill(self) -> None:
         """End it and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
-        self.how_it_ended()
+        self.exit_reason()
 
-    def how_it_ended(self) -> str:
+    def exit_reason(self) -> str:
         """Wait until it is gone; "crashed (SIGSEGV)" for example."""
         self._at_exit.cancel()
         self.pipe.close()
@@ -111,7 +111,7 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-class FreshChild(Child):
+class ForkserverChild(Child):
     """As `Child`, for a process with threads or with secrets: it is forked from a server of forks that has neither.
 
     It does not hear SIGINT, SIGTERM and SIGHUP, which are for the process that it ends with.
@@ -150,7 +150,7 @@ class FreshChild(Child):
     def kill(self) -> None:
         """End it and wait until it is gone."""
         self.process.kill()
-        self.how_it_ended()
+        self.exit_reason()
 
     def _exit_code(self) -> int:
         self.process.join()
@@ -180,7 +180,7 @@ def _mark_folder() -> None:
 
 
 def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) -> None:
-    _die_with_maker()
+    _end_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory and sys.platform == "linux":
         with open("/proc/self/statm", encoding="ascii") as file:
@@ -189,7 +189,7 @@ def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) 
     _serve(function, pipe, os.getppid())
 
 
-def _die_with_maker() -> None:
+def _end_with_parent() -> None:
     """On Linux, get a SIGKILL when the process ends that made this one: its parent, the server of forks, does not."""
     maker = parent_process()
     if maker is None or sys.platform != "linux":
@@ -205,7 +205,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> Non
     """A child's whole life."""
     code = 1
     try:
-        die_with_parent(parent)
+        set_parent_death_signal(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in _CRASHES:
             signal.signal(number, signal.SIG_DFL)  # Paddle's handlers would print a report of the decoder's crash

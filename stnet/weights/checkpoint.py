@@ -23,7 +23,7 @@ import paddle
 from stnet.config import Config
 from stnet.models.model import Model
 from stnet.utils import atomic
-from stnet.utils.atomic import TEMPORARY, sync_folder, write_atomically, write_json, writing
+from stnet.utils.atomic import TEMPORARY, os_errors_as_user_errors, sync_folder, write_atomically, write_json
 from stnet.utils.errors import UserError
 from stnet.utils.files import read_regular, sha256_of
 from stnet.utils.parsing import parse_json
@@ -54,7 +54,7 @@ def save(
     """
     base = os.path.join(folder, name)
     finish(base)
-    with writing(base):
+    with os_errors_as_user_errors(base):
         os.makedirs(folder, exist_ok=True)
         hidden = tempfile.mkdtemp(prefix=f".{name}{TEMPORARY}", dir=folder)
     try:
@@ -63,7 +63,7 @@ def save(
         write_atomically(f"{part}.pdopt", lambda path: _write_pickle(path, state))
         digests = {suffix: sha256_of(f"{part}.{suffix}") for suffix in ("pdparams", "pdopt")}
         write_json(f"{part}.json", describe(config, state["progress"], labels, digests))
-        with writing(base):
+        with os_errors_as_user_errors(base):
             os.rename(hidden, _next(base))
     finally:
         if os.path.isdir(hidden):
@@ -76,7 +76,7 @@ def finish(base: str) -> None:
     folder, name = os.path.split(base)
     if not os.path.isdir(_next(base)):
         return
-    with writing(base):
+    with os_errors_as_user_errors(base):
         for suffix in SUFFIXES:
             if os.path.exists(f"{_next(base)}/{name}.{suffix}"):
                 os.replace(f"{_next(base)}/{name}.{suffix}", f"{base}.{suffix}")
@@ -120,14 +120,14 @@ def remove(base: str) -> None:
 def move(base: str, target: str) -> None:
     """Move a checkpoint to another folder, replacing one of that name, its description first."""
     finish(base)
-    with writing(target):
+    with os_errors_as_user_errors(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         for suffix in reversed(SUFFIXES):
             if os.path.exists(f"{base}.{suffix}"):
                 os.replace(f"{base}.{suffix}", f"{target}.{suffix}")
 
 
-def forget_old(folder: str, name: str, keep: int) -> None:
+def prune_old(folder: str, name: str, keep: int) -> None:
     """Delete numbered checkpoints: steps that an epoch has overtaken, and all but the last `keep`.
 
     `keep` 0 keeps those of all epochs, and the last.

@@ -9,7 +9,7 @@ from stnet.config import PACKAGE, Config
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file, read_regular
 from stnet.utils.parsing import parse_json
-from stnet.weights.metadata import labels_beside
+from stnet.weights.metadata import saved_labels
 
 logger = logging.getLogger("stnet")
 _SET_LABELS = "set MODEL.labels"
@@ -59,7 +59,7 @@ def labels_for(config: Config, weights: str) -> list[str]:
     try:
         return load_labels(config.MODEL.labels, config.MODEL.num_classes)
     except UserError:
-        saved = labels_beside(weights)
+        saved = saved_labels(weights)
         if saved is None or len(saved) != config.MODEL.num_classes:
             raise
         return saved

@@ -21,7 +21,7 @@ COMPARED = ("num_classes", "seglen", "image_mean", "image_std")  # MODEL keys of
 _SECTIONS = ("TRAIN", "VALID", "TEST", "INFER")
 
 
-def config_beside(weights: StrPath) -> dict[str, Any] | None:
+def saved_config(weights: StrPath) -> dict[str, Any] | None:
     """The configuration of the run that made a .pdparams file, as plain data; None where none stands beside it.
 
     Whether description and weights belong together is looked at when the weights are loaded. A description that is
@@ -46,7 +46,7 @@ def config_beside(weights: StrPath) -> dict[str, Any] | None:
     return settings
 
 
-def load_described_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
+def load_saved_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
     """The configuration of a command that uses weights, with settings, flags and -o applied.
 
     What stands beside the weights takes the place of --config where that is not typed, as a default, and where it does
@@ -55,7 +55,7 @@ def load_described_config(args: argparse.Namespace, model_section: Callable[[str
     Raises:
         UserError: as stnet.cli.load_run_config.
     """
-    beside = config_beside(args.weights)
+    beside = saved_config(args.weights)
     if beside is None or "config" not in dict(args.typed):
         return cli.load_run_config(args, model_section, beside)
     config = cli.load_run_config(args, model_section)
@@ -94,7 +94,7 @@ def with_sizes_of(export: Config, config: Config) -> Config:
     return dataclasses.replace(config, **sections)
 
 
-def labels_beside(weights: StrPath) -> list[str] | None:
+def saved_labels(weights: StrPath) -> list[str] | None:
     """The class names saved with a .pdparams file, or None."""
     labels = _read(weights).get("labels")
     is_names = isinstance(labels, list) and all(isinstance(name, str) for name in labels)

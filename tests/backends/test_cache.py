@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from stnet.backends import cache
-from stnet.backends.cache import cached_export, shelf_of
+from stnet.backends.cache import cached_export, export_cache_of
 
 NETWORK = paddle.nn.Linear(1, 1)
 PROJECT = Path(__file__).parents[2]
@@ -202,11 +202,11 @@ def test_what_fails_to_be_made_leaves_both_places_and_what_is_made_goes_where_it
     def into(place):
         return lambda folder: write(folder) or place
 
-    with shelf_of(NETWORK, [["first"], ["second"]], "", "exports") as shelf:
-        shelf.make(into(0))
+    with export_cache_of(NETWORK, [["first"], ["second"]], "", "exports") as cached:
+        cached.make(into(0))
         with pytest.raises(ZeroDivisionError):
-            shelf.make(fail)
-        assert [shelf.is_whole(0), shelf.is_whole(1)] == [True, False]
-        assert shelf.make(into(1)) == 1
-        assert [shelf.is_whole(0), shelf.is_whole(1)] == [True, True]
-    assert names(home) == sorted(os.path.basename(folder) for folder in shelf.folders)
+            cached.make(fail)
+        assert [cached.is_whole(0), cached.is_whole(1)] == [True, False]
+        assert cached.make(into(1)) == 1
+        assert [cached.is_whole(0), cached.is_whole(1)] == [True, True]
+    assert names(home) == sorted(os.path.basename(folder) for folder in cached.folders)

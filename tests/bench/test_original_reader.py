@@ -6,7 +6,7 @@ import pytest
 from bench.peers import original_reader
 from bench.spec import normalise
 from stnet.config import ReaderSection, TrainSection
-from stnet.reader.kinetics import KineticsDataset
+from stnet.reader.dataset import KineticsDataset
 from stnet.reader.lists import Clip
 
 VIDEOS = ["wide_h264.mp4", "tall_h264.mp4", "mpeg4.avi", "three_frames.mp4", "twenty_frames.mp4"]

@@ -4,8 +4,8 @@ import numpy as np
 
 from stnet.evaluation.report import write_report
 from stnet.evaluation.results import Evaluation
+from stnet.reader.dataset import VideoListDataset
 from stnet.reader.formats import Clip
-from stnet.reader.kinetics import KineticsDataset
 
 
 def random_evaluation(num_classes, clips, names=None, paths=None):
@@ -22,7 +22,7 @@ def random_evaluation(num_classes, clips, names=None, paths=None):
 def write(path, evaluation, config):
     """report.html of an evaluation whose clips cannot be read again."""
     clips = [Clip(name, 0) for name in evaluation.paths]
-    dataset = KineticsDataset(clips, config.section("test"))
+    dataset = VideoListDataset(clips, config.section("test"))
     dataset.skip = dict.fromkeys(range(len(clips)), "no such file")
     scores = {"TOP1_ACC": 0.5, "TOP5_ACC": 0.75, "loss": 1.25, "count": len(clips)}
     write_report(path, evaluation, scores, [("Weights", "a & b.pdparams")], config, dataset)

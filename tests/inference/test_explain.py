@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stnet.backends.engines import make_engine
-from stnet.backends.parts import make_parts
+from stnet.backends.parts import build_stages
 from stnet.config import load_config
 from stnet.inference.explain import explain, occlusion
 from stnet.models import get_model, model_section
@@ -33,7 +33,7 @@ def test_what_the_segments_add_sums_to_the_logits_of_every_engine(model, name):
         pytest.importorskip("onnxruntime")
         pytest.importorskip("paddle2onnx")
     section = model.config.section("infer")
-    parts, engine, clip = make_parts(name, model, section), make_engine(name, model, section), random_clip()
+    parts, engine, clip = build_stages(name, model, section), make_engine(name, model, section), random_clip()
     segments = [[i, i + 1] for i in range(6)]
     explanation = explain(parts, engine, clip, segments, LABELS, range(4), grid=0)
     expected = engine(clip[None])[0]
@@ -59,7 +59,7 @@ def test_the_map_says_by_how_much_a_logit_falls_when_a_square_is_blanked():
 
 def test_an_explanation_is_written_as_json_and_as_a_picture(model, tmp_path):
     section = model.config.section("infer")
-    parts, engine, clip = make_parts("paddle", model, section), make_engine("paddle", model, section), random_clip()
+    parts, engine, clip = build_stages("paddle", model, section), make_engine("paddle", model, section), random_clip()
     explanation = explain(parts, engine, clip, [[i, i + 1] for i in range(6)], LABELS, [3, 1], grid=2, path="视.mp4")
     explanation.save_to_json(tmp_path / "why.json")
     facts = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
@@ -73,4 +73,4 @@ def test_an_explanation_is_written_as_json_and_as_a_picture(model, tmp_path):
 def test_a_model_that_cannot_be_cut_says_that_it_has_no_timeline(model, monkeypatch):
     monkeypatch.setattr(type(model), "streaming", lambda self: None)
     with pytest.raises(UserError, match="STNET has no segments: it has no timeline"):
-        make_parts("auto", model, model.config.section("infer"))
+        build_stages("auto", model, model.config.section("infer"))

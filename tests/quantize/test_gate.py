@@ -5,7 +5,7 @@ import pytest
 
 from stnet import runtime
 from stnet.quantize.processor import this_processor
-from stnet.quantize.report import Bounds, Figures, Record
+from stnet.quantize.report import AgreementStats, Bounds, ValidationReport
 
 VERSIONS = {"onnxruntime": "1.32.0"}
 
@@ -45,7 +45,7 @@ def record(**changes):
 def test_the_figures_count_classes_and_measure_probabilities():
     expected = np.log(np.float32([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1]]))
     found = np.log(np.float32([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1]]))
-    made = Figures.of(expected, found, [0, 1, None])
+    made = AgreementStats.of(expected, found, [0, 1, None])
     assert (made.clips, made.equal, made.labelled, made.right_fp32, made.right) == (3, 2, 2, 2, 1)
     assert made.largest == pytest.approx(0.2, abs=1e-6)
     assert made.mean == pytest.approx(0.1, abs=1e-6)
@@ -53,7 +53,7 @@ def test_the_figures_count_classes_and_measure_probabilities():
 
 def test_what_is_not_finite_agrees_with_nothing():
     expected = np.float32([[1, 0], [1, 0]])
-    made = Figures.of(expected, np.float32([[np.nan, 0], [np.inf, 0]]), [0, 0])
+    made = AgreementStats.of(expected, np.float32([[np.nan, 0], [np.inf, 0]]), [0, 0])
     assert (made.equal, made.right, made.right_fp32, made.largest) == (0, 0, 2, 1)
 
 
@@ -74,7 +74,7 @@ def test_what_is_not_finite_agrees_with_nothing():
     ],
 )
 def test_200_clips_are_a_proof_if_classes_and_probabilities_stay(changes, bounds, refusal):
-    assert Figures.read(figures(**changes)).refusal(bounds) == refusal
+    assert AgreementStats.read(figures(**changes)).refusal(bounds) == refusal
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_200_clips_are_a_proof_if_classes_and_probabilities_stay(changes, bounds
 )
 def test_figures_that_no_comparison_gives_are_refused(changes):
     with pytest.raises((ValueError, TypeError)):
-        Figures.read(figures(**changes))
+        AgreementStats.read(figures(**changes))
 
 
 def test_a_record_is_read_as_it_was_written():
-    read = Record.read(record())
+    read = ValidationReport.read(record())
     assert read.plain() == record()
     assert read.foreign(VERSIONS) == ""
 
@@ -122,18 +122,18 @@ def test_a_record_is_read_as_it_was_written():
 )
 def test_a_record_of_another_form_is_refused(changes):
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
-        Record.read(record(**changes))
+        ValidationReport.read(record(**changes))
 
 
 def test_a_record_says_how_right_and_how_fast_at_which_batch():
-    assert Record.read(record()).words() == (
+    assert ValidationReport.read(record()).words() == (
         "198 of 200 clips keep their class, probabilities differ by 0.1000 at most, 0.010000 on average; top-1 0.8900, "
         "in float32 0.9000; 4.00 times as fast as float32 by ONNX Runtime, 3 at once"
     )
 
 
 def test_a_record_of_another_processor_or_version_is_foreign(monkeypatch):
-    read = Record.read(record())
+    read = ValidationReport.read(record())
     assert read.foreign({"onnxruntime": "1.0"}) == "other versions (onnxruntime 1.32.0)"
     monkeypatch.setattr(runtime, "processor", lambda: "model name : Another\nflags : sse avx2\n")
     assert read.foreign(VERSIONS).startswith("another processor (")

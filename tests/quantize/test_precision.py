@@ -250,8 +250,8 @@ def test_a_broken_runtime_is_one_line(asked, int8, monkeypatch):
 def test_what_another_process_has_chosen_is_computed(asked, int8):
     first, second = asked("auto"), asked("auto")
     assert (second.proof is None) == (int8.proof.speed.ratio <= 1)  # computed by now
-    first.settle("fp32")
-    second.settle("int8")
+    first.set_precision("fp32")
+    second.set_precision("int8")
     assert first.proof is None
     assert second.proof == int8.proof
 

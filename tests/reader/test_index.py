@@ -13,7 +13,7 @@ from stnet.reader.index import DAMAGED, plan, read_index
 from stnet.tools import run_deployed
 
 
-def write(path, frames=40, codec="libx264", stamps=None, x264="", **options):
+def write(path, frames=40, codec="libx264", timestamps=None, x264="", **options):
     """A video of noise that grows brighter, so that no two frames are alike; x264 keeps to the groups asked for."""
     rng = np.random.RandomState(0)
     if codec == "libx264":
@@ -24,7 +24,7 @@ def write(path, frames=40, codec="libx264", stamps=None, x264="", **options):
         for i in range(frames):
             image = rng.randint(0, 100, (48, 64, 3)).astype(np.uint8) + np.uint8(3 * i % 150)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts = stamps[i] if stamps else i
+            frame.pts = timestamps[i] if timestamps else i
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return str(path)
@@ -37,9 +37,9 @@ def index_of(path):
 
 def test_frames_are_the_packets_in_the_order_of_their_stamps(tmp_path):
     index = index_of(write(tmp_path / "x.mp4", x264="keyint=10:bframes=2"))
-    assert (index.doubt, index.codec, index.promised, len(index.stamps)) == ("", "h264", 40, 40)
-    assert index.stamps == sorted(packet.stamp for packet in index.packets)
-    assert [packet.stamp for packet in index.packets] != index.stamps  # B-frames
+    assert (index.seek_problem, index.codec, index.declared, len(index.timestamps)) == ("", "h264", 40, 40)
+    assert index.timestamps == sorted(packet.timestamp for packet in index.packets)
+    assert [packet.timestamp for packet in index.packets] != index.timestamps  # B-frames
     assert [place for place, packet in enumerate(index.packets) if packet.random_access] == [0, 10, 20, 30]
     assert index.seconds == pytest.approx(1.6)
 
@@ -54,7 +54,7 @@ def test_a_plan_begins_at_the_last_key_frame_and_joins_what_is_near(tmp_path):
 
 def test_open_groups_of_pictures_are_read_in_order(tmp_path):
     path = write(tmp_path / "x.mp4", frames=60, x264="keyint=20:bframes=3:open-gop=1")
-    assert (index_of(path).doubt, index_of(path).notes) == ("open groups of pictures", ("open_gop",))
+    assert (index_of(path).seek_problem, index_of(path).notes) == ("open groups of pictures", ("open_gop",))
     every, _ = read_video(path, range)
     some, _ = read_video(path, lambda count: [19, 20, 41])
     assert np.array_equal(some, every[[19, 20, 41]])
@@ -81,7 +81,7 @@ def test_parameter_sets_of_another_stream_are_no_sound_index(tmp_path):
             packet.stream, packet.pts = stream, 512 * number
             packet.dts, packet.time_base = packet.pts, Fraction(1, 12800)
             file.mux(packet)
-    assert index_of(str(tmp_path / "x.mp4")).doubt == "parameters that change within the stream"
+    assert index_of(str(tmp_path / "x.mp4")).seek_problem == "parameters that change within the stream"
 
 
 def test_a_cut_by_copying_has_an_edit_list_and_only_the_frames_that_are_shown(tmp_path):
@@ -93,11 +93,11 @@ def test_a_cut_by_copying_has_an_edit_list_and_only_the_frames_that_are_shown(tm
     words = ["-loglevel", "error", "-ss", "0.8", "-i", tmp_path / "whole.mp4", "-c", "copy", "-t", "1", cut]
     subprocess.run([ffmpeg, *words], check=True)
     index = index_of(str(cut))
-    assert index.doubt == ""
+    assert index.seek_problem == ""
     assert "edit_list" in index.notes and "header_count" in index.notes
-    assert len(index.stamps) < index.promised == len(index.packets)
+    assert len(index.timestamps) < index.declared == len(index.packets)
     frames, _ = read_video(str(cut), range)
-    assert len(frames) == len(index.stamps)
+    assert len(frames) == len(index.timestamps)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_a_cut_by_copying_has_an_edit_list_and_only_the_frames_that_are_shown(tm
         ("x.mp4", {"flags": "+ildct+ilme"}, "interlaced"),
     ],
 )
-def test_what_is_no_sound_index_says_why(tmp_path, name, options, doubt):
+def test_what_is_no_sound_index_says_why(tmp_path, name, options, seek_problem):
     if options.get("codec") == "mjpeg":
         options = {**options, "strict": "unofficial"}
-    assert index_of(write(tmp_path / name, **options)).doubt == doubt
+    assert index_of(write(tmp_path / name, **options)).seek_problem == seek_problem
 
 
 @pytest.mark.parametrize("matrix", ["bt709", "bt2020nc", "bt2020c", "YCgCo"])
@@ -126,8 +126,8 @@ def test_all_decoders_convert_a_colour_matrix_alike(tmp_path, matrix):
 
 
 def test_uneven_distances_are_noted(tmp_path):
-    stamps = [i + (i > 20) * 5 for i in range(40)]
-    assert "variable_rate" in index_of(write(tmp_path / "x.mp4", stamps=stamps)).notes
+    timestamps = [i + (i > 20) * 5 for i in range(40)]
+    assert "variable_rate" in index_of(write(tmp_path / "x.mp4", timestamps=timestamps)).notes
     assert "variable_rate" not in index_of(write(tmp_path / "y.mp4")).notes
 
 
@@ -139,7 +139,7 @@ def test_a_packet_whose_parts_do_not_add_up_is_damage_wherever_it_lies(tmp_path)
         packet = list(file.demux(video=0))[25]
     whole[packet.pos + 2] ^= 1  # in the length of its first NAL unit
     path.write_bytes(whole)
-    assert index_of(str(path)).doubt == DAMAGED
+    assert index_of(str(path)).seek_problem == DAMAGED
     video = read_frames(str(path), Nothing())
     assert (video.decoder, video.in_order) == ("opencv", DAMAGED)
 

@@ -8,7 +8,8 @@ import pytest
 
 from stnet.config import load_config
 from stnet.models import model_section
-from stnet.reader import kinetics, loader
+from stnet.reader import dataset as kinetics
+from stnet.reader import loader
 from stnet.reader.decode import ClipError
 from stnet.reader.isolate import IsolatedReader, ReaderDied
 from stnet.reader.loader import build_loader

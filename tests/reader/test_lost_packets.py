@@ -63,11 +63,11 @@ def test_the_number_of_frames_of_a_long_file_is_the_same_for_every_setting(tmp_p
 
 
 def test_uneven_distances_are_no_sound_index_where_losses_are_not_told(tmp_path):
-    stamps = [i + (i > 20) * 5 for i in range(40)]
-    vp9 = index_of(write(tmp_path / "x.mkv", codec="libvpx-vp9", stamps=stamps))
-    assert vp9.doubt == "frames at uneven distances, where packets may be missing"
-    assert index_of(write(tmp_path / "y.mkv", codec="libvpx-vp9")).doubt == ""
-    assert index_of(write(tmp_path / "z.mkv", stamps=stamps)).doubt == ""
+    timestamps = [i + (i > 20) * 5 for i in range(40)]
+    vp9 = index_of(write(tmp_path / "x.mkv", codec="libvpx-vp9", timestamps=timestamps))
+    assert vp9.seek_problem == "frames at uneven distances, where packets may be missing"
+    assert index_of(write(tmp_path / "y.mkv", codec="libvpx-vp9")).seek_problem == ""
+    assert index_of(write(tmp_path / "z.mkv", timestamps=timestamps)).seek_problem == ""
 
 
 def test_headers_that_cannot_be_read_are_no_sound_index():

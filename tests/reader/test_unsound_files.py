@@ -11,7 +11,7 @@ from entries import eval_entry, predict, run, train
 
 from stnet.config import ReaderSection
 from stnet.reader.clip import read_clip
-from stnet.reader.errors import ClipError, Damaged, decoded, decoding
+from stnet.reader.errors import ClipError, CorruptVideo, decoded, decoding
 from stnet.reader.stream import VideoStream
 from stnet.tools.dataset.__main__ import main
 from stnet.tools.dataset.workers import Lost, work
@@ -44,7 +44,7 @@ def other_pids(tmp_path_factory):
 
 def test_what_a_decoder_raises_is_damage_and_what_says_more_stays():
     for error in (IndexError("list index out of range"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), KeyError(1)):
-        with pytest.raises(Damaged), decoding():
+        with pytest.raises(CorruptVideo), decoding():
             raise error
     with pytest.raises(ClipError, match="more memory"), decoding():
         raise MemoryError

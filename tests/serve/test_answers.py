@@ -82,8 +82,8 @@ def test_the_pictures_are_the_frames_of_each_segment_side_by_side(predictor, cli
         assert kind == "data:image/jpeg;base64"
         image = Image.open(io.BytesIO(base64.b64decode(data)))
         assert (image.format, image.size) == ("JPEG", (192, 96))
-        for place, frame in enumerate(pair):
-            tile = np.asarray(image.crop((96 * place, 0, 96 * place + 96, 96)), float)
+        for slot, frame in enumerate(pair):
+            tile = np.asarray(image.crop((96 * slot, 0, 96 * slot + 96, 96)), float)
             enlarged = np.asarray(Image.fromarray(frame).resize((96, 96), Image.BILINEAR), float)
             assert np.abs(tile - enlarged).mean() < 12  # of 255: what JPEG makes of noise
 

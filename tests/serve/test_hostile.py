@@ -55,8 +55,8 @@ def gif(width, height):
 def mjpeg(width, height):
     """JPEG frames whose heads promise any size."""
     jpeg = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
-    place = jpeg.index(b"\xff\xc0") + 5
-    jpeg[place : place + 4] = struct.pack(">HH", height, width)
+    slot = jpeg.index(b"\xff\xc0") + 5
+    jpeg[slot : slot + 4] = struct.pack(">HH", height, width)
     return bytes(jpeg) * 10
 
 

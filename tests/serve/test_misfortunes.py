@@ -71,9 +71,9 @@ def test_a_decoder_that_hangs_is_ended_at_the_time_limit_of_its_request(predicto
 
 def test_the_time_of_a_request_counts_from_its_admission(predictor, good):
     async def work(service):
-        with service.place() as place:
-            late = place._replace(deadline=place.deadline - 120)
-            return await refusal(service.classify(good, place=late))
+        with service.slot() as slot:
+            late = slot._replace(deadline=slot.deadline - 120)
+            return await refusal(service.classify(good, slot=late))
 
     assert served(predictor, work, request_seconds=120)[:2] == (504, "time")
 

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from stnet.backends.engines import make_engine
-from stnet.backends.parts import make_parts
+from stnet.backends.parts import build_stages
 from stnet.config import load_config
 from stnet.models import get_model, model_section
 from stnet.reader.clip import read_clip
@@ -23,7 +23,7 @@ from stnet.timeline.windows import Timeline
 from stnet.utils.errors import UserError
 
 
-def write_video(path, frames, rate=25, stamps=None, codec="ffv1", pixels="bgr0"):
+def write_video(path, frames, rate=25, timestamps=None, codec="ffv1", pixels="bgr0"):
     """frames, uint8 [N, H, W, 3] RGB, as FFV1 if nothing else is said, which decodes to the very same."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
@@ -32,7 +32,7 @@ def write_video(path, frames, rate=25, stamps=None, codec="ffv1", pixels="bgr0")
         stream.codec_context.time_base = Fraction(1, 1000)
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts = round(1000 * number / rate) if stamps is None else stamps[number]
+            frame.pts = round(1000 * number / rate) if timestamps is None else timestamps[number]
             frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -82,7 +82,7 @@ def assert_windows_are_predicts(timeline, engine, path, section, folder):
 def test_every_window_is_what_predict_makes_of_it_cut_out(tiny, tmp_path, seg_num, rate):
     model, section = tiny(f"INFER.seg_num={seg_num}")
     path = write_video(tmp_path / "long.mkv", noise(14 * rate), rate)
-    timeline = Timeline(make_parts("paddle", model, section), str(path), section, window=10, stride=1.5)
+    timeline = Timeline(build_stages("paddle", model, section), str(path), section, window=10, stride=1.5)
     windows = assert_windows_are_predicts(timeline, make_engine("paddle", model, section), path, section, tmp_path)
     plan = timeline.plan
     assert plan.segment == round(10 * rate / seg_num)
@@ -99,7 +99,7 @@ def test_every_engine_gives_the_windows_that_it_gives_one_by_one(tiny, tmp_path,
         pytest.importorskip("paddle2onnx")
     model, section = tiny("INFER.seg_num=7")
     path = write_video(tmp_path / "long.mkv", noise(90), 10)
-    timeline = Timeline(make_parts(name, model, section), str(path), section, window=5, stride=1)
+    timeline = Timeline(build_stages(name, model, section), str(path), section, window=5, stride=1)
     assert len(assert_windows_are_predicts(timeline, make_engine(name, model, section), path, section, tmp_path)) == 6
 
 
@@ -107,7 +107,7 @@ def test_every_engine_gives_the_windows_that_it_gives_one_by_one(tiny, tmp_path,
 def test_frames_of_encoded_videos_are_those_of_predict(tiny, tmp_path, videos, name, size):
     # A window of three short segments; frames that shrink, and some that grow.
     model, section = tiny("INFER.seg_num=3", f"INFER.short_size={size}", "INFER.target_size=24")
-    engine, parts = make_engine("paddle", model, section), make_parts("paddle", model, section)
+    engine, parts = make_engine("paddle", model, section), build_stages("paddle", model, section)
     timeline = Timeline(parts, str(videos / name), section, window=0.7, stride=0.2)
     assert len(assert_windows_are_predicts(timeline, engine, videos / name, section, tmp_path)) >= 2
 
@@ -115,23 +115,25 @@ def test_frames_of_encoded_videos_are_those_of_predict(tiny, tmp_path, videos, n
 def timeline_of(tiny, path, window, stride, seg_num=4):
     """(Timeline, its windows) of a video, by the tiny network."""
     model, section = tiny(f"INFER.seg_num={seg_num}")
-    timeline = Timeline(make_parts("paddle", model, section), str(path), section, window, stride)
+    timeline = Timeline(build_stages("paddle", model, section), str(path), section, window, stride)
     return timeline, list(timeline.windows())
 
 
 @pytest.mark.parametrize("steps", [[20, 60, 100] * 40, [100] * 50 + [20] * 250])
 def test_windows_of_a_variable_rate_are_seconds(tiny, tmp_path, steps):
-    stamps = np.cumsum([0] + steps).tolist()
-    path = write_video(tmp_path / "variable.mkv", noise(len(stamps)), 25, stamps)
+    timestamps = np.cumsum([0] + steps).tolist()
+    path = write_video(tmp_path / "variable.mkv", noise(len(timestamps)), 25, timestamps)
     timeline, windows = timeline_of(tiny, path, window=2, stride=1)
     step, length = 1 / timeline.plan.rate, timeline.plan.frames / timeline.plan.rate
-    assert (stamps[-1] / 1000 - length) // 1 - 1 <= len(windows) > 3
+    assert (timestamps[-1] / 1000 - length) // 1 - 1 <= len(windows) > 3
     assert length == pytest.approx(2, abs=0.13)
     for number, window in enumerate(windows):
         start = number * timeline.plan.stride * timeline.plan.segment * step
         assert window.start == pytest.approx(start, abs=step)
         assert window.end - window.start == pytest.approx(length, abs=2 * step)
-        shown = [frame for frame, stamp in enumerate(stamps) if window.start <= stamp / 1000 + 1e-6 < window.end]
+        shown = [
+            frame for frame, timestamp in enumerate(timestamps) if window.start <= timestamp / 1000 + 1e-6 < window.end
+        ]
         assert window.first_frame - shown[0] in (-1, 0)  # the one shown at the start may have come before
         assert abs(window.first_frame + window.frames - 1 - shown[-1]) <= 1
     assert timeline.notes[0].endswith("its frames at uneven distances taken by their time")
@@ -139,11 +141,13 @@ def test_windows_of_a_variable_rate_are_seconds(tiny, tmp_path, steps):
 
 def test_a_window_of_a_variable_rate_is_what_predict_makes_of_its_frames_at_a_constant_one(tiny, tmp_path):
     model, section = tiny("INFER.seg_num=4")
-    frames, stamps = noise(80), np.cumsum([0] + [50] * 40 + [100] * 39).tolist()
-    path = write_video(tmp_path / "variable.mkv", frames, 25, stamps)
+    frames, timestamps = noise(80), np.cumsum([0] + [50] * 40 + [100] * 39).tolist()
+    path = write_video(tmp_path / "variable.mkv", frames, 25, timestamps)
     timeline, windows = timeline_of(tiny, path, window=2, stride=1)
     engine, rate = make_engine("paddle", model, section), timeline.plan.rate
-    places = np.round(np.array(stamps) / 1000 * rate)  # of each frame at the constant rate: some twice, some left out
+    places = np.round(
+        np.array(timestamps) / 1000 * rate
+    )  # of each frame at the constant rate: some twice, some left out
     shown = [np.searchsorted(places, place if place in places else place - 1) for place in range(int(places[-1]) + 1)]
     assert len(set(shown)) < min(len(shown), 80)
     differences = []
@@ -156,11 +160,11 @@ def test_a_window_of_a_variable_rate_is_what_predict_makes_of_its_frames_at_a_co
 
 @pytest.mark.parametrize("gap", [10_000, 3_600_000])
 def test_no_window_crosses_a_gap(tiny, tmp_path, gap):
-    stamps = [round(1000 * i / 12) for i in range(24)]
-    stamps += [stamps[-1] + gap + stamp for stamp in stamps]
-    path = write_video(tmp_path / "gap.mkv", noise(48), 12, stamps)
+    timestamps = [round(1000 * i / 12) for i in range(24)]
+    timestamps += [timestamps[-1] + gap + timestamp for timestamp in timestamps]
+    path = write_video(tmp_path / "gap.mkv", noise(48), 12, timestamps)
     timeline, windows = timeline_of(tiny, path, window=1, stride=0.5)
-    after = stamps[24] / 1000
+    after = timestamps[24] / 1000
     starts = [0, 0.5, 1, after, after + 0.5, after + 1]
     assert [w.start for w in windows] == pytest.approx(starts, abs=2e-3)
     assert [w.end - w.start for w in windows] == pytest.approx([1] * 6, abs=2e-3)
@@ -249,7 +253,7 @@ def test_windows_of_parts_of_another_rate_are_seconds(tiny, tmp_path, offset):
 def test_a_video_shorter_than_a_window_is_what_predict_makes_of_it(tiny, videos):
     model, section = tiny("INFER.seg_num=4")
     path = videos / "twenty_frames.mp4"
-    timeline = Timeline(make_parts("paddle", model, section), str(path), section, window=10, stride=2)
+    timeline = Timeline(build_stages("paddle", model, section), str(path), section, window=10, stride=2)
     (window,) = timeline.windows()
     assert (window.first_frame, window.frames, window.start) == (0, 20, 0)
     expected = logits_of_file(make_engine("paddle", model, section), path, section)
@@ -259,7 +263,7 @@ def test_a_video_shorter_than_a_window_is_what_predict_makes_of_it(tiny, videos)
 
 def test_of_a_video_that_breaks_off_what_was_read_counts_and_it_is_said(tiny, tmp_path):
     model, section = tiny("INFER.seg_num=4")
-    parts = make_parts("paddle", model, section)
+    parts = build_stages("paddle", model, section)
     path = write_video(tmp_path / "whole.mkv", noise(100), 10)
     whole = list(Timeline(parts, str(path), section, window=2, stride=1).windows())
     broken = tmp_path / "broken.mkv"
@@ -280,7 +284,7 @@ def test_damage_in_the_middle_ends_the_timeline_and_it_is_said(tiny, tmp_path):
     middle = len(content) // 2
     content[middle : middle + 500] = b"\xff" * 500
     path.write_bytes(content)
-    timeline = Timeline(make_parts("paddle", model, section), str(path), section, window=2, stride=1)
+    timeline = Timeline(build_stages("paddle", model, section), str(path), section, window=2, stride=1)
     assert 1 < len(list(timeline.windows())) < 9
     assert any("cannot be read beyond" in note for note in timeline.notes), timeline.notes
 
@@ -288,7 +292,7 @@ def test_damage_in_the_middle_ends_the_timeline_and_it_is_said(tiny, tmp_path):
 def test_what_no_window_holds_is_said(tiny, tmp_path):
     model, section = tiny("INFER.seg_num=4")
     path = write_video(tmp_path / "long.mkv", noise(57), 10)
-    timeline = Timeline(make_parts("paddle", model, section), str(path), section, window=2, stride=1)
+    timeline = Timeline(build_stages("paddle", model, section), str(path), section, window=2, stride=1)
     assert len(list(timeline.windows())) == 4
     assert timeline.notes == [
         "windows of 2.00 s (4 segments of 5 frames), one every 1.00 s (2 segments), at 10.00 frames a second",
@@ -313,4 +317,4 @@ def test_a_file_that_is_no_video_is_a_clip_error(tiny, tmp_path):
     model, section = tiny()
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ClipError, match="no frame can be decoded"):
-        Timeline(make_parts("paddle", model, section), str(tmp_path / "text.mp4"), section)
+        Timeline(build_stages("paddle", model, section), str(tmp_path / "text.mp4"), section)

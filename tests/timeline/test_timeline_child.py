@@ -14,7 +14,7 @@ from entries import predict, run
 from test_timeline import noise, tiny  # noqa: F401 (a fixture)
 from test_timeline import write_video as write_exact
 
-from stnet.backends.parts import make_parts
+from stnet.backends.parts import build_stages
 from stnet.reader import stream, windows
 from stnet.reader.errors import ClipError
 from stnet.reader.isolate import ReaderDied
@@ -22,7 +22,7 @@ from stnet.reader.stream import SegmentCutter, VideoStream
 from stnet.reader.windows import Facts, WindowReader, plan_windows
 from stnet.timeline import run as timeline_run
 from stnet.timeline.windows import Timeline
-from stnet.utils.processes import Child, FreshChild
+from stnet.utils.processes import Child, ForkserverChild
 
 
 def alive(pid):
@@ -58,7 +58,7 @@ def logits_of_one_process(parts, path, section, window, stride):
 @pytest.mark.parametrize(("window", "stride"), [(0.2, 0.16), (0.7, 0.2), (1, 0.5), (1.5, 9)])
 def test_a_timeline_has_the_bits_of_reading_and_computing_in_one_process(tiny, videos, name, window, stride):  # noqa: F811
     model, section = tiny("INFER.seg_num=3")
-    parts = make_parts("paddle", model, section)
+    parts = build_stages("paddle", model, section)
     expected = logits_of_one_process(parts, str(videos / name), section, window, stride)
     timeline = Timeline(parts, str(videos / name), section, window, stride)
     np.testing.assert_array_equal(np.stack([window.logits for window in timeline.windows()]), expected)
@@ -73,7 +73,7 @@ def video(tmp_path):
 def begin(tiny, video):  # noqa: F811
     """Function from further arguments to the Timeline of a video of 9 seconds, a second for each answer."""
     model, section = tiny("INFER.seg_num=4", "INFER.decode_timeout=1")
-    parts = make_parts("paddle", model, section)
+    parts = build_stages("paddle", model, section)
     return lambda window=2, child=Child: Timeline(parts, video, section, window, stride=1, child=child)
 
 
@@ -99,7 +99,7 @@ MISFORTUNES = pytest.mark.parametrize(
 def test_a_decoder_that_hangs_or_crashes_on_the_way_ends_the_timeline_and_the_process(
     begin, monkeypatch, misfortune, message
 ):  # noqa: E501
-    frames = stream.stamped_frames
+    frames = stream.timed_frames
 
     def fifty_frames(*args):
         for number, frame in enumerate(frames(*args)):
@@ -107,7 +107,7 @@ def test_a_decoder_that_hangs_or_crashes_on_the_way_ends_the_timeline_and_the_pr
                 misfortune()
             yield frame
 
-    monkeypatch.setattr(stream, "stamped_frames", fifty_frames)
+    monkeypatch.setattr(stream, "timed_frames", fifty_frames)
     timeline = begin()
     child = timeline.child.pid
     with pytest.raises(ClipError, match=message):
@@ -145,7 +145,7 @@ def test_a_large_file_has_longer_until_its_packets_are_read(begin, video, monkey
 
 
 def test_what_a_video_holds_is_known_before_a_frame_is_asked_for(begin, monkeypatch):
-    monkeypatch.setattr(stream, "stamped_frames", crash)
+    monkeypatch.setattr(stream, "timed_frames", crash)
     with closing(begin()) as timeline:
         facts, child = timeline.facts, timeline.child.pid
         assert facts == Facts(40, 30, 90, False, pytest.approx(9, abs=0.01), timeline.plan)
@@ -165,7 +165,7 @@ def test_closing_the_windows_ends_the_process(begin):
 
 
 def test_another_kind_of_process_gives_the_same_windows(begin):
-    one, other = list(begin().windows()), list(begin(child=FreshChild).windows())
+    one, other = list(begin().windows()), list(begin(child=ForkserverChild).windows())
     np.testing.assert_array_equal([window.logits for window in one], [window.logits for window in other])
     assert [window[:4] for window in one] == [window[:4] for window in other]
     assert len(one) == 8

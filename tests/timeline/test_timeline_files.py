@@ -95,7 +95,7 @@ def test_the_picture_is_a_png_even_for_one_window(tmp_path):
 
 def write_source(path, sound, codec="libx264", size=(98, 64), offset=0):
     """50 grey frames at a variable rate, with a tone. Returns their times in milliseconds."""
-    stamps = (np.cumsum([0] + [20, 60] * 25)[:50] + offset).tolist()
+    timestamps = (np.cumsum([0] + [20, 60] * 25)[:50] + offset).tolist()
     with av.open(str(path), "w") as container:
         picture = container.add_stream(codec, rate=25)
         picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
@@ -103,9 +103,9 @@ def write_source(path, sound, codec="libx264", size=(98, 64), offset=0):
         tone = container.add_stream(sound, rate=48000) if sound else None
         if tone:
             tone.codec_context.layout = "stereo"
-        for stamp in stamps:
+        for timestamp in timestamps:
             frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 120, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = stamp, Fraction(1, 1000)
+            frame.pts, frame.time_base = timestamp, Fraction(1, 1000)
             container.mux(picture.encode(frame))
         container.mux(picture.encode())
         for block in range(94 if tone else 0):
@@ -115,7 +115,7 @@ def write_source(path, sound, codec="libx264", size=(98, 64), offset=0):
             container.mux(tone.encode(frame))
         if tone:
             container.mux(tone.encode())
-    return stamps
+    return timestamps
 
 
 def picture_behind_sound(path):
@@ -136,7 +136,7 @@ def picture_behind_sound(path):
     ],
 )
 def test_a_rendered_video_plays_in_browsers_with_its_sound_and_times(tmp_path, name, codec, sound, expected):
-    stamps = write_source(tmp_path / name, sound, codec)
+    timestamps = write_source(tmp_path / name, sound, codec)
     assert render(str(tmp_path / name), tmp_path / "out.mp4", [Event(0.5, 1.0, 0, 0.87)], LABELS) == []
     with av.open(str(tmp_path / "out.mp4")) as container:
         picture, tone = container.streams.video[0], container.streams.audio[0]
@@ -144,7 +144,7 @@ def test_a_rendered_video_plays_in_browsers_with_its_sound_and_times(tmp_path, n
         assert tone.codec_context.name == expected
         frames = [(frame.time, frame.to_ndarray(format="gray")) for frame in container.decode(picture)]
     if codec == "libx264":  # AVI has frames at a steady rate only
-        assert [1000 * (time - frames[0][0]) for time, _ in frames] == pytest.approx(stamps, abs=1)
+        assert [1000 * (time - frames[0][0]) for time, _ in frames] == pytest.approx(timestamps, abs=1)
     before, after = picture_behind_sound(tmp_path / name), picture_behind_sound(tmp_path / "out.mp4")
     assert after == pytest.approx(
         before, abs=1e-3 if sound == "aac" else 0.03

@@ -284,7 +284,7 @@ def test_pickled_clips_are_checked_with_the_label_inside(tmp_path, videos):
 def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
     from stnet.config import load_config
     from stnet.models import model_section
-    from stnet.reader import kinetics
+    from stnet.reader import dataset as kinetics
 
     folder = clean_folder(tmp_path)
     clips = []
@@ -293,7 +293,7 @@ def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "read_clip", lambda *settings: clips.append(real(*settings)) or clips[-1])
     section = load_config(folder / "tiny.yaml", model_section).section("train")
     listed = read_list(str(folder / "train.list"))
-    dataset = kinetics.KineticsDataset(listed, section, augment=True, folder=str(folder))
+    dataset = kinetics.VideoListDataset(listed, section, augment=True, folder=str(folder))
     for index, clip in enumerate(listed):
         dataset.read(index)
         check.examine((str(folder / clip.path), index), check.Reading(section, "mp4", True))
@@ -411,7 +411,7 @@ def test_a_video_that_is_shorter_than_its_sound_is_not_short_of_its_header(tmp_p
     for name in names:
         answers = WindowReader(str(tmp_path / name), section, 1.0, 1.0)
         *_, last = iter(lambda answers=answers: answers(0), None)
-        assert (last.last.promised > last.last.end + 1) == ("cut" in name), name
+        assert (last.last.declared > last.last.end + 1) == ("cut" in name), name
 
 
 def test_a_header_that_counts_four_times_as_many_frames_loses_none(tmp_path):

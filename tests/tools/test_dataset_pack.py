@@ -179,10 +179,10 @@ def test_killed_in_the_middle_and_run_again_it_is_complete(tmp_path, capsys):
 
 
 def test_a_second_writer_is_refused(source, tmp_path):
-    from stnet.utils.atomic import claimed
+    from stnet.utils.atomic import exclusive_lock
 
     (tmp_path / "out").mkdir()
-    with claimed(str(tmp_path / "out")), pytest.raises(UserError, match="another run is writing into"):
+    with exclusive_lock(str(tmp_path / "out")), pytest.raises(UserError, match="another run is writing into"):
         run_pack(source, tmp_path / "out")
 
 
@@ -252,7 +252,7 @@ def test_show_draws_a_row_a_segment_before_and_after(source):
 def test_the_tiles_are_what_the_reader_gives(source):
     from stnet.config import load_config
     from stnet.models import model_section
-    from stnet.reader.kinetics import KineticsDataset
+    from stnet.reader.dataset import VideoListDataset
     from stnet.reader.lists import Clip
 
     main(sheet_flags(source, "--tile", "32", "--seed", "5"))
@@ -261,7 +261,7 @@ def test_the_tiles_are_what_the_reader_gives(source):
     clips = [Clip(str(source / "d.mp4"), 0)]
     after_top = 20 + 3 * 50
     for mode, top in (("test", 0), ("train", after_top)):
-        clip, _ = KineticsDataset(clips, config.section(mode), augment=mode == "train", seed=5).read(0)
+        clip, _ = VideoListDataset(clips, config.section(mode), augment=mode == "train", seed=5).read(0)
         row, column = 1, 1
         y, x = top + 20 + row * 50, 4 + column * 36
         assert np.array_equal(sheet[y : y + 32, x : x + 32], clip[row, 3:6].transpose(1, 2, 0))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stnet.utils.atomic import claimed, remove_leftovers, write_json, write_text
+from stnet.utils.atomic import exclusive_lock, remove_leftovers, write_json, write_text
 
 WRITES = """
 import sys
@@ -50,7 +50,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
 
 
 def test_a_living_writer_beside_a_claimed_folder_ends_well(tmp_path, writer):
-    with claimed(tmp_path):
+    with exclusive_lock(tmp_path):
         writer.communicate("")
     assert writer.returncode == 0
     assert os.listdir(tmp_path) == ["a.parquet"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stnet.utils.errors import UserError
-from stnet.utils.processes import Child, FreshChild
+from stnet.utils.processes import Child, ForkserverChild
 
 
 def act(word):
@@ -29,10 +29,10 @@ def act(word):
     return word.upper()
 
 
-both = pytest.mark.parametrize("kind", [Child, FreshChild])
+both = pytest.mark.parametrize("kind", [Child, ForkserverChild])
 
 
-@pytest.fixture(params=[Child, FreshChild])
+@pytest.fixture(params=[Child, ForkserverChild])
 def child(request):
     made = request.param(act)
     yield made
@@ -69,7 +69,7 @@ def test_a_crash_is_told_from_silence(kind):
     with pytest.raises(EOFError):
         other.receive(10)
     other.send(["a"])  # to nobody
-    assert other.how_it_ended() == "crashed (SIGSEGV)"
+    assert other.exit_reason() == "crashed (SIGSEGV)"
     with pytest.raises(ProcessLookupError):
         os.kill(other.pid, 0)
 
@@ -102,7 +102,7 @@ def test_a_child_does_not_free_what_was_garbage_before_it_began():
 
 
 def test_a_fresh_child_takes_no_more_memory_than_it_may():
-    child = FreshChild(act, memory=128 << 20)
+    child = ForkserverChild(act, memory=128 << 20)
     child.send(["allocate", "a"])
     with pytest.raises(RuntimeError, match="MemoryError"):
         child.receive(10)
@@ -111,7 +111,7 @@ def test_a_fresh_child_takes_no_more_memory_than_it_may():
 
 
 def test_a_fresh_child_leaves_the_signals_of_a_terminal_to_its_parent():
-    child = FreshChild(act)
+    child = ForkserverChild(act)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child.pid, number)
     child.send(["a"])
@@ -120,27 +120,27 @@ def test_a_fresh_child_leaves_the_signals_of_a_terminal_to_its_parent():
 
 
 def test_a_fresh_child_can_be_ended_from_another_thread():
-    child = FreshChild(act)
+    child = ForkserverChild(act)
     child.send(["sleep"])
     threading.Timer(0.05, child.stop).start()
     with pytest.raises(EOFError):
         child.receive(30)
-    assert child.how_it_ended() == "crashed (SIGKILL)"
+    assert child.exit_reason() == "crashed (SIGKILL)"
 
 
 def test_threads_that_start_children_at_once_leave_the_main_module_where_it_is():
     main = sys.modules["__main__"]
     with ThreadPoolExecutor(8) as threads:
-        for child in threads.map(lambda _: FreshChild(act), range(32)):
+        for child in threads.map(lambda _: ForkserverChild(act), range(32)):
             child.kill()
     assert sys.modules["__main__"] is main
 
 
 PARENT = """
 import os, signal, sys, time
-from stnet.utils.processes import FreshChild
+from stnet.utils.processes import ForkserverChild
 if __name__ == "__main__":
-    child = FreshChild(time.sleep)
+    child = ForkserverChild(time.sleep)
     child.send([60])
     print(child.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -177,9 +177,9 @@ def test_the_folder_of_a_killed_parent_is_removed_by_the_next_and_no_other(tmp_p
 
 UNGUARDED = """
 import operator
-from stnet.utils.processes import FreshChild
+from stnet.utils.processes import ForkserverChild
 print("begun", flush=True)
-child = FreshChild(operator.neg)
+child = ForkserverChild(operator.neg)
 child.send([3])
 print(child.receive(30))
 child.kill()

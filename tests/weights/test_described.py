@@ -15,7 +15,7 @@ from stnet.models.stnet.network import StNet
 from stnet.utils.errors import UserError
 from stnet.weights.formats import pickle_bytes, read_weights
 from stnet.weights.labels import load_labels
-from stnet.weights.metadata import config_beside
+from stnet.weights.metadata import saved_config
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_what_differs_from_a_description_is_cut(weights, clip_set, tmp_path, cap
 def test_a_description_that_nests_too_deeply_is_no_description(weights):
     path, _ = weights
     (path.parent / "w.json").write_text('{"model": ' + "[" * 100_000, encoding="utf-8")
-    assert config_beside(path) is None
+    assert saved_config(path) is None
 
 
 def test_hostile_labels_are_one_line(tmp_path):

@@ -13,7 +13,7 @@ from stnet.models import get_model, model_section
 from stnet.utils.errors import UserError
 from stnet.weights.checkpoint import read_description
 from stnet.weights.loading import check_description
-from stnet.weights.metadata import config_beside, load_described_config
+from stnet.weights.metadata import load_saved_config, saved_config
 
 
 def compare(path, config, mode, labels=None):
@@ -53,7 +53,7 @@ def configured(clip_set, trained, tmp_path, caplog):
         settings["TEST"]["filelist"] = "of the config"
         config = write_config(tmp_path / "other.yaml", settings)
         args = flags.parse("eval", "", [f"--config={config}", f"--weights={trained}/STNET_final.pdparams", *words])
-        return load_described_config(args, model_section), caplog.text
+        return load_saved_config(args, model_section), caplog.text
 
     return load
 
@@ -85,7 +85,7 @@ def test_weights_without_their_description_are_said_before_anything_fails(clip_s
     assert said in caplog.text
     caplog.clear()
     for name in ("STNET_final.pdparams", "none.pdparams"):
-        config_beside(trained / name)
+        saved_config(trained / name)
     assert caplog.text == ""
 
 

@@ -32,7 +32,7 @@ from stnet.reader.pickles import load_clip_pickle, read_clip_file
 from stnet.tools.dataset.check import TEXT, add_worker_flags, prepare_out
 from stnet.tools.dataset.findings import list_name
 from stnet.tools.dataset.workers import Lost, work_with_progress
-from stnet.utils.atomic import claimed, write_atomically
+from stnet.utils.atomic import exclusive_lock, write_atomically
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file, stem_of
 from stnet.utils.parsing import parse_json
@@ -128,7 +128,7 @@ def _only_writer(out: str) -> Iterator[None]:
     prepare_out(out)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(claimed(out))
+            stack.enter_context(exclusive_lock(out))
         except UserError:
             raise UserError(
                 f"another run is writing into {out}", "wait for it, or set --out to another folder"
@@ -311,7 +311,7 @@ class Packed:
         return {
             "name": name,
             "source": source,
-            "stamp": [status.st_size, status.st_mtime_ns],
+            "timestamp": [status.st_size, status.st_mtime_ns],
             "label": label,
             "settings": self.settings,
             "bytes": size,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from stnet import cli
 from stnet.reader.clip import clip_rng, read_clip
+from stnet.reader.contact_sheet import ClipPanel, draw_sheet, panel_of
 from stnet.reader.errors import ClipError
-from stnet.reader.sheet import Block, block_of, draw_sheet
 from stnet.tools.dataset.check import add_config_flags, read_config
 from stnet.utils.atomic import write_atomically
 from stnet.utils.errors import UserError
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_block(path: str, section: ReaderSection, format: str, title: str, rng: random.Random | None = None) -> Block:
-    """The Block of a clip as a section of the configuration says. Arguments and errors as read_clip."""
-    return block_of(read_clip(path, section, format, rng), title)
+def read_block(
+    path: str, section: ReaderSection, format: str, title: str, rng: random.Random | None = None
+) -> ClipPanel:
+    """The ClipPanel of a clip as a section of the configuration says. Arguments and errors as read_clip."""
+    return panel_of(read_clip(path, section, format, rng), title)

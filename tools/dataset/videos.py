@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from stnet.reader import lists
 from stnet.reader.containers import opened
-from stnet.reader.errors import ClipError, Damaged, decoded
+from stnet.reader.errors import ClipError, CorruptVideo, decoded
 from stnet.utils.errors import UserError
 from stnet.utils.progress import Progress
 
@@ -172,5 +172,5 @@ def _header_problem(path: str) -> str:
             return "" if next(decoded(container.decode(stream)), None) else "no frame can be decoded"
     except ClipError as error:
         return str(error)
-    except Damaged as error:
+    except CorruptVideo as error:
         return f"no frame can be decoded ({error})"

@@ -129,4 +129,4 @@ class _Worker:
     def _crashed(self) -> Lost:
         child, self.child = self.child, None
         assert child is not None  # it was given items
-        return Lost("crash", f"the decoder {child.how_it_ended()}")
+        return Lost("crash", f"the decoder {child.exit_reason()}")

@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     quarantine: bool = False  # the clip hangs or crashes the decoder
 
 
-class KineticsDataset(Dataset):
+class VideoListDataset(Dataset):
     """Clips of a list.
 
     An item is asked for by (epoch, index), so that the draws of training depend on seed, epoch and index alone,

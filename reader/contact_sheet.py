@@ -19,7 +19,7 @@ LINE = 16  # height of a line of a block's heading
 _GROUND, _INK = (24, 24, 24), (235, 235, 235)
 
 
-class Block(NamedTuple):
+class ClipPanel(NamedTuple):
     """One part of the sheet: the clip as one reading gives it."""
 
     title: str  # a line or more
@@ -28,20 +28,20 @@ class Block(NamedTuple):
     seconds: list[float]  # the time of each frame of the file; empty where it is not known
 
 
-def block_of(clip: Clip, title: str) -> Block:
-    """The Block of a clip."""
-    return Block(title, clip.segments, clip.frames, seconds_of(clip))
+def panel_of(clip: Clip, title: str) -> ClipPanel:
+    """The ClipPanel of a clip."""
+    return ClipPanel(title, clip.segments, clip.frames, seconds_of(clip))
 
 
 def seconds_of(clip: Clip) -> list[float]:
-    """The time of each frame, from the first one on, by its stamp; empty where there are none."""
+    """The time of each frame, from the first one on, by its timestamp; empty where there are none."""
     index = clip.video and clip.video.index
     if not index or len(index.times) != clip.num_frames:
         return []
     return [float((time - index.times[0]) * index.time_base) for time in index.times]
 
 
-def draw_sheet(blocks: Sequence[Block], tile: int) -> Image.Image:
+def draw_sheet(blocks: Sequence[ClipPanel], tile: int) -> Image.Image:
     """One image: blocks below each other, a row a segment, a column a frame.
 
     Args:
@@ -61,17 +61,17 @@ def draw_sheet(blocks: Sequence[Block], tile: int) -> Image.Image:
     return sheet
 
 
-def block_size(block: Block, tile: int) -> tuple[int, int]:
+def block_size(block: ClipPanel, tile: int) -> tuple[int, int]:
     """(width, height) of a block in pixels."""
     rows, columns = len(block.segments), len(block.segments[0])
     return GAP + columns * (tile + GAP), _heading(block) + rows * (tile + STRIP + GAP)
 
 
-def _heading(block: Block) -> int:
+def _heading(block: ClipPanel) -> int:
     return GAP + LINE * len(block.title.splitlines())
 
 
-def _draw_tiles(sheet: Image.Image, pen: ImageDraw.ImageDraw, block: Block, tile: int, top: int) -> None:
+def _draw_tiles(sheet: Image.Image, pen: ImageDraw.ImageDraw, block: ClipPanel, tile: int, top: int) -> None:
     from PIL import Image
 
     seglen = len(block.segments[0])
