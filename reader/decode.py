@@ -1,6 +1,6 @@
 """Frames out of video files: those that a decoder shows which begins at the start, whoever decodes.
 
-An index (index.py) tells the frames apart by their time timestamps. Where it is sound, decord decodes from the start on
+An index (index.py) tells the frames apart by their timestamps. Where it is sound, decord decodes from the start on
 what it can be trusted with, and PyAV seeks in long files. All else PyAV reads in order; where data turns out to be
 damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
 """

@@ -58,7 +58,7 @@ def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
         with decoding():
             timestamps = video.get_frame_timestamp(frames)[:, 0]
         if not np.allclose(timestamps, seconds, rtol=1e-6, atol=1e-3):
-            raise IndexMismatch("decord has other time timestamps")
+            raise IndexMismatch("decord has other timestamps")
         place = 0
         for row, frame in enumerate(frames):
             with decoding():

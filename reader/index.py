@@ -1,8 +1,8 @@
 """An exact index of a video: which frames a decoder that begins at the start will show, and where each can be got.
 
 The packets are read once, nearly without decoding. Those that the container wants shown, sorted by their presentation
-timestamps, are the frames in order, as long as each packet is one frame and its timestamp tells it from all others; where that
-is not sure, `doubt` says why, and the frames must be read in order.
+timestamps, are the frames in order, as long as each packet is one frame and has a timestamp of its own; where that is
+not sure, `seek_problem` says why, and the frames must be read in order.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _duration(container: InputContainer, stream: VideoStream) -> float:
 def _read_packets(
     container: InputContainer, stream: VideoStream, codec: str
 ) -> tuple[list[Packet], list[int | None], Any, str, bool, LostPictures]:
-    """(packets, decoding timestamps, first frame that decodes or None, damage or "", whether all are plain, lost ones)."""
+    """(packets, decoding timestamps, first decoded frame or None, damage or "", whether all are plain, lost ones)."""
     length_size = nal_length_size(codec, stream.codec_context.extradata)
     packets: list[Packet] = []
     decode_timestamps: list[int | None] = []
@@ -205,13 +205,13 @@ def _problem_of_timestamps(packets: Sequence[Packet], decode_timestamps: Sequenc
         timestamp for timestamp in decode_timestamps if timestamp is not None
     ]  # Matroska leaves out the first ones
     if None in timestamps or not known:
-        return "packets without time timestamps"
+        return "packets without timestamps"
     if len(set(timestamps)) < len(timestamps):
-        return "time timestamps that repeat"
+        return "timestamps that repeat"
     if any(later <= earlier for earlier, later in zip(known, known[1:])):
-        return "time timestamps that go back"
+        return "timestamps that go back"
     if reorders and timestamps == sorted(timestamps):
-        return "time timestamps of the order of decoding"
+        return "timestamps of the order of decoding"
     return ""
 
 

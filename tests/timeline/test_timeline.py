@@ -145,9 +145,7 @@ def test_a_window_of_a_variable_rate_is_what_predict_makes_of_its_frames_at_a_co
     path = write_video(tmp_path / "variable.mkv", frames, 25, timestamps)
     timeline, windows = timeline_of(tiny, path, window=2, stride=1)
     engine, rate = make_engine("paddle", model, section), timeline.plan.rate
-    places = np.round(
-        np.array(timestamps) / 1000 * rate
-    )  # of each frame at the constant rate: some twice, some left out
+    places = np.round(np.array(timestamps) / 1000 * rate)  # at the constant rate: some twice, some left out
     shown = [np.searchsorted(places, place if place in places else place - 1) for place in range(int(places[-1]) + 1)]
     assert len(set(shown)) < min(len(shown), 80)
     differences = []

@@ -154,20 +154,20 @@ def look_at(
     entries: Sequence[findings.Entry], reading: Reading, cache: Cache, workers: int, timeout: float
 ) -> tuple[dict[str, Record], int]:
     """(entry's file -> record, number of files that had to be decoded)."""
-    records, tasks, timestamps = {}, [], {}
+    records, tasks, stamps = {}, [], {}
     for index, entry in enumerate(entries):
-        if entry.file in records or entry.file in timestamps:
+        if entry.file in records or entry.file in stamps:
             continue
-        record, timestamp = _without_decoding(entry.file)
-        record = record or cache.get(entry.file, timestamp)
+        record, stamp = _without_decoding(entry.file)
+        record = record or cache.get(entry.file, stamp)
         if record:
             records[entry.file] = record
         else:
-            timestamps[entry.file] = timestamp
+            stamps[entry.file] = stamp
             tasks.append((entry.file, index))
     with cache:
         for (file, _), record in _examine_all(tasks, reading, workers, timeout):
-            cache.add(file, timestamps[file], record)
+            cache.add(file, stamps[file], record)
             records[file] = record
     return records, len(tasks)
 
@@ -264,15 +264,15 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
 def _short_of_header(video: Video, file: str) -> str:
     """What is missing of a video by its container's header; "" if nothing is."""
     index = video.index
-    declared = max(index.declared, len(index.timestamps))
-    if video.damaged and video.frames < len(index.timestamps):
+    declared = max(index.declared, len(index.stamps))
+    if video.damaged and video.frames < len(index.stamps):
         return f"{video.frames} frames can be decoded, the header says {declared}"
     # A header can count wrongly, and a duration can be another stream's: lost is what both miss, or a duration alone.
-    missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.timestamps))
+    missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.stamps))
     if index.declared > len(index.packets) and missing > step:
         return f"{video.frames} frames can be decoded, the header says {declared}"
     slack = max(_SLACK * index.duration, 2 * step)
-    if not index.declared and index.timestamps and missing > slack and index.duration - seconds_of_all(file) > slack:
+    if not index.declared and index.stamps and missing > slack and index.duration - seconds_of_all(file) > slack:
         return f"its frames end after {index.seconds:.1f} s, the header says {index.duration:.1f} s"
     return ""
 
@@ -308,10 +308,10 @@ class Cache:
                     if entry["settings"] == self.settings and _is_record(entry["record"], entry["timeout"]):
                         self.known[entry["file"]] = entry
 
-    def get(self, file: str, timestamp: Stamp | None) -> Record | None:
+    def get(self, file: str, stamp: Stamp | None) -> Record | None:
         """The record of a file, or None."""
         entry = self.known.get(os.path.abspath(file))
-        if entry is None or entry.get("timestamp") != timestamp:
+        if entry is None or entry.get("stamp") != stamp:
             return None
         hung = entry["record"]["problem"] == "hang"
         return None if hung and entry["timeout"] < self.timeout else entry["record"]
@@ -330,11 +330,11 @@ class Cache:
         """Close it."""
         self.lines.close()
 
-    def add(self, file: str, timestamp: Stamp | None, record: Record) -> None:
+    def add(self, file: str, stamp: Stamp | None, record: Record) -> None:
         """Append a record."""
         entry = {
             "file": os.path.abspath(file),
-            "timestamp": timestamp,
+            "stamp": stamp,
             "settings": self.settings,
             "timeout": self.timeout,
         }
