@@ -101,7 +101,7 @@ def test_a_cut_by_copying_has_an_edit_list_and_only_the_frames_that_are_shown(tm
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "doubt"),
+    ("name", "options", "seek_problem"),
     [
         ("x.avi", {}, "a container (avi) without an index"),
         ("x.ts", {}, "a container (mpegts) without an index"),

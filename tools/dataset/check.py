@@ -264,15 +264,15 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
 def _short_of_header(video: Video, file: str) -> str:
     """What is missing of a video by its container's header; "" if nothing is."""
     index = video.index
-    declared = max(index.declared, len(index.stamps))
-    if video.damaged and video.frames < len(index.stamps):
+    declared = max(index.declared, len(index.timestamps))
+    if video.damaged and video.frames < len(index.timestamps):
         return f"{video.frames} frames can be decoded, the header says {declared}"
     # A header can count wrongly, and a duration can be another stream's: lost is what both miss, or a duration alone.
-    missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.stamps))
+    missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.timestamps))
     if index.declared > len(index.packets) and missing > step:
         return f"{video.frames} frames can be decoded, the header says {declared}"
     slack = max(_SLACK * index.duration, 2 * step)
-    if not index.declared and index.stamps and missing > slack and index.duration - seconds_of_all(file) > slack:
+    if not index.declared and index.timestamps and missing > slack and index.duration - seconds_of_all(file) > slack:
         return f"its frames end after {index.seconds:.1f} s, the header says {index.duration:.1f} s"
     return ""
 

@@ -311,7 +311,7 @@ class Packed:
         return {
             "name": name,
             "source": source,
-            "timestamp": [status.st_size, status.st_mtime_ns],
+            "stamp": [status.st_size, status.st_mtime_ns],
             "label": label,
             "settings": self.settings,
             "bytes": size,
