@@ -159,7 +159,7 @@ entry() {
         [ -n "$folder" ] || case "$script" in train.py) folder=checkpoints ;; *) folder=results ;; esac
         log="$folder/log"
         local cards="${CUDA_VISIBLE_DEVICES-}"
-        if [[ "$cards" == *,* ]] && [[ ! "$gpu" =~ ^([Ff]alse|FALSE|0)$ ]]; then
+        if [[ "$cards" == *,* ]] && [[ ! "$gpu" =~ ^([Ff]alse|FALSE|0)$ ]] && gpu_works; then
             launch=(--devices "$cards")
         elif [ -n "$processes" ] && [ "$processes" -gt 1 ]; then
             launch=(--nproc_per_node "$processes")
@@ -175,6 +175,12 @@ entry() {
     [ ${#launch[@]} -gt 0 ] || exec "${command[@]}" "$@"
     command+=(-W "ignore:No ccache found" -m paddle.distributed.launch --log_level WARNING)
     launched "${command[@]}" "${launch[@]}" --log_dir "$log" "$@" >&2 # it mixes the log of rank 0 with its own
+}
+
+# Whether Paddle computes on a GPU here: ranks would be launched for nothing, each with a message of its own.
+gpu_works() {
+    PYTHONPATH="$here" "$(python_command)" -c 'import sys; from stnet import runtime; sys.exit(not runtime.gpu_works())' \
+        >/dev/null 2>&1
 }
 
 check_nodes() {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 
 from stnet.reader.formats import FORMATS, VIDEO, Clip
 from stnet.utils.errors import MAKE_LISTS, UserError
@@ -95,21 +96,24 @@ def list_videos(path: str) -> list[Clip]:
 
 
 def find_videos(folder: str) -> list[str]:
-    """Paths of all video files below a folder, sorted; folders as stnet.utils.files.walk takes them.
+    """Paths of all video files below a folder, sorted; folders as stnet.utils.files.walk takes them."""
+    return videos_among((os.path.join(here, name) for here, names in walk(folder) for name in names), folder)
+
+
+def videos_among(paths: Iterable[str], folder: str) -> list[str]:
+    """The videos of what was found in a folder, sorted.
 
     Hidden files, and those whose suffix is no video's, are left out; the log counts them.
     """
     videos: list[str] = []
     hidden: list[str] = []
     others: list[str] = []
-    for here, names in walk(folder):
-        for name in names:
-            is_video = name.lower().endswith(VIDEO_SUFFIXES)
-            kind = hidden if name.startswith(".") else videos if is_video else others
-            kind.append(os.path.join(here, name))
-    for what, paths in (("hidden files", hidden), ("files that are not named as videos are", others)):
-        if paths:
-            logger.info("%s: left out %s: %d: %s", folder, what, len(paths), _examples(paths, folder))
+    for path in paths:
+        is_hidden, is_video = os.path.basename(path).startswith("."), path.lower().endswith(VIDEO_SUFFIXES)
+        (hidden if is_hidden else videos if is_video else others).append(path)
+    for what, left_out in (("hidden files", hidden), ("files that are not named as videos are", others)):
+        if left_out:
+            logger.info("%s: left out %s: %d: %s", folder, what, len(left_out), _examples(left_out, folder))
     return sorted(videos)
 
 

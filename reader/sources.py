@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import numpy as np
 
 from stnet.reader.formats import FRAMES, PICKLE, VIDEO, Clip
-from stnet.reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list
+from stnet.reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list, videos_among
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, find_file, walk
 
@@ -84,7 +84,10 @@ def _sources_at(path: str, clip_format: str) -> Sequence[Source]:
     if os.path.exists(path) or not glob.has_magic(path):
         paths = [path]
     else:
-        paths = sorted(filter(os.path.isfile, set(_matching(path))))
+        found = {name for name in _matching(path) if not os.path.isdir(name)}
+        start = path[: path.index("*")].rpartition(os.sep)[0] or os.curdir if "*" in path else os.curdir
+        any_name = os.path.basename(path) in ("*", "**")  # as a folder is taken
+        paths = videos_among(sorted(found), start) if any_name else sorted(found)
         if not paths:
             raise UserError(f"{path}: no file matches")
     return [Source(name, None, Clip(name, -1, format_of(name, clip_format))) for name in paths]

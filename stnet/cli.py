@@ -70,7 +70,7 @@ def load_run_config(
     for note in config.notes:
         logger.warning("config: %s", note)
     if args.debug:
-        logger.info("configuration:\n%s", _as_yaml(config))
+        logger.info("configuration:\n" + _as_yaml(config))
     return config
 
 

@@ -95,6 +95,13 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
         logger.info("running on the %s", f"CPU ({problem})" if problem else "GPU")
 
 
+def gpu_works() -> bool:
+    """Whether Paddle computes on a GPU here."""
+    import paddle
+
+    return _gpu_problem(paddle) is None
+
+
 def start_thread() -> None:
     """In another thread than `start`, which is to compute: as many threads and the device that were chosen there."""
     import paddle

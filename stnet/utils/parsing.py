@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
@@ -76,8 +77,12 @@ def printable(text: str, longest: int = 0) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """A log whose lines hold no control characters of the names and texts that they cite."""
+    """A log whose lines hold no control characters, and no line ends, of the names and texts that they cite."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The lines of a record."""
+        if isinstance(record.args, tuple):
+            cited = [printable(str(arg)) if isinstance(arg, (str, Exception)) else arg for arg in record.args]
+            record = copy.copy(record)
+            record.args = tuple(cited)
         return "\n".join(map(printable, super().format(record).split("\n")))

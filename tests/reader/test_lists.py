@@ -141,7 +141,7 @@ def test_a_glob_with_two_stars_goes_the_same_way(tmp_path, monkeypatch, pattern)
     folder = tree_of_links(tmp_path)
     monkeypatch.chdir(folder)
     found = [source.path for source in sources(pattern.format(folder), "mp4", "")]
-    assert [os.path.relpath(path, folder) for path in found] == sorted([*TREE, "notes.txt"])
+    assert [os.path.relpath(path, folder) for path in found] == TREE
     assert found[0] == ("a.mp4" if pattern == "**/*" else f"{pattern.format(folder).split('/**')[0]}/a.mp4")
     with pytest.raises(UserError, match="no file matches"):
         sources("**/up/**/none*.mp4", "mp4", "")

@@ -358,3 +358,14 @@ def test_the_ucf101_config_reads_what_the_ucf101_command_writes():
     lists = [config.section(mode).filelist for mode in ("train", "valid", "test", "infer")]
     assert lists == [f"./data/dataset/ucf101/{name}.list" for name in ("train", "val", "test", "infer")]
     assert config.MODEL.labels == "./data/dataset/ucf101/labels.json"
+
+
+def test_a_file_that_a_csv_names_in_two_ways_is_one_clip(root):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write(root / name)
+    (root / "clips.csv").write_text("a.mp4,x\n./a.mp4,x\nb.mp4,x\nc.mp4,y\n", encoding="utf-8")
+    call(folder, "--csv", root / "clips.csv", "--out", root / "out", "--ratio", 0.5)
+    assert len(lines(root / "out" / "train.list")) + len(lines(root / "out" / "val.list")) == 3
+    (root / "clips.csv").write_text("a.mp4,x\n./a.mp4,y\n", encoding="utf-8")
+    with pytest.raises(UserError, match="./a.mp4 has the label 'y', and is the file a.mp4 of 'x'"):
+        call(folder, "--csv", root / "clips.csv", "--out", root / "other")

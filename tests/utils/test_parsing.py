@@ -51,3 +51,8 @@ def test_control_characters_are_escaped_and_long_texts_cut():
 def test_a_log_line_holds_no_control_characters_but_its_own_ends():
     record = logging.LogRecord("stnet", logging.INFO, "", 0, "%s\nsecond", ("a\x1b[2Jb\rc",), None)
     assert PrintableFormatter("%(message)s").format(record) == "a\\x1b[2Jb\\rc\nsecond"
+
+
+def test_a_name_with_a_line_end_makes_no_line_of_the_log():
+    record = logging.LogRecord("stnet", logging.INFO, "x.py", 1, "skipped %s\n  %d more", ("a\nb\x1b.mp4", 2), None)
+    assert PrintableFormatter("%(message)s").format(record) == "skipped a\\nb\\x1b.mp4\n  2 more"

@@ -108,9 +108,15 @@ def read_csv(path: str) -> list[tuple[str, str, str]]:
             raise UserError(f"{where}: the label is not in UTF-8: {shown(label)}")
         if labels.setdefault(name, label) != label:
             raise UserError(f"{where}: {name} has the label {label!r} here, {labels[name]!r} before")
-    clips = []
+    clips, taken = [], dict[str, tuple[str, str]]()
     for name, label in labels.items():
         file = os.path.join(folder, name)
+        real = os.path.realpath(file)
+        first, of_first = taken.setdefault(real, (name, label))
+        if of_first != label:
+            raise UserError(f"--csv {path}: {name} has the label {label!r}, and is the file {first} of {of_first!r}")
+        if first != name:
+            continue
         clips.append((name, file if os.path.lexists(file) else "", label))
     if not clips:
         raise UserError(f"--csv {path}: expected lines PATH,LABEL, found none")

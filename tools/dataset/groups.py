@@ -124,7 +124,10 @@ def check_classes(train: Sequence[Entry], held_out: Sequence[Entry]) -> None:
     clips, held = Counter(entry.label for entry in train), {entry.label for entry in held_out}
     lacking = [label for label, count in clips.items() if count > 1 and label not in held]
     if lacking:
-        logger.warning("--group_by: %d classes of several clips have none held out: too few groups", len(lacking))
+        logger.warning(
+            "--group_by: %d classes of several clips have none held out: few groups, or shared ones",
+            len(lacking),
+        )
 
 
 def warn_of_shared_groups(train: Sequence[Entry], held_out: Sequence[Entry], labels: Sequence[str]) -> None:
