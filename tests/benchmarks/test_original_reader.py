@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 
-from bench.peers import original_reader
-from bench.spec import normalise
+from benchmarks.network import normalise
+from benchmarks.peers import original_reader
 from stnet.config import ReaderSection, TrainSection
 from stnet.reader.kinetics import KineticsDataset
 from stnet.reader.lists import Clip
