@@ -30,7 +30,8 @@ PACKAGES = "paddlepaddle paddlepaddle-gpu numpy decord opencv-python opencv-pyth
 
 def main(words: list[str]) -> int:
     """Run the scripts that are named, with the flags behind their names; returns the highest exit code."""
-    names = [word for word in words if word in (*SCRIPTS, *ON_REQUEST)] if "all" not in words else list(SCRIPTS)
+    asked = [name for word in words for name in (SCRIPTS if word == "all" else [word])]
+    names = [name for name in asked if name in (*SCRIPTS, *ON_REQUEST)]
     flags = [word for word in words if word not in (*names, "all")]
     if not names:
         print(f"{__doc__}\n{' '.join((*SCRIPTS, *ON_REQUEST))}")
