@@ -238,7 +238,7 @@ fast=(
     tests/models/test_stnet.py tests/weights/test_load.py
     tests/reader/test_sampling.py tests/reader/test_lists.py tests/reader/test_transforms.py tests/reader/test_pickles.py
     tests/backends/test_engines.py tests/weights/test_loading.py tests/tools/test_dataset_lists.py
-    tests/serve/test_answers.py tests/bench/test_part.py
+    tests/serve/test_answers.py tests/benchmarks/test_timer.py
 )
 
 main() {

@@ -32,7 +32,7 @@ setup(
         'decord>=0.6; sys_platform == "linux" and platform_machine == "x86_64"',  # no wheels elsewhere: PyAV decodes
         "filelock>=3",
         "jinja2>=3",
-        "matplotlib>=3.5",
+        "matplotlib>=3.6",
         "numpy>=1.21",
         "opencv-python>=4.5",
         "pillow>=8",

@@ -16,7 +16,7 @@ import yaml
 
 from stnet import flags, runtime
 from stnet.config import PACKAGE, Config, ModelSection, load_config, parse_override
-from stnet.flags import positive_int as positive_int  # for the parsers of tools and bench
+from stnet.flags import positive_int as positive_int  # for the parsers of tools
 from stnet.utils import signals, streams
 from stnet.utils.atomic import write_text
 from stnet.utils.errors import UserError, first_line

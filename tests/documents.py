@@ -86,7 +86,7 @@ def write_released_weights(folder):
 
 def copy_project(folder):
     """The project's own files, small configurations, and a .venv that stands for the environment of the tests."""
-    for name in ("stnet", "models", "reader", "tools", "bench", "configs"):
+    for name in ("stnet", "models", "reader", "tools", "benchmarks", "configs", "tests/stress"):
         shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*PROJECT.glob("*.py"), PROJECT / "run.sh", PROJECT / "data" / "dataset" / "kinetics_labels.json"):
         _copy(path, folder / path.relative_to(PROJECT))

@@ -21,7 +21,7 @@ def test_training_writes_a_checkpoint_an_epoch_and_a_final_one(trained):
     names = sorted(path.name for path in trained.iterdir() if path.is_file())
     suffixes = ("json", "pdopt", "pdparams")
     checkpoints = [f"STNET_{n}.{s}" for n in ("best", "epoch0", "epoch1", "final") for s in suffixes]
-    assert names == [*checkpoints, "train_config.yaml", "train_log.jsonl", "train_log.png", "training.html"]
+    assert names == [*checkpoints, "train_config.yaml", "train_log.jsonl", "training.html"]
     about = json.loads((trained / "STNET_final.json").read_text())
     assert about["model"]["num_layers"] == 18
     assert about["model"]["num_classes"] == 4

@@ -21,7 +21,7 @@ from stnet.timeline.files import caption
 from stnet.utils.atomic import check_name, os_errors_as_user_errors, write_atomically
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath
-from stnet.utils.fonts import font_for
+from stnet.utils.fonts import pillow_font
 
 _COPIED = ("aac", "mp3")  # sound that every browser plays in mp4; other sound becomes AAC
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -266,13 +266,13 @@ class Overlay:
 
 def _strip(lines: Sequence[str], width: int, height: int) -> np.ndarray:
     """The lines, white on a half transparent ground, as large as fits: uint8 [h, w, 4]."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    text, path = "\n".join(lines), font_for("".join(lines))[1]
+    text = "\n".join(lines)
     image = Image.new("RGBA", (width, height))
     draw = ImageDraw.Draw(image)
     for size in range(max(8, height // 16), 5, -1):
-        font = ImageFont.truetype(path, size)
+        font = pillow_font(text, size)
         left, top, right, bottom = draw.multiline_textbbox((0, 0), text, font=font)
         if right - left + size <= width:
             break

@@ -1,4 +1,4 @@
-"""What can be seen of a training run: train_log.jsonl, VisualDL scalars, and a picture of the curves."""
+"""What can be seen of a training run: train_log.jsonl and VisualDL scalars."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from stnet.report.charts import value_range
 from stnet.utils.atomic import write_atomically
 from stnet.utils.files import StrPath
 
@@ -96,32 +95,3 @@ def _visualdl_writer(folder: str) -> Any:
     except ImportError:
         return None
     return LogWriter(logdir=os.path.join(folder, "visualdl"))
-
-
-def plot(folder: str) -> str:
-    """Draw loss and accuracy over steps into FOLDER/train_log.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = read_journal(os.path.join(folder, "train_log.jsonl"))
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, keys in zip(axes, (("loss",), ("top1", "top5"))):
-        for kind, style in (("train", "-"), ("valid", "o--")):
-            for key in keys:
-                curve = points(rows, kind, key)
-                if curve:
-                    axis.plot(*zip(*curve), style, label=f"{kind} {key}")
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.3)
-        if axis.lines:
-            axis.legend()
-        if axis.lines and keys == ("loss",):
-            low, high = value_range([line.get_xydata().tolist() for line in axis.lines])
-            margin = (high - low or 1) / 20
-            axis.set_ylim(low - margin, high + margin)
-    path = os.path.join(folder, "train_log.png")
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
-    pyplot.close(figure)
-    return path

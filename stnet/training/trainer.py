@@ -24,7 +24,7 @@ from stnet.models.normalizer import Normalizer
 from stnet.reader.loader import Batch, Loader
 from stnet.training import resume
 from stnet.training.ema import make_average, restore_weights
-from stnet.training.log import RESERVED, Journal, plot, read_journal
+from stnet.training.log import RESERVED, Journal, read_journal
 from stnet.training.report import write_training_report
 from stnet.training.step import Outcome, State, Stepper
 from stnet.utils.errors import UserError, first_line
@@ -303,7 +303,7 @@ class Trainer:
         )  # fmt: skip
 
     def report(self, was_trained: bool) -> None:
-        """Draw the curves and write training.html, which the trained weights do not depend on (rank 0 only).
+        """Write training.html, which the trained weights do not depend on (rank 0 only).
 
         Args:
             was_trained: by this process; otherwise the page of the one that trained stays.
@@ -313,7 +313,6 @@ class Trainer:
         if self.journal is None or (os.path.exists(path) and not was_trained):
             return
         try:
-            logger.info("curves: %s", plot(self.save_dir))
             final = os.path.join(self.save_dir, f"{self.model.config.MODEL.name.upper()}_final.pdparams")
             facts = [("Weights", os.path.abspath(final)), ("SHA-256", sha256_of(final)), ("Seed", str(self.seed))]
             write_training_report(path, read_journal(self.journal.path), evaluation, facts, self.model.config)

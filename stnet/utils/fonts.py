@@ -1,4 +1,4 @@
-"""A font that has the characters of a text."""
+"""Fonts for texts of any language: for matplotlib, which falls back from one to the next, and for Pillow."""
 
 from __future__ import annotations
 
@@ -7,28 +7,19 @@ import functools
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import ImageFont
 
 logger = logging.getLogger("stnet")
-_DEFAULT = "DejaVu Sans"  # comes with matplotlib; has no Chinese, for example
-
-
-def font_for(text: str) -> tuple[str, str]:
-    """(family, file) of the default font if it has all characters of a text, else of the first installed one that has.
-
-    Where none has, it is the default, and the log says so: what it lacks is drawn as boxes.
-    """
-    return _font_for(frozenset(text) - set(" \t\n"))
-
-
-def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """For PIL.ImageDraw to write a text, `size` pixels high."""
-    from PIL import ImageFont
-
-    return ImageFont.truetype(font_for(text)[1], size)
+# The first two come with matplotlib; the others are of Linux, Windows and macOS, and have Chinese.
+_FAMILIES = (
+    "DejaVu Sans", "STIXGeneral", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+    "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "AR PL UMing CN",
+    "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS", "Noto Sans", "Unifont",
+)  # fmt: skip
+_REGULAR = ("normal", "normal", 400)  # style, stretch, weight
 
 
 def drawable(text: str, width: int = 60) -> str:
@@ -41,40 +32,52 @@ def drawable(text: str, width: int = 60) -> str:
 
 @contextlib.contextmanager
 def drawing(text: str) -> Iterator[None]:
-    """Let matplotlib write a text in a font that has it, and not warn of what none has."""
+    """Let matplotlib write a text, each character in the first font that has it; what none has is drawn as boxes."""
     from matplotlib import rc_context
 
-    families = list(dict.fromkeys([_DEFAULT, font_for(text)[0]]))
-    with rc_context({"font.family": families}), warnings.catch_warnings():
+    with rc_context({"font.family": list(_fonts_for(text))}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
-@functools.lru_cache(maxsize=64)
-def _font_for(characters: frozenset[str]) -> tuple[str, str]:
+def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """The font that has most characters of a text, `size` pixels high, for PIL.ImageDraw, which has no fallback."""
+    from PIL import ImageFont
+
+    files = _fonts_for(text).values()
+    return ImageFont.truetype(max(files, key=lambda path: len(_charmap(path) & set(map(ord, text)))), size)
+
+
+def _fonts_for(text: str) -> dict[str, str]:
+    """Family -> file of the fonts that are there; the log says so where none has a character."""
+    fonts = _installed()
+    if not set(map(ord, text)) - set(b" \t\n") <= frozenset().union(*map(_charmap, fonts.values())):
+        _say_what_is_missing()
+    return fonts
+
+
+@functools.lru_cache(maxsize=1)
+def _installed() -> dict[str, str]:
     from matplotlib import font_manager
 
-    default = font_manager.findfont(_DEFAULT)
-    if _has(default, characters):
-        return _DEFAULT, default
-    for listed in (lambda: font_manager.fontManager.ttflist, _list_new_fonts):
-        for font in sorted(listed(), key=lambda font: (font.style != "normal", font.name)):
-            if not font.name.startswith("Last Resort") and _has(font.fname, characters):
-                return font.name, font.fname
-    _say_what_is_missing()
-    return _DEFAULT, default
-
-
-def _list_new_fonts() -> list[Any]:
-    """Fonts installed since matplotlib made the list that it keeps in a file for good; it knows them from now on."""
-    from matplotlib import font_manager
-
-    known = {font.fname for font in font_manager.fontManager.ttflist}
-    before = len(font_manager.fontManager.ttflist)
-    for path in sorted(set(font_manager.findSystemFonts()) - known):
+    manager = font_manager.fontManager  # it keeps its list in a file for good: add what was installed since
+    for path in sorted(set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}):
         with contextlib.suppress(OSError, RuntimeError):  # no font that FreeType reads
-            font_manager.fontManager.addfont(path)
-    return font_manager.fontManager.ttflist[before:]
+            manager.addfont(path)
+    files: dict[str, str] = {}
+    for font in sorted(manager.ttflist, key=lambda font: (font.style, font.stretch, font.weight) != _REGULAR):
+        files.setdefault(font.name, font.fname)
+    return {name: files[name] for name in _FAMILIES if name in files}
+
+
+@functools.cache
+def _charmap(path: str) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):  # a file that is gone
+        return frozenset()
 
 
 @functools.lru_cache(maxsize=1)
@@ -82,12 +85,3 @@ def _say_what_is_missing() -> None:
     logger.warning(
         "no installed font has all characters of the labels: some are drawn as boxes (Noto Sans CJK has most)"
     )
-
-
-def _has(path: str, characters: frozenset[str]) -> bool:
-    from matplotlib.ft2font import FT2Font
-
-    try:
-        return set(map(ord, characters)) <= set(FT2Font(path).get_charmap())
-    except (OSError, RuntimeError):  # a file that is gone, or no font that FreeType reads
-        return False

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stress import kill_and_resume
 from training_helpers import difference, saved, train_losses
 
-from stnet.tools import kill_and_resume
 from stnet.training import resume
 from stnet.utils import atomic
 from stnet.utils.signals import StopRequest

@@ -14,6 +14,7 @@ from stnet.cli import advised
 from stnet.reader.loader import EpochOrder
 from stnet.training import resume
 from stnet.training.log import Journal, read_journal
+from stnet.training.report import write_training_report
 from stnet.utils.errors import UserError
 from stnet.weights import checkpoint
 
@@ -46,14 +47,15 @@ def test_overwrite_removes_checkpoints_and_logs_and_nothing_else(clip_set, used)
     for name in ("quarantine.list", "my notes.txt", "STNET_mine.pdparams", "log/workerlog.0", "visualdl/mine"):
         (used / name).parent.mkdir(exist_ok=True)
         (used / name).write_text("")
-    (used / "visualdl" / "vdlrecords.1.log").write_text("")
+    for name in ("visualdl/vdlrecords.1.log", "train_log.png"):  # the second by earlier versions
+        (used / name).write_text("")
     flags = ["--config", clip_set / "tiny.yaml", "--save_dir", used, "--pretrain=none", "--valid_interval=0"]
     assert run(train, *flags, "--epoch=1", "--overwrite", "--log_interval=1") == 0
     assert saved(used) == ["STNET_epoch0", "STNET_final"]
     assert len(train_losses(used)) == 3
     kept = {str(path.relative_to(used)) for path in used.rglob("*") if path.is_file() and path.suffix != ".json"}
     assert kept >= {"quarantine.list", "my notes.txt", "STNET_mine.pdparams", "log/workerlog.0", "visualdl/mine"}
-    assert "visualdl/vdlrecords.1.log" not in kept
+    assert not {"visualdl/vdlrecords.1.log", "train_log.png"} & kept
 
 
 def test_only_a_checkpoint_with_state_of_this_folder_goes_on_in_it(trained, used, tmp_path, monkeypatch):
@@ -157,7 +159,7 @@ def test_only_damaged_checkpoints_are_an_error_and_not_a_start_from_zero(clip_se
     assert digests(used) == before
 
 
-def test_nothing_in_the_log_ends_a_run(used):
+def test_nothing_in_the_log_ends_a_run(used, tiny_config):
     rows = read_journal(used / "train_log.jsonl")
     lines = [b"\xff\xfe\x00", b"[" * 100000, b"7", b'{"kind": "train"}', b'{"kind": [], "step": 1}']
     lines += [b'{"kind": "train", "step": 1e999}', b'{"kind": "train", "step": 1, "loss": "x"}', b'{"step":']
@@ -167,9 +169,8 @@ def test_nothing_in_the_log_ends_a_run(used):
     left = read_journal(used / "train_log.jsonl")
     assert left[:-1] == [row for row in rows if row["step"] <= 3]
     assert left[-1]["loss"] == "x"
-    from stnet.training.log import plot
-
-    plot(str(used))
+    write_training_report(used / "training.html", left, None, [], tiny_config)
+    assert "</html>" in (used / "training.html").read_text()
 
 
 # The place within an epoch ----------------------------------------------------------------------------------------

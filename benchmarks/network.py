@@ -1,13 +1,17 @@
-"""The network that ours and its peers compute and its clips, in each one's form. Contenders' side, in their folder."""
+"""One StNet of random weights, as ours and as its peers compute it, and its clips.
+
+All but Spec runs in the contenders' processes. Ours starts from uint8 clips; peers get them normalised, ready made.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
 
-from bench.contender import ROOT
+from benchmarks.timer import ROOT, Run
 
 if TYPE_CHECKING:
     from stnet.config import Config
@@ -34,19 +38,19 @@ class Spec(NamedTuple):
 
     @property
     def shape(self) -> list[int]:
-        """Of a batch."""
+        """Shape of a batch."""
         return [self.batch, self.seg_num, 15, self.size, self.size]
 
     def clips(self) -> np.ndarray:
-        """A batch of random uint8 clips, the same in every process."""
+        """Draw a batch of random uint8 clips, the same in every process."""
         return np.random.RandomState(0).randint(0, 256, self.shape).astype(np.uint8)
 
     def normalised_clips(self) -> np.ndarray:
-        """The same as the float32 input that peers get ready made."""
+        """Normalise them, as float32."""
         return np.stack([normalise(clip) for clip in self.clips()])
 
     def overrides(self, **more: Any) -> list[str]:
-        """What makes of CONFIG the configuration of a measurement: such clips in every section; more as SECTION_key."""
+        """Overrides of CONFIG that ask for such clips in every section; more as SECTION_key."""
         values = {"MODEL.num_layers": self.layers, "MODEL.seg_num": self.seg_num, "MODEL.labels": LABELS}
         for name in ("TRAIN", "VALID", "TEST", "INFER"):
             values.update({f"{name}.{key}": self.size for key in ("short_size", "target_size")})
@@ -54,6 +58,16 @@ class Spec(NamedTuple):
         values["TRAIN.learning_rate"] = self.rate
         values.update({name.replace("_", ".", 1): value for name, value in more.items()})
         return [f"{key}={value}" for key, value in values.items()]
+
+
+def sizes(quick: bool) -> dict[Spec, int]:
+    """Networks that forward and precision measure, and iterations in a turn."""
+    return {Spec(18, 2, 48): 1} if quick else {Spec(50, 7, 224): 4, Spec(50, 25, 256): 1}
+
+
+def installed(*modules: str) -> bool:
+    """Whether modules can be imported; they are not."""
+    return all(importlib.util.find_spec(module) for module in modules)
 
 
 def normalise(clip: np.ndarray) -> np.ndarray:
@@ -64,19 +78,13 @@ def normalise(clip: np.ndarray) -> np.ndarray:
     return ((frames - mean) / std).reshape(clip.shape)
 
 
-def start() -> None:
-    """The surroundings that the entries choose on the CPU."""
-    from stnet import runtime
+def load_config(overrides: list[str]) -> Config:
+    """Read CONFIG with overrides, in the surroundings that the entries choose on the CPU."""
+    from stnet import config, runtime
 
     os.environ["STNET_WEIGHTS_HOME"] = os.getcwd()  # where exports are kept
     runtime.prepare()
     runtime.start(use_gpu=False)
-
-
-def load_config(overrides: list[str]) -> Config:
-    """CONFIG with overrides, after `start`."""
-    start()
-    from stnet import config
     from stnet.models import model_section
 
     return config.load_config(CONFIG, model_section, overrides)
@@ -95,12 +103,12 @@ def load_model(spec: Spec, mode: str = "infer", weights: str = WEIGHTS) -> Model
     return model
 
 
-def load_engine(spec: Spec, name: str = "auto") -> Any:
+def load_engine(overrides: list[str], **options: Any) -> Any:
     """What eval and predict compute with: a function from uint8 clips to logits that has a `name`."""
-    config = load_config(spec.overrides())
+    config = load_config(overrides)
     from stnet.inference.predictor import Predictor
 
-    return Predictor(WEIGHTS, config, engine=name, device="cpu").engine
+    return Predictor(WEIGHTS, config, device="cpu", **options).engine
 
 
 def write_weights(spec: Spec) -> int:
@@ -131,3 +139,60 @@ def write_onnx(spec: Spec) -> None:
     program = next(path + end for end in (".json", ".pdmodel") if os.path.exists(path + end))
     # optimize_tool: any other would install packages at this moment
     paddle2onnx.export(program, path + ".pdiparams", path, opset_version=16, optimize_tool="None")
+
+
+def ours(spec: Spec, engine: str = "auto") -> Run:
+    """Contender: what eval and predict compute with; gives (its name, logits)."""
+    compute, clips = load_engine(spec.overrides(), engine=engine), spec.clips()
+    return lambda: (compute.name, compute(clips))
+
+
+def onnxruntime(spec: Spec, threads: int, file: str = ONNX) -> Run:
+    """Contender: ONNX Runtime with its own choice of optimisations; gives ("", logits)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3  # errors
+    session = onnxruntime.InferenceSession(file.format(spec), options, ["CPUExecutionProvider"])
+    clips = spec.normalised_clips()
+    return lambda: ("", session.run(None, {"clips": clips})[0])
+
+
+def openvino(spec: Spec, threads: int, precision: str = "f32", file: str = ONNX) -> Run:
+    """Contender: OpenVINO, told in what to compute and to care for the time of one clip; gives ("", logits)."""
+    import openvino
+
+    hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    model, clips = openvino.Core().compile_model(file.format(spec), "CPU", hints), spec.normalised_clips()
+    return lambda: ("", model(clips)[0])
+
+
+def torch(spec: Spec, threads: int, bf16: bool = False) -> Run:
+    """Contender: PyTorch, eager, by its autocast in bfloat16; gives ("", logits)."""
+    import torch
+
+    from benchmarks.peers import torch_stnet
+
+    network, clips = torch_stnet.load(WEIGHTS, spec.layers, threads).eval(), torch.from_numpy(spec.normalised_clips())
+
+    @torch.inference_mode()
+    def compute() -> tuple[str, np.ndarray]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return "", network(clips).float().numpy()
+
+    return compute
+
+
+PEERS: dict[str, tuple[Callable[..., Run], tuple[str, ...]]] = {  # name: (contender, modules)
+    "ONNX Runtime": (onnxruntime, ("onnxruntime", "paddle2onnx")),
+    "OpenVINO": (openvino, ("openvino", "paddle2onnx")),
+    "PyTorch": (torch, ("torch", "torchvision")),
+}
+
+
+def peers() -> dict[str, Callable[..., Run]]:
+    """Contenders of those that are installed; the others are named."""
+    for name, (_, modules) in PEERS.items():
+        if not installed(*modules):
+            print(f"{name} is left out: it needs {' and '.join(modules)}", flush=True)
+    return {name: contender for name, (contender, modules) in PEERS.items() if installed(*modules)}

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import sys
 
-from stnet.utils.errors import UserError
+
+def ffmpeg(*arguments: str) -> None:
+    """Run ffmpeg."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        sys.exit("error: clips are drawn by ffmpeg: pip install imageio-ffmpeg")
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *arguments], check=True)
 
 
 def draw_clip(path: str, size: tuple[int, int], frames: int, seed: int = 0, options: str = "") -> str:
@@ -15,19 +22,15 @@ def draw_clip(path: str, size: tuple[int, int], frames: int, seed: int = 0, opti
     return path
 
 
-def ffmpeg(*arguments: str) -> None:
-    """Run ffmpeg."""
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise UserError("clips are drawn by ffmpeg: pip install imageio-ffmpeg") from None
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *arguments], check=True)
+def draw_clips(folder: str, count: int, size: tuple[int, int], frames: int) -> list[str]:
+    """Draw different clips of (width, height)."""
+    return [draw_clip(f"{folder}/{size[0]}x{size[1]}_{i:03d}.mp4", size, frames, seed=i) for i in range(count)]
 
 
 def draw_kinds(folder: str, size: tuple[int, int], frames: int) -> dict[str, str]:
     """Draw files that a seek must take care of: a cut by copying, open groups of pictures, one ten times as long."""
-    paths = {kind: os.path.join(folder, f"{kind}.mp4") for kind in ("cut", "open GOP", "long")}
-    whole = draw_clip(os.path.join(folder, "whole.mp4"), size, 2 * frames)
+    paths = {kind: f"{folder}/{kind}.mp4" for kind in ("cut", "open GOP", "long")}
+    whole = draw_clip(f"{folder}/whole.mp4", size, 2 * frames)
     ffmpeg("-ss", f"{frames / 3 / 25}", "-i", whole, "-t", f"{frames / 25}", "-c", "copy", paths["cut"])
     draw_clip(paths["open GOP"], size, frames, options="open-gop=1:keyint=50")
     draw_clip(paths["long"], size, 10 * frames, options="keyint=50")

@@ -1,6 +1,6 @@
 """Kill training runs at random moments, resume them, and compare every loss with an uninterrupted run.
 
-python -m tools.kill_and_resume --runs 20
+PYTHONPATH=. python tests/stress/kill_and_resume.py --runs 20
 
 Draws a few clips into a temporary folder and trains a small StNet on them, with worker processes. Half of the runs
 are killed by SIGKILL at a random time; the others kill themselves inside a random file system call (fsync or rename)
@@ -27,7 +27,7 @@ from stnet.tools.demo_clips import write_set
 from stnet.training.log import read_journal
 from stnet.utils import streams
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 # Runs train.py, but for the N-th call of fsync or of a rename, which kills the process before or after doing its work.
 _SELF_KILLING = """

@@ -13,7 +13,7 @@ from stnet.models.stnet.depths import DEPTHS
 
 
 def load(path: str, depth: int, threads: int) -> StNet:
-    """The network with the weights of a file that bench.spec.write_weights wrote."""
+    """The network with the weights of a file that benchmarks.network.write_weights wrote."""
     torch.set_num_threads(threads)
     with open(path, "rb") as file:
         tensors = {name: torch.tensor(value) for name, value in pickle.load(file).items() if "@@" not in name}

@@ -3,10 +3,10 @@ import random
 import numpy as np
 import pytest
 
-from bench.peers import original_reader
-from bench.spec import normalise
+from benchmarks.network import normalise
+from benchmarks.peers import original_reader
 from stnet.config import ReaderSection, TrainSection
-from stnet.reader.dataset import KineticsDataset
+from stnet.reader.dataset import VideoListDataset
 from stnet.reader.lists import Clip
 
 VIDEOS = ["wide_h264.mp4", "tall_h264.mp4", "mpeg4.avi", "three_frames.mp4", "twenty_frames.mp4"]
@@ -19,7 +19,7 @@ def test_the_originals_way_gives_our_bits(videos, video, mode, seg_num, short):
         seg_num=seg_num, seglen=5, short_size=short, target_size=40
     )
     path = str(videos / video)
-    ours, _ = KineticsDataset([Clip(path, 0)], section, augment=mode == "train", seed=7).read(0, epoch=2)
+    ours, _ = VideoListDataset([Clip(path, 0)], section, augment=mode == "train", seed=7).read(0, epoch=2)
     theirs = original_reader.read_clip(path, section, random.Random("7/2/0") if mode == "train" else None)
     assert theirs.dtype == np.float32
     assert np.array_equal(normalise(ours), theirs)

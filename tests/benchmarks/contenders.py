@@ -1,4 +1,4 @@
-"""Contenders for the tests of bench.contender."""
+"""Contenders for the tests of benchmarks.timer."""
 
 import os
 import time
