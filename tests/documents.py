@@ -22,8 +22,8 @@ from stnet.tools.demo_clips import write_set
 PROJECT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((PROJECT / "docs").glob("*.md")))]
 ONE_PAGE = ["docs/glossary.md", *(f"data/dataset/{path.name}" for path in sorted(PROJECT.glob("data/dataset/*.md")))]
-CHINESE = {"README.md": "README_cn.md"}
-CHINESE |= {page: page.replace("docs/", "docs/zh/") for page in PAGES[1:] if page not in ONE_PAGE}
+CHINESE = {"README.md": "README_cn.md"}  # and the pages that are translated
+CHINESE |= {f"docs/{path.name}": f"docs/zh/{path.name}" for path in sorted((PROJECT / "docs" / "zh").glob("*.md"))}
 SETS_UP = re.compile(r"^bash run\.sh (demo|test)\b.*", re.M)  # left out: CI runs the tests, and another test the demo
 _FENCE = re.compile(
     r"(?:^ *<!-- needs: (?P<needs>.+?) -->\n)?^ *```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S
