@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 import yaml
 
+from stnet import __version__
 from stnet.tools.demo_clips import write_set
 
 PROJECT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((PROJECT / "docs").glob("*.md")))]
-CHINESE = {page: "README_cn.md" if page == "README.md" else page.replace("docs/", "docs/zh/") for page in PAGES}
-BOTH_LANGUAGES = [f"data/dataset/{path.name}" for path in sorted((PROJECT / "data" / "dataset").glob("*.md"))]
+ONE_PAGE = ["docs/glossary.md", *(f"data/dataset/{path.name}" for path in sorted(PROJECT.glob("data/dataset/*.md")))]
+CHINESE = {"README.md": "README_cn.md"}  # and the pages that are translated
+CHINESE |= {f"docs/{path.name}": f"docs/zh/{path.name}" for path in sorted((PROJECT / "docs" / "zh").glob("*.md"))}
 SETS_UP = re.compile(r"^bash run\.sh (demo|test)\b.*", re.M)  # left out: CI runs the tests, and another test the demo
 _FENCE = re.compile(
     r"(?:^ *<!-- needs: (?P<needs>.+?) -->\n)?^ *```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S
@@ -39,6 +41,11 @@ class ClipPanel(NamedTuple):
 def read(page):
     """A document's text."""
     return (PROJECT / page).read_text(encoding="utf-8")
+
+
+def up_to_date(page):
+    """Whether a Chinese page says that it is of this version; README_cn.md always is."""
+    return page == "README_cn.md" or f"\n对应版本：{__version__}\n" in read(page)
 
 
 def blocks(page):
