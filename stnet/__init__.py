@@ -67,21 +67,21 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is asked for: `stnet --help` is instant."""
+    """Import a public name on its first use, so that `stnet --help` is instant."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'stnet' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def load_config(path: str = "configs/stnet.yaml", overrides: Iterable[str] = (), model_name: str = "") -> Config:
-    """The checked configuration of a YAML file; configs/stnet.yaml is also found where StNet is installed.
+    """Read and check a YAML file; configs/stnet.yaml is also found where StNet is installed.
 
     Args:
         overrides: "SECTION.key=value", as after -o on the command line.
-        model_name: takes the place of MODEL.name.
+        model_name: replaces MODEL.name.
 
     Raises:
-        UserError: naming the key at fault, and the nearest known one.
+        UserError: names the invalid key and the nearest known one.
     """
     from stnet import config
     from stnet.models import model_section

@@ -17,7 +17,7 @@ stnet ACTION [flags]      stnet ACTION --help lists an action's flags
   stnet data              make, check, pack and show data sets
 
   stnet --version         the version"""
-ACTIONS = {  # how a checkout's user types them, and the modules
+ACTIONS = {  # script in a checkout, and module
     "train": ("train.py", "stnet.train"),
     "eval": ("eval.py", "stnet.eval"),
     "predict": ("predict.py", "stnet.predict"),
@@ -33,13 +33,13 @@ def start(argv: Sequence[str] | None) -> int | None:
     typed, name = ACTIONS[action]
     module = importlib.import_module(name)
     module.__doc__ = (module.__doc__ or "").replace(f"python {typed}", f"stnet {action}")
-    sys.argv[:2] = [f"stnet {action}"]  # what the usage line says
+    sys.argv[:2] = [f"stnet {action}"]  # for the usage line
     code: int | None = module.main(argv)
     return code
 
 
 def main() -> int:
-    """The command. Returns the exit code."""
+    """Run the command. Returns the exit code."""
     from stnet.utils import streams
 
     streams.prepare()

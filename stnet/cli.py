@@ -1,4 +1,4 @@
-"""What the entries share: the configuration of their flags, and how errors end a program."""
+"""Shared by the entries: the configuration from their flags, and exit codes for errors."""
 
 from __future__ import annotations
 
@@ -24,21 +24,19 @@ from stnet.utils.parsing import PrintableFormatter, printable
 from stnet.utils.signals import Stopped, Terminated
 
 logger = logging.getLogger("stnet")
-
-
 _plugins: set[str] = set()  # real paths of those that were run
 
 
 def load_plugin(path: str) -> None:
-    """Run a Python file, once, which registers what it brings. Raises UserError if there is none, or if it fails."""
+    """Run a Python file, once, so that it registers its classes. Raises UserError if it is missing or fails."""
     if os.path.realpath(path) in _plugins:
         return
-    name = f"plugin_{os.path.splitext(os.path.basename(path))[0]}"  # which is no module of ours, or of Python's
+    name = f"plugin_{os.path.splitext(os.path.basename(path))[0]}"  # shadows no other module
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not os.path.isfile(path):
         raise UserError(f"plugin {path}: no such Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # what it defines can be pickled
+    sys.modules[name] = module  # its classes can be pickled
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -53,14 +51,14 @@ def load_run_config(
     model_section: Callable[[str], type[ModelSection]],
     settings: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The configuration with settings, flags and -o applied; --debug shows it.
+    """Load the configuration with settings, flags and -o applied; --debug shows it.
 
     From here until stnet.runtime.start, while Paddle is imported, Ctrl-C ends the process at once.
 
     Args:
         args: of stnet.flags.parse.
         model_section: see stnet.config.load_config.
-        settings: what takes the place of the file args.config.
+        settings: used instead of the file args.config.
     """
     signals.exit_on_interrupt()
     for path in args.plugin:
@@ -75,7 +73,7 @@ def load_run_config(
 
 
 def _values(args: argparse.Namespace) -> dict[str, object]:
-    """SECTION.key -> value of settings, flags and -o, the last one typed; that a key is typed twice is said."""
+    """SECTION.key -> value of settings, flags and -o: the last one typed, with a warning if several differ."""
     keys = {flag.name: flag.key_of(args.action) for flag in flags.flags_of(args.action) if flag.key}
     typed: dict[str, tuple[str, object]] = {}
     for name, given in args.typed:
@@ -85,12 +83,12 @@ def _values(args: argparse.Namespace) -> dict[str, object]:
         if key and old != value and (word, before) != (word, f"--{name}"):
             logger.warning("%s is given twice: %s of %s counts, not %s of %s", key, value, word, old, before)
         typed[key] = word, value
-    typed.pop("", None)  # of flags that stand for no key
+    typed.pop("", None)  # flags without a key
     return {**flags.config_values(args), **{key: value for key, (_, value) in typed.items()}}
 
 
 def save_config(args: argparse.Namespace, config: Config) -> None:
-    """Write what the configuration resolves to into save_dir: ACTION_config.yaml, which --config takes."""
+    """Write the resolved configuration to ACTION_config.yaml in save_dir, for --config."""
     write_text(os.path.join(args.save_dir, f"{args.action}_config.yaml"), _as_yaml(config))
 
 
@@ -101,8 +99,8 @@ def _as_yaml(config: Config) -> str:
 def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Run an entry's main(argv) and turn errors into messages and exit codes. The log goes to standard error.
 
-    Returns the exit code: what main returns, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129
-    after SIGTERM, Ctrl-C or SIGHUP. Bugs pass through, with their traceback.
+    Returns the exit code of main, or 0; 1 after a user error (one line, no traceback); 143, 130 or 129 after SIGTERM,
+    Ctrl-C or SIGHUP. Bugs raise, with their traceback.
     """
     streams.prepare()
     try:
@@ -136,7 +134,7 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
 
 
 def advised(error: UserError) -> str:
-    """The error's message and its hint; where there is no run.sh, in a wheel, the hint does not name it."""
+    """The error's message and its hint, which does not name run.sh where there is none, as in a wheel."""
     hint = error.hint
     if not os.path.exists(os.path.join(os.path.dirname(PACKAGE), "run.sh")):
         hint = re.sub(r"bash run\.sh setup \w+, or ", "", hint)

@@ -4,6 +4,7 @@ A section is a dataclass; its fields are the keys, their annotations the types. 
 belongs to the model, so a new model brings its own keys.
 """
 
+import contextlib
 import copy
 import dataclasses
 import difflib
@@ -21,8 +22,8 @@ from stnet.utils.parsing import MAX_YAML, parse_yaml
 PACKAGE = os.path.dirname(os.path.abspath(__file__))  # holds configs and labels
 MODES = ("train", "valid", "test", "infer")
 
-# Keys of older files, the original's among them, that mean nothing any more: accepted and reported. A key that is
-# dropped gets a line here: "SECTION.key", or "key" for all sections.
+# Keys of older files, also of the original's, that have no effect: accepted and reported. "SECTION.key", or "key" for
+# all sections.
 OBSOLETE = {
     "num_gpus": "the number of cards is what the launcher starts",
     "MODEL.channels_last": "the network computes in one layout, whatever the device",
@@ -34,14 +35,12 @@ OBSOLETE = {
     "TEST.seglen": "it is MODEL.seglen",
     "INFER.seglen": "it is MODEL.seglen",
 }
-# Keys that have another name or place now. Where both are given, the new one counts.
+# Renamed keys. Where both are given, the new one counts.
 MOVED = {
     "TRAIN.pretrain_base": "TRAIN.pretrain",
     "INFER.kinetics_labels": "MODEL.labels",
 }
-
-
-# The most that a configuration or a deploy.yaml may ask for, which anyone may have written.
+# Limits for a configuration or a deploy.yaml, which anyone may have written.
 MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # frames of a clip, pixels of a frame's side
 _MOST_PIXELS = 1 << 26  # of all frames of a clip; the released network takes 8 million
 
@@ -60,7 +59,7 @@ def key(
 
 
 def filled_in(default: Any) -> Any:
-    """A dataclass field that is no key: Config.section sets it."""
+    """A dataclass field that is not a key: Config.section sets it."""
     return field(metadata={"filled_in": True}, default=default)
 
 
@@ -98,12 +97,12 @@ class ReaderSection:
     decode_timeout: float = key(60.0, least=0.1)
     seg_num: Optional[int] = key(None, least=1, most=MOST_FRAMES)
     seglen: int = filled_in(0)
-    num_clips: int = filled_in(1)  # of which TEST makes keys
+    num_clips: int = filled_in(1)  # keys in TEST
     num_crops: int = filled_in(1)
 
     @property
     def views(self) -> int:
-        """Clips that are made of one video; its probabilities are their mean."""
+        """Number of views of a video, over which its probabilities are averaged."""
         return self.num_clips * self.num_crops
 
 
@@ -133,9 +132,9 @@ class TrainSection(ReaderSection):
 
 @dataclass
 class TestSection(ReaderSection):
-    """TEST: reading, and how many views of a video there are (stnet.reader.clip)."""
+    """TEST: reading, and the number of views of a video (stnet.reader.clip)."""
 
-    __test__ = False  # no test class to pytest
+    __test__ = False  # not a test class for pytest
 
     num_clips: int = key(1, least=1, most=100)
     num_crops: int = key(1, choices=(1, 3))
@@ -181,7 +180,7 @@ class Config:
         return dataclasses.replace(section, seg_num=section.seg_num or self.MODEL.seg_num, seglen=self.MODEL.seglen)
 
     def scoring(self) -> dict[str, dict[str, Any]]:
-        """What predictions depend on, as plain data."""
+        """Settings that predictions depend on, as plain data."""
         reading = ("short_size", "target_size", "seg_num", "seglen")
         infer = self.section("infer")
         return {"MODEL": self.as_dict()["MODEL"], "INFER": {name: getattr(infer, name) for name in reading}}
@@ -204,13 +203,13 @@ def load_config(
     """Read, override and check a configuration.
 
     Args:
-        source: YAML file, relative to the working directory or to the project; or what stands beside weights.
+        source: YAML file, relative to the working directory or to the project; or the sections saved with weights.
         model_section: from a model's name to the dataclass of its MODEL section.
         overrides: "SECTION.key=value", applied in order; values are YAML.
         values: SECTION.key to a value that replaces the file's, before the overrides.
 
     Raises:
-        UserError: naming the key at fault, and the nearest known one.
+        UserError: names the invalid key and the nearest known one.
     """
     if isinstance(source, (str, os.PathLike)):
         path = find_file(os.fspath(source), PACKAGE)
@@ -218,7 +217,10 @@ def load_config(
     else:
         path, data = "the configuration beside the weights", copy.deepcopy(dict(source))
     for name, value in [*values.items(), *map(parse_override, overrides)]:
-        _set(data, name, value)
+        section_name, _, key_name = name.partition(".")
+        if not isinstance(data.get(section_name), dict):
+            data[section_name] = {}
+        data[section_name][key_name] = value
     missing = [name for name in ("MODEL", *SECTIONS) if data.get(name) is None]
     if missing:
         raise UserError(f"{path}: missing section {', '.join(missing)}")
@@ -234,8 +236,7 @@ def load_config(
         name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()
     }
     config = Config(**sections, notes=notes)
-    _check_together(config, path)
-    _refuse_other_seglen(config, data, path)
+    _check_together(config, data, path)
     return config
 
 
@@ -267,13 +268,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"override {text!r}: the value is not valid YAML") from None
 
 
-def _set(data: dict[str, Any], name: str, value: Any) -> None:
-    section, _, key_name = name.partition(".")
-    if not isinstance(data.get(section), dict):
-        data[section] = {}
-    data[section][key_name] = value
-
-
 def _refuse_unknown(names: Iterable[str], known: tuple[str, ...], where: str) -> None:
     for name in names:
         if name not in known:
@@ -283,7 +277,7 @@ def _refuse_unknown(names: Iterable[str], known: tuple[str, ...], where: str) ->
 
 
 def _move(data: dict[str, Any]) -> list[str]:
-    """Rename the keys in MOVED, in place. Returns what there is to say about them."""
+    """Rename the keys in MOVED, in place. Returns notes for the log."""
     notes = []
     for old, new in MOVED.items():
         (section, name), (new_section, new_name) = old.split("."), new.split(".")
@@ -298,7 +292,7 @@ def _move(data: dict[str, Any]) -> list[str]:
 def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes: list[str]) -> Any:
     fields, hints = keys_of(cls), typing.get_type_hints(cls)
     for spec in fields.values():
-        spec.type = hints[spec.name]  # text until here, where a module postpones its annotations
+        spec.type = hints[spec.name]  # a string, where a module postpones its annotations
     values = {}
     for field_name, value in data.items():
         reason = OBSOLETE.get(f"{name}.{field_name}") or OBSOLETE.get(field_name)
@@ -311,7 +305,7 @@ def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes:
 
 
 def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
-    """`value` as the type that `spec` asks for, within its bounds."""
+    """Convert `value` to the type of `spec` and check its bounds."""
     kinds = typing.get_args(spec.type) if typing.get_origin(spec.type) is typing.Union else (spec.type,)
     words = [word for kind in kinds for word in typing.get_args(kind)]
     if (value is None and type(None) in kinds) or value in words:
@@ -321,15 +315,15 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
         value = ""
     if expected is str and value is False and "off" in (spec.metadata.get("choices") or ()):
         value = "off"  # YAML 1.1 reads an unquoted off as False
-    if expected is float:
-        value = _as_float(value)
+    if expected is float and (isinstance(value, str) or type(value) is int):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML 1.1 reads 1e-4 (no dot), as in the original's file, as text
     if type(value) is not expected:
         raise UserError(f"{where}: expected {' or '.join([_TYPE_NAMES[expected], *words])}, found {value!r:.60}")
-    least, choices = spec.metadata.get("least"), spec.metadata.get("choices")
-    most = spec.metadata.get("most", float("inf"))
+    least, most, choices = (spec.metadata.get(bound) for bound in ("least", "most", "choices"))
     if least is not None and not value >= least:
         raise UserError(f"{where}: expected at least {least}, found {value!r:.40}")
-    if expected in (int, float) and value > most:
+    if expected in (int, float) and most is not None and value > most:
         raise UserError(f"{where}: expected at most {most}, found {value!r:.40}")
     if choices and value not in choices:
         raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r:.60}")
@@ -339,17 +333,8 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", list: "a list"}
 
 
-def _as_float(value: Any) -> Any:
-    # YAML 1.1 reads 1e-4 (no dot) as text; the original's own file is written so.
-    if isinstance(value, str) or type(value) is int:
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _check_together(config: Config, path: str) -> None:
+def _check_together(config: Config, data: Mapping[str, Any], path: str) -> None:
+    """Check keys against each other, and `data` for a seglen of a section's own, as older files may have."""
     config.MODEL.topk = min(config.MODEL.topk, config.MODEL.num_classes)
     for name in ("image_mean", "image_std"):
         value = getattr(config.MODEL, name)
@@ -367,19 +352,6 @@ def _check_together(config: Config, path: str) -> None:
         problem = clip_problem(section.seg_num or config.MODEL.seg_num, config.MODEL.seglen, section.target_size)
         if problem:
             raise UserError(f"{path}: {name}: {problem}")
-
-
-def clip_problem(seg_num: int, seglen: int, target_size: int) -> str:
-    """Why no clip is so large, whatever memory there is; "" where one may be."""
-    frames, pixels = seg_num * seglen, seg_num * seglen * target_size**2
-    if frames > MOST_FRAMES or pixels > _MOST_PIXELS:
-        size = f"{seg_num} segments of {seglen} frames, {target_size} x {target_size}"
-        return f"a clip of {size}, is larger than the {MOST_FRAMES} frames or {_MOST_PIXELS} pixels that are read"
-    return ""
-
-
-def _refuse_other_seglen(config: Config, data: dict[str, Any], path: str) -> None:
-    """Older files may give each section its own seglen, which must not change without a word."""
     for name in SECTIONS:
         seglen = data[name].get("seglen")
         if seglen not in (None, config.MODEL.seglen):
@@ -387,3 +359,12 @@ def _refuse_other_seglen(config: Config, data: dict[str, Any], path: str) -> Non
                 f"{path}: {name}.seglen is {seglen!r} and MODEL.seglen {config.MODEL.seglen}: "
                 "expected MODEL.seglen alone, which counts in every section"
             )
+
+
+def clip_problem(seg_num: int, seglen: int, target_size: int) -> str:
+    """The limit that a clip exceeds; "" if it exceeds none."""
+    frames, pixels = seg_num * seglen, seg_num * seglen * target_size**2
+    if frames > MOST_FRAMES or pixels > _MOST_PIXELS:
+        size = f"{seg_num} segments of {seglen} frames, {target_size} x {target_size}"
+        return f"a clip of {size}, is larger than the {MOST_FRAMES} frames or {_MOST_PIXELS} pixels that are read"
+    return ""

@@ -1,9 +1,9 @@
 """The flags of train, eval, predict, inference and serve, each declared once, in FLAGS.
 
-argparse's parsers, the settings at the top of run.sh (a test compares them word for word) and what goes from a flag
-into the configuration come from this table. What is typed wins over a setting of run.sh, and that over the
-configuration. An empty value means "not given". What is typed twice with different values, by a flag or by -o, is
-warned of, and the last one counts; run.sh's settings do not count as typed.
+argparse's parsers, the settings at the top of run.sh and the keys that flags replace in the configuration come from
+this table. The command line wins over run.sh's settings, and these over the configuration. An empty value means "not
+given". A key typed twice with different values, by a flag or by -o, is warned of, and the last one counts; run.sh's
+settings do not count as typed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stnet import runtime
 
 logger = logging.getLogger("stnet")
 
-# What an action reads by.
+# Section of the configuration that an action reads.
 SECTIONS = {"train": "TRAIN", "eval": "TEST", "predict": "INFER", "inference": "INFER", "serve": "INFER"}
 ACTIONS = tuple(SECTIONS)
 TRAIN, PREDICT, INFERENCE, SERVE = ("train",), ("predict",), ("inference",), ("serve",)
@@ -53,7 +53,7 @@ def port_number(text: str) -> int:
 
 
 def token_text(text: str) -> str:
-    """Characters that a header and an address can hold as they are."""
+    """Characters that need no escape in an HTTP header or a URL."""
     if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text):
         raise argparse.ArgumentTypeError("expected letters, digits and . _ ~ + / = -")
     return text
@@ -84,12 +84,12 @@ class Flag:
     """A flag of some actions.
 
     Args:
-        default: its value where it is not given; a dict: one for each action.
+        default: value where it is not given; a dict: one for each action.
         parse: from text to value; raises ValueError or ArgumentTypeError.
-        key: SECTION.key of the configuration that a given value replaces; "*" is the section the action reads by.
-        setting: what run.sh's variable of the same name holds until a user edits it; None: there is no variable.
-        note: the comment beside that variable; default: `help`.
-        kind: "value"; "switch", which takes none; "list", which may be given often; "words", those without a flag.
+        key: SECTION.key of the configuration that a given value replaces; "*" is the section that the action reads.
+        setting: default of run.sh's variable of the same name; None: there is no variable.
+        note: comment of that variable; default: `help`.
+        kind: "value"; "switch", without a value; "list", repeatable; "words", the positional arguments.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Flag:
 
     @property
     def typed(self) -> str:
-        """As it is typed."""
+        """The flag on the command line, such as "--epoch"."""
         if self.kind == "words":
             return self.name
         return f"--{self.name}" if self.name != "o" else "-o"
@@ -281,15 +281,15 @@ FLAGS = (
 
 
 def flags_of(action: str) -> list[Flag]:
-    """The flags that an action has."""
+    """The flags of an action."""
     return [flag for flag in FLAGS if action in flag.actions]
 
 
 def parse(action: str, description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags of a command line, on top of run.sh's settings.
+    """Parse a command line on top of run.sh's settings.
 
     Returns:
-        a value for each flag by its name; `action`; and `typed`, the (name, value) that were typed, in order.
+        a value for each flag by its name; `action`; and `typed`, the (name, value) of the command line, in order.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for flag in flags_of(action):
@@ -306,7 +306,7 @@ def parse(action: str, description: str | None, argv: Sequence[str] | None) -> a
 
 
 def config_values(args: argparse.Namespace) -> dict[str, Any]:
-    """SECTION.key -> value of the flags and settings that stand for a key of the configuration."""
+    """SECTION.key -> value of the flags and settings that replace a key of the configuration."""
     flags = [flag for flag in flags_of(args.action) if flag.key]
     values = {flag.key_of(args.action): getattr(args, flag.name) for flag in flags}
     return {key: value for key, value in values.items() if value != ""}
@@ -321,7 +321,7 @@ def _add(parser: argparse.ArgumentParser, flag: Flag, action: str) -> None:
         return
     parser.add_argument(
         flag.typed,
-        action=_Append if flag.kind == "list" else _Once,
+        action=_Record,
         default=[] if flag.kind == "list" else flag.default_of(action),
         type=_unless_empty(flag.parse),
         metavar=flag.metavar,
@@ -337,7 +337,9 @@ def _unless_empty(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return parsed
 
 
-class _Once(argparse.Action):
+class _Record(argparse.Action):
+    """Store a value, or append it to a list, and record it in `typed`; an empty one means "not given"."""
+
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -347,22 +349,11 @@ class _Once(argparse.Action):
     ) -> None:
         if values == "":
             return
-        before = dict(namespace.typed).get(self.dest, values)
-        if before != values:
-            logger.warning("--%s is given twice: %s counts, not %s", self.dest, values, before)
+        before = [value for name, value in namespace.typed if name == self.dest]
         namespace.typed.append((self.dest, values))
-        setattr(namespace, self.dest, values)
-
-
-class _Append(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        if values:
-            before = [value for name, value in namespace.typed if name == self.dest]
-            namespace.typed.append((self.dest, values))
+        if isinstance(self.default, list):
             setattr(namespace, self.dest, [*before, values])
+            return
+        if before and before[-1] != values:
+            logger.warning("--%s is given twice: %s counts, not %s", self.dest, values, before[-1])
+        setattr(namespace, self.dest, values)

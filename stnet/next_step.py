@@ -1,4 +1,4 @@
-"""The last line of a run: what to do next, as this user types commands."""
+"""The last line of a run: the next command, written as this user types commands."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from stnet.utils.signals import Stopped, Terminated
 logger = logging.getLogger("stnet")
 _CARRIED = ("use_gpu", "engine", "weights_home", "weights_url")  # flags that the next command needs, too
 _OF_THE_MACHINE = ("PYTHON", "CUDA_VISIBLE_DEVICES")  # variables that every command needs
-_LEFT_OUT = ("model_name", "config", "resume", "overwrite")  # of one that goes on; the first two are where it begins
+_LEFT_OUT = ("model_name", "config", "resume", "overwrite")  # of a resuming command; `_start` writes the first two
 _REPEATED = {flag.name for flag in flags.FLAGS if flag.kind == "list"}
 _SCRIPTS = {"train": "train.py", "eval": "eval.py", "predict": "predict.py", "inference": "inference_model.py"}
 
 
 def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
-    """Log the command of the next action on the same model: `words`, and what was typed now and holds there, too."""
+    """Log the command of the next action on the same model: `words`, and the flags typed now that apply to it, too."""
     typed, names = dict(args.typed), {flag.name for flag in flags.flags_of(action)}
     carried = [f"--{name}={typed[name]}" for name in _CARRIED if name in typed and name in names]
     carried += [f"--plugin={path}" for path in args.plugin]
@@ -36,7 +36,7 @@ def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
 
 @contextlib.contextmanager
 def going_on(args: argparse.Namespace, resume: str) -> Iterator[None]:
-    """Have a run that a signal ends in this context say how to go on: what was typed, and `resume`. Raises Stopped."""
+    """Context in which a signal raises Stopped with the command that resumes the run: as typed, plus `resume`."""
     try:
         yield
     except Stopped as stop:
@@ -48,7 +48,9 @@ def going_on(args: argparse.Namespace, resume: str) -> Iterator[None]:
 
 def _again(args: argparse.Namespace, resume: str) -> str:
     typed = {(name, value if name in _REPEATED else ""): value for name, value in args.typed if name not in _LEFT_OUT}
-    words = [word for (name, _), value in typed.items() for word in _words(name, value)]
+    words: list[str] = []
+    for (name, _), value in typed.items():
+        words += ["-o", str(value)] if name == "o" else [f"--{name}={value}"]
     switches = [flag for flag in flags.flags_of(args.action) if flag.kind == "switch" and getattr(args, flag.name)]
     words += [flag.typed for flag in switches if flag.name not in _LEFT_OUT]
     of_others = {flag.name for flag in flags.FLAGS} - {flag.name for flag in flags.flags_of(args.action)}
@@ -57,19 +59,16 @@ def _again(args: argparse.Namespace, resume: str) -> str:
 
 
 def _assignments(names: Iterable[str]) -> str:
-    """What the user has put before `bash run.sh`, as far as it is of these names or of the machine."""
+    """Variables that the user has set before `bash run.sh`, of these names or of _OF_THE_MACHINE."""
     given, wanted = runtime.given(), {*names, *_OF_THE_MACHINE}
     return "".join(f"{name}={shlex.quote(given[name])} " for name in given if name in wanted)
-
-
-def _words(name: str, value: object) -> list[str]:
-    return ["-o", str(value)] if name == "o" else [f"--{name}={value}"]
 
 
 def suggest_deployed(args: argparse.Namespace) -> None:
     """Log the command that classifies a video with an exported model."""
     by_name = not runtime.typed() and sys.argv[0].endswith(".py")  # the user has typed a `python`
-    words = ["python" if by_name else _short(sys.executable), "-m", "stnet.tools.run_deployed", args.save_dir, "a.mp4"]
+    python = "python" if by_name else min(sys.executable, os.path.relpath(sys.executable), key=len)
+    words = [python, "-m", "stnet.tools.run_deployed", args.save_dir, "a.mp4"]
     checkout = os.path.dirname(PACKAGE)
     elsewhere = os.path.exists(f"{checkout}/run.sh") and os.path.realpath(os.getcwd()) != os.path.realpath(checkout)
     path = f"PYTHONPATH={shlex.quote(checkout)} " if elsewhere else ""
@@ -84,7 +83,3 @@ def _start(args: argparse.Namespace, action: str) -> list[str]:
     if sys.argv[0].endswith(".py"):
         return ["python", os.path.join(os.path.dirname(sys.argv[0]), _SCRIPTS[action]), *model]
     return ["stnet", action, *model]
-
-
-def _short(path: str) -> str:
-    return min(path, os.path.relpath(path), key=len)

@@ -21,15 +21,15 @@ _launchers: list[Process] = []
 def start() -> tuple[int, int]:
     """Join the other ranks that paddle.distributed.launch started. Returns (rank, ranks); (0, 1) when alone.
 
-    Raises UserError where they were started for GPUs that this Paddle does not compute on.
+    Raises UserError if they were started for GPUs that this Paddle cannot use.
     """
     if "PADDLE_TRAINER_ID" in os.environ:
         above = [os.getppid(), os.environ.get("STNET_RUN_SH")]
         _launchers[:] = [Process(number) for number in above if number]
     if ranks() > 1 and not paddle.distributed.is_initialized():
-        paddle.distributed.parallel._print_modified_flags = lambda flags: None  # which Paddle itself has modified
+        paddle.distributed.parallel._print_modified_flags = lambda flags: None  # Paddle itself has modified them
         paddle.distributed.init_parallel_env()
-        if not paddle.distributed.is_initialized():  # what Paddle does where it knows no way to connect them
+        if not paddle.distributed.is_initialized():  # Paddle has no backend to connect them
             cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
             raise UserError(
                 f"{ranks()} processes were started for GPUs ({cards}), and no GPU works here",
@@ -39,22 +39,22 @@ def start() -> tuple[int, int]:
 
 
 def rank() -> int:
-    """Number of this process among the ranks, known before any is joined."""
+    """Number of this process among the ranks, known before they are joined."""
     return int(os.environ.get("PADDLE_TRAINER_ID") or 0)
 
 
 def ranks() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
 
 
 def launchers() -> list[Process]:
-    """The processes that this rank must not outlive: the launcher, and the run.sh that started it. [] when alone."""
+    """Processes that this rank must not outlive: the launcher, and the run.sh that started it. [] when alone."""
     return _launchers
 
 
 def gather(value: Value) -> list[Value]:
-    """`value` (plain data) of every rank, in the order of ranks."""
+    """Gather `value` (plain data) of every rank, in the order of ranks."""
     if ranks() == 1:
         return [value]
     values: list[Value] = []
@@ -63,7 +63,7 @@ def gather(value: Value) -> list[Value]:
 
 
 def run_on_rank0(decide: Callable[[], Value]) -> Value:
-    """What `decide()` returns on rank 0, where alone it is called, for every rank; a UserError is every rank's, too."""
+    """Call `decide()` on rank 0 alone and return its result on every rank; every rank raises its UserError, too."""
     outcome: tuple[Any, tuple[str, str] | None] = None, None
     if rank() == 0:
         try:
@@ -77,7 +77,7 @@ def run_on_rank0(decide: Callable[[], Value]) -> Value:
 
 
 def max_over_ranks(flag: int) -> int:
-    """The largest `flag` (a small number) of all ranks: what one of them has noticed, all do."""
+    """The largest `flag` (a small integer) of all ranks."""
     if ranks() == 1:
         return flag
     tensor = paddle.to_tensor(np.array([flag], "int32"))
@@ -86,7 +86,7 @@ def max_over_ranks(flag: int) -> int:
 
 
 def total(number: int) -> paddle.Tensor:
-    """Sum of `number` over all ranks, a scalar that stays on the device: what is computed with it need not wait."""
+    """Sum of `number` over all ranks, a scalar that stays on the device, so that nothing waits for it."""
     tensor = paddle.to_tensor([float(number)])
     paddle.distributed.all_reduce(tensor)
     return tensor.reshape([])
@@ -94,10 +94,7 @@ def total(number: int) -> paddle.Tensor:
 
 @contextlib.contextmanager
 def raise_on_all_ranks() -> Iterator[None]:
-    """A context whose UserError every rank raises, whichever had it: no rank goes on and waits for one that has ended.
-
-    Within it no rank may wait for another.
-    """
+    """Context whose UserError every rank raises, so that none waits for one that has ended. No collectives in it."""
     failure = None
     try:
         yield
@@ -112,7 +109,7 @@ def raise_on_all_ranks() -> Iterator[None]:
 
 
 def require_equal_across_ranks(facts: Mapping[str, float | str]) -> None:
-    """Raise UserError on all ranks unless `facts`, by name, are the same on each of them."""
+    """Raise UserError on all ranks unless `facts`, by name, are equal on all."""
     first, *others = gather(facts)
     for number, other in enumerate(others, start=1):
         differing = [f"{name} {other[name]} and not {value}" for name, value in first.items() if other[name] != value]
@@ -122,7 +119,7 @@ def require_equal_across_ranks(facts: Mapping[str, float | str]) -> None:
 
 
 def share_statistics(network: paddle.nn.Layer) -> None:
-    """Give every rank the batch-norm statistics of rank 0, which are those that are saved."""
+    """Broadcast the batch-norm statistics of rank 0, which are saved, to all ranks."""
     if ranks() > 1:
         for name, value in network.state_dict().items():
             if name.endswith(("._mean", "._variance")):

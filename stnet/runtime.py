@@ -1,4 +1,4 @@
-"""The surroundings of a run: environment variables, threads, device, seeds. The one place that knows them."""
+"""Runtime environment: environment variables, threads, device, seeds."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from stnet.utils import signals
 from stnet.utils.errors import UserError, last_line
 
 logger = logging.getLogger("stnet")
-_MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, which only AMD processors obey
-_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # what the second needs
-_SETTING = "STNET_SET_"  # before the names of run.sh's settings
+_MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, used on AMD processors only
+_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # required by the second
+_SETTING = "STNET_SET_"  # prefix of run.sh's settings
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def prepare() -> None:
-    """What must happen before paddle, decord or OpenCV are imported. Variables the user has set are left alone."""
+    """Set variables and filters before paddle, decord or OpenCV are imported; variables the user has set stay."""
     disable_telemetry()
     kernels = _mkl_kernels(processor())
     if kernels:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported once, by the reader
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the reader reports damaged files
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("GLOG_minloglevel", "2")
     if "STNET_THREADS" not in os.environ:
-        # What the user asked for; importing paddle sets it to 1, in the launcher of several ranks, too.
+        # The user's value; importing paddle sets OMP_NUM_THREADS to 1, in the launcher of several ranks, too.
         launched = "PADDLE_TRAINER_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
         os.environ["STNET_THREADS"] = "" if launched else os.environ.get("OMP_NUM_THREADS", "")
     warnings.filterwarnings("ignore", message="No ccache found")
@@ -44,28 +44,28 @@ def prepare() -> None:
 
 
 def disable_telemetry() -> None:
-    """Keep ONNX Runtime and OpenVINO, imported after this, from telling their makers and writing IDs into HOME."""
+    """Turn off the telemetry of ONNX Runtime and OpenVINO, before they are imported."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
 
 
 def settings() -> dict[str, str]:
-    """What run.sh's variables hold, by their names; {} where run.sh is not used."""
+    """Values of run.sh's variables by name; {} without run.sh."""
     return {name[len(_SETTING) :]: value for name, value in os.environ.items() if name.startswith(_SETTING)}
 
 
 def given() -> dict[str, str]:
-    """The settings of run.sh that were given in its environment, by their names."""
+    """Values of run.sh's variables that the user has set in its environment, by name."""
     return {name: value for name, value in settings().items() if name in os.environ}
 
 
 def typed() -> str:
-    """How the user started run.sh, such as "bash run.sh"; "" where run.sh is not used."""
+    """The user's words before the action, such as "bash run.sh"; "" without run.sh."""
     return os.environ.get("STNET_TYPED", "")
 
 
 def set_weights_source(home: str, url: str) -> None:
-    """What --weights_home and --weights_url say, for stnet.weights.download and the processes started from here."""
+    """Export --weights_home and --weights_url to stnet.weights.download and to child processes."""
     if home:
         os.environ["STNET_WEIGHTS_HOME"] = home
     if url:
@@ -73,19 +73,16 @@ def set_weights_source(home: str, url: str) -> None:
 
 
 def start(use_gpu: bool | Literal["auto"]) -> None:
-    """Choose threads and device.
-
-    Args:
-        use_gpu: True, False, or "auto" (the GPU if there is one that works).
+    """Set threads and device; "auto" is the GPU if one works.
 
     Raises:
-        UserError: True without a GPU build, without a GPU, or with a build that holds no code for the card.
+        UserError: use_gpu is True, but the build, the driver or the card does not support it.
     """
     import paddle
 
     signals.interrupt_normally()
     _keep_freed_memory()
-    paddle.disable_static()  # which an import in another thread has done there alone
+    paddle.disable_static()  # the mode is per thread, and Paddle may have been imported in another
     paddle.base.core.set_num_threads(threads())
     problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
     if use_gpu is True and problem:
@@ -96,14 +93,14 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
 
 
 def gpu_works() -> bool:
-    """Whether Paddle computes on a GPU here."""
+    """Check that Paddle computes on a GPU here."""
     import paddle
 
     return _gpu_problem(paddle) is None
 
 
 def start_thread() -> None:
-    """In another thread than `start`, which is to compute: as many threads and the device that were chosen there."""
+    """Apply the threads and the device of `start` to another thread that computes."""
     import paddle
 
     paddle.disable_static()
@@ -112,7 +109,7 @@ def start_thread() -> None:
 
 
 def threads() -> int:
-    """Threads that one process computes with: OMP_NUM_THREADS or STNET_THREADS, or else its share of the cores."""
+    """Number of computing threads of a process: STNET_THREADS, or else its share of the cores."""
     if os.environ.get("STNET_THREADS"):
         return int(os.environ["STNET_THREADS"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -121,30 +118,26 @@ def threads() -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep freed memory for the next allocation, instead of handing it back to the system.
-
-    Paddle allocates every tensor on the CPU anew; fetching large ones from the system page by page took half of the
-    time of a forward pass at 25 x 256 x 256.
-    """
+    """Have malloc keep freed memory: fetching it anew page by page took half of a forward pass at 25 x 256 x 256."""
     if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "mallopt"):
         _C_LIBRARY.mallopt(_M_MMAP_MAX, 0)
         _C_LIBRARY.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def release_memory() -> None:
-    """Hand freed memory back to the system all the same: between steps that need much of it once."""
+    """Return freed memory to the system, between steps that need much of it."""
     gc.collect()
     if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
 
 
 def _gpu_problem(paddle: ModuleType) -> str | None:
-    """Why the GPU cannot be used, or None."""
+    """The reason that the GPU cannot be used, or None."""
     if not paddle.is_compiled_with_cuda():
         return f"this Paddle ({paddle.__version__}) is built for the CPU (install paddlepaddle-gpu for GPUs)"
     try:
         count = paddle.device.cuda.device_count()
-    except Exception as error:  # whatever a broken driver raises
+    except Exception as error:  # a broken driver raises many types
         return f"the GPU driver answers: {last_line(error)}"
     if count == 0:
         return "no GPU is visible"
@@ -152,7 +145,7 @@ def _gpu_problem(paddle: ModuleType) -> str | None:
 
 
 def _gpu_arithmetic_problem(paddle: ModuleType) -> str | None:
-    """Compare one small computation with the CPU: a build without code for the card returns zeros, or fails."""
+    """Compare a small convolution with the CPU's: a build without code for the card returns zeros, or fails."""
     card = "the GPU"
     try:
         paddle.set_device("gpu")
@@ -174,7 +167,7 @@ def _gpu_arithmetic_problem(paddle: ModuleType) -> str | None:
 
 
 def processor() -> str:
-    """What Linux says of the first processor: maker, model, instruction sets; "" elsewhere."""
+    """Vendor, model and instruction sets of the first processor on Linux; "" elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             lines = file.read(16384).split("\n\n")[0].splitlines(True)
@@ -184,7 +177,7 @@ def processor() -> str:
 
 
 def _mkl_kernels(cpu_info: str) -> str:
-    """The kernels that MKL should take on an AMD processor, where it takes slow ones by itself; "" on others."""
+    """Value of MKL_DEBUG_CPU_TYPE on an AMD processor, where MKL's default kernels are slow; "" on others."""
     if "AuthenticAMD" not in cpu_info:
         return ""
     return _MKL_AVX512 if set(cpu_info.split()) >= _AVX512 else _MKL_AVX2
@@ -202,7 +195,7 @@ def seed_everything(fixed: bool) -> int:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make the global generators depend on seed, step and rank alone: a resumed run draws what it would have drawn."""
+    """Make the global generators depend on seed, step and rank alone, so that a resumed run draws the same numbers."""
     import numpy as np
     import paddle
 
@@ -213,7 +206,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def memory_mb() -> int:
-    """Memory in use, MB: the GPU's largest so far, or this process's on the CPU."""
+    """Peak GPU memory, or the resident memory of this process on the CPU, in MB."""
     import paddle
 
     if paddle.get_device().startswith("gpu"):
