@@ -16,7 +16,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from stnet.utils.errors import INSTALL_ONNX, UserError
-from stnet.utils.quiet import stdout_held_back
+from stnet.utils.streams import stdout_held_back
 
 if TYPE_CHECKING:
     from stnet.config import ReaderSection

@@ -1,1 +1,1 @@
-"""What knows nothing of video: files, errors, safe pickles, processes, signals, progress."""
+"""Shared utilities: files, errors, safe pickles, processes, signals, progress."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name beside the target, synced, renamed."""
+"""Atomic writes: to a temporary name in the target's folder, synced, renamed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, short_name
 
 TEMPORARY = ".writing-"
-_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
 def prepare_folder(path: StrPath) -> None:
-    """Make a folder, and see before any long work that files can be written there. Raises UserError."""
+    """Make a folder and check, before any long work, that files can be written there. Raises UserError."""
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -37,14 +37,14 @@ def prepare_folder(path: StrPath) -> None:
 
 
 def check_name(path: StrPath) -> None:
-    """See before any long work that a file can have this name. Raises UserError: it is too long."""
+    """Check, before any long work, that a file name is not too long. Raises UserError."""
     with os_errors_as_user_errors(path), contextlib.suppress(FileNotFoundError):
         os.lstat(path)
 
 
 @contextlib.contextmanager
 def os_errors_as_user_errors(path: StrPath) -> Iterator[None]:
-    """Turn an OSError on the way to `path` into one line. Raises UserError."""
+    """Context that raises an OSError as a UserError about `path`."""
     try:
         yield
     except OSError as error:
@@ -52,14 +52,14 @@ def os_errors_as_user_errors(path: StrPath) -> Iterator[None]:
 
 
 def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
-    """Write a file so that `path` never holds half of it.
+    """Write a file so that `path` never holds half of it; its folder is made if missing.
 
     Args:
-        path: target; its folder is made if missing.
-        write: takes the temporary path and writes it.
+        path: target.
+        write: writes the temporary path that it is given.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full; an older file stays as it was.
+        UserError: the folder cannot be written, or the disk is full; an older file is unchanged.
     """
     folder = os.path.dirname(os.path.abspath(path))
     with os_errors_as_user_errors(path):
@@ -81,7 +81,7 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Write text as UTF-8, atomically. What is not UTF-8 in a file name is written with its bytes escaped."""
+    """Write text as UTF-8, atomically; bytes of file names that are not UTF-8 are escaped."""
 
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -91,10 +91,7 @@ def write_text(path: StrPath, text: str) -> None:
 
 
 def write_json(path: StrPath, value: object) -> None:
-    """Write plain data as JSON, atomically: null for numbers that are not finite, which JSON does not have.
-
-    A file name that is not UTF-8 is written as JSON escapes its bytes.
-    """
+    """Write plain data as JSON, atomically; null for numbers that are not finite, which JSON does not have."""
     write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
@@ -110,7 +107,7 @@ def finite(value: Any) -> Any:
 def write_csv(
     path: StrPath, header: Sequence[str], rows: Iterable[Sequence[Any]], errors: str = "backslashreplace"
 ) -> None:
-    """Write a table as CSV in UTF-8, atomically; `errors`: see open, for what UTF-8 does not have."""
+    """Write a table as CSV in UTF-8, atomically; `errors`: as in open."""
 
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file:
@@ -120,7 +117,7 @@ def write_csv(
 
 
 def csv_line(row: Sequence[Any]) -> str:
-    """A row of a CSV file, which ends with "\\n"; texts with a line end in them, "\\r" too, are quoted."""
+    """Format a row of a CSV file, ending with "\\n"; texts with a line end in them, "\\r" too, are quoted."""
     text = io.StringIO(newline="")
     csv.writer(text).writerow(row)  # with "\n" as its line end, it would not quote "\r"
     return text.getvalue()[:-2] + "\n"
@@ -128,7 +125,7 @@ def csv_line(row: Sequence[Any]) -> str:
 
 @contextlib.contextmanager
 def exclusive_lock(folder: StrPath) -> Iterator[None]:
-    """Be the only run that trains, evaluates or packs into a folder; what a killed one left half written is removed.
+    """Lock a folder for one run that trains, evaluates or packs into it, and remove partial files of killed runs.
 
     Raises:
         UserError: another run is writing there.
@@ -149,29 +146,29 @@ def exclusive_lock(folder: StrPath) -> Iterator[None]:
 
 
 def remove_leftovers(folder: StrPath, target: str = "") -> None:
-    """Remove what killed runs left half written in a folder.
+    """Remove partial files of killed runs from a folder.
 
     Args:
         folder: where.
-        target: name of the file that they were writing; "": any, and hidden folders, too, which takes `claimed`.
+        target: name of the file that they were writing; "": any, and hidden folders, too, under `exclusive_lock`.
     """
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if name.startswith(_temporary(target) if target else ".") and TEMPORARY in name:
             if not target and os.path.isdir(path):
                 remove(path)
-            elif os.path.isfile(path) and _is_left(path):
+            elif os.path.isfile(path) and _is_abandoned(path):
                 with contextlib.suppress(FileNotFoundError):  # its writer was between making and locking it
                     os.remove(path)
 
 
 def _temporary(name: str) -> str:
-    """What the temporary names of a file begin with."""
+    """Prefix of the temporary names of a file."""
     return f".{short_name(name)}{TEMPORARY}"
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file until it is closed or its process ends. False where another has, or nothing can be locked."""
+    """Lock an open file until it is closed or its process ends. False if it is locked, or cannot be."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -179,8 +176,8 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def _is_left(path: StrPath) -> bool:
-    """Whether nobody writes a temporary file any more, on this machine or on another that shares the folder."""
+def _is_abandoned(path: StrPath) -> bool:
+    """Check that no process, on this machine or on another that shares the folder, writes a temporary file."""
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError:
@@ -200,18 +197,16 @@ def remove(path: StrPath) -> None:
 
 
 def exchange(one: StrPath, other: StrPath) -> None:
-    """Let two folders swap their names in one step. Raises OSError where the system or the file system cannot."""
+    """Swap the names of two folders in one step. Raises OSError where the system or the file system cannot."""
     library = ctypes.CDLL(None, use_errno=True)
-    failed, number = True, errno.ENOSYS
-    if hasattr(library, "renameat2"):
-        failed = library.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE)
-        number = ctypes.get_errno()
-    if failed:
-        raise OSError(number, os.strerror(number))
+    if not hasattr(library, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def sync_folder(folder: StrPath) -> None:
-    """Have the names in a folder reach the disk."""
+    """Sync the names in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -220,7 +215,7 @@ def sync_folder(folder: StrPath) -> None:
 
 
 def umask() -> int:
-    """The mask of this process, which only setting it tells."""
+    """File mode mask of this process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

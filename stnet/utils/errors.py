@@ -1,9 +1,9 @@
-"""Errors that are the user's to mend: one readable line, no traceback."""
+"""Errors that the user can fix: one readable line, no traceback."""
 
 from __future__ import annotations
 
 _LONGEST = 200  # characters of a line that another library wrote
-# Hints that several files give. Where there is no run.sh, in a wheel, stnet.cli leaves it out.
+# Hints of several files; stnet.cli leaves run.sh out where there is none, as in a wheel.
 USE_PADDLE = "--engine=paddle always works"
 INSTALL_ONNX = "bash run.sh setup onnx, or pip install 'paddle2onnx>=2.1' onnxruntime ml_dtypes"
 INSTALL_OPENVINO = "bash run.sh setup openvino, or pip install 'openvino>=2024.0'"
@@ -11,14 +11,14 @@ MAKE_LISTS = "bash run.sh data makes lists, see data/dataset/README.md"
 
 
 class UserError(Exception):
-    """Wrong input or surroundings. The message says what was found and what was expected.
+    """Wrong input or environment.
 
     Args:
-        message: the fact.
-        hint: what to do about it, such as the flag or setting to change; "" where nothing is known.
+        message: the fact: found and expected.
+        hint: how to fix it, such as the flag or setting to change; "" if unknown.
     """
 
-    expected = True  # not a fault of the code: it passes from process to process without a traceback
+    expected = True  # not a bug: it passes from process to process without a traceback
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -26,16 +26,16 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, where decord, for one, says what is wrong."""
+    """First line of an error's message, where decord, for one, has the reason."""
     return _lines(error)[0]
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's message, where Paddle says what is wrong."""
+    """Last line of an error's message, where Paddle has the reason."""
     return _lines(error)[-1]
 
 
 def _lines(error: BaseException) -> list[str]:
-    """Lines of an error's message, without blank and ruled ones; its type where there is none."""
+    """Lines of an error's message, without blank and ruled ones; its type if there are none."""
     lines = [line.strip()[:_LONGEST] for line in str(error).splitlines() if line.strip("- ")]
     return lines or [type(error).__name__]

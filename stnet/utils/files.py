@@ -1,4 +1,4 @@
-"""Files that come from elsewhere: regular ones of a size that can be, opened without waiting."""
+"""Untrusted files, read within limits; digests, names and paths."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from typing import Union
 logger = logging.getLogger("stnet")
 
 StrPath = Union[str, "os.PathLike[str]"]
-LONGEST = 235  # bytes of a name, which leave room for what is put around it: file systems take 255
+LONGEST = 235  # bytes of a name, with room for prefix and suffix: file systems take 255
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
 
 def read_regular(path: StrPath, max_bytes: int) -> bytes:
-    """The bytes of a regular file.
+    """Read a regular file.
 
     Raises:
-        ValueError: it is something else (a fifo or a device would block, or never end), or larger than `max_bytes`.
+        ValueError: it is a fifo, a device or other, which could block or never end, or larger than `max_bytes`.
         OSError: it cannot be opened or read.
     """
-    with open(path, "rb", opener=_open_without_waiting) as file:
+    no_waiting = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_waiting)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"it is {_KINDS.get(stat.S_IFMT(status.st_mode), 'something')}, expected a file")
@@ -33,12 +34,8 @@ def read_regular(path: StrPath, max_bytes: int) -> bytes:
         return file.read(status.st_size)
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
-
-
 def sha256_of(path: StrPath) -> str:
-    """The SHA-256 of a file's content in hexadecimal digits, read piece by piece."""
+    """SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -47,7 +44,7 @@ def sha256_of(path: StrPath) -> str:
 
 
 def short_name(name: str) -> str:
-    """A name of at most LONGEST bytes: of a longer one its beginning, and a digest of all of it."""
+    """Shorten a name to at most LONGEST bytes: its beginning, and a digest of all of it."""
     content = os.fsencode(name)
     if len(content) <= LONGEST:
         return name
@@ -58,12 +55,12 @@ def short_name(name: str) -> str:
 
 
 def stem_of(path: StrPath) -> str:
-    """What the files that are made of a file are called: its name without suffix, shortened by `short_name`."""
+    """Name of a file without suffix, shortened by `short_name`."""
     return short_name(os.path.splitext(os.path.basename(path))[0])
 
 
 def unique_stems(paths: Sequence[StrPath]) -> list[str]:
-    """`stem_of` each path, with -2, -3, ... behind it where that is taken."""
+    """`stem_of` each path, with -2, -3, ... appended where that is taken."""
     stems: dict[str, int] = {}  # taken -> number of the next one
     names = []
     for path in paths:
@@ -77,10 +74,10 @@ def unique_stems(paths: Sequence[StrPath]) -> list[str]:
 
 
 def walk(root: str) -> Iterator[tuple[str, list[str]]]:
-    """(folder, names of its files and hidden folders) of a folder and all below it but hidden ones.
+    """Yield (folder, names of its files and hidden folders) for a folder and all below it but hidden ones.
 
-    Links to folders are followed after all others, and each folder comes once, under its first name, so that loops of
-    links end. The log says what is left out for that, and which folders cannot be read.
+    Links to folders are followed after all others, and each folder comes once, so that loops of links end. The log
+    says what is left out for that, and which folders cannot be read.
     """
     waiting, seen = deque([root]), set()
     while waiting:
@@ -104,17 +101,12 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
 
 def find_file(path: str, *folders: str) -> str:
     """`path` itself if it exists or is absolute, else the first existing `folder/path`, else `path`."""
-    if os.path.isabs(path) or os.path.exists(path):
-        return path
-    for folder in folders:
-        candidate = os.path.join(folder, path)
-        if os.path.exists(candidate):
-            return candidate
-    return path
+    candidates = [path, *(os.path.join(folder, path) for folder in folders)]  # an absolute path stays as it is
+    return next(filter(os.path.exists, candidates), path)
 
 
 def file_in(path: StrPath, video: str | None, *suffixes: str) -> str:
-    """`path`, if it ends with one of the suffixes; else that of a file in the folder `path`, called like the video."""
+    """`path`, if it ends with one of the suffixes; else a file in the folder `path`, named after the video."""
     text = os.fspath(path)
     if text.lower().endswith(suffixes) and not os.path.isdir(text):
         return text

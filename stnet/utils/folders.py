@@ -1,4 +1,4 @@
-"""Temporary folders of a process, locked while it lives: what a killed one left is removed by a later one."""
+"""Temporary folders, locked by their process while it lives; a later one removes those of killed processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 
 
 def lock(path: str) -> int | None:
-    """A file descriptor that locks a folder of ours; None: it is another's, or is in use, or gone."""
+    """Lock a folder of this user's. Returns a file descriptor; None: it is another user's, in use, or gone."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -26,7 +26,7 @@ def lock(path: str) -> int | None:
 
 
 def sweep(pattern: str, mark: str = "") -> None:
-    """Remove the folders of killed processes: those that nobody holds locked.
+    """Remove the folders of killed processes: those that are not locked.
 
     Args:
         pattern: of their names in the system's temporary folder.

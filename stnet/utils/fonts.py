@@ -1,4 +1,4 @@
-"""Fonts for texts of any language: for matplotlib, which falls back from one to the next, and for Pillow."""
+"""Fonts for texts of any language, for matplotlib and Pillow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import ImageFont
 
 logger = logging.getLogger("stnet")
-# The first two come with matplotlib; the others are of Linux, Windows and macOS, and have Chinese.
+# The first two are matplotlib's; the others are fonts of Linux, Windows and macOS with Chinese.
 _FAMILIES = (
     "DejaVu Sans", "STIXGeneral", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
     "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "AR PL UMing CN",
@@ -23,7 +23,7 @@ _REGULAR = ("normal", "normal", 400)  # style, stretch, weight
 
 
 def drawable(text: str, width: int = 60) -> str:
-    """A text on one line, not too long, as matplotlib draws it word for word: file names may hold anything."""
+    """Cut a text to one line of `width` characters and escape it for matplotlib; file names may hold anything."""
     line = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
     if len(line) > width:
         line = line[: width - 1] + "…"
@@ -32,7 +32,7 @@ def drawable(text: str, width: int = 60) -> str:
 
 @contextlib.contextmanager
 def drawing(text: str) -> Iterator[None]:
-    """Let matplotlib write a text, each character in the first font that has it; what none has is drawn as boxes."""
+    """Context in which matplotlib draws each character of a text in the first font that has it, or else as a box."""
     from matplotlib import rc_context
 
     with rc_context({"font.family": list(_fonts_for(text))}), warnings.catch_warnings():
@@ -41,7 +41,7 @@ def drawing(text: str) -> Iterator[None]:
 
 
 def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """The font that has most characters of a text, `size` pixels high, for PIL.ImageDraw, which has no fallback."""
+    """The font with most characters of a text, `size` pixels high, for PIL.ImageDraw, which has no fallback."""
     from PIL import ImageFont
 
     files = _fonts_for(text).values()
@@ -49,7 +49,7 @@ def pillow_font(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fonts_for(text: str) -> dict[str, str]:
-    """Family -> file of the fonts that are there; the log says so where none has a character."""
+    """Family -> file of the installed fonts; warns of characters that none of them has."""
     fonts = _installed()
     if not set(map(ord, text)) - set(b" \t\n") <= frozenset().union(*map(_charmap, fonts.values())):
         _say_what_is_missing()
@@ -60,9 +60,9 @@ def _fonts_for(text: str) -> dict[str, str]:
 def _installed() -> dict[str, str]:
     from matplotlib import font_manager
 
-    manager = font_manager.fontManager  # it keeps its list in a file for good: add what was installed since
+    manager = font_manager.fontManager  # its list is cached in a file: add fonts installed since
     for path in sorted(set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}):
-        with contextlib.suppress(OSError, RuntimeError):  # no font that FreeType reads
+        with contextlib.suppress(OSError, RuntimeError):  # FreeType cannot read it
             manager.addfont(path)
     files: dict[str, str] = {}
     for font in sorted(manager.ttflist, key=lambda font: (font.style, font.stretch, font.weight) != _REGULAR):

@@ -1,4 +1,4 @@
-"""YAML and JSON of files that anyone may have written, as plain data, and their texts as a terminal may get them."""
+"""YAML and JSON of untrusted files as plain data, and their texts escaped for a terminal."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from typing import Any, Union
 import yaml
 
 MAX_YAML = 1 << 20  # bytes; names of 20,000 classes take 0.6 MB
-_MAX_VALUES = 1 << 18  # of a document, its aliases written out
+_MAX_VALUES = 1 << 18  # of a document, aliases expanded
 _MAX_DEPTH = 50  # collections in collections
 _MAX_TEXT = 4096  # characters of one value
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the second takes half a minute for 1 MB
-# What moves a terminal's cursor, ends a line or turns the direction of writing.
+# Characters that move a terminal's cursor, end a line or change the direction of writing.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 Sizes = dict[int, tuple[int, int]]  # id of a node -> (values below it, depth)
 
 
 def parse_yaml(text: Union[str, bytes]) -> Any:
-    """The plain data of a YAML document. Raises ValueError that says in one line what is wrong.
-
-    Bytes that are no UTF-8 raise UnicodeDecodeError, which is one.
-    """
+    """Parse a YAML document into plain data. Raises ValueError, of one line; for bytes, also UnicodeDecodeError."""
     if len(text) > MAX_YAML:
         raise ValueError(f"it is of {len(text)} bytes, more than the {MAX_YAML} that are read")
     try:
@@ -44,13 +41,13 @@ def parse_yaml(text: Union[str, bytes]) -> Any:
 
 
 def _check_node(node: yaml.Node, known: Sizes) -> tuple[int, int]:
-    """(values, depth) of what a node stands for: aliases of aliases grow without measure, or refer to themselves."""
+    """(values, depth) of a node with aliases expanded: they can grow exponentially, or refer to themselves."""
     if isinstance(node, yaml.ScalarNode):
         if len(node.value) > _MAX_TEXT:
             raise ValueError(f"a value is of {len(node.value)} characters, more than {_MAX_TEXT}")
         return 1, 0
     if id(node) not in known:
-        known[id(node)] = _MAX_VALUES, 0  # while it is counted: what contains itself is too large
+        known[id(node)] = _MAX_VALUES, 0  # while it is counted: a node that contains itself is too large
         pairs = isinstance(node, yaml.MappingNode)
         children = [child for pair in node.value for child in pair] if pairs else node.value
         counted = [_check_node(child, known) for child in children]
@@ -62,7 +59,7 @@ def _check_node(node: yaml.Node, known: Sizes) -> tuple[int, int]:
 
 
 def parse_json(text: Union[str, bytes]) -> Any:
-    """The plain data of a JSON document, with or without a byte order mark. Raises ValueError."""
+    """Parse a JSON document, with or without a byte order mark. Raises ValueError."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -70,17 +67,17 @@ def parse_json(text: Union[str, bytes]) -> Any:
 
 
 def printable(text: str, longest: int = 0) -> str:
-    """`text` with its control characters escaped, cut where it is longer than `longest` characters, if that is set."""
+    """Escape control characters, and cut a text that is longer than `longest` characters, if that is set."""
     if longest and len(text) > longest:
         text = f"{text[:longest]}..."
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class PrintableFormatter(logging.Formatter):
-    """A log whose lines hold no control characters, and no line ends, of the names and texts that they cite."""
+    """Log formatter that escapes control characters and line ends in the arguments of a message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The lines of a record."""
+        """Format a record with its text arguments escaped."""
         if isinstance(record.args, tuple):
             cited = [printable(str(arg)) if isinstance(arg, (str, Exception)) else arg for arg in record.args]
             record = copy.copy(record)

@@ -1,7 +1,7 @@
-"""What stands in for the globals that a pickle of plain data and NumPy arrays names.
+"""Safe replacements for the globals in pickles of plain data and NumPy arrays.
 
-NumPy's array and data type are rebuilt from their parts, checked: NumPy's own code never sees what a file says.
-Nothing of a file is hashed, compared at length or printed before its type is known.
+Arrays and data types are rebuilt from checked fields; NumPy's unpickling code is not used. No value of a file is
+hashed, compared at length or printed before its type is known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1
 
 
 def make_dict(keys: Sequence[Any], values: Sequence[Any]) -> dict[str | bytes, Any]:
-    """A dict. To hash a tuple can take for ever, and hashes of numbers can be made to collide."""
+    """Make a dict of text or bytes keys: hashing a tuple can take for ever, and hashes of numbers can collide."""
     if len(keys) != len(values) or not all(type(key) in (str, bytes) for key in keys):
         raise ValueError("a dict is not made of text or bytes and their values")
     return dict(zip(keys, values))
@@ -29,7 +29,7 @@ def _encode(text: object, encoding: object) -> bytes:
 
 
 def _empty_bytes() -> bytes:
-    return b""  # how protocol 2 writes them
+    return b""  # protocol 2 writes them as a call
 
 
 def _tuple(items: object) -> tuple:
@@ -47,7 +47,7 @@ def _ndarray(*_: object) -> None:
 
 
 class Dtype:
-    """What a pickled numpy.dtype says: kind and size, then the byte order."""
+    """A pickled numpy.dtype: kind and size, then the byte order."""
 
     def __init__(self, code: object, *_: object) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
@@ -56,7 +56,7 @@ class Dtype:
         self.value: np.dtype = np.dtype(code)
 
     def complete(self, _: object, order: Any, *__: object) -> Dtype:
-        """The data type in a byte order."""
+        """Set the byte order."""
         if order not in ("<", ">", "|", "="):
             raise ValueError("a data type has an unknown byte order")
         self.value = self.value.newbyteorder(order)
@@ -64,13 +64,13 @@ class Dtype:
 
 
 class Array:
-    """What a pickled numpy.ndarray is until its state is known; the array is then its `value`."""
+    """A pickled numpy.ndarray before its state is set; then `value` is the array."""
 
     def __init__(self, *_: object) -> None:
         self.value: Array | np.ndarray = self
 
     def complete(self, _: object, shape: object, dtype: object, is_fortran: object, raw: object) -> np.ndarray:
-        """The array."""
+        """Set the state. Returns the array."""
         raw = raw.encode("latin1") if isinstance(raw, str) else raw  # text, if Python 2 wrote it
         self.value = array = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
         return array
@@ -86,7 +86,7 @@ def _from_buffer(raw: object, dtype: object, shape: Any, order: Any = "C") -> np
     return np.frombuffer(raw, kind).reshape(shape, order=order).astype(kind.newbyteorder("="), copy=False)
 
 
-StandIns = dict[tuple[str, str], Callable[..., Any]]  # (module, name) -> what is called in its place
+StandIns = dict[tuple[str, str], Callable[..., Any]]  # (module, name) -> replacement
 
 BYTES: StandIns = {
     ("_codecs", "encode"): _encode,

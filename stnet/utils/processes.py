@@ -20,18 +20,18 @@ from typing import Any
 
 from stnet.utils.folders import lock, sweep
 
-# What is garbage at a fork may be an engine: to free it in the child would wait for threads that are not there.
+# Garbage at a fork may be an engine: freeing it in the child would wait for threads that do not exist there.
 os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STARTING = threading.Lock()  # who takes the main module away puts it back before another does
-_OURS = "stnet"  # file that marks a folder of multiprocessing's as made for us
+_STARTING = threading.Lock()  # guards sys.modules["__main__"]
+_OURS = "stnet"  # marker file in the temporary folders of multiprocessing that this project made
 _LOCKS: dict[str, int | None] = {}  # of these folders
 
 
 def set_parent_death_signal(parent: int, number: int = signal.SIGKILL) -> None:
-    """On Linux, get the signal `number` when the process `parent`, which must be ours, dies."""
+    """On Linux, have this process receive the signal `number` when its parent, the process `parent`, dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
@@ -39,25 +39,25 @@ def set_parent_death_signal(parent: int, number: int = signal.SIGKILL) -> None:
 
 
 def may_start_workers() -> bool:
-    """Whether Paddle can start its reading processes here: in the main thread, whose signals it uses, of no daemon."""
+    """Check that Paddle can start workers here: in the main thread, whose signals it uses, and not in a daemon."""
     return threading.current_thread() is threading.main_thread() and not current_process().daemon
 
 
 class Begun:
-    """An item that a child answers at once, without calling its function: it was alive to take what comes next."""
+    """An item that a child answers at once, without calling its function, to show that it is alive."""
 
 
 class Child:
     """A forked process that calls a function with each item it is sent, and can be killed meanwhile.
 
-    What it writes to stderr is dropped: decoders write there about damaged files.
+    Its stderr is dropped, as decoders report damaged files there.
 
     Args:
-        function: of one item; items, and what it returns, travel through a pipe: keep them small.
+        function: of one item; items and results are sent through a pipe: keep them small.
 
     Attributes:
-        pid: its number.
-        pipe: for multiprocessing.connection.wait: something has come from it, or it has ended.
+        pid: process ID.
+        pipe: for multiprocessing.connection.wait: ready when a result has come, or the child has ended.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
@@ -71,18 +71,18 @@ class Child:
             self.pipe.close()
             _serve(function, theirs, parent)
         theirs.close()
-        self._at_exit = util.Finalize(None, self.kill, exitpriority=10)  # a worker of a loader takes its child along
+        self._at_exit = util.Finalize(None, self.kill, exitpriority=10)  # a loader's worker kills its child at exit
 
     def send(self, items: Iterable[Any]) -> None:
-        """Hand over items; `receive` gives an answer for each, and says so if the child has died."""
+        """Send items; `receive` returns an answer for each, or raises if the child has died."""
         with contextlib.suppress(OSError):
             self.pipe.send(list(items))
 
     def receive(self, timeout: float) -> Any:
-        """What the function returned for the next item, or raised.
+        """Return or raise what the function did for the next item.
 
         Raises:
-            TimeoutError: nothing has come within so many seconds.
+            TimeoutError: no answer within `timeout` seconds.
             EOFError: the child has died.
         """
         if not self.pipe.poll(max(0.0, timeout)):
@@ -96,12 +96,12 @@ class Child:
         return value
 
     def kill(self) -> None:
-        """End it and wait until it is gone."""
+        """Kill the child and wait for its end."""
         os.kill(self.pid, signal.SIGKILL)
         self.exit_reason()
 
     def exit_reason(self) -> str:
-        """Wait until it is gone; "crashed (SIGSEGV)" for example."""
+        """Wait for the child's end. Returns, for example, "crashed (SIGSEGV)"."""
         self._at_exit.cancel()
         self.pipe.close()
         code = self._exit_code()
@@ -112,14 +112,14 @@ class Child:
 
 
 class ForkserverChild(Child):
-    """As `Child`, for a process with threads or with secrets: it is forked from a server of forks that has neither.
+    """A `Child` for a process with threads or secrets: it is forked from multiprocessing's forkserver, without them.
 
-    It does not hear SIGINT, SIGTERM and SIGHUP, which are for the process that it ends with.
+    It blocks SIGINT, SIGTERM and SIGHUP, which are for its parent, and ends with it.
 
     Args:
-        function: of one item; it can be pickled, and stands in a module that can be imported: not in the main script.
-        memory: bytes of address space that it may take beyond what it begins with; 0: any.
-        preload: modules that the server of forks imports once, when the first of these children is made.
+        function: of one item; can be pickled, so it is of a module that can be imported, not of the main script.
+        memory: bytes of address space beyond those at its start; 0: no limit.
+        preload: modules that the forkserver imports once, before the first child.
     """
 
     def __init__(self, function: Callable[[Any], Any], memory: int = 0, preload: Sequence[str] = ()) -> None:
@@ -127,7 +127,7 @@ class ForkserverChild(Child):
         context = get_context("forkserver")
         context.set_forkserver_preload(list(preload))
         self.process = context.Process(target=_serve_fresh, args=(function, theirs, memory), daemon=True)
-        resource_tracker.ensure_running()  # first: where it starts, it unblocks signals
+        resource_tracker.ensure_running()  # first, as its start unblocks signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
         try:
             with _without_main():
@@ -140,15 +140,15 @@ class ForkserverChild(Child):
         self._at_exit = util.Finalize(None, self.kill, exitpriority=10)
 
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """True until the child has ended."""
         return self.process.is_alive()
 
     def stop(self) -> None:
-        """End it from another thread than the one that talks to it, which then gets an EOFError."""
+        """Kill the child from another thread than the one that receives, which then gets an EOFError."""
         self.process.kill()
 
     def kill(self) -> None:
-        """End it and wait until it is gone."""
+        """Kill the child and wait for its end."""
         self.process.kill()
         self.exit_reason()
 
@@ -159,7 +159,7 @@ class ForkserverChild(Child):
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Within, multiprocessing finds no main module, which it would run anew in a process that it starts."""
+    """Hide the main module from multiprocessing, which would run it again in a process that it starts."""
     with _STARTING:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
@@ -170,7 +170,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _mark_folder() -> None:
-    """Lock the folder in which the server of forks has its socket, and remove those of killed processes."""
+    """Lock the folder of the forkserver's socket, and remove those of killed processes."""
     path = util.get_temp_dir()
     if path not in _LOCKS:
         sweep("pymp-*", _OURS)
@@ -190,25 +190,25 @@ def _serve_fresh(function: Callable[[Any], Any], pipe: Connection, memory: int) 
 
 
 def _end_with_parent() -> None:
-    """On Linux, get a SIGKILL when the process ends that made this one: its parent, the server of forks, does not."""
+    """On Linux, end with the process that made this one, not with its parent, the forkserver, alone."""
     maker = parent_process()
     if maker is None or sys.platform != "linux":
         return
     fcntl.fcntl(maker.sentinel, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(maker.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(maker.sentinel, fcntl.F_SETFL, os.O_ASYNC)  # which tells of the pipe's end
+    fcntl.fcntl(maker.sentinel, fcntl.F_SETFL, os.O_ASYNC)  # SIGKILL at the pipe's end
     if not maker.is_alive():
         os._exit(0)
 
 
 def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
-    """A child's whole life."""
+    """Run a child: answer items until the parent ends."""
     code = 1
     try:
         set_parent_death_signal(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in _CRASHES:
-            signal.signal(number, signal.SIG_DFL)  # Paddle's handlers would print a report of the decoder's crash
+            signal.signal(number, signal.SIG_DFL)  # Paddle's handlers would report the decoder's crash
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         while True:
             for item in pipe.recv():
@@ -220,7 +220,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> Non
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
-    """(what the function returns, None), or (None, what it raises); the traceback of a bug stands in the message."""
+    """(result, None), or (None, error); the message of an unexpected error is its traceback."""
     try:
         return None if isinstance(item, Begun) else function(item), None
     except Exception as error:

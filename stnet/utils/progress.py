@@ -20,9 +20,9 @@ class Progress:
 
     Args:
         total: clips expected.
-        what: word for the lines, "eval" for example.
-        steps: steps expected; lines come every `log_interval` steps and at the last.
-        of: whose clips these are, " of this process" for example.
+        what: first word of the lines, "eval" for example.
+        steps: steps expected; a line is logged every `log_interval` steps and at the last.
+        of: suffix of the counts, " of this process" for example.
     """
 
     def __init__(self, total: int, what: str, steps: int, log_interval: int, of: str = "") -> None:
@@ -41,15 +41,9 @@ class Progress:
             if text:
                 self.bar.set_postfix_str(text)
         elif self.step % self.log_interval == 0 or self.step == self.steps:
-            logger.info(
-                "%s %d/%d clips%s%s, %s",
-                self.what,
-                self.done,
-                self.total,
-                self.of,
-                f", {text}" if text else "",
-                pace(self.done, self.total, time.monotonic() - self.started),
-            )
+            speed = pace(self.done, self.total, time.monotonic() - self.started)
+            text = f", {text}" if text else ""
+            logger.info("%s %d/%d clips%s%s, %s", self.what, self.done, self.total, self.of, text, speed)
 
     def close(self) -> None:
         """Remove the bar."""
@@ -58,7 +52,7 @@ class Progress:
 
 
 def on_terminal() -> bool:
-    """Whether standard error, where there is one, is a terminal, on which a bar can be drawn."""
+    """Check that standard error is a terminal, on which a bar can be drawn."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -80,14 +74,14 @@ class Clock:
 
     Args:
         step: steps done before.
-        clips: of these, those that the first reading will count.
+        clips: clips of these steps that the first `read` will count, too.
     """
 
     def __init__(self, step: int, clips: int = 0) -> None:
         self.since, self.step, self.waited, self.clips_before = time.monotonic(), step, 0.0, clips
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, the time until each of them measured."""
+        """Yield the batches, measuring the wait for each."""
         iterator = iter(batches)
         while True:
             began = time.monotonic()
@@ -107,6 +101,6 @@ class Clock:
 
 
 def format_scores(scores: Mapping[str, float]) -> str:
-    """Scores as one readable line, the number of clips at its end."""
+    """Format scores as one line, the number of clips at its end."""
     shown = [f"{name} {score:.4f}" for name, score in scores.items() if name != "count"]
     return ", ".join([*shown, f"{scores['count']} clips"])

@@ -14,7 +14,7 @@ class Registry(Generic[Entry]):
     """Case-insensitive mapping from a name to a class or function.
 
     Args:
-        kind: what is registered, for messages ("model", "reader", ...).
+        kind: noun for messages ("model", "reader", ...).
     """
 
     def __init__(self, kind: str) -> None:
@@ -22,7 +22,7 @@ class Registry(Generic[Entry]):
         self._entries: dict[str, tuple[str, Entry]] = {}  # by the name in capitals
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """Decorator that registers what it decorates; a name taken twice is a bug and raises ValueError."""
+        """Decorator that registers a class or function. Raises ValueError for a name that is taken."""
 
         def add(entry: Entry) -> Entry:
             if name.upper() in self._entries:

@@ -1,8 +1,7 @@
-"""Pickles of plain data and NumPy arrays, read without running anything that a pickle can name.
+"""Pickles of plain data and NumPy arrays, read without executing code.
 
-Python's unpickler is not used: the few opcodes that plain data needs are carried out here. A pickle can make values
-and the stand-ins of pickle_globals.py, and nothing else: it calls no code of NumPy, sets no attributes and copies no
-more than it is long. Its work, its depth and its memory are bounded before they are spent.
+The few opcodes of plain data are interpreted here, without Python's unpickler. A pickle can make values and call the
+replacements in pickle_globals.py, nothing else. Its steps, depth and memory are bounded before they are spent.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ _MAX_DIGITS = 100
 
 
 def load_clip_data(data: bytes) -> Any:
-    """The value of a pickle of None, booleans, numbers, text, bytes, tuples, lists and dicts.
+    """Load a pickle of None, booleans, numbers, text, bytes, tuples, lists and dicts.
 
-    Byte strings of Python 2 are bytes. Raises ValueError that says what is wrong, and where.
+    Byte strings of Python 2 become bytes. Raises ValueError with reason and offset.
     """
     return _load(_Unpickler(data, BYTES, "tuples, lists, bytes, str and int", None))
 
 
 def load_plain(data: bytes) -> Any:
-    """The value of a pickle of such data and NumPy arrays, which may be read-only.
+    """Load a pickle of such data and NumPy arrays, which may be read-only.
 
-    Byte strings of Python 2 are text. Raises ValueError that says what is wrong, and where.
+    Byte strings of Python 2 become text. Raises ValueError with reason and offset.
     """
     return _load(_Unpickler(data, ARRAYS, "plain data and NumPy arrays", "latin1"))
 
@@ -49,7 +48,7 @@ def _load(unpickler: _Unpickler) -> Any:
 
 
 def _check_plain(value: object) -> None:
-    """Walk a value as a tree. What contains itself, or shares its parts without measure, does not come to an end."""
+    """Walk a value as a tree: one that contains itself, or shares its items too often, exceeds the limits."""
     pending, count = [(value, 0)], 0
     while pending:
         value, depth = pending.pop()
@@ -65,11 +64,11 @@ def _check_plain(value: object) -> None:
 
 
 class _Unpickler:
-    """The machine that a pickle is a program for.
+    """Stack machine that executes a pickle.
 
     Args:
-        allowed: the stand-ins for globals.
-        plain: words for what may be in it.
+        allowed: replacements for globals.
+        plain: description of the allowed data, for messages.
         encoding: of Python 2's byte strings; None keeps them as bytes.
     """
 
@@ -91,7 +90,7 @@ class _Unpickler:
             _STEPS[code](self)
         raise ValueError(f"it takes more than {MAX_STEPS} steps")
 
-    # What follows an opcode
+    # Arguments of opcodes
 
     def take(self, size: int) -> bytes:
         left = len(self.data) - self.offset
@@ -116,7 +115,7 @@ class _Unpickler:
             raise ValueError(f"a number has {len(line)} digits")
         return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line.rstrip(b"L"))
 
-    # What opcodes do
+    # Actions of opcodes
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -167,7 +166,7 @@ class _Unpickler:
         self.push(value.value if isinstance(value, Array) else value)
 
     def find(self, module: object, name: object) -> None:
-        if type(module) is not str or type(name) is not str:  # nothing else is hashed or printed
+        if type(module) is not str or type(name) is not str:  # other types are not hashed or printed
             raise ValueError("a name is no text")
         if (module, name) not in self.allowed:
             raise ValueError(f"it asks for {module:.50}.{name:.50}; only {self.plain} are allowed")
@@ -175,7 +174,7 @@ class _Unpickler:
 
     def call(self) -> None:
         function, arguments = self.pop(2)
-        if not callable(function) or type(arguments) is not tuple:  # values are not callable, stand-ins are
+        if not callable(function) or type(arguments) is not tuple:  # only replacements are callable
             raise ValueError("it calls what cannot be called")
         self.charge(arguments)
         self.push(function(*arguments))
@@ -188,7 +187,7 @@ class _Unpickler:
         self.push(target.complete(*state))
 
     def charge(self, values: tuple[Any, ...]) -> None:
-        """Count what is converted: the same megabytes cannot be copied again and again."""
+        """Limit the bytes that are converted, so that the same data is not copied again and again."""
         self.to_convert -= sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple)))
         if self.to_convert < 0:
             raise ValueError("it uses the same data again and again")

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM, SIGHUP and the end of a launcher ask for an orderly stop; a second SIGINT or SIGTERM is at once."""
+"""Orderly stop at SIGINT, SIGTERM, SIGHUP and the end of a launcher; immediate at a second SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-_LOOK = 1000  # milliseconds between looks at the processes above
+_POLL_MS = 1000  # between checks of the parents
 
 
 class StopRequest:
-    """Notices signals, and the end of the processes that started this one, while it is entered as a context.
+    """Context that records signals, and the end of the processes that started this one.
 
-    Python runs a handler only between two of its own instructions, and one training step can be a single long call.
-    So a thread listens, too: it hears of each signal when it comes.
-
-    SIGHUP comes when a terminal is closed, often twice: from the system and from the shell; so a second one is no sign
-    of impatience. One that was ignored at the start (nohup) stays so.
+    Python runs a handler only between two instructions, and a training step can be one long call: so a thread listens
+    for signals. A terminal that is closed often sends SIGHUP twice, so a second one does not stop at once; one that
+    is ignored at the start (nohup) stays ignored.
 
     Args:
-        parents: the end of one of them is taken as a SIGTERM.
+        parents: the end of one of them counts as a SIGTERM.
 
     Attributes:
-        number: the signal that came, 0 before.
+        number: the signal received, 0 before.
     """
 
     def __init__(self, parents: Sequence[Process] = ()) -> None:
@@ -35,7 +33,7 @@ class StopRequest:
         self.parents = parents
 
     def __enter__(self) -> StopRequest:
-        """Take over the signals."""
+        """Install the handlers."""
         listen, wake = os.pipe()
         os.set_blocking(wake, False)
         self.old_wakeup = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -47,7 +45,7 @@ class StopRequest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
+        """Restore the handlers."""
         signal.set_wakeup_fd(self.old_wakeup)
         os.close(self.wake)
         for number, handler in self.before.items():
@@ -57,7 +55,7 @@ class StopRequest:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         while True:
-            if poll.poll(_LOOK if self.parents else None):
+            if poll.poll(_POLL_MS if self.parents else None):
                 numbers = os.read(pipe, 64)
                 if not numbers:
                     break
@@ -83,14 +81,14 @@ class StopRequest:
 
 
 class Process:
-    """Another process, told from a later one of the same number by when it started. Knows nothing without /proc."""
+    """Another process, identified by ID and start time, so that a reused ID is noticed. Needs /proc."""
 
     def __init__(self, number: int | str) -> None:
         self.number = number
         self.started = self._started()
 
     def is_alive(self) -> bool:
-        """Whether it still runs."""
+        """True while it runs, or without /proc."""
         return self._started() == self.started != "" or not os.path.exists("/proc/self/stat")
 
     def _started(self) -> str:
@@ -103,7 +101,7 @@ class Process:
 
 
 def exit_on_interrupt() -> None:
-    """Have Ctrl-C end this process at once, until `interrupt_normally`: there must be nothing to tidy up.
+    """Have Ctrl-C end this process at once, without clean-up, until `interrupt_normally`.
 
     For imports: native modules turn a KeyboardInterrupt into an ImportError.
     """
@@ -122,7 +120,7 @@ def interrupt_normally() -> None:
 
 
 def leave() -> None:
-    """Give the signals back at the end of a program that has called `exit_on_interrupt`."""
+    """Restore the signals at the end of a program that has called `exit_on_interrupt`."""
     interrupt_normally()
     if signal.getsignal(signal.SIGTERM) is _terminate:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -139,15 +137,15 @@ def _exit_now(*_: object) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come, which ends a program as Ctrl-C does."""
+    """SIGTERM, which ends a program as Ctrl-C does."""
 
 
 class Stopped(Exception):
-    """A run was stopped in order by a signal; `code` is the exit code, 128 + signal.
+    """Orderly stop of a run by the signal `number`; `code` is the exit code, 128 + signal.
 
     Args:
         number: of the signal.
-        command: what goes on with it, if anything does.
+        command: the one that resumes the run, if any.
     """
 
     def __init__(self, number: int, command: str = "") -> None:

@@ -1,38 +1,42 @@
-"""Standard output and error that may be closed, or whose reader may leave: a run goes on and writes its files."""
+"""Standard streams: a run continues when they are closed or their reader ends; output of native code held back."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import io
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
-_LEFT = (errno.EPIPE, errno.EIO)  # the reader of a pipe has ended; the terminal is gone
+_NO_READER = (errno.EPIPE, errno.EIO)  # the reader of a pipe has ended; the terminal is gone
 
 
 class Lasting(io.FileIO):
-    """A file descriptor for writing that drops the text where nobody can take it, as for `| head` or a full disk.
+    """A file descriptor for writing that drops text which cannot be written, as for `| head` or a full disk.
 
     Attributes:
-        failure: why text was lost; None where none was, or where its reader has left.
+        failure: the reason that text was lost; None if none was, or if its reader has ended.
     """
 
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write, or from the first failure on drop, what Python and native code print."""
+        """Write; from the first failure on, drop all output of Python and native code."""
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in _LEFT:
+            if error.errno not in _NO_READER:
                 self.failure = error
             _discard(self.fileno())
             return len(data)
 
 
 def _discard(number: int) -> None:
-    """Let a file descriptor lead to /dev/null."""
+    """Redirect a file descriptor to /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     if null == number:
         os.set_inheritable(null, True)
@@ -42,9 +46,9 @@ def _discard(number: int) -> None:
 
 
 def prepare() -> None:
-    """Open standard streams that are closed, lest a file or a socket takes their numbers, and have the others last.
+    """Open closed standard streams on /dev/null, so that no file takes their numbers; make the others `Lasting`.
 
-    Streams that a caller has put in their place stay.
+    Streams that a caller has replaced stay.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         stream = getattr(sys, name)
@@ -61,7 +65,7 @@ def prepare() -> None:
 
 
 def lost() -> str:
-    """Why standard output could not be written; "" where it could, or where its reader has left."""
+    """The reason that standard output could not be written; "" if it could, or if its reader has ended."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, Lasting):
         sys.stdout.flush()
@@ -75,3 +79,31 @@ def _is_open(number: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def stdout_held_back() -> Iterator[None]:
+    """Hold back standard output, also of native code, within this context; an error shows it on standard error."""
+    if sys.stdout is None:  # closed: its number may be another file's
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as held:
+        os.dup2(held.fileno(), 1)
+        try:
+            with contextlib.redirect_stdout(held):
+                yield
+        except (Exception, SystemExit):
+            _flush_native()
+            held.seek(0)
+            sys.stderr.write(held.read())
+            raise
+        finally:
+            _flush_native()
+            os.dup2(saved, 1)
+            os.close(saved)
+
+
+def _flush_native() -> None:
+    ctypes.CDLL(None).fflush(None)

@@ -97,7 +97,7 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(root):
 
 def test_what_is_held_back_needs_no_standard_output(monkeypatch):
     from stnet.utils.progress import on_terminal
-    from stnet.utils.quiet import stdout_held_back
+    from stnet.utils.streams import stdout_held_back
 
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
