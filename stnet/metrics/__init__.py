@@ -1,4 +1,4 @@
-"""What is accumulated over samples, and what is said of all of them at the end."""
+"""Metrics: top-k accuracy, calibration, confusion, and the interface for others."""
 
 from stnet.metrics.accuracy import TopK
 from stnet.metrics.metric import METRICS, Metric, metric_classes

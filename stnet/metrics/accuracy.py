@@ -15,10 +15,7 @@ _NONE = np.iinfo(np.int64).max  # rank of a label whose logits are not finite
 
 @METRICS.register("TOPK")
 class TopK(Metric):
-    """Accumulates top-1 and top-5 hits and the cross entropy.
-
-    Sums are exact (math.fsum), so that the result does not depend on batches or on who counted what.
-    """
+    """Top-1 and top-5 hits and the cross entropy, by exact sums (math.fsum): independent of batches and ranks."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -29,7 +26,7 @@ class TopK(Metric):
         logits = np.asarray(logits, np.float64)
         target = logits[np.arange(len(labels)), labels]
         rank = (logits > target[:, None]).sum(axis=1)
-        # Equal logits count in favour of the lower class number, as a stable sort would.
+        # Of equal logits, the lower class number comes first, as in a stable sort.
         rank += ((logits == target[:, None]) & (np.arange(logits.shape[1]) < labels[:, None])).sum(axis=1)
         rank = np.where(np.isfinite(logits).all(axis=1), rank, _NONE)
         for k in self.hits:
@@ -38,11 +35,11 @@ class TopK(Metric):
         self.losses += (top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - target).tolist()
 
     def state(self) -> dict[str, Any]:
-        """What was counted, as plain data."""
+        """Losses and hits, as plain data."""
         return {"losses": self.losses, "hits": self.hits}
 
     def merge(self, states: Iterable[dict[str, Any]]) -> None:
-        """Hold what the `state()` of several say together."""
+        """Replace the state by the sum of several."""
         states = list(states)
         self.losses = [loss for state in states for loss in state["losses"]]
         self.hits = {k: sum(state["hits"][k] for state in states) for k in self.hits}

@@ -1,4 +1,4 @@
-"""Whether scores are what they say: of the clips with a top score of 0.8, are 80 of 100 right? And what mends it."""
+"""Calibration: reliability curve, expected calibration error (ECE), and temperature scaling."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Reliability:
     Attributes:
         edges: float64 [bins + 1].
         counts: int64 [bins], clips.
-        accuracy: float64 [bins], share of them that are right; NaN in an empty bin.
-        confidence: float64 [bins], their mean probability; NaN in an empty bin.
-        ece: expected calibration error, the mean over clips of |accuracy - confidence| of their bin; NaN without clips.
+        accuracy: float64 [bins], share of correct clips; NaN in an empty bin.
+        confidence: float64 [bins], mean probability; NaN in an empty bin.
+        ece: mean over clips of |accuracy - confidence| of their bin; NaN without clips.
     """
 
     edges: np.ndarray
@@ -32,7 +32,7 @@ class Reliability:
 
 
 class Half(NamedTuple):
-    """A temperature fitted on one half of the clips, and what it does to the other half."""
+    """A temperature fitted on one half of the clips, and the other half's scores before and after."""
 
     temperature: float
     ece_before: float
@@ -43,24 +43,23 @@ class Half(NamedTuple):
 
 @dataclass(frozen=True)
 class Temperature:
-    """What divides the logits, so that scores are what they say."""
+    """A divisor of the logits that calibrates the probabilities."""
 
     temperature: float  # fitted on all clips
     halves: list[Half]  # fitted on the first and scored on the second, and the other way round
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """The reliability curve and ECE of probabilities [N, num_classes]; rows that are not finite are left out."""
+    """Reliability curve and ECE of probabilities [N, num_classes]; rows that are not finite are left out."""
     finite = np.isfinite(probabilities).all(axis=1)
     confidence = probabilities.max(axis=1)[finite]
     return _binned(confidence, (probabilities.argmax(axis=1) == labels)[finite], bins)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T that minimises the cross entropy of logits / T.
+    """The temperature T that minimises the cross entropy of logits / T; rows that are not finite are left out.
 
-    It is between 0.05, which it is where every clip is right (a lower one would be better still), and 20, which it is
-    where chance is better than the logits, and 1 where no T makes a difference. Rows that are not finite are left out.
+    It is COLDEST if every clip is right, HOTTEST if chance is better than the logits, 1 if no T makes a difference.
     """
     margins, targets = _margins(logits, labels)
     if not margins.any():
@@ -82,9 +81,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def cross_fitted_temperature(logits: np.ndarray, labels: np.ndarray) -> Temperature | None:
-    """The temperature of all clips, and what one half's does to the other, both ways. None for fewer than 2 clips.
+    """The temperature of all clips, and each half's, scored on the other. None for fewer than 2 clips.
 
-    The halves are the even and the odd ones of the clips sorted by class, so that both have each class's.
+    The halves are the even and the odd clips, sorted by class, so that both have clips of each class.
     """
     finite = np.isfinite(logits).all(axis=1)
     logits, labels = logits[finite], np.asarray(labels)[finite]
@@ -138,10 +137,10 @@ def _pieces(rows: np.ndarray) -> list[np.ndarray]:
 def _binned(confidence: np.ndarray, right: np.ndarray, bins: int) -> Reliability:
     confidence = confidence.astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)
-    places = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(places, minlength=bins)
-    hits = np.bincount(places, right, minlength=bins)
-    sums = np.bincount(places, confidence, minlength=bins)
+    numbers = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(numbers, minlength=bins)
+    hits = np.bincount(numbers, right, minlength=bins)
+    sums = np.bincount(numbers, confidence, minlength=bins)
     clips = np.where(counts > 0, counts, np.nan)
     ece = float(np.abs(hits - sums).sum() / len(confidence)) if len(confidence) else float("nan")
     return Reliability(edges, counts, hits / clips, sums / clips, ece)

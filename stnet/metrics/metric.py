@@ -1,4 +1,4 @@
-"""What every metric is, and the table of all."""
+"""Interface and registry of metrics."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ METRICS: Registry[type[Metric]] = Registry("metric")
 
 
 class Metric(ABC):
-    """What is accumulated over samples, by eval and by validation during training; a new one for each pass.
+    """Accumulates over clips, in eval and in validation during training; a new one for each pass.
 
-    One of your own derives from this, under METRICS; MODEL.metrics names it. Results must not depend on how clips were
-    divided among batches and ranks.
+    To add one, derive from this class and register it in METRICS; MODEL.metrics names it. Results must not depend on
+    how clips are divided among batches and ranks.
     """
 
     @abstractmethod
@@ -26,11 +26,11 @@ class Metric(ABC):
 
     @abstractmethod
     def state(self) -> Any:
-        """What was counted, as plain data: it goes from rank to rank."""
+        """The accumulated values as plain data, sent from rank to rank."""
 
     @abstractmethod
     def merge(self, states: Iterable[Any]) -> None:
-        """Hold what the `state()` of all ranks say together, this one's among them, instead of its own."""
+        """Replace the accumulated values by the `state()` of all ranks, its own among them."""
 
     @abstractmethod
     def result(self) -> dict[str, float]:
@@ -38,7 +38,7 @@ class Metric(ABC):
 
 
 def metric_classes(names: Iterable[str]) -> list[type[Metric]]:
-    """Those that are computed where MODEL.metrics names some: top-k, by which the best weights are chosen, and these.
+    """Classes of top-k, by which the best weights are chosen, and of the names of MODEL.metrics.
 
     Raises:
         UserError: a name is unknown.

@@ -1,4 +1,4 @@
-"""From logits to probabilities."""
+"""Softmax of NumPy logits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [B, num_classes] of logits."""
+    """Probabilities of logits [B, num_classes]."""
     if not len(logits):
         return logits
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -1,1 +1,1 @@
-"""Weight files: formats, downloads and their cache, checkpoints, and loading into a model."""
+"""Weight files: formats, download cache, checkpoints, and loading into a model."""

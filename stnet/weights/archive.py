@@ -14,15 +14,15 @@ from stnet.utils.files import StrPath
 
 MAX_BYTES = 2 << 30
 MAX_FILES = 10_000
-_BLOCK = 1 << 16  # what is read at once; a PAX or GNU header is
+_BLOCK = 1 << 16  # bytes of a read; a PAX or GNU header is one
 
 
 def unpack(archive: StrPath, folder: StrPath, max_bytes: int = MAX_BYTES) -> None:
-    """Unpack a tar archive, plain or gzipped, into an existing folder.
+    """Unpack a tar archive, plain or gzipped, into an existing folder, and never outside it.
 
     Raises:
-        UserError: it is no archive, is damaged, or holds anything but files and folders inside `folder`, or
-            more than `max_bytes` or MAX_FILES. Nothing outside `folder` is ever written.
+        UserError: it is not an archive or damaged, holds anything but files and folders inside `folder`, or more than
+            `max_bytes` or MAX_FILES.
     """
     too_large = f"archive {archive} unpacks to more than {max_bytes} bytes or {MAX_FILES} files"
     try:
@@ -36,16 +36,16 @@ def unpack(archive: StrPath, folder: StrPath, max_bytes: int = MAX_BYTES) -> Non
                     if count > MAX_FILES or not 0 <= member.size <= bounded.left:
                         raise UserError(too_large)
                     _extract(tar, member, target)
-            while bounded.read(_BLOCK):  # to the end, where a compressed archive has its checksum
+            while bounded.read(_BLOCK):  # to the checksum at the end of a compressed archive
                 pass
     except (tarfile.TarError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise UserError(f"archive {archive} is damaged or no tar archive: {error}") from None
-    except OSError as error:  # gzip's errors are OSErrors, too
+    except OSError as error:  # also gzip's errors
         raise UserError(f"archive {archive} cannot be unpacked: {error.strerror or error}") from None
 
 
 class _Bounded:
-    """A stream for tarfile, which reads a header, however long it claims to be, at once."""
+    """Stream with limits for tarfile, which reads a header in one piece, however long it claims to be."""
 
     def __init__(self, stream: io.BufferedReader | gzip.GzipFile, max_bytes: int, too_large: str) -> None:
         self.stream, self.left, self.too_large = stream, max_bytes, too_large
@@ -60,11 +60,11 @@ class _Bounded:
             raise UserError(self.too_large)
         return data
 
-    def seek(self, place: int) -> None:
-        """Go on to a place, by reading."""
-        if place < self.tell():
+    def seek(self, position: int) -> None:
+        """Seek forward, by reading."""
+        if position < self.tell():
             raise tarfile.ReadError("it goes back")
-        while self.tell() < place and self.read(min(_BLOCK, place - self.tell())):
+        while self.tell() < position and self.read(min(_BLOCK, position - self.tell())):
             pass
 
 

@@ -1,8 +1,8 @@
-"""Checkpoints: NAME.pdparams (weights), NAME.pdopt (what resuming needs besides), NAME.json (what using them needs).
+"""Checkpoints: NAME.pdparams (weights), NAME.pdopt (training state), NAME.json (metadata: configuration, labels).
 
-The three are written into a hidden folder, .NAME.next, and moved to their places from there, the weights first. A kill
-between two moves leaves the new weights and, in .NAME.next, what belongs to them: `paths` finds it there, and `finish`
-moves it. So there is the old checkpoint or the new one at any moment, under the same three names.
+The three are written into a hidden folder, .NAME.next, and moved into place from there, the weights first. After a
+kill between two moves, `paths` finds the others in .NAME.next, and `finish` moves them. So the old checkpoint or the
+new one is whole at any moment.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def save(
     """Write a checkpoint; at any moment the older one of this name, or the new one, is whole.
 
     Args:
-        folder, name: where; "STNET_epoch3" for example.
-        network: its weights go to NAME.pdparams.
-        state: for NAME.pdopt; "progress" in it has the finished epochs ("epoch") and steps ("step") at least.
+        folder, name: of the files, "STNET_epoch3" for example.
+        network: saved to NAME.pdparams.
+        state: saved to NAME.pdopt; "progress" in it has at least the finished epochs ("epoch") and steps ("step").
         labels: class names, or None.
 
     Raises:
@@ -72,16 +72,17 @@ def save(
 
 
 def finish(base: str) -> None:
-    """Move the files of a checkpoint to their places from the hidden folder in which they are whole."""
+    """Complete an interrupted save: move a checkpoint's files into place from its hidden folder."""
     folder, name = os.path.split(base)
-    if not os.path.isdir(_next(base)):
+    hidden = _next(base)
+    if not os.path.isdir(hidden):
         return
     with os_errors_as_user_errors(base):
         for suffix in SUFFIXES:
-            if os.path.exists(f"{_next(base)}/{name}.{suffix}"):
-                os.replace(f"{_next(base)}/{name}.{suffix}", f"{base}.{suffix}")
+            if os.path.exists(f"{hidden}/{name}.{suffix}"):
+                os.replace(f"{hidden}/{name}.{suffix}", f"{base}.{suffix}")
                 sync_folder(folder or ".")
-        atomic.remove(_next(base))
+        atomic.remove(hidden)
 
 
 def finish_all(folder: str, name: str) -> None:
@@ -92,17 +93,17 @@ def finish_all(folder: str, name: str) -> None:
 
 
 def paths(base: str, digest: str = "") -> dict[str, str]:
-    """Where each file of a checkpoint is, {suffix: path}: beside each other, but for a kill while they were moved.
+    """Paths of a checkpoint's files, {suffix: path}, also after a kill while they were moved.
 
     Args:
         digest: SHA-256 of BASE.pdparams, if it is known.
     """
-    places = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
-    waiting = {suffix: f"{_next(base)}/{os.path.basename(base)}.{suffix}" for suffix in SUFFIXES}
+    found = {suffix: f"{base}.{suffix}" for suffix in SUFFIXES}
+    hidden = {suffix: f"{_next(base)}/{os.path.basename(base)}.{suffix}" for suffix in SUFFIXES}
     with contextlib.suppress(OSError, ValueError):
-        if _read_json(waiting["json"])["sha256"].get("pdparams") == (digest or sha256_of(places["pdparams"])):
-            places.update({suffix: path for suffix, path in waiting.items() if os.path.exists(path)})
-    return places
+        if _read_json(hidden["json"])["sha256"].get("pdparams") == (digest or sha256_of(found["pdparams"])):
+            found.update({suffix: path for suffix, path in hidden.items() if os.path.exists(path)})
+    return found
 
 
 def _next(base: str) -> str:
@@ -111,14 +112,14 @@ def _next(base: str) -> str:
 
 
 def remove(base: str) -> None:
-    """Delete a checkpoint, its description first, so that it is never taken for whole."""
+    """Delete a checkpoint, its metadata first, so that it is never taken for whole."""
     for path in (_next(base), f"{base}.json", f"{base}.pdopt", f"{base}.pdparams"):
         if os.path.exists(path):
             atomic.remove(path)
 
 
 def move(base: str, target: str) -> None:
-    """Move a checkpoint to another folder, replacing one of that name, its description first."""
+    """Move a checkpoint to another folder, replacing one of that name, its metadata first."""
     finish(base)
     with os_errors_as_user_errors(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -128,10 +129,7 @@ def move(base: str, target: str) -> None:
 
 
 def prune_old(folder: str, name: str, keep: int) -> None:
-    """Delete numbered checkpoints: steps that an epoch has overtaken, and all but the last `keep`.
-
-    `keep` 0 keeps those of all epochs, and the last.
-    """
+    """Delete numbered checkpoints: steps saved again as an epoch, and all but the last `keep`; 0 keeps all epochs."""
     known, _ = numbered(folder, name)
     ends = {progress["step"] for progress, base in known if _is_epoch(base)}
     old = [base for progress, base in known if progress["step"] in ends and not _is_epoch(base)]
@@ -149,7 +147,7 @@ def numbered(folder: str, name: str) -> tuple[list[tuple[State, str]], list[str]
     """The checkpoints NAME_epochN and NAME_stepN of a folder, as paths without suffix.
 
     Returns:
-        (those that say how far they are, [(progress, path)], the oldest first; those that do not, [path]).
+        ([(progress, path)] of those with valid metadata, the oldest first; [path] of the others).
     """
     pattern = re.compile(rf"({re.escape(name)}_(?:epoch|step)\d+)\.(?:{'|'.join(SUFFIXES)})")
     matches = map(pattern.fullmatch, os.listdir(folder) if os.path.isdir(folder) else [])
@@ -165,7 +163,7 @@ def numbered(folder: str, name: str) -> tuple[list[tuple[State, str]], list[str]
 
 
 def _checked_progress(progress: Any, base: str = "") -> State:
-    """The position that a checkpoint claims. Raises ValueError: it makes no sense, or the name says another one."""
+    """The progress in a checkpoint's metadata. Raises ValueError: it is invalid, or contradicts the name."""
     if not isinstance(progress, dict):
         raise ValueError("it does not say how far the run had come")
     for key in ("epoch", "step", "batch"):
@@ -180,18 +178,18 @@ def _checked_progress(progress: Any, base: str = "") -> State:
 
 
 def fault(base: str) -> str:
-    """Why a run cannot go on from a checkpoint, or "" if it is whole."""
+    """The reason that a run cannot resume from a checkpoint, or "" if it is whole."""
     try:
-        where = paths(base)
-        missing = [suffix for suffix, path in where.items() if not os.path.exists(path)]
+        files = paths(base)
+        missing = [suffix for suffix, path in files.items() if not os.path.exists(path)]
         if missing:
             return f"its .{missing[-1]} is missing"
-        description = _read_json(where["json"])
+        description = _read_json(files["json"])
         progress = _checked_progress(description.get("progress"), base)
         for suffix in ("pdparams", "pdopt"):
-            if sha256_of(where[suffix]) != description["sha256"][suffix]:
+            if sha256_of(files[suffix]) != description["sha256"][suffix]:
                 return f"its .{suffix} is not the one that its .json describes"
-        if _read_state(where["pdopt"])["progress"] != progress:
+        if _read_state(files["pdopt"])["progress"] != progress:
             return "its .json and its .pdopt are of different steps"
     except UserError:
         return "its .pdopt cannot be read"
@@ -201,7 +199,7 @@ def fault(base: str) -> str:
 
 
 def _read_json(path: str) -> dict[str, Any]:
-    """The dict in a JSON file. Raises OSError, or ValueError for whatever else is wrong with it."""
+    """Read the metadata of a checkpoint. Raises OSError, or ValueError if it is invalid."""
     description = parse_json(read_regular(path, _JSON_BYTES))
     if not isinstance(description, dict) or not isinstance(description.get("sha256"), dict):
         raise ValueError("it is no description of a checkpoint")
@@ -209,7 +207,7 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def describe(config: Config, progress: State, labels: Sequence[str] | None, digests: dict[str, str]) -> dict[str, Any]:
-    """What a user of the weights must know, as plain data."""
+    """Metadata of a checkpoint, as plain data."""
     return {
         "schema": SCHEMA,
         "model": config.as_dict()["MODEL"],
@@ -222,12 +220,12 @@ def describe(config: Config, progress: State, labels: Sequence[str] | None, dige
 
 
 def versions() -> dict[str, str]:
-    """Of what computes."""
+    """Versions of Paddle, NumPy and Python."""
     return {"paddle": paddle.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def read_description(weights: str, digest: str = "") -> dict[str, Any] | None:
-    """The description beside a .pdparams file, or None.
+    """Read the metadata of a .pdparams file, None if there is none.
 
     Args:
         digest: SHA-256 of the file, if it is known.
@@ -256,32 +254,31 @@ def read_description(weights: str, digest: str = "") -> dict[str, Any] | None:
 
 
 def load(path: str, model: Model) -> State | None:
-    """Load a checkpoint, or bare weights to fine-tune; the log says which.
+    """Load a checkpoint, or bare weights to fine-tune, into a model; the log says which.
 
     Args:
         path: "DIR/NAME" or "DIR/NAME.pdparams" of this project, or a file or folder of weights in any format.
-        model: its network gets the weights.
 
     Returns:
-        the `state` that was saved, or None when there is nothing but weights.
+        the saved `state`, or None for bare weights.
 
     Raises:
-        UserError: damaged, or for another model; nothing is changed then.
+        UserError: damaged, or for another model; the network is then unchanged.
     """
     base = _base(path)
     file = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
     weights = read_weights(file, model.original_names(), read_description)
-    where = paths(base, weights.digest)
-    if not os.path.exists(where["pdopt"]):
+    state_path = paths(base, weights.digest)["pdopt"]
+    if not os.path.exists(state_path):
         load_for_finetuning(model.network, weights, model.head)
         logger.info("%s holds weights alone: fine-tuning from them, from epoch 0", file)
         return None
-    state = _read_state(where["pdopt"])
+    state = _read_state(state_path)
     description = weights.description
     if description is not None and description.get("progress") != state["progress"]:
         raise UserError(f"{base}.pdopt and {base}.pdparams are of different steps", hint="use another checkpoint")
     load_weights(model.network, weights)
-    with contextlib.suppress(KeyError, TypeError):  # an older version's description may lack it
+    with contextlib.suppress(KeyError, TypeError):  # an older version's metadata may lack it
         state["batch_size"] = (description or {})["config"]["TRAIN"]["batch_size"]
     progress = state["progress"]
     logger.info("resumed from %s: %d epochs and %d steps done", file, progress["epoch"], progress["step"])
@@ -293,12 +290,12 @@ def _base(path: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether there are weights at "DIR/NAME" or "DIR/NAME.pdparams", or any other file or folder at `path`."""
+    """Check for weights at "DIR/NAME" or "DIR/NAME.pdparams", or any other file or folder at `path`."""
     return os.path.exists(path) or os.path.exists(f"{path}.pdparams")
 
 
 def has_state(path: str) -> bool:
-    """Whether there is more than weights: whether a run can go on from "DIR/NAME" or "DIR/NAME.pdparams"."""
+    """Check for a training state, from which a run can resume, at "DIR/NAME" or "DIR/NAME.pdparams"."""
     return os.path.exists(paths(_base(path))["pdopt"])
 
 

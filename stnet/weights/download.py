@@ -1,4 +1,4 @@
-"""The cache of released weights, and how files get there.
+"""Cache of released weights, and their download into it.
 
 Environment: STNET_WEIGHTS_HOME (default ~/.paddle/weights), STNET_WEIGHTS_URL (a mirror; "none": never download),
 STNET_DOWNLOAD_TIMEOUT (stnet.weights.transfer). The flags --weights_home and --weights_url set the first two.
@@ -30,7 +30,7 @@ def weights_home() -> str:
 
 
 def base_url() -> str:
-    """Where files come from; "" when downloading is off."""
+    """URL of the server; "" when downloading is off."""
     url = os.environ.get("STNET_WEIGHTS_URL") or BASE_URL
     return "" if url.lower() in ("none", "offline") else url.rstrip("/")
 
@@ -44,7 +44,7 @@ def released(name: str, check: Callable[[str], Weights] = read_weights, hint: st
         hint: of the errors.
 
     Raises:
-        UserError: it cannot be had; says the URL, and where to put the file by hand.
+        UserError: it is not available; names the URL and the path of a file put there by hand.
     """
     path = os.path.join(weights_home(), name)
     if os.path.exists(path):
@@ -56,7 +56,7 @@ def released(name: str, check: Callable[[str], Weights] = read_weights, hint: st
     url = f"{base_url()}/{remote}"
     try:
         os.makedirs(weights_home(), exist_ok=True)
-        with FileLock(os.path.join(weights_home(), f".{name}.lock")):  # 8 ranks, one download
+        with FileLock(os.path.join(weights_home(), f".{name}.lock")):  # one download for all ranks
             if not os.path.exists(path):
                 _fetch(url, path, remote != name, check)
     except OSError as error:
@@ -67,7 +67,7 @@ def released(name: str, check: Callable[[str], Weights] = read_weights, hint: st
 
 
 def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], Weights]) -> None:
-    """Download, check, put in place under a lock: file or folder first, its .sha256 before it becomes visible."""
+    """Download and check a file, under a lock; its .sha256 is written before the file or folder becomes visible."""
     part = f"{path}.part"
     resumed = os.path.exists(part)
     logger.info("downloading %s", url)
@@ -81,7 +81,7 @@ def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], Weights
         discard(part)
     except UserError as error:
         discard(part)
-        if resumed:  # the older half may have come from elsewhere: once more, from the start
+        if resumed:  # the older part may be of another file: once more, from the start
             _fetch(url, path, is_archive, check)
             return
         raise DownloadError(f"what the server sent is not usable ({error})") from None

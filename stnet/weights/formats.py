@@ -1,4 +1,4 @@
-"""Every file format that StNet weights were ever published in, told apart by content, never by name.
+"""Every file format that StNet weights were published in, detected by content, not by name.
 
 - combined (release 1.6): one stream per tensor, sorted by original name, no names in the file;
 - pickle (1.7 and later, and today's paddle.save): a dict from name to array, names original or structured;
@@ -28,28 +28,28 @@ MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
 _MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811
 _MAX_RECORD = 4 << 20  # bytes
 _PADDLE_KEY = "StructuredToParameterName@@"
-_HUB_PREFIX = re.compile(r"@HUB_[^@]+@")  # before every name in a module of PaddleHub
-_HUB_FOLDER = "model"  # of a module, which holds its tensors
+_HUB_PREFIX = re.compile(r"@HUB_[^@]+@")  # of every name in a PaddleHub module
+_HUB_FOLDER = "model"  # of a module's tensors
 _OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}
 
 Names = Mapping[str, str]  # original name -> structured name
 Tensors = dict[Any, np.ndarray]
-Describe = Callable[[str, str], Optional[dict[str, Any]]]  # (path, digest) -> what stands beside the file
+Describe = Callable[[str, str], Optional[dict[str, Any]]]  # (path, digest) -> metadata
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file or folder of weights holds: read once, hashed once."""
+    """Content of a file or folder of weights, read once and hashed once."""
 
     path: str
     format: str  # "combined", "pickle" or "folder"
-    digests: Mapping[str, str]  # SHA-256 of each file of a folder by name; of a file by the name ""
-    tensors: Tensors  # floats, by structured name, or the name in the file if the table does not know it
-    description: Mapping[str, Any] | None = None  # what stands beside the weights
+    digests: Mapping[str, str]  # SHA-256 of each file of a folder by name; of a single file by the name ""
+    tensors: Tensors  # floats, by structured name, or by the name in the file if it is unknown
+    description: Mapping[str, Any] | None = None  # metadata of a checkpoint
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it."""
+        """SHA-256 of the file or folder."""
         return digest_of(self.digests)
 
 
@@ -58,13 +58,13 @@ def read_weights(path: StrPath, names: Names | None = None, describe: Describe |
 
     Args:
         path: file or folder, also that of a PaddleHub module.
-        names: of the network's tensors; None leaves names as in the file, and numbers (0, 1, 2, ...) where it has none.
-        describe: reads what stands beside the weights, before they are parsed; may raise UserError.
+        names: of the network's tensors; None keeps the names in the file, or numbers (0, 1, 2, ...) where it has none.
+        describe: reads the metadata of the weights, before they are parsed; may raise UserError.
 
     Raises:
-        UserError: naming the file, and where it can be told the tensor and the offset, for whatever is wrong:
-            missing, no file, larger than any StNet, damaged, of no known format, not what its recorded SHA-256 says,
-            not finite in float32; or a file without names that holds more or fewer tensors than `names`.
+        UserError: missing, larger than any StNet, damaged, of unknown format, not of its recorded SHA-256, not finite
+            in float32; or without names, and of another number of tensors than `names`. Names the file and, if known,
+            the tensor and the offset.
     """
     path, contents = _read(os.fspath(path))
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
@@ -79,7 +79,7 @@ def read_weights(path: StrPath, names: Names | None = None, describe: Describe |
 
 
 def _read(path: str) -> tuple[str, dict[str, bytes]]:
-    """(file or folder that holds tensors, its files by name): of a file alone the name is ""."""
+    """(file or folder with tensors, its contents by file name); the name of a single file is ""."""
     if not os.path.isdir(path):
         return path, {"": _read_file(path)}
     contents, inner = _read_folder(path), os.path.join(path, _HUB_FOLDER)
@@ -89,7 +89,7 @@ def _read(path: str) -> tuple[str, dict[str, bytes]]:
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
-    """One SHA-256 for those of several files; that of a file alone is its own."""
+    """SHA-256 of a folder, from those of its files; of a single file, its own."""
     return digests[""] if list(digests) == [""] else hashlib.sha256(record_text(digests).encode()).hexdigest()
 
 
@@ -106,7 +106,7 @@ def _parse(path: str, contents: Mapping[str, bytes], recorded: set[str] | None) 
 
 
 def _structured(tensors: Tensors, names: Names, path: str, file_format: str) -> Tensors:
-    """Structured name -> array, whatever names the file uses; original names that no table knows stay as they are."""
+    """Structured name -> array, for original and structured names; unknown original names are kept."""
     if file_format == "combined":
         if len(tensors) != len(names):
             raise UserError(
@@ -197,8 +197,8 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
     tensors: Tensors = {}
     for name, content in contents.items():
         file = os.path.join(path, name)
-        if content[: len(HEADER)] != HEADER and not _is_cut_header(content):
-            continue  # a note or a script beside the parameters; a parameter that is missed is reported as missing
+        if not content or not HEADER.startswith(content[: len(HEADER)]):
+            continue  # another file, such as a script; a cut header is a damaged parameter
         array, end = _stream(content, 0, file, f"tensor {name}")
         if end != len(content):
             raise UserError(f"weights {file}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
@@ -208,10 +208,6 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
     if not tensors:
         raise UserError(f"weights {path}: the folder holds no Paddle tensors")
     return tensors
-
-
-def _is_cut_header(content: bytes) -> bool:
-    return 0 < len(content) < len(HEADER) and HEADER.startswith(content)
 
 
 def _parse_pickle(data: bytes, path: str) -> Tensors:
@@ -240,17 +236,17 @@ def _parse_pickle(data: bytes, path: str) -> Tensors:
 
 
 def verify(path: str, digests: Mapping[str, str]) -> set[str] | None:
-    """Compare with PATH.sha256, where there is one (the form of sha256sum: `digest  name`, a line a file).
+    """Compare with PATH.sha256, if there is one (as sha256sum writes it: `digest  name`, a line for each file).
 
     Args:
         path: file or folder.
         digests: by relative name; "" is the file itself.
 
     Returns:
-        the names that are recorded, or None if there is no record.
+        the recorded names, or None if there is no record.
 
     Raises:
-        UserError: a digest differs, a listed file is missing, or the record is none.
+        UserError: a digest differs, a listed file is missing, or the record is damaged.
     """
     record = f"{path.rstrip('/')}.sha256"
     lines = _read_record(record)
@@ -301,10 +297,10 @@ def record_text(digests: Mapping[str, str]) -> str:
 
 
 def combined_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Original name -> float32 array, as release 1.6 wrote it: sorted by name, nameless."""
+    """Encode {original name: float32 array} as release 1.6 did: sorted by name, without names."""
     return b"".join(tensor_bytes(tensors[name]) for name in sorted(tensors))
 
 
 def pickle_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Name -> float32 array, as releases 1.7 and 1.8 wrote it."""
+    """Encode {name: float32 array} as releases 1.7 and 1.8 did."""
     return pickle.dumps({name: np.ascontiguousarray(tensors[name], "float32") for name in sorted(tensors)}, protocol=2)

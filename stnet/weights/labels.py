@@ -21,10 +21,10 @@ def load_labels(path: str, num_classes: int | None) -> list[str]:
 
     Args:
         path: file, relative to the working directory or to the project; empty: the names are the numbers.
-        num_classes: how many there must be; None: any number, of a file.
+        num_classes: expected number; None: any number, of a file.
 
     Raises:
-        UserError: file missing, of another form, or with another number of classes.
+        UserError: the file is missing or invalid, or has another number of classes.
     """
     if not path:
         return [str(i) for i in range(num_classes or 0)]
@@ -51,10 +51,10 @@ def load_labels(path: str, num_classes: int | None) -> list[str]:
 
 
 def labels_for(config: Config, weights: str) -> list[str]:
-    """The class names of a configuration; where its file is not on this machine, those saved with the weights.
+    """The class names of a configuration, or, without its file on this machine, those saved with the weights.
 
     Raises:
-        UserError: there are neither, or another number of them.
+        UserError: neither is available, or their number is wrong.
     """
     try:
         return load_labels(config.MODEL.labels, config.MODEL.num_classes)
@@ -66,7 +66,7 @@ def labels_for(config: Config, weights: str) -> list[str]:
 
 
 def labels_for_training(path: str, num_classes: int) -> list[str] | None:
-    """As load_labels, but training can do without: a problem is logged, and the result is None."""
+    """Load the labels, or log a warning and return None: training does not need them."""
     try:
         return load_labels(path, num_classes)
     except UserError as error:

@@ -1,6 +1,6 @@
-"""Weights into a network. Nothing loads by halves: every tensor is there with the right shape, or nothing is set.
+"""Load tensors into a network: all of them, checked by name and shape, or none.
 
-`fit` and `fit_for_finetuning` decide, and change nothing; `set_tensors` sets what they give.
+`fit` and `fit_for_finetuning` only check; `set_tensors` sets the tensors that they return.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Shapes = Mapping[str, list[int]]  # of a network's tensors, by structured name
 
 
 class Differences(NamedTuple):
-    """Between the tensors of a file and those of a network."""
+    """Differences between the tensors of a file and those of a network."""
 
     missing: list[str]
     unexpected: list[str]
     other_shape: dict[str, tuple[list[int], list[int]]]  # name -> (in the file, in the network)
 
     def __str__(self) -> str:
-        """In words, the first few of each kind; "" if there are none."""
-        shapes = [f"{name} is {ours}, expected {expected}" for name, (ours, expected) in self.other_shape.items()]
-        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", shapes))
-        return "; ".join(
-            f"{len(items)} {word}: {', '.join(items[:4])}{', ...' if len(items) > 4 else ''}"
-            for word, items in kinds
-            if items
-        )
+        """The first four of each kind, for messages; "" if there are none."""
+        shapes = [f"{name} is {found}, expected {expected}" for name, (found, expected) in self.other_shape.items()]
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
+        texts = []
+        for kind, items in kinds.items():
+            if items:
+                texts.append(f"{len(items)} {kind}: {', '.join(items[:4])}{', ...' if len(items) > 4 else ''}")
+        return "; ".join(texts)
 
 
 def differences(tensors: Mapping[str, np.ndarray], shapes: Shapes) -> Differences:
-    """What the tensors of a file lack, have beyond, and have in another shape than a network's."""
+    """Compare the tensors of a file with the shapes of a network's."""
     pairs = {name: (list(tensors[name].shape), shape) for name, shape in shapes.items() if name in tensors}
     return Differences(
         [name for name in shapes if name not in tensors],
@@ -55,10 +55,10 @@ def shapes_of(network: paddle.nn.Layer) -> dict[str, list[int]]:
 
 
 def fit(path: str, tensors: Tensors, shapes: Shapes) -> Tensors:
-    """The tensors, if they are exactly those that the shapes tell of.
+    """Return the tensors if their names and shapes are those of a network.
 
     Raises:
-        UserError: listing missing, unexpected and mismatched tensors.
+        UserError: lists missing, unexpected and mismatched tensors.
     """
     problems = str(differences(tensors, shapes))
     if problems:
@@ -67,14 +67,14 @@ def fit(path: str, tensors: Tensors, shapes: Shapes) -> Tensors:
 
 
 class Fit(NamedTuple):
-    """What is to be set, and what is not."""
+    """Tensors to set, and names of those that keep their initial values."""
 
     tensors: Tensors
-    new: list[str]  # tensors that keep their initial values
+    new: list[str]
 
 
 def fit_for_finetuning(weights: Weights, shapes: Shapes, head: str) -> Fit:
-    """As fit, but without the tensors whose names begin with `head`, if one of them is for other classes."""
+    """`fit` without the tensors whose names begin with `head`, if one of them is for other classes."""
     other = [name for name in differences(weights.tensors, shapes).other_shape if name.startswith(head)]
     if not other:
         return Fit(fit(weights.path, weights.tensors, shapes), [])
@@ -84,7 +84,7 @@ def fit_for_finetuning(weights: Weights, shapes: Shapes, head: str) -> Fit:
 
 
 def load_for_finetuning(network: paddle.nn.Layer, weights: Weights, head: str) -> None:
-    """As load_weights, but a head for other classes keeps its initial values, which the log says."""
+    """`load_weights`, but the head keeps its initial values if it is for other classes, which is logged."""
     tensors, new = fit_for_finetuning(weights, shapes_of(network), head)
     set_tensors(network, tensors)
     if new:
@@ -93,12 +93,12 @@ def load_for_finetuning(network: paddle.nn.Layer, weights: Weights, head: str) -
 
 
 def load_weights(network: paddle.nn.Layer, weights: Weights) -> None:
-    """Set every tensor of a network. Raises UserError if they do not fit; the network is then unchanged."""
+    """Set all tensors of a network. Raises UserError if they do not fit; the network is then unchanged."""
     set_tensors(network, fit(weights.path, weights.tensors, shapes_of(network)))
 
 
 def set_tensors(network: paddle.nn.Layer, tensors: Mapping[str, np.ndarray]) -> None:
-    """Set those tensors of a network that `tensors` has; they are known to fit."""
+    """Set the tensors of a network that are in `tensors`, which has passed `fit`."""
     for name, value in network.state_dict().items():
         if name in tensors:
             value.set_value(np.ascontiguousarray(tensors[name]).astype(str(value.dtype).rsplit(".", 1)[-1]))

@@ -1,4 +1,4 @@
-"""Weights into a model: to use it, or to start training it."""
+"""Load weights into a model, for inference or to start training from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Read = Callable[[str], Weights]  # by its path; raises UserError unless it fits
 
 
 class Loaded(NamedTuple):
-    """A model that holds the weights of a file."""
+    """A model with its weights."""
 
     model: Model  # in evaluation mode
     path: str  # absolute, of the weights
@@ -33,17 +33,17 @@ class Loaded(NamedTuple):
 
 
 def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | None = None) -> Loaded:
-    """The model of a configuration, holding the weights of a file.
+    """Build the model of a configuration and load weights.
 
     Args:
         mode: "test" or "infer".
         weights: file or folder; empty: the released weights, downloaded if need be.
-        labels: class names that will be shown, to be checked against those saved with the weights.
+        labels: class names to compare with those saved with the weights.
 
     Raises:
         UserError: no weights, damaged weights, or weights for another configuration.
     """
-    FORMATS.get(config.MODEL.format)  # whether there is such a clip format, before any work
+    FORMATS.get(config.MODEL.format)  # refuse an unknown clip format before any work
     model = get_model(config.MODEL.name, config, mode)
     names, shapes = model.original_names(), shapes_of(model.network)
 
@@ -64,12 +64,11 @@ def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | 
 
 
 def start_training_from(model: Model, path: str) -> None:
-    """Load the weights that training starts from.
+    """Load the weights that training starts from into a model.
 
     Args:
-        model: its network gets the weights.
         path: file or folder of the model itself or of its backbone; empty: the released backbone; "released": the
-            released model, whose head starts anew for another number of classes; "none": random values stay.
+            released model, whose head is new for another number of classes; "none": random values stay.
 
     Raises:
         UserError: no such weights, or they do not fit.
@@ -99,7 +98,7 @@ def _weights_to_start_from(model: Model, path: str) -> Weights | None:
     if path.lower() == "released":
         return _read_released(model, read, START, any_head=True)
     if path and not os.path.exists(path) and os.path.basename(os.path.normpath(path)) in model.pretrained:
-        logger.warning("%s is not there: taking the released weights of this name", path)  # the original's config
+        logger.warning("%s is not there: taking the released weights of this name", path)  # as in original configs
         path = ""
     if path:
         return read(path)
@@ -108,7 +107,7 @@ def _weights_to_start_from(model: Model, path: str) -> Weights | None:
 
 
 def _fit_backbone(model: Model, weights: Weights) -> dict[str, Any] | None:
-    """The backbone's tensors in a file; None where the file is of the model itself."""
+    """The backbone's tensors in a file; None if the file is of the whole model."""
     shapes = shapes_of(model.network)
     backbone = model.backbone(weights.tensors, shapes)
     if backbone is None:
@@ -117,12 +116,7 @@ def _fit_backbone(model: Model, weights: Weights) -> dict[str, Any] | None:
 
 
 def _read_released(model: Model, read: Read, hint: str, any_head: bool = False) -> Weights:
-    """The released weights of a model: those in the cache first, then what the server has.
-
-    Args:
-        hint: of errors.
-        any_head: take them for another number of classes, too.
-    """
+    """Read the released weights of a model, from the cache or else from the server; `any_head`: for any classes."""
     needed = {key: value for key, value in model.released_for.items() if not (any_head and key == "num_classes")}
     settings = model.config.MODEL
     wrong = [f"{key} is {getattr(settings, key)}" for key, value in needed.items() if getattr(settings, key) != value]
@@ -144,7 +138,7 @@ def _read_released(model: Model, read: Read, hint: str, any_head: bool = False) 
 
 
 def _read_once(name: str, read: Read, hint: str) -> Weights:
-    """A released file: as it was read when it was downloaded, or from the cache."""
+    """Read a released file once, while it is downloaded, or from the cache."""
     downloads: list[Weights] = []
 
     def check(part: str) -> Weights:
@@ -158,17 +152,17 @@ def _read_once(name: str, read: Read, hint: str) -> Weights:
 def check_description(
     path: str, description: dict[str, Any] | None, model: Model, labels: Sequence[str] | None = None
 ) -> None:
-    """Compare what was saved beside weights with the configuration.
+    """Compare the metadata of weights with the configuration.
 
-    What the network cannot do without is a conflict. What its input may differ in, such as its size, is compared with
-    the section of the same mode in the run's configuration, as training's own may differ on purpose; the log says it.
+    Settings of the network and class names must be equal. Other input settings, such as the size, are compared with
+    the section of the same mode in the run's configuration, and differences are logged.
 
     Args:
         path: of the weights.
         description: see stnet.weights.checkpoint.read_description.
 
     Raises:
-        UserError: listing the conflicts.
+        UserError: lists the conflicts.
     """
     if description is None:
         return
@@ -192,7 +186,7 @@ def check_description(
 
 
 def _input_differences(description: dict[str, Any], config: Config, mode: str) -> list[str]:
-    """Words for what the section of a mode says otherwise than that of the run which made the weights."""
+    """Input settings of a mode that differ from those of the run which made the weights, for a message."""
     model, now = description["model"], config.section(mode)
     sections = description.get("config")
     then = sections.get(mode.upper()) if isinstance(sections, dict) else {}

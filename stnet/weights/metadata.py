@@ -1,4 +1,4 @@
-"""What stands beside weights, read without Paddle: configuration and class names, for those who give no config."""
+"""Configuration and class names saved with weights, read without importing Paddle."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from stnet.utils.parsing import parse_json
 logger = logging.getLogger("stnet")
 
 _JSON_BYTES = 1 << 26
-COMPARED = ("num_classes", "seglen", "image_mean", "image_std")  # MODEL keys of every model that weights depend on
+COMPARED = ("num_classes", "seglen", "image_mean", "image_std")  # MODEL keys that any model's weights depend on
 _SECTIONS = ("TRAIN", "VALID", "TEST", "INFER")
 
 
 def saved_config(weights: StrPath) -> dict[str, Any] | None:
-    """The configuration of the run that made a .pdparams file, as plain data; None where none stands beside it.
+    """The configuration of the run that made a .pdparams file, as plain data; None without its metadata.
 
-    Whether description and weights belong together is looked at when the weights are loaded. A description that is
-    missing is said, as one that copies a .pdparams file alone gets another configuration and other class names.
+    Missing metadata is warned of: a .pdparams file that was copied alone gets another configuration and class names.
+    The digest of the weights is compared when they are loaded.
     """
     base, suffix = os.path.splitext(os.fspath(weights))
     if suffix == ".pdparams" and os.path.isfile(weights) and not os.path.exists(f"{base}.json"):
@@ -42,51 +42,49 @@ def saved_config(weights: StrPath) -> dict[str, Any] | None:
     sections = config if isinstance(config, dict) else {}
     settings = {**{name: sections.get(name) or {} for name in _SECTIONS}, "MODEL": dict(description["model"])}
     if isinstance(settings["TRAIN"], dict):
-        settings["TRAIN"] = {**settings["TRAIN"], "use_gpu": "auto"}  # whatever that machine had
+        settings["TRAIN"] = {**settings["TRAIN"], "use_gpu": "auto"}  # this may be another machine
     return settings
 
 
 def load_saved_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
-    """The configuration of a command that uses weights, with settings, flags and -o applied.
+    """Load the configuration of a command that uses weights, with settings, flags and -o applied.
 
-    What stands beside the weights takes the place of --config where that is not typed, as a default, and where it does
-    not fit the weights, which the log says. What is typed by -o stays, and is refused later if it does not fit.
+    The configuration saved with the weights replaces --config if that is not typed, or, with a warning, if it does not
+    fit the weights. Values of -o stay, and are refused later if they do not fit.
 
     Raises:
         UserError: as stnet.cli.load_run_config.
     """
-    beside = saved_config(args.weights)
-    if beside is None or "config" not in dict(args.typed):
-        return cli.load_run_config(args, model_section, beside)
+    saved = saved_config(args.weights)
+    if saved is None or "config" not in dict(args.typed):
+        return cli.load_run_config(args, model_section, saved)
     config = cli.load_run_config(args, model_section)
     typed = {parse_override(given)[0] for name, given in args.typed if name == "o"}
-    own = {field.name for field in dataclasses.fields(config.MODEL)} - {
-        f.name for f in dataclasses.fields(ModelSection)
-    }
-    saved = beside["MODEL"]
+    common = {field.name for field in dataclasses.fields(ModelSection)}
+    own = {field.name for field in dataclasses.fields(config.MODEL)} - common
+    then = saved["MODEL"]
     others = [
-        f"{key} is {getattr(config.MODEL, key)} there and {saved[key]!s:.60} in the weights"
+        f"{key} is {getattr(config.MODEL, key)} there and {then[key]!s:.60} in the weights"
         for key in (*COMPARED, *sorted(own))
-        if key in saved and saved[key] != getattr(config.MODEL, key) and f"MODEL.{key}" not in typed
+        if key in then and then[key] != getattr(config.MODEL, key) and f"MODEL.{key}" not in typed
     ]
-    if not others or saved.get("name") != config.MODEL.name:
+    if not others or then.get("name") != config.MODEL.name:
         return config
     logger.warning(
         "config %s does not fit: %s; the one beside the weights counts in its place, with its lists and labels",
         args.config,
         "; ".join(others),
     )
-    return cli.load_run_config(args, model_section, beside)
+    return cli.load_run_config(args, model_section, saved)
 
 
 def with_sizes_of(export: Config, config: Config) -> Config:
-    """A configuration to test an export by: it can take no other sizes than its own. The log says what it replaces."""
+    """A configuration to evaluate an export, with the export's input sizes; the log says what they replace."""
     sections = {}
-    for name, own, keys in (
-        ("MODEL", export.MODEL, ("num_classes", "seglen", "image_mean", "image_std")),
-        ("TEST", export.section("infer"), ("short_size", "target_size", "seg_num")),
+    for name, own, section, keys in (
+        ("MODEL", export.MODEL, config.MODEL, COMPARED),
+        ("TEST", export.section("infer"), config.section("test"), ("short_size", "target_size", "seg_num")),
     ):
-        section = config.MODEL if name == "MODEL" else config.section("test")
         others = {key: getattr(own, key) for key in keys if getattr(own, key) != getattr(section, key)}
         for key, value in others.items():
             logger.warning("%s.%s is %s, as the export has it, not %s", name, key, value, getattr(section, key))

@@ -1,4 +1,4 @@
-"""Paddle's binary form of one tensor, as written by releases 1.x: read with every bound checked, and written.
+"""Paddle's binary format of one tensor in releases 1.x, read with every bound checked, and written.
 
 uint32 version = 0; uint64 LoD levels, each uint64 bytes and data; uint32 tensor version = 0;
 int32 n; n bytes of protobuf TensorDesc (field 1: data type, field 2: dims); little-endian data
@@ -15,25 +15,18 @@ _DTYPES: dict[int, np.dtype] = {4: np.dtype("<f2"), 5: np.dtype("<f4"), 6: np.dt
 _FLOAT32 = 5
 _MAX_LEVELS = 8
 _MAX_DESC = 256  # bytes; a TensorDesc of nine dims takes at most 102
-HEADER = struct.pack("<IQ", 0, 0)  # what every stream of a parameter starts with
+HEADER = struct.pack("<IQ", 0, 0)  # first bytes of a parameter
 
 
 class StreamError(ValueError):
-    """Damaged data; says what was found, and at which offset."""
+    """Damaged data, with its offset."""
 
 
 def read_tensor(data: bytes | memoryview, offset: int = 0) -> tuple[np.ndarray, int]:
-    """One tensor.
-
-    Args:
-        data: of the whole file.
-        offset: where the tensor starts.
-
-    Returns:
-        (array, offset of what follows).
+    """Read one tensor from the data of a file. Returns (array, offset of its end).
 
     Raises:
-        StreamError: anything is not as it must be; nothing is allocated for what the data merely claims.
+        StreamError: damaged data; nothing is allocated for sizes that the data only claims.
     """
     data = memoryview(data)
     version, offset = _unpack(data, offset, "<I", "the version")
@@ -58,7 +51,7 @@ def read_tensor(data: bytes | memoryview, offset: int = 0) -> tuple[np.ndarray, 
 
 
 def tensor_bytes(array: np.ndarray) -> bytes:
-    """One float32 tensor as Paddle writes it."""
+    """Encode one float32 tensor as Paddle does."""
     desc = b"\x08" + _varint(_FLOAT32) + b"".join(b"\x10" + _varint(n) for n in array.shape)
     head = HEADER + struct.pack("<Ii", 0, len(desc))
     return head + desc + np.ascontiguousarray(array, "<f4").tobytes()

@@ -1,4 +1,4 @@
-"""A file from a server over HTTP: tried again, gone on with, never mixed, never endless.
+"""Download of a file over HTTP, with retries, resuming and limits of time and size.
 
 Environment: STNET_DOWNLOAD_TIMEOUT (seconds without a byte, or at less than SLOWEST on average).
 """
@@ -31,20 +31,19 @@ PAUSE = 1.0  # seconds before the second attempt, doubled each time
 SLOWEST = 10_000  # bytes a second
 MAX_BYTES = 2 << 30
 _BLOCK = 1 << 18
-_VALIDATOR = re.compile(r"[ -~]{1,200}")  # what can be sent back in a header
+_VALIDATOR = re.compile(r"[ -~]{1,200}")  # text that a header can hold
 
 
 class DownloadError(UserError):
-    """A file cannot be had from its server."""
+    """A file is not available from its server."""
 
 
 def download(url: str, part: str) -> None:
-    """Download into `part`, going on from what it already holds where the server vouches that it is the same file.
+    """Download into `part`, resuming from its content if the server confirms that it is of the same file.
 
     Args:
         url: of the file.
-        part: partial file; kept when the connection fails, so that the next attempt goes on. PART.json says what
-            it is a part of.
+        part: partial file, kept when the connection fails. PART.json has its URL, validator and size.
 
     Raises:
         DownloadError: no server, no such file, too large a file, or the transfer keeps failing or is too slow.
@@ -64,11 +63,11 @@ def download(url: str, part: str) -> None:
         except (http.client.HTTPException, OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
             if getattr(error, "errno", None) in (28, 30, 13, 122):  # disk full, read-only, ...
                 raise
-            if getattr(error, "code", None) == 416:  # what is there is not a beginning of the file
+            if getattr(error, "code", None) == 416:  # the part is not a beginning of the file
                 discard(part)
             reason = _reason(error)
-            came_on = _size(part) > before and not isinstance(error, TooSlow)
-            failures = 1 if came_on else max(failures, _failures_worth(error)) + 1
+            progressed = _size(part) > before and not isinstance(error, TooSlow)
+            failures = 1 if progressed else max(failures, _failures_worth(error)) + 1
     raise DownloadError(reason)
 
 
@@ -79,7 +78,7 @@ def _reason(error: Exception) -> str:
 
 
 def _failures_worth(error: Exception) -> int:
-    """How many earlier failures an error stands for."""
+    """Number of earlier failures that an error counts as, at least."""
     code = getattr(error, "code", None)
     if code is not None and code < 500 and code not in (416, 429):
         return TRIES  # asking again does not help
@@ -89,7 +88,7 @@ def _failures_worth(error: Exception) -> int:
 
 
 class TooSlow(OSError):
-    """Bytes come, but would take for ever."""
+    """The average rate is below SLOWEST."""
 
 
 def discard(part: str) -> None:
@@ -103,13 +102,13 @@ def _transfer(url: str, part: str) -> None:
     """One attempt; raises when fewer bytes come than the server announces."""
     have, known = _resumable(url, part)
     if have and have == known["total"]:
-        return  # a process before this one ended between receiving it and putting it in place
+        return  # an earlier process was killed between the download and its move into place
     headers = {"User-Agent": "stnet-paddle", "Accept-Encoding": "identity"}
     if have:
         headers.update({"Range": f"bytes={have}-", "If-Range": known["validator"]})
     timeout = float(os.environ.get("STNET_DOWNLOAD_TIMEOUT") or 30)
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as answer:
-        if answer.status == 206 and not _goes_on(answer, have, known):
+        if answer.status == 206 and not _continues(answer, have, known):
             discard(part)
             raise http.client.HTTPException("the file changed on the server")
         have = have if answer.status == 206 else 0  # else the server sends the whole file
@@ -117,20 +116,22 @@ def _transfer(url: str, part: str) -> None:
         if (total or 0) > MAX_BYTES:
             raise DownloadError(f"it is of {total} bytes, more than the {MAX_BYTES} that are taken")
         if not have:
-            _note(part, {"url": url, "validator": _validator(answer), "total": total})
+            discard(part)
+            with open(f"{part}.json", "w", encoding="utf-8") as file:
+                json.dump({"url": url, "validator": _validator(answer), "total": total}, file)
         done = _receive(answer, part, have, total, timeout)
     if total is not None and done != total:
         raise http.client.IncompleteRead(b"", total - done)
 
 
 def _receive(answer: http.client.HTTPResponse, part: str, have: int, total: int | None, timeout: float) -> int:
-    """Write the body behind the first `have` bytes of the partial file; returns the size that it comes to."""
+    """Write the body after the first `have` bytes of the partial file. Returns the new size."""
     began, before, done = time.monotonic(), have, have
     name, silent = os.path.basename(part).removesuffix(".part"), not on_terminal()
     bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=silent)
     with bar, open(part, "r+b" if have else "wb") as out:
         out.seek(have)
-        while block := answer.read1(_BLOCK):  # what is there: read() would wait for a whole block
+        while block := answer.read1(_BLOCK):  # the bytes received so far: read() would wait for a whole block
             out.write(block)
             bar.update(len(block))
             done += len(block)
@@ -147,7 +148,7 @@ def _receive(answer: http.client.HTTPResponse, part: str, have: int, total: int 
 
 
 def _resumable(url: str, part: str) -> tuple[int, dict[str, Any]]:
-    """(bytes that are there of a file of known length, what was noted of it); (0, {}) if nothing vouches for them."""
+    """(bytes of the partial file, content of PART.json); (0, {}) if it cannot be resumed."""
     try:
         known = parse_json(read_regular(f"{part}.json", 1 << 16))
         if known["url"] == url and _VALIDATOR.fullmatch(known["validator"]) and type(known["total"]) is int:
@@ -157,15 +158,8 @@ def _resumable(url: str, part: str) -> tuple[int, dict[str, Any]]:
     return 0, {}
 
 
-def _note(part: str, origin: dict[str, Any]) -> None:
-    """Say in PART.json what is about to be received; what was there before is gone."""
-    discard(part)
-    with open(f"{part}.json", "w", encoding="utf-8") as file:
-        json.dump(origin, file)
-
-
-def _goes_on(answer: http.client.HTTPResponse, have: int, known: dict[str, Any]) -> bool:
-    """Whether a partial answer is the rest of the very file whose first `have` bytes are there."""
+def _continues(answer: http.client.HTTPResponse, have: int, known: dict[str, Any]) -> bool:
+    """Check that a partial answer is the rest of the file whose first `have` bytes are there."""
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
     if not have or not span or span.group(1) != str(have):
         return False
@@ -173,7 +167,7 @@ def _goes_on(answer: http.client.HTTPResponse, have: int, known: dict[str, Any])
 
 
 def _validator(answer: http.client.HTTPResponse) -> str | None:
-    """What identifies the file's content for If-Range, or None."""
+    """ETag or date of the file's content for If-Range, or None."""
     tag, modified = answer.headers.get("ETag") or "", answer.headers.get("Last-Modified") or ""
     validator = tag if tag.startswith('"') else modified
     return validator if _VALIDATOR.fullmatch(validator) else None
