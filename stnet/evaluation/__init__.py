@@ -1,1 +1,1 @@
-"""Evaluation: the loop over clips, results over all ranks, tables and the page."""
+"""Evaluation: the loop over clips, results of all ranks, tables and the page."""

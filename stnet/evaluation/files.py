@@ -1,4 +1,4 @@
-"""Files of an evaluation: tables of classes, pairs and clips, the confusion matrix as a picture, calibration."""
+"""Files of an evaluation: tables of classes, pairs and clips, a picture of the confusion matrix, calibration."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stnet.utils.schema import SCHEMA
 if TYPE_CHECKING:
     from stnet.evaluation.results import Evaluation
 
-_NUMBERED = 30  # classes in the picture with their shares as numbers, at most
-_NAME = 30  # characters of a class name there
+_NUMBERED = 30  # classes up to which the picture has the shares as numbers
+_NAME = 30  # characters of a class name in the picture
 
 
 def write_files(evaluation: Evaluation, folder: StrPath, topk: int) -> list[str]:
-    """Write them all and return their names; see Evaluation.save."""
+    """Write all files and return their names; see Evaluation.save."""
     writers = {
         "per_class.csv": lambda path: _write(path, *_per_class(evaluation)),
         "confusion.csv": lambda path: _write(path, *_confusion(evaluation)),
@@ -37,19 +37,16 @@ def write_files(evaluation: Evaluation, folder: StrPath, topk: int) -> list[str]
 
 
 def worst_first(evaluation: Evaluation) -> list[int]:
-    """Positions of the clips: wrong ones, the most surely wrong first, then right ones, the least sure first.
-
-    Wrong ones whose logits are not finite stand behind the other wrong ones; equally sure ones in the list's order.
-    """
+    """Indices of the clips: wrong ones by falling probability, those without finite logits, right ones by rising."""
     predictions = evaluation.predictions
-    sure = evaluation.probabilities.max(axis=1)
+    top = evaluation.probabilities.max(axis=1)
     right = predictions == evaluation.labels
-    key = np.where(right, sure, np.where(predictions < 0, 0, -sure))
+    key = np.where(right, top, np.where(predictions < 0, 0, -top))
     return np.lexsort((key, right)).tolist()
 
 
 def calibration(evaluation: Evaluation) -> dict[str, Any]:
-    """Plain data of calibration.json: the reliability curve, ECE, and the temperature with both its halves."""
+    """Plain data of calibration.json: reliability curve, ECE, temperature and its two halves."""
     curve = evaluation.reliability
     fitted = evaluation.temperature
     columns = (curve.edges[:-1], curve.edges[1:], curve.counts, curve.accuracy, curve.confidence)
@@ -65,15 +62,15 @@ def calibration(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def draw_confusion(path: StrPath, matrix: np.ndarray, names: list[str]) -> None:
-    """A PNG of the classes that have a clip or were given to one: in each row the shares of a true class's clips.
+    """Draw a PNG of the classes with clips or predictions: each row has the shares of a true class's clips.
 
-    The colour is that of a share's square root: in rows of many clips single ones are still seen.
+    Colours show the square root of a share, so that single clips of many are visible.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    some = matrix.sum(axis=0) + matrix.sum(axis=1)
-    shown = np.flatnonzero(some if some.any() else some == 0)
+    counts = matrix.sum(axis=0) + matrix.sum(axis=1)
+    shown = np.flatnonzero(counts) if counts.any() else np.arange(len(counts))
     shares = matrix[np.ix_(shown, shown)] / np.maximum(matrix[shown].sum(axis=1, keepdims=True), 1)
     labels = [drawable(names[i], _NAME) for i in shown]
     cell = min(0.6, max(0.1, 12 / len(shown)), 100 / len(shown))  # inches
@@ -87,9 +84,8 @@ def draw_confusion(path: StrPath, matrix: np.ndarray, names: list[str]) -> None:
         axes.invert_yaxis()
         axes.set_xticks(range(len(shown)), labels, rotation=90, fontsize=size)
         axes.set_yticks(range(len(shown)), labels, fontsize=size)
-        axes.set(
-            xlabel="predicted class", ylabel="true class", title="shares of each true class's clips", aspect="equal"
-        )
+        title = "shares of each true class's clips"
+        axes.set(xlabel="predicted class", ylabel="true class", title=title, aspect="equal")
         if len(shown) <= _NUMBERED:
             for row, column in zip(*np.nonzero(shares)):
                 share = shares[row, column]

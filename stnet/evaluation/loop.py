@@ -1,4 +1,4 @@
-"""The one loop over clips and their logits: training's validation, eval and predict all use it."""
+"""The loop over clips and their logits, of eval, predict and validation during training."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def evaluate(
     Args:
         engine: from uint8 clips to logits, see stnet.backends.engines.
         loader: of labelled clips.
-        what: word for the progress lines.
+        what: first word of the progress lines.
         log_interval: batches between them.
         after_batch: called after each batch; may raise to stop.
-        metrics: what is computed, see metrics.metric_classes.
-        collector: is given every batch and its logits, see stnet.evaluation.results.
+        metrics: see metrics.metric_classes.
+        collector: receives every batch and its logits, see stnet.evaluation.results.
         reserved: names that no score may have.
 
     Returns:
         the scores of all metrics by name; of TopK, TOP1_ACC, TOP5_ACC, loss and count.
 
     Raises:
-        UserError: a score has the name of another or a reserved one, which is found after the first batch if it can be;
-            the logits are of another number of classes; or as loader.epoch.
+        UserError: two scores have the same name, or one a reserved name, if possible after the first batch; the logits
+            have another number of classes; or as loader.epoch.
     """
     counting, tried = [metric() for metric in metrics], False
     with contextlib.closing(scored(engine, loader, what, log_interval)) as batches:
@@ -78,9 +78,9 @@ def evaluate(
 def scored(
     engine: Engine, loader: Loader, what: str, log_interval: int
 ) -> Generator[tuple[Batch, np.ndarray], None, None]:
-    """Each batch of this rank with the logits of its readable clips, of which there may be none; shows progress.
+    """Yield each batch of this rank with the logits of its readable clips, if any; show progress.
 
-    Of clips with several views, these are the logarithms of the mean probabilities.
+    For clips with several views, the logits are the logarithms of the mean probabilities.
     """
     clips = sum(map(len, loader.order.batches(0)))
     views, at_once = loader.dataset.section.views, loader.order.computed_at_once
@@ -98,27 +98,32 @@ def scored(
 def rows_of(
     compute: Callable[[Any], Any], loader: Loader, what: str, log_interval: int, rows: Callable[[Any], Any]
 ) -> Generator[tuple[int, Any, str], None, None]:
-    """For each clip of a loader, in order: its number, its row of rows(what is computed of a batch), or why not."""
+    """Yield (index, row or None, reason that it could not be read) for each clip of a loader, in order.
+
+    Args:
+        compute: from uint8 clips to a batch of outputs.
+        rows: from such a batch to a row for each clip.
+    """
     order = loader.order.batches(0)
     with contextlib.closing(scored(compute, loader, what, log_interval)) as batches:
-        for places, (batch, answers) in zip(order, batches):
-            by_index = dict(zip(batch.indices, rows(answers)))
-            for _, index in places:
+        for listed, (batch, outputs) in zip(order, batches):
+            by_index = dict(zip(batch.indices, rows(outputs)))
+            for _, index in listed:
                 yield index, by_index.get(index), loader.bad.reasons.get(index, "")
 
 
 def logits_of(engine: Engine, clips: Clips, views: int, at_once: int) -> np.ndarray:
-    """The engine's logits [B, num_classes] of clips, or what they are over several views; arguments as `over_views`."""
+    """The engine's logits [B, num_classes] of clips, over several views as `over_views`."""
     return checked(engine, clips) if views == 1 else over_views(engine, clips, views, at_once)
 
 
 def over_views(engine: Engine, clips: Clips, views: int, at_once: int) -> np.ndarray:
-    """The logarithms of the probabilities [B, num_classes], float32, each the mean over a clip's views.
+    """Logarithms of the probabilities [B, num_classes], float32, each the mean over a clip's views.
 
     Args:
         engine: from uint8 clips to logits.
         clips: uint8 [B, views * seg_num, 3 * seglen, H, W].
-        at_once: views that the engine is given, at most.
+        at_once: batch size of the engine, in views.
     """
     count, segments, *sizes = clips.shape
     each = clips.reshape([count * views, segments // views, *sizes])
@@ -129,7 +134,7 @@ def over_views(engine: Engine, clips: Clips, views: int, at_once: int) -> np.nda
 
 
 def checked(engine: Engine, clips: Clips) -> np.ndarray:
-    """The engine's logits. Raises UserError where there are not as many rows as clips."""
+    """The engine's logits. Raises UserError unless there is a row for each clip."""
     logits = engine(clips)
     if len(logits) != len(clips):
         raise UserError(f"the engine gave {len(logits)} rows of logits for {len(clips)} clips", USE_PADDLE)
@@ -144,7 +149,7 @@ def _check_classes(logits: np.ndarray, num_classes: int | None) -> None:
 def _try_names(
     metrics: Sequence[type[Metric]], logits: np.ndarray, labels: np.ndarray, reserved: Collection[str]
 ) -> None:
-    """Refuse names of scores by what one batch gives, rather than after all; where it is too little, that is later."""
+    """Check the names of scores on the first batch, if its clips are enough for the metrics."""
     trial = [metric() for metric in metrics]
     try:
         for metric in trial:
@@ -152,7 +157,7 @@ def _try_names(
         _together(trial, reserved)
     except UserError:
         raise
-    except Exception:  # a metric of another's, which may need more clips or classes than these
+    except Exception:  # a plugin's metric may need more clips or classes
         logger.debug("metrics of one batch", exc_info=True)
 
 

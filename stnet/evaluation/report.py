@@ -1,4 +1,4 @@
-"""report.html: what an evaluation says, with the clips on which it is worst."""
+"""report.html: scores of an evaluation, with the clips that it scores worst."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from stnet.config import Config
     from stnet.reader.dataset import VideoListDataset
 
-STRIPS = 12  # clips that are shown
-STRIP, TILE = 300, 56  # pixels of a row of frames, and of a frame's side at least
-MOST_TILES, COLUMNS = 16, 8  # frames of a clip, and those in a row
-CELLS = 30  # classes up to which the confusion matrix has its numbers
+STRIPS = 12  # clips shown
+STRIP, TILE = 300, 56  # pixels: width of a row of frames, least side of a frame
+MOST_TILES, COLUMNS = 16, 8  # frames of a clip, and in a row
+CELLS = 30  # classes up to which the confusion matrix has numbers
 _RIGHT, _WRONG = (60, 130, 185), (205, 105, 60)
 _TITLES = {"TOP1_ACC": "Top-1", "TOP5_ACC": "Top-5", "loss": "Loss", "count": "Clips"}
 
 
 @dataclass
 class Scores:
-    """What clips.html shows."""
+    """Contents of clips.html."""
 
     class_chart: Chart
     classes: Table
@@ -51,7 +51,7 @@ class Scores:
 
 
 class Strip(NamedTuple):
-    """A clip to look at."""
+    """Frames of a clip, with label and prediction."""
 
     picture: str
     width: int
@@ -77,9 +77,9 @@ def write_report(
         path: of the page.
         evaluation: of every clip.
         totals: scores by name, of stnet.evaluation.loop.evaluate.
-        facts: what else is said of the run, (name, value).
+        facts: further (name, value).
         config: of the run.
-        dataset: of its clips, from which those that are shown are read again.
+        dataset: from which the clips shown are read again.
 
     Raises:
         UserError: it cannot be written.
@@ -102,14 +102,14 @@ def write_report(
 
 def total_texts(totals: Mapping[str, float], evaluation: Evaluation) -> list[tuple[str, str]]:
     """The scores, ECE and counts as a page shows them."""
-    texts = [(_TITLES.get(name, name), _text(name, value)) for name, value in totals.items() if name != "count"]
+    texts = []
+    for name, value in totals.items():
+        if name != "count":
+            text = f"{100 * value:.2f}%" if name.endswith("_ACC") else f"{value:.4g}"
+            texts.append((_TITLES.get(name, name), text))
     ece = plain(evaluation.reliability.ece)
     counts = [("Clips", f"{len(evaluation.paths):,}"), ("Unread", f"{len(evaluation.unread):,}")]
     return [*texts, ("ECE", "–" if ece is None else f"{ece:.4f}"), *counts]
-
-
-def _text(name: str, value: float) -> str:
-    return f"{100 * value:.2f}%" if name.endswith("_ACC") else f"{value:.4g}"
 
 
 def scores_of(evaluation: Evaluation) -> Scores:
@@ -185,26 +185,26 @@ def _cells(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
 
 
 def _matrix_picture(matrix: np.ndarray) -> str:
-    """A pixel a cell, the more opaque the larger its share of the true class's clips: for light and dark pages."""
+    """Draw a pixel for each cell, of an opacity by its share of the true class's clips, for light and dark pages."""
     from PIL import Image
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     pixels = np.empty((*matrix.shape, 4), np.uint8)
     pixels[..., :3] = _WRONG
     np.einsum("iic->ic", pixels)[:, :3] = _RIGHT
-    pixels[..., 3] = np.round(255 * np.sqrt(shares))  # a single clip of many is seen, too
+    pixels[..., 3] = np.round(255 * np.sqrt(shares))  # square root: single clips of many are visible
     return picture(Image.fromarray(pixels), "PNG")
 
 
 def _strips(evaluation: Evaluation, dataset: VideoListDataset) -> list[Strip]:
-    """The worst clips, as far as they can be read again, by one view: many are large."""
+    """The worst clips that can be read again, in one view."""
     if isinstance(dataset.section, TestSection):
         dataset = copy.copy(dataset)
         dataset.section, dataset.reader = replace(dataset.section, num_clips=1, num_crops=1), None
-    places = {clip.path: index for index, clip in enumerate(dataset.clips)}
+    indices = {clip.path: index for index, clip in enumerate(dataset.clips)}
     strips = []
     for i in worst_first(evaluation)[:STRIPS]:
-        clip = dataset[0, places[evaluation.paths[i]]].clip
+        clip = dataset[0, indices[evaluation.paths[i]]].clip
         if clip is not None:
             strips.append(_strip(evaluation, i, middle_frames(clip)))
     if dataset.reader:
@@ -215,18 +215,10 @@ def _strips(evaluation: Evaluation, dataset: VideoListDataset) -> list[Strip]:
 def _strip(evaluation: Evaluation, i: int, frames: np.ndarray) -> Strip:
     label, prediction, names = int(evaluation.labels[i]), int(evaluation.predictions[i]), evaluation.names
     probability = f"{evaluation.probabilities[i, prediction]:.3f}" if prediction >= 0 else ""
-    given = names[prediction] if prediction >= 0 else "nothing"
+    predicted = names[prediction] if prediction >= 0 else "nothing"
     image = _tiled(frames)
-    return Strip(
-        picture(image, "JPEG"),
-        image.width,
-        image.height,
-        shown(evaluation.paths[i]),
-        shown(names[label]),
-        shown(given),
-        probability,
-        prediction == label,
-    )
+    texts = map(shown, (evaluation.paths[i], names[label], predicted))
+    return Strip(picture(image, "JPEG"), image.width, image.height, *texts, probability, prediction == label)
 
 
 def middle_frames(clip: np.ndarray) -> np.ndarray:
@@ -236,15 +228,15 @@ def middle_frames(clip: np.ndarray) -> np.ndarray:
 
 
 def _tiled(frames: np.ndarray) -> Image.Image:
-    """One image of frames, of which many are thinned to MOST_TILES."""
+    """Tile frames into one image, at most MOST_TILES of them."""
     from PIL import Image
 
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_TILES)).round().astype(int)
     columns = min(len(chosen), COLUMNS)
     side = max(TILE, STRIP // max(columns, 3))
     image = Image.new("RGB", (columns * side, -(-len(chosen) // columns) * side), (128, 128, 128))
-    for place, segment in enumerate(chosen):
+    for number, segment in enumerate(chosen):
         tile = Image.fromarray(np.ascontiguousarray(frames[segment])).resize((side, side), Image.BILINEAR)
-        row, column = divmod(place, columns)
+        row, column = divmod(number, columns)
         image.paste(tile, (column * side, row * side))
     return image

@@ -1,4 +1,4 @@
-"""What an evaluation leaves of every clip, over all ranks, and the files that are made of it."""
+"""Results of an evaluation for every clip, over all ranks."""
 
 from __future__ import annotations
 
@@ -19,21 +19,13 @@ from stnet.utils.files import StrPath
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every clip of a list with its label and its logits, in the order of the list.
+    """Clips of a list with their labels and logits, in the order of the list."""
 
-    Attributes:
-        paths: of the N clips that could be read.
-        labels: int64 [N].
-        logits: float32 [N, C].
-        names: of the C classes.
-        unread: path and reason of those that could not be read.
-    """
-
-    paths: list[str]
-    labels: np.ndarray
-    logits: np.ndarray
-    names: list[str]
-    unread: list[tuple[str, str]]
+    paths: list[str]  # of the N clips that could be read
+    labels: np.ndarray  # int64 [N]
+    logits: np.ndarray  # float32 [N, C]
+    names: list[str]  # of the C classes
+    unread: list[tuple[str, str]]  # (path, reason) of clips that could not be read
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
@@ -45,39 +37,33 @@ class Evaluation:
 
     @functools.cached_property
     def predictions(self) -> np.ndarray:
-        """The class of the largest logit, of equal ones the smallest class number: int64 [N].
-
-        -1, which no label is, where a logit is not finite.
-        """
+        """The class of the largest logit, of equal ones the smallest number: int64 [N]; -1 for logits not finite."""
         return np.where(np.isfinite(self.logits).all(axis=1), self.logits.argmax(axis=1), -1)
 
     @functools.cached_property
     def matrix(self) -> np.ndarray:
-        """Clips of each true class (rows) by predicted class: int64 [C, C]."""
+        """Confusion matrix, true classes in rows: int64 [C, C]."""
         return confusion_matrix(self.labels, self.predictions, len(self.names))
 
     @functools.cached_property
     def reliability(self) -> Reliability:
-        """The reliability curve and the expected calibration error."""
+        """Reliability curve and expected calibration error."""
         return reliability(self.probabilities, self.labels)
 
     @functools.cached_property
     def temperature(self) -> Temperature | None:
-        """What mends the calibration, fitted and scored on halves; None for fewer than 2 clips."""
+        """Temperature of the logits, fitted and scored on halves; None for fewer than 2 clips."""
         return cross_fitted_temperature(self.logits, self.labels)
 
     def save(self, folder: StrPath, topk: int) -> list[str]:
-        """Write the files of an evaluation, each of them atomically.
+        """Write the files of an evaluation, each atomically, and return their names.
 
         Args:
-            folder: where; files of another evaluation are replaced.
+            folder: of the files; those of another evaluation are replaced.
             topk: classes in a row of predictions.csv.
 
-        Returns:
-            their names.
-
         Raises:
-            UserError: one cannot be written.
+            UserError: a file cannot be written.
         """
         from stnet.evaluation.files import write_files
 
@@ -85,11 +71,11 @@ class Evaluation:
 
 
 class Collector:
-    """Keeps what Evaluation holds, of the clips of this rank, batch by batch.
+    """Collects labels and logits of this rank, batch by batch.
 
     Args:
         names: of the classes.
-        bad: of the loader: its clips are the list.
+        bad: of the loader, with the clips of the list.
     """
 
     def __init__(self, names: Sequence[str], bad: BadClips) -> None:
@@ -99,13 +85,13 @@ class Collector:
         self.logits: list[np.ndarray] = []
 
     def add(self, batch: Batch, logits: np.ndarray) -> None:
-        """Keep a batch: logits [B, num_classes]."""
+        """Add a batch: logits [B, num_classes]."""
         self.indices += batch.indices
         self.labels.append(batch.labels.numpy())
         self.logits.append(np.asarray(logits, np.float32))
 
     def evaluation(self) -> Evaluation:
-        """What all ranks kept, the same on each of them; all of them must call it."""
+        """Gather all ranks' clips; must be called on all ranks."""
         labels = np.concatenate([np.zeros(0, np.int64), *self.labels])
         logits = np.concatenate([np.zeros((0, len(self.names)), np.float32), *self.logits])
         ranks = parallel.gather((self.indices, labels, logits))

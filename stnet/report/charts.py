@@ -15,8 +15,8 @@ WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 20, 10, 34
 NAMED = 12  # classes up to which the bars have names
 WIDEST = 72  # bar
-MOST_POINTS = 400  # of a line; of more, neighbours are averaged
-MOST_OUTLIERS = 20  # that are marked
+MOST_POINTS = 400  # of a line; neighbours of more are averaged
+MOST_OUTLIERS = 20  # marked
 
 Points = Sequence[tuple[float, float]]
 
@@ -31,14 +31,14 @@ class Series(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A number beside an axis."""
+    """A labelled position of an axis."""
 
     place: float
     text: str
 
 
 class Bar(NamedTuple):
-    """An upright bar, with what a pointer resting on it says."""
+    """An upright bar, with its tooltip."""
 
     x: float
     y: float
@@ -53,13 +53,13 @@ class Line(NamedTuple):
 
     name: str
     path: str  # of SVG
-    dots: list[tuple[float, float, str]]  # x, y, what it says
+    dots: list[tuple[float, float, str]]  # x, y, tooltip
     second: bool
 
 
 @dataclass
 class Chart:
-    """What is drawn between the axes."""
+    """Bars and lines between two axes."""
 
     title: str
     x_title: str
@@ -78,7 +78,7 @@ class Chart:
 
 
 class _Axis:
-    """From values to pixels, with round numbers as ticks."""
+    """Scale from values to pixels, with round numbers as ticks."""
 
     def __init__(self, low: float, high: float, start: float, end: float, is_share: bool = False) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -96,7 +96,7 @@ class _Axis:
 
 
 def line_chart(title: str, series: Sequence[Series], x_title: str = "step", is_share: bool = False) -> Chart | None:
-    """Lines over a common axis, from 0 up; None where no series has a point.
+    """Draw lines over a common axis that contains 0; None if no series has a point.
 
     Args:
         is_share: values are shares of 1, shown in percent, and the axis ends at 1.
@@ -128,10 +128,7 @@ def line_chart(title: str, series: Sequence[Series], x_title: str = "step", is_s
 
 
 def value_range(lines: Sequence[Points]) -> tuple[float, float]:
-    """Lowest and highest value of the points of some lines, without outliers, which would flatten the rest.
-
-    An outlier is more than five times as large as 95 % of the values of each line.
-    """
+    """Lowest and highest value of lines, without outliers: more than five times 95 % of each line's values."""
     values = [value for points in lines for _, value in points]
     sizes = [sorted(abs(value) for _, value in points) for points in lines]
     usual = max(line[int(0.95 * (len(line) - 1))] for line in sizes)  # of two to twenty, all but the largest
@@ -145,15 +142,15 @@ def _size(point: tuple[float, float]) -> float:
 
 
 def _thinned(points: Points) -> Points:
-    """At most MOST_POINTS points, means of neighbours."""
+    """Average neighbours down to MOST_POINTS points."""
     if len(points) <= MOST_POINTS:
         return points
-    parts = np.array_split(np.asarray(points, np.float64), MOST_POINTS)
-    return [(float(at), float(value)) for at, value in (part.mean(axis=0) for part in parts)]
+    groups = np.array_split(np.asarray(points, np.float64), MOST_POINTS)
+    return [(float(at), float(value)) for at, value in (group.mean(axis=0) for group in groups)]
 
 
 def reliability_chart(curve: Reliability) -> Chart:
-    """The accuracy of clips by their probability, beside the diagonal where the two are equal."""
+    """Draw the accuracy of clips by their probability, and the diagonal where they are equal."""
     x, y = _Axis(0, 1, LEFT, WIDTH - RIGHT, True), _Axis(0, 1, HEIGHT - BOTTOM, TOP, True)
     chart = Chart(
         "Accuracy by probability (reliability)", "probability of the prediction", x.ticks, y.ticks, diagonal=True
@@ -170,27 +167,26 @@ def reliability_chart(curve: Reliability) -> Chart:
 
 
 def confidence_chart(curve: Reliability) -> Chart:
-    """How many clips each bin of the reliability curve has."""
+    """Draw the number of clips in each bin of the reliability curve."""
     x = _Axis(0, 1, LEFT, WIDTH - RIGHT, True)
     y = _Axis(0, float(curve.counts.max(initial=1)) * 1.05, HEIGHT - BOTTOM, TOP)
     chart = Chart("Clips by probability", "probability of the prediction", x.ticks, y.ticks)
     for low, high, count in zip(curve.edges, curve.edges[1:], curve.counts):
-        says = f"probability {low:.2f} to {high:.2f}: {count:,} clips"
-        bar = Bar(x(low) + 1, y(count), x(high) - x(low) - 2, round(y(0) - y(count), 2), says, second=True)
-        chart.bars.append(bar)
+        says, bar_height = f"probability {low:.2f} to {high:.2f}: {count:,} clips", round(y(0) - y(count), 2)
+        chart.bars.append(Bar(x(low) + 1, y(count), x(high) - x(low) - 2, bar_height, says, second=True))
     return chart
 
 
 def class_chart(accuracy: Sequence[float], names: Sequence[str]) -> Chart:
-    """The accuracy of each class that has clips, the lowest first; few bars have their names below them."""
+    """Draw the accuracy of each class that has clips, the lowest first; up to NAMED bars have names below them."""
     order = sorted((i for i, value in enumerate(accuracy) if not math.isnan(value)), key=lambda i: accuracy[i])
     width, height = 2 * WIDTH, HEIGHT - 40
     step = (width - LEFT - RIGHT) / max(1, len(order))
     y = _Axis(0, 1, height - BOTTOM, TOP, True)
     chart = Chart("Accuracy per class", "classes, the lowest first", [], y.ticks, width=width, height=height)
     wide = round(min(0.85 * step, WIDEST), 2)
-    for place, i in enumerate(order):
-        high, middle = max(y(0) - y(accuracy[i]), 1.0), LEFT + (place + 0.5) * step
+    for number, i in enumerate(order):
+        high, middle = max(y(0) - y(accuracy[i]), 1.0), LEFT + (number + 0.5) * step
         says = f"{names[i]}: {100 * accuracy[i]:.1f}%"
         chart.bars.append(Bar(round(middle - wide / 2, 2), round(y(0) - high, 2), wide, round(high, 2), says))
         if len(order) <= NAMED:

@@ -1,4 +1,4 @@
-"""From contents to one HTML file."""
+"""HTML pages from templates, and the formats of their contents."""
 
 from __future__ import annotations
 
@@ -27,29 +27,22 @@ Facts = list[tuple[str, str]]
 
 @dataclass
 class Table:
-    """A table that sorts, and is shown in pages.
-
-    Attributes:
-        columns: (title, kind): "text", "class" (its number), "count", "share" (0 to 1), "number".
-        rows: plain data, None where there is nothing to say.
-        differ: two columns; a row where they differ is wrong, and the page can show these alone.
-        search: whether the page offers to search in it.
-    """
+    """A sortable table, shown in pages."""
 
     id: str
-    columns: list[tuple[str, str]]
-    rows: list[list[Any]]
-    differ: tuple[int, int] | None = None
-    search: bool = False
+    columns: list[tuple[str, str]]  # title and kind: "text", "class" (its number), "count", "share" (0 to 1), "number"
+    rows: list[list[Any]]  # plain data; None: an empty cell
+    differ: tuple[int, int] | None = None  # columns that differ in a wrong row; the page can show these rows alone
+    search: bool = False  # has a search field
 
     @property
     def json(self) -> dict[str, Any]:
-        """What the page's program reads."""
+        """Data for the page's script."""
         return {"kinds": [kind for _, kind in self.columns], "rows": self.rows, "differ": self.differ}
 
 
 def write_page(path: StrPath, template: str, **contents: Any) -> None:
-    """Fill a template of this folder and write the page, atomically. Raises UserError where it cannot be written."""
+    """Fill a template of this folder and write the page, atomically. Raises UserError if it cannot be written."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = FileSystemLoader(os.path.dirname(__file__))
@@ -60,29 +53,29 @@ def write_page(path: StrPath, template: str, **contents: Any) -> None:
 
 
 def shown(text: object) -> str:
-    """A text as a page shows it: bytes of a file name that are not UTF-8 are escaped."""
+    """Escape bytes of file names that are not UTF-8."""
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def as_yaml(config: Config) -> str:
-    """A configuration as it is typed."""
+    """Format a configuration as YAML."""
     return shown(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
 
 
 def plain(value: Any, digits: int = 4) -> float | None:
-    """A number for JSON; None where it is not finite."""
+    """Round a number for JSON; None if it is not finite."""
     return round(float(value), digits) if math.isfinite(value) else None
 
 
 def picture(image: Image.Image, form: str) -> str:
-    """An image as a data URI. Args: form: PNG or JPEG."""
+    """Encode an image as a data URI; `form` is PNG or JPEG."""
     content = io.BytesIO()
     image.save(content, form, quality=75)
     return f"data:image/{form.lower()};base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
 
 
 def versions() -> Facts:
-    """The date, and what computed."""
+    """The date, and versions of Paddle, NumPy and Python."""
     import paddle
 
     return [

@@ -1,1 +1,1 @@
-"""Training: the loop, one update, checkpoints to resume from, the log and its page."""
+"""Training: the loop, one update, resuming, the log and its page."""

@@ -1,7 +1,8 @@
-"""train.py --dry_run: everything is looked at, one step is taken, nothing is written."""
+"""train.py --dry_run: check the data and take one step, without writing a file."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -19,21 +20,17 @@ _SAMPLE = 32  # clips that are decoded
 
 
 def dry_run(trainer: Trainer) -> dict[str, float]:
-    """Check a sample of the lists' files and take one training step on one batch.
-
-    Args:
-        trainer: with its weights in place.
+    """Read a sample of the lists' files and take a training step with a trainer whose weights are loaded.
 
     Returns:
-        what the log says: {"parameters", "gmacs_per_clip", "steps_per_epoch", "step_s", "memory_mb", "expected_s"}.
+        the values of the log: {"parameters", "gmacs_per_clip", "steps_per_epoch", "step_s", "memory_mb", "expected_s"}.
 
     Raises:
         UserError: more than `max_bad_ratio` of the sample cannot be read, or the step fails.
     """
-    loaders = {"train": trainer.loader, "valid": trainer.valid_loader}
-    for name, loader in loaders.items():
-        if loader is not None:
-            _check_sample(name, loader)
+    _check_sample("train", trainer.loader)
+    if trainer.valid_loader is not None:
+        _check_sample("valid", trainer.valid_loader)
     shape = [1, *trainer.loader.dataset.clip_shape]
     facts = {
         "parameters": sum(value.size for value in trainer.model.network.state_dict().values()),
@@ -70,13 +67,9 @@ def _check_sample(name: str, loader: Loader) -> None:
 
 
 def _one_step(trainer: Trainer) -> dict[str, float]:
-    """Time and memory of the second of two steps on the first batch."""
+    """Time and memory of the second of two steps on the first batches."""
     trainer.model.network.train()
-    group = []
-    for batch in trainer.loader.epoch(0):
-        group.append(batch)
-        if len(group) == trainer.options.accumulate_steps:
-            break
+    group = list(itertools.islice(trainer.loader.epoch(0), trainer.options.accumulate_steps))
     for _ in range(2):
         began = time.monotonic()
         trainer.train_step(group)

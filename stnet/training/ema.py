@@ -17,24 +17,24 @@ logger = logging.getLogger("stnet")
 
 
 class NoEma:
-    """Stands where a run keeps no averages: the interface of Ema, doing nothing."""
+    """Interface of Ema for a run without averages: does nothing."""
 
     def start(self) -> None:
-        """Before the first step."""
+        """Do nothing."""
 
     def update(self) -> None:
-        """After a training step."""
+        """Do nothing."""
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The network stays as it is."""
+        """Leave the network as it is."""
         yield
 
     def state(self) -> None:
-        """Nothing for a checkpoint."""
+        """Return None."""
 
     def load(self, state: dict[str, Any] | None) -> None:
-        """A run may give up the averages of the one that it goes on with."""
+        """Drop the averages of the resumed run."""
 
 
 class Ema:
@@ -50,7 +50,7 @@ class Ema:
         self.start()
 
     def start(self) -> None:
-        """Before the first step: the averages are the weights as they are now, unless `load` has set them."""
+        """Set the averages to the current weights before the first step, unless `load` has set them."""
         if not self.updates:
             self.averages = {name: p.detach().astype("float32").clone() for name, p in self._trained()}
 
@@ -59,7 +59,7 @@ class Ema:
 
     @paddle.no_grad()
     def update(self) -> None:
-        """After a training step."""
+        """Update the averages after a training step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, p in self._trained():
@@ -68,7 +68,7 @@ class Ema:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The network holds the averages while this context lasts."""
+        """Context in which the network holds the averages."""
         self.replaced = {name: p.detach().clone() for name, p in self._trained()}
         for name, p in self._trained():
             p.set_value(self.averages[name].astype(p.dtype))
@@ -80,14 +80,14 @@ class Ema:
             self.replaced = {}
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint; with the trained weights, while the network holds the averages."""
+        """Plain data for a checkpoint, with the trained weights while the network holds the averages."""
         state = {"updates": self.updates, "averages": {name: v.numpy() for name, v in self.averages.items()}}
         if self.replaced:
             state["weights"] = {name: v.astype("float32").numpy() for name, v in self.replaced.items()}
         return state
 
     def load(self, state: dict[str, Any] | None) -> None:
-        """Go on from `state`; None comes from a run without averages."""
+        """Resume from `state`, None of a run without averages."""
         if state:
             self.updates = state["updates"]
             for name, value in state["averages"].items():
@@ -98,12 +98,12 @@ Average = Union[Ema, NoEma]
 
 
 def make_average(network: paddle.nn.Layer, decay: float) -> Average:
-    """Of the weights of a network; one of `decay` 0 is none."""
+    """The average of the weights of a network; NoEma for `decay` 0."""
     return Ema(network, decay) if decay else NoEma()
 
 
 def restore_weights(network: paddle.nn.Layer, state: dict[str, Any] | None, path: str) -> None:
-    """Give a network that was loaded from averages (NAME_best, NAME_final) the trained weights, to resume from.
+    """Set the trained weights of a network that was loaded from averages (NAME_best, NAME_final), to resume.
 
     Args:
         state: `Ema.state` of the checkpoint, None of a run without averages.
@@ -120,15 +120,15 @@ def restore_weights(network: paddle.nn.Layer, state: dict[str, Any] | None, path
             parameters[name].set_value(_as(value, parameters[name]))
         logger.info("%s holds averages (TRAIN.ema_decay): resumed from the weights that they were made of", path)
         return
-    numbered = re.search(r"_(epoch|step)\d+(\.pdparams)?$", path)  # these hold the trained weights
-    if state["updates"] and not numbered:
-        averages = state["averages"].items()
-        if all(bool((parameters[name] == _as(value, parameters[name])).all()) for name, value in averages):
-            fact = "without the trained weights, as versions up to 0.2.0 wrote it"
-            raise UserError(
-                f"{path} holds averages (TRAIN.ema_decay) {fact}",
-                "resume from a numbered checkpoint (NAME_epochN), or set --pretrain to this one to start anew from it",
-            )
+    has_trained_weights = re.search(r"_(epoch|step)\d+(\.pdparams)?$", path)  # numbered checkpoints
+    if has_trained_weights or not state["updates"]:
+        return
+    averages = state["averages"].items()
+    if all(bool((parameters[name] == _as(value, parameters[name])).all()) for name, value in averages):
+        raise UserError(
+            f"{path} holds averages (TRAIN.ema_decay) without the trained weights, as versions up to 0.2.0 wrote it",
+            "resume from a numbered checkpoint (NAME_epochN), or set --pretrain to this one to start anew from it",
+        )
 
 
 def _as(value: np.ndarray, parameter: paddle.Tensor) -> paddle.Tensor:

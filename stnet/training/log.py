@@ -1,4 +1,4 @@
-"""What can be seen of a training run: train_log.jsonl and VisualDL scalars."""
+"""Log of a training run: train_log.jsonl and VisualDL scalars."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stnet.utils.files import StrPath
 
 logger = logging.getLogger("stnet")
 Row = dict[str, Any]
-RESERVED = ("kind", "step", "epoch", "top1", "top5")  # what a validation's row has beside scores of others
-_LARGEST = 1e30  # of numbers that can be drawn
+RESERVED = ("kind", "step", "epoch", "top1", "top5")  # keys of a validation's row that are not names of other metrics
+_LARGEST = 1e30  # number that can be drawn
 
 
 class Journal:
     """Appends one JSON line per log interval and validation to FOLDER/train_log.jsonl.
 
     Args:
-        folder: where.
-        step: the step that training goes on from; later lines, of a run that was killed, are dropped.
+        folder: of the run.
+        step: from which training resumes; later lines, of a killed run, are dropped.
     """
 
     def __init__(self, folder: str, step: int = 0) -> None:
@@ -33,7 +33,7 @@ class Journal:
         self.scalars = _visualdl_writer(folder)
 
     def write(self, kind: str, step: int, **values: float) -> None:
-        """One line: kind ("train" or "valid"), step, and numbers."""
+        """Write a line: kind ("train" or "valid"), step, and numbers."""
         self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self.file.flush()
         if self.scalars:
@@ -41,7 +41,7 @@ class Journal:
                 self.scalars.add_scalar(tag=f"{kind}/{name}", step=step, value=value)
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Flush and close."""
         self.file.close()
         if self.scalars:
             self.scalars.close()
@@ -57,18 +57,19 @@ class Journal:
 
 
 def read_journal(path: StrPath) -> list[Row]:
-    """The rows of a train_log.jsonl; the log counts lines that are none, as a killed process or a disk left them."""
+    """Read the rows of a train_log.jsonl, if it exists; warns of unfinished or damaged lines."""
+    if not os.path.exists(path):
+        return []
     rows: list[Row] = []
-    strange = 0
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            for line in file:
-                try:
-                    rows.append(_checked_row(json.loads(line)))
-                except (ValueError, RecursionError):
-                    strange += 1
-    if strange:
-        logger.warning("%s: %d unfinished or damaged lines are left out", path, strange)
+    damaged = 0
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                rows.append(_checked_row(json.loads(line)))
+            except (ValueError, RecursionError):
+                damaged += 1
+    if damaged:
+        logger.warning("%s: %d unfinished or damaged lines are left out", path, damaged)
     return rows
 
 
@@ -79,7 +80,7 @@ def _checked_row(row: Any) -> Row:
 
 
 def points(rows: Sequence[Row], kind: str, key: str) -> list[tuple[int, float]]:
-    """(step, value) of the rows of a kind that have a finite number under a key, by ascending step."""
+    """(step, value) of the rows of a kind whose value of a key is a finite number, by ascending step."""
     pairs: list[tuple[int, Any]] = [(row["step"], row.get(key)) for row in rows if row["kind"] == kind]
     numbers = [(step, float(value)) for step, value in pairs if _can_be_drawn(step) and _can_be_drawn(value)]
     return sorted(numbers, key=lambda pair: pair[0])

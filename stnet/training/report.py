@@ -1,4 +1,4 @@
-"""training.html: what a training run did, by its journal, and its last validation."""
+"""training.html: curves of a training run, and its last validation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def write_training_report(
 
     Args:
         path: of the page.
-        rows: of its journal, of every part of a run that was resumed.
-        evaluation: the last validation's, if there was one.
-        facts: what else is said of the run, (name, value).
+        rows: of its journal, also from before it was resumed.
+        evaluation: of the last validation, if any.
+        facts: further (name, value).
         config: of the run.
 
     Raises:
@@ -51,7 +51,7 @@ def write_training_report(
 
 
 def training_charts(rows: Sequence[Row]) -> list[Chart]:
-    """Loss, accuracy, what else is validated, learning rate, speed and the share of waiting for data, over steps."""
+    """Charts over steps: loss, accuracy, other metrics, learning rate, speed, share of time waiting for data."""
     rate, speed = points(rows, "train", "lr"), points(rows, "train", "clips_per_s")
     wait = points(rows, "train", "data_wait")
     others = sorted({key for row in rows if row["kind"] == "valid" for key in row} - _KNOWN)
@@ -66,9 +66,9 @@ def training_charts(rows: Sequence[Row]) -> list[Chart]:
     return [chart for chart in charts if chart]
 
 
-def _both(rows: Sequence[Row], key: str, what: str) -> list[Series]:
-    kinds = (("train", "training", False), ("valid", "validation", True))
-    return [Series(f"{name}{what}", points(rows, kind, key), dots) for kind, name, dots in kinds]
+def _both(rows: Sequence[Row], key: str, suffix: str) -> list[Series]:
+    training = Series(f"training{suffix}", points(rows, "train", key), False)
+    return [training, Series(f"validation{suffix}", points(rows, "valid", key), True)]
 
 
 def _subtitle(rows: Sequence[Row]) -> str:
@@ -94,7 +94,7 @@ def _totals(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def share_waited(rows: Sequence[Row]) -> float | None:
-    """The share of the training time that was spent waiting for data; a row counts by the time that it stands for."""
+    """Share of the training time spent waiting for data: the mean over rows, weighted by their time."""
     speeds = dict(points(rows, "train", "clips_per_s"))
     shares = [(step, share) for step, share in points(rows, "train", "data_wait") if speeds.get(step, 0) > 0]
     if not shares:

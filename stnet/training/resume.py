@@ -1,4 +1,4 @@
-"""Where a run starts: what its folder holds, which checkpoint it goes on from, and after which clip."""
+"""Resuming: checkpoints in a run's folder, the one to resume from, and the next batch of its epoch."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from stnet.weights import checkpoint
 
 logger = logging.getLogger("stnet")
 _MOST = 6  # names in a message
-SUPERSEDED = "superseded"  # folder for checkpoints that lie beyond the one that a run goes on from
+SUPERSEDED = "superseded"  # folder of checkpoints later than the one that a run resumes from
 _SUPERSEDED = re.compile(rf"{SUPERSEDED}(-\d+)?")
 
 
 def choose(resume: str, overwrite: bool, folder: str, name: str) -> str:
-    """What a run that writes into a folder goes on from.
+    """Choose the checkpoint or weights that a run starts from.
 
     Args:
         resume: checkpoint or weights, "auto" for the newest checkpoint of the folder, or "".
-        overwrite: whether another run's checkpoints and logs in the folder may go.
+        overwrite: remove another run's checkpoints and logs from the folder.
         folder, name: of the checkpoints, "checkpoints" and "STNET" for example.
 
     Returns:
         path of a checkpoint or of weights, or "" to start anew.
 
     Raises:
-        UserError: the folder holds an earlier run that this one does not go on with, or nothing that is whole.
+        UserError: the folder holds an earlier run that this one does not resume, or no whole checkpoint.
     """
     if resume == "auto" and overwrite:
         raise _not_both(f"the run in {folder}")
@@ -48,10 +48,8 @@ def choose(resume: str, overwrite: bool, folder: str, name: str) -> str:
     only_logs = all(entry.startswith("train_log") for entry in held)  # of a run that ended before its first checkpoint
     if held and not overwrite and not (resume == "auto" and only_logs):
         go_on = "set --resume to one of these" if resume == "auto" else "set --resume=auto"
-        hint = (
-            f"{go_on} to go on with it, --overwrite to remove its checkpoints and logs, or --save_dir to another folder"
-        )
-        raise UserError(f"{folder} holds an earlier run: {_listed(held)}", hint)
+        or_else = "--overwrite to remove its checkpoints and logs, or --save_dir to another folder"
+        raise UserError(f"{folder} holds an earlier run: {_listed(held)}", f"{go_on} to go on with it, {or_else}")
     return path
 
 
@@ -63,20 +61,20 @@ def _not_both(run: str) -> UserError:
 
 
 def held_by(folder: str, name: str) -> list[str]:
-    """Names of the checkpoints, without suffix, and of the log that a run left in a folder."""
+    """Names of a run's checkpoints in a folder, without suffix, and of its log."""
     held = {match[1] for match in map(_checkpoint_file(name).fullmatch, _entries(folder)) if match}
     log = os.path.join(folder, "train_log.jsonl")
     return sorted(held) + (["train_log.jsonl"] if os.path.exists(log) and os.path.getsize(log) else [])
 
 
 def remove_run(folder: str, name: str) -> None:
-    """Delete a run's checkpoints, logs and page, and nothing else that lies in its folder."""
+    """Delete a run's checkpoints, logs and page, and nothing else in its folder."""
     own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|training\.html|vdlrecords\..*\.log")
-    folders = [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
-    for place in (folder, *(os.path.join(folder, entry) for entry in (*folders, "visualdl"))):
-        with atomic.os_errors_as_user_errors(place):
-            for entry in filter(own.fullmatch, _entries(place)):
-                atomic.remove(os.path.join(place, entry))
+    subfolders = [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
+    for path in (folder, *(os.path.join(folder, entry) for entry in (*subfolders, "visualdl"))):
+        with atomic.os_errors_as_user_errors(path):
+            for entry in filter(own.fullmatch, _entries(path)):
+                atomic.remove(os.path.join(path, entry))
 
 
 def _checkpoint_file(name: str) -> re.Pattern[str]:
@@ -93,15 +91,15 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def newest(folder: str, name: str) -> str:
-    """Path without suffix of the newest numbered checkpoint that is whole, "" if there are none at all.
+    """Path without suffix of the newest whole numbered checkpoint, "" if there are none; the log names it.
 
-    The log says which it is, and why none of those that may be newer.
+    Warns of newer ones that are not whole.
 
     Raises:
         UserError: there are checkpoints, but none is whole.
     """
     known, unknown = checkpoint.numbered(folder, name)
-    whole, epochs = "", -1  # the newest that is whole, and the epochs that it has finished
+    whole, epochs = "", -1  # the newest whole one, and its finished epochs
     faults: list[str] = []
     for progress, base in [*((None, base) for base in unknown), *reversed(known)]:
         if whole and progress and progress["epoch"] <= epochs:
@@ -122,10 +120,10 @@ def newest(folder: str, name: str) -> str:
 
 
 def clear(folder: str, name: str, step: int, overwrite: bool) -> None:
-    """Make a folder ready for a run that goes on from `step`, or, to overwrite another, from 0.
+    """Prepare a folder for a run that resumes from `step`.
 
-    To overwrite, that run's checkpoints and logs are deleted, nothing else. Or else the numbered checkpoints of later
-    steps, which would count as the newest, move to a folder of their own.
+    `overwrite` deletes another run's checkpoints and logs. Otherwise numbered checkpoints of later steps, which would
+    count as the newest, move to a SUPERSEDED folder.
     """
     if overwrite:
         held = held_by(folder, name)
@@ -133,7 +131,7 @@ def clear(folder: str, name: str, step: int, overwrite: bool) -> None:
         logger.info("removed from %s: %s", folder, _listed(held) or "nothing")
         return
     later = [base for progress, base in checkpoint.numbered(folder, name)[0] if progress["step"] > step]
-    taken = len([entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)])
+    taken = sum(1 for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry))
     aside = os.path.join(folder, SUPERSEDED if not taken else f"{SUPERSEDED}-{taken + 1}")
     for base in later:
         logger.warning("%s is later than where this run goes on: moved to %s", base, aside)
@@ -141,7 +139,7 @@ def clear(folder: str, name: str, step: int, overwrite: bool) -> None:
 
 
 def data_record(loader: Loader) -> dict[str, Any]:
-    """What the order of clips in an epoch depends on, but for its seed, as plain data for a checkpoint."""
+    """Digest of the list, and batch size: with the seed, they give the order of clips. Plain data for a checkpoint."""
     listed = hashlib.sha256()
     for clip in loader.dataset.clips:
         listed.update(f"{clip.path}\t{clip.label}\n".encode("utf-8", "surrogateescape"))
@@ -151,13 +149,12 @@ def data_record(loader: Loader) -> dict[str, Any]:
 def next_batch(
     progress: dict[str, Any], data: dict[str, Any], order: EpochOrder, batch_size_then: object = None
 ) -> int:
-    """The batch with which an epoch goes on, however it was cut into batches before.
+    """The batch from which an interrupted epoch resumes, also with another batch size than before.
 
     Args:
         progress: of the checkpoint.
-        data: data_record of this run.
-        order: of this run.
-        batch_size_then: that of the checkpoint's config, for checkpoints of version 0.1.0, which hold no record.
+        data, order: data_record and order of this run.
+        batch_size_then: in the checkpoint's config, for checkpoints of version 0.1.0, which hold no record.
 
     Raises:
         UserError: the list has changed, or no batch of this run begins after the last clip that was read.

@@ -22,7 +22,7 @@ State = dict[str, Any]
 
 
 class Outcome(NamedTuple):
-    """What a batch gave, still on the device."""
+    """Loss, logits and labels of a batch, on the device."""
 
     loss: paddle.Tensor
     logits: paddle.Tensor
@@ -30,12 +30,12 @@ class Outcome(NamedTuple):
 
 
 class Stepper:
-    """Updates the weights of a model. Alone it knows that the network may be wrapped, for several ranks.
+    """Updates the weights of a model; on several ranks, through paddle.DataParallel.
 
     Args:
-        model: its network is made ready for training, in place.
+        model: its network is prepared for training, in place.
         steps: the two steps at which the learning rate falls.
-        clip_shape: of a clip that stands where a rank has none to read.
+        clip_shape: of a placeholder clip for a rank that has none to read.
     """
 
     def __init__(self, model: Model, normalize: Normalizer, steps: tuple[int, int], clip_shape: Sequence[int]) -> None:
@@ -55,7 +55,7 @@ class Stepper:
         self.last_batch: Batch | None = None
 
     def step(self, group: Sequence[Batch]) -> list[Outcome]:
-        """Forward and backward of each batch of a group, then one update. Gives what each batch with clips gave.
+        """Run forward and backward on each batch of a group, then update. Returns the outcomes of batches with clips.
 
         The gradient is the mean over the readable clips of all batches and ranks; without any, nothing is updated.
         """
@@ -64,7 +64,7 @@ class Stepper:
         clips = sum(len(batch.indices) for batch in group)
         total = clips if alone else parallel.total(clips)
         outcomes: list[Outcome | None] = []
-        if clips or float(total):  # asked where this rank has no clips, as reading a tensor waits for the device
+        if clips or float(total):  # `total` is read only without own clips, as that waits for the device
             with contextlib.nullcontext() if alone else self.wrapped.no_sync():
                 outcomes = [self._add_gradient(batch, total) for batch in first]
             outcomes.append(self._add_gradient(last, total))
@@ -77,20 +77,20 @@ class Stepper:
     def _add_gradient(self, batch: Batch, total: float | paddle.Tensor) -> Outcome | None:
         """Add a batch's share of the mean gradient over `total` clips.
 
-        A batch without a readable clip adds none. On several ranks another takes its place, as they wait for each
-        other; the statistics of batch norm stay.
+        A batch without a readable clip adds none; on several ranks, which wait for each other, another batch replaces
+        it with weight 0, and the statistics of batch norm are restored.
         """
         if batch.indices:
             self.last_batch = batch
             return self._backward(batch, len(batch.indices) * parallel.ranks() / total)  # the ranks' mean is taken
         if parallel.ranks() > 1:
-            stand_in = self.last_batch or batch._replace(
+            placeholder = self.last_batch or batch._replace(
                 clips=paddle.zeros([1, *self.clip_shape], "uint8"), labels=paddle.zeros([1], "int64")
             )
             network = self.model.network  # batch norm's statistics are parameters that are not trained
-            kept = [(p, p.clone()) for p in (*network.parameters(), *network.buffers()) if p.stop_gradient]
-            self._backward(stand_in, 0.0)
-            for p, before in kept:
+            saved = [(p, p.clone()) for p in (*network.parameters(), *network.buffers()) if p.stop_gradient]
+            self._backward(placeholder, 0.0)
+            for p, before in saved:
                 p.set_value(before)
         return None
 
@@ -108,10 +108,7 @@ class Stepper:
         return {"optimizer": optimizer_state(self.model.network, self.optimizer), "scaler": scaler}
 
     def load(self, state: State, steps: int) -> None:
-        """Go on from `state`, but for its schedule: that of this run is stepped from its start, `steps` times.
-
-        Raises UserError when the state is of another model.
-        """
+        """Resume from `state`, except the schedule, which advances by `steps`. Raises UserError for another model's."""
         for _ in range(steps):
             self.scheduler.step()
         schedule = {"LR_Scheduler": self.scheduler.state_dict()}
@@ -128,7 +125,7 @@ def _amp(options: TrainSection) -> str:
 
 
 def optimizer_state(network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> State:
-    """An optimizer's state as plain data, keyed by structured names: Paddle's own differ from process to process."""
+    """An optimizer's state as plain data, by structured names: Paddle's own names differ from process to process."""
     owners = sorted(((p.name, name) for name, p in network.named_parameters()), key=lambda pair: -len(pair[0]))
 
     def structured(key: str) -> str:
@@ -147,23 +144,23 @@ def optimizer_state(network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimi
 
 
 def set_optimizer_state(network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, state: State) -> None:
-    """The reverse of optimizer_state. Raises UserError when the state is of another model."""
+    """Set an optimizer's state, as optimizer_state returns it. Raises UserError if it is of another model."""
     own = {name: p.name for name, p in network.named_parameters()}
 
-    def paddles(key: str) -> str:
+    def paddle_name(key: str) -> str:
         name, slash, accumulator = key.partition("/")
         if slash and name not in own:
             raise UserError(f"the checkpoint holds the optimizer's state of {name}, which the model does not have")
         return "_".join(filter(None, (own[name], accumulator))) if slash else key
 
     def renamed(state: State) -> State:
-        return {paddles(key): renamed(value) if isinstance(value, dict) else value for key, value in state.items()}
+        return {paddle_name(key): renamed(value) if isinstance(value, dict) else value for key, value in state.items()}
 
     optimizer.set_state_dict(renamed(state))
 
 
 def _plain(value: Any) -> Any:
-    """A tensor as an array, a NumPy number as a Python one."""
+    """Convert a tensor to an array, a NumPy number to a Python one."""
     if isinstance(value, paddle.Tensor):
         return value.numpy()
     return value.item() if isinstance(value, np.generic) else value

@@ -34,12 +34,12 @@ from stnet.utils.signals import Stopped, StopRequest
 from stnet.weights import checkpoint
 
 logger = logging.getLogger("stnet")
-_STOP_CHECK = 10  # steps between the ranks' asking each other whether to stop
+_STOP_CHECK = 10  # steps between exchanges of stop signals among ranks
 
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """Progress of a run."""
 
     epoch: int = 0  # epochs finished
     step: int = 0  # updates done
@@ -50,18 +50,17 @@ class Progress:
 class Trainer:
     """Trains a model and writes its checkpoints.
 
-    A step is one update of the weights, from `accumulate_steps` batches. Whatever is random depends on seed, epoch,
-    clip and step alone, so that a run that goes on from a checkpoint takes the very steps it would have taken.
+    A step is one update of the weights, from `accumulate_steps` batches. Random numbers depend on seed, epoch, clip and
+    step alone, so that a resumed run takes the same steps as one that was not interrupted.
 
     Args:
         model: in training mode.
-        loader: of the training clips, this rank's share.
+        loader: of this rank's share of the training clips.
         valid_loader: of the validation clips, or None.
         steps: the two steps at which the learning rate falls.
-        save_dir: where checkpoints go.
-        seed: of this run.
+        save_dir: folder of checkpoints and logs.
         log_interval: steps between log lines.
-        valid_interval: epochs between validations.
+        valid_interval: epochs between validations; 0: none.
         labels: class names to save with the weights, or None.
     """
 
@@ -86,8 +85,8 @@ class Trainer:
         self.ema = make_average(model.network, self.options.ema_decay)
         self.metrics = metric_classes(model.config.MODEL.metrics)
         self.progress = Progress()
-        self.pending: list[tuple[int, Outcome]] = []  # (step, what it gave), not yet counted
-        self.losses: list[float] = []  # counted since the last log line, of each batch on all ranks
+        self.pending: list[tuple[int, Outcome]] = []  # (step, outcome), not yet counted
+        self.losses: list[float] = []  # of each batch on all ranks, since the last log line
         self.counts = [0, 0, 0]  # clips, top-1 hits and top-5 hits since then
         self.journal: Journal | None = None  # of rank 0
         self.validated: Collector | None = None  # the last validation's clips
@@ -95,7 +94,7 @@ class Trainer:
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Of the labels, or their numbers."""
+        """The labels, or the class numbers."""
         return self.labels or [str(i) for i in range(self.model.config.MODEL.num_classes)]
 
     @property
@@ -109,25 +108,26 @@ class Trainer:
         done = self.progress.batch
         return self.steps_per_epoch if done == len(self.loader) else done // self.options.accumulate_steps
 
-    # Where to start -----------------------------------------------------------------------------------------------
+    # Resuming -----------------------------------------------------------------------------------------------------
 
     def resume(self, path: str, may_be_done: bool = False) -> None:
-        """Go on from a checkpoint of this project, or start from bare weights of any format.
+        """Resume from a checkpoint of this project, or start from bare weights of any format.
 
         Args:
-            may_be_done: whether all epochs may be done; a run may be killed between its last epoch and its end.
+            may_be_done: accept a checkpoint of the last epoch, of a run killed between its last epoch and its end.
         """
         state = checkpoint.load(path, self.model)
-        if state is not None:
-            restore_weights(self.model.network, state.get("ema"), path)
-            self.restore(state)
-            if self.progress.epoch >= self.options.epoch and not may_be_done:
-                raise UserError(f"{path}: all {self.options.epoch} epochs are done", hint="raise --epoch to train on")
-            if self.progress.epoch >= self.options.epoch:
-                logger.info("%s: all %d epochs are done: there is nothing to train", path, self.options.epoch)
+        if state is None:
+            return
+        restore_weights(self.model.network, state.get("ema"), path)
+        self.restore(state)
+        if self.progress.epoch >= self.options.epoch and not may_be_done:
+            raise UserError(f"{path}: all {self.options.epoch} epochs are done", hint="raise --epoch to train on")
+        if self.progress.epoch >= self.options.epoch:
+            logger.info("%s: all %d epochs are done: there is nothing to train", path, self.options.epoch)
 
     def restore(self, state: State) -> None:
-        """Set everything but the weights from a checkpoint's state."""
+        """Restore everything but the weights from a checkpoint's state."""
         progress = state["progress"]
         batch = resume.next_batch(progress, self.data, self.loader.order, state.get("batch_size"))
         self.progress = Progress(progress["epoch"], progress["step"], batch, progress.get("best"))
@@ -143,7 +143,7 @@ class Trainer:
         self.ema.load(state.get("ema"))
 
     def start_facts(self) -> dict[str, int | str]:
-        """What every rank must have in common before the first step, as plain data."""
+        """Facts that must be equal on all ranks before the first step, as plain data."""
         digest = hashlib.sha256()
         for _, value in sorted(self.model.network.state_dict().items()):
             digest.update(np.ascontiguousarray(value.numpy()))
@@ -160,8 +160,8 @@ class Trainer:
             the last validation's scores, {} if there was none.
 
         Raises:
-            Stopped: a signal asked for it; a checkpoint has been written.
-            UserError: a loss is not finite, or the data is too bad.
+            Stopped: by a signal, after a checkpoint was written.
+            UserError: a loss is not finite, or too many clips cannot be read.
         """
         scores: dict[str, float] = {}
         first_step = self.progress.step
@@ -174,7 +174,7 @@ class Trainer:
                     self.train_epoch()
                     loader = self.loader_to_validate()
                     if loader is not None:
-                        self.save(f"step{self.progress.step}")  # validation can take long; nothing of the epoch is lost
+                        self.save(f"step{self.progress.step}")  # validation can take long, and be killed
                         scores = self.validate(loader)
                     self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
                     self.save(f"epoch{self.progress.epoch - 1}")
@@ -187,7 +187,7 @@ class Trainer:
         return scores
 
     def train_epoch(self) -> None:
-        """The rest of one epoch."""
+        """Train to the end of the current epoch."""
         at, total = self.progress, len(self.loader)
         self.model.network.train()
         self.clock = Clock(at.step, self.counts[0])
@@ -203,16 +203,16 @@ class Trainer:
                     self.after_step(last=at.batch == total)
 
     def train_step(self, group: Sequence[Batch]) -> None:
-        """One update from a group of batches."""
+        """Update the weights from a group of batches."""
         runtime.seed_step(self.seed, self.progress.step, parallel.rank())
-        self.rate = self.stepper.optimizer.get_lr()  # of this step, after which the schedule goes on
+        self.rate = self.stepper.optimizer.get_lr()  # of this step, before the schedule advances
         outcomes = self.stepper.step(group)
         self.progress.step += 1
         self.pending += [(self.progress.step, outcome) for outcome in outcomes]
         self.ema.update()
 
     def after_step(self, last: bool) -> None:
-        """Log, save and stop, as far as it is time."""
+        """Log, save and stop when due."""
         step = self.progress.step
         if step % self.log_interval == 0 or last:
             self.log()
@@ -222,16 +222,16 @@ class Trainer:
             number = parallel.max_over_ranks(self.stop.number)
             if number:
                 self.save(f"step{step}")
-                parallel.gather(None)  # no rank leaves, and so ends the others, before the checkpoint is written
+                parallel.gather(None)  # a rank that ends would end the others before the checkpoint is written
                 raise Stopped(number)
 
     def loader_to_validate(self) -> Loader | None:
-        """That of the validation clips, if the epoch that ends is one of those after which validation runs."""
+        """The loader of the validation clips, if validation is due after this epoch."""
         epochs = self.progress.epoch + 1
         return self.valid_loader if self.valid_interval > 0 and epochs % self.valid_interval == 0 else None
 
     def validate(self, loader: Loader) -> dict[str, float]:
-        """Scores after an epoch; the best so far is saved as NAME_best."""
+        """Validate after an epoch; the best network so far is saved as NAME_best."""
         at, network = self.progress, self.model.network
         parallel.share_statistics(network)
         with self.ema.applied():
@@ -251,26 +251,25 @@ class Trainer:
         return scores
 
     def stop_now(self) -> None:
-        """Stop during validation, before which a checkpoint was written, if a signal asked for it."""
+        """Stop validation, before which a checkpoint was written, after a signal."""
         if self.stop.number:
             raise Stopped(self.stop.number)
 
-    # What is seen and kept ----------------------------------------------------------------------------------------
+    # Logging and saving -------------------------------------------------------------------------------------------
 
     def check_finite(self) -> list[float]:
         """The pending losses. Raises UserError at the first that is not finite."""
-        losses = [(step, float(outcome.loss)) for step, outcome in self.pending]
-        for step, loss in losses:
+        losses = [float(outcome.loss) for _, outcome in self.pending]
+        for (step, _), loss in zip(self.pending, losses):
             if not np.isfinite(loss):
-                where = f"step {step} (epoch {self.progress.epoch})"
                 raise UserError(
-                    f"the loss of {where} is {loss}: training stopped",
+                    f"the loss of step {step} (epoch {self.progress.epoch}) is {loss}: training stopped",
                     hint="a lower learning rate may help (--learning_rate)",
                 )
-        return [loss for _, loss in losses]
+        return losses
 
     def count_pending(self) -> None:
-        """Add what is pending on all ranks to `losses` and `counts`."""
+        """Add the pending outcomes of all ranks to `losses` and `counts`."""
         own_losses, scores = self.check_finite(), TopK()
         for _, outcome in self.pending:
             scores.update(outcome.logits.astype("float32").numpy(), outcome.labels.numpy())
@@ -280,16 +279,14 @@ class Trainer:
             self.counts = [sum(pair) for pair in zip(self.counts, counts)]
 
     def log(self) -> None:
-        """One line for the steps since the last, over all ranks."""
+        """Log one line for the steps since the last one, over all ranks."""
         self.count_pending()
         losses, (clips, *hits) = self.losses, self.counts
         self.losses, self.counts = [], [0, 0, 0]
-        if losses:
-            self._write_line(math.fsum(losses) / len(losses), clips, hits[0] / clips, hits[1] / clips)
-
-    def _write_line(self, loss: float, clips: int, top1: float, top5: float) -> None:
-        at, per_epoch = self.progress, self.steps_per_epoch
-        done = self.steps_in_epoch
+        if not losses:
+            return
+        loss, top1, top5 = math.fsum(losses) / len(losses), hits[0] / clips, hits[1] / clips
+        at, per_epoch, done = self.progress, self.steps_per_epoch, self.steps_in_epoch
         left = (self.options.epoch - at.epoch) * per_epoch - done
         speed, waiting, eta = self.clock.read(at.step, clips, left)
         if self.journal:
@@ -303,10 +300,10 @@ class Trainer:
         )  # fmt: skip
 
     def report(self, was_trained: bool) -> None:
-        """Write training.html, which the trained weights do not depend on (rank 0 only).
+        """Write training.html (rank 0 only); a failure is only warned of, as the trained weights are saved.
 
         Args:
-            was_trained: by this process; otherwise the page of the one that trained stays.
+            was_trained: by this process; otherwise an existing page stays.
         """
         evaluation = self.validated.evaluation() if self.validated else None
         path = os.path.join(self.save_dir, "training.html")
@@ -321,7 +318,7 @@ class Trainer:
             logger.warning("%s was not written: %s: %s", path, type(error).__name__, first_line(error))
 
     def save(self, suffix: str) -> None:
-        """Write the checkpoint NAME_suffix (rank 0 only), and delete those that `keep` does not cover."""
+        """Write the checkpoint NAME_suffix (rank 0 only), and prune old ones."""
         self.count_pending()
         parallel.share_statistics(self.model.network)
         if parallel.rank():
@@ -335,7 +332,7 @@ class Trainer:
         checkpoint.prune_old(self.save_dir, name, self.options.keep)
 
     def state(self) -> State:
-        """Everything but the weights, as plain data for a checkpoint; the reverse of `restore`."""
+        """Everything but the weights, as plain data for a checkpoint and `restore`."""
         starts = [*self.loader.order.starts(), self.data["clips"]]
         data = {**self.data, "clips_done": starts[self.progress.batch]}
         progress: dict[str, Any] = {**dataclasses.asdict(self.progress), "seed": self.seed, "data": data}
