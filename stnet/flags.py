@@ -124,158 +124,97 @@ FLAGS = (
     Flag("model_name", "model; default: MODEL.name of the config", metavar="NAME", key="MODEL.name"),
     Flag("config", "YAML file (default: %(default)s)", default="configs/stnet.yaml", metavar="FILE"),
     Flag("o", "override one value of the config; repeatable", metavar="SECTION.key=value", kind="list"),
-    Flag(
-        "use_gpu", "auto: the GPU if one works; default: TRAIN.use_gpu of the config", parse=device_choice,
-        metavar="True|False|auto", key="TRAIN.use_gpu", setting="auto", note="True, False, auto: the GPU if one works",
-    ),
-    Flag(
-        "batch_size", "clips a step, over all cards", parse=positive_int, metavar="N", key="*.batch_size", setting="",
-    ),
-    Flag(
-        "save_dir", "where files go (default: %(default)s)", WRITING, FOLDERS, metavar="DIR",
-        setting="", note="default: checkpoints (train), results (eval, predict), inference_model",
-    ),
+    Flag("use_gpu", "auto: the GPU if one works; default: TRAIN.use_gpu of the config", parse=device_choice,
+         metavar="True|False|auto", key="TRAIN.use_gpu", setting="auto",
+         note="True, False, auto: the GPU if one works"),
+    Flag("batch_size", "clips a step, over all cards", parse=positive_int, metavar="N", key="*.batch_size", setting=""),
+    Flag("save_dir", "where files go (default: %(default)s)", WRITING, FOLDERS, metavar="DIR", setting="",
+         note="default: checkpoints (train), results (eval, predict), inference_model"),
     Flag("weights_home", "cache of released weights (default: ~/.paddle/weights)", metavar="DIR"),
     Flag("weights_url", "mirror of the released weights; none: never download", metavar="URL"),
-    Flag(
-        "plugin", "Python file that registers a model, clip format, engine or metric of your own; repeatable",
-        metavar="FILE", kind="list",
-    ),
+    Flag("plugin", "Python file that registers a model, clip format, engine or metric of your own; repeatable",
+         metavar="FILE", kind="list"),
     Flag("debug", "show the configuration, and the traceback of a user error", kind="switch"),
-    Flag(
-        "log_interval", "steps between log lines (default: %(default)s)", LOOPS, 10, positive_int, "N",
-        setting="10", note="steps between log lines",
-    ),
-    Flag(
-        "weights", "weights; default: the released ones", USING, metavar="FILE", setting="",
-        note="default: the released ones",
-    ),
-    Flag(
-        "precision", "fp32, bf16, int8, or auto: the fastest that is proven (default: %(default)s)", USING, "fp32",
-        metavar="fp32|bf16|int8|auto", setting="", note="fp32, bf16, int8, auto: the fastest that is proven",
-    ),
-    Flag(
-        "calibrate", "clips of your kind (list, folder, glob) that bf16 or int8 is calibrated and proven with; kept "
-        "afterwards", USING, metavar="LIST",
-    ),
-    Flag(
-        "agreement", "share of the clips that must keep their class in fewer bits (default: %(default)s)", USING, 0.99,
-        float, "SHARE",
-    ),
-    Flag(
-        "difference", "how far a clip's probability may move in fewer bits (default: %(default)s)", USING, 0.2, float,
-        "P",
-    ),
+    Flag("log_interval", "steps between log lines (default: %(default)s)", LOOPS, 10, positive_int, "N", setting="10",
+         note="steps between log lines"),
+    Flag("weights", "weights; default: the released ones", USING, metavar="FILE", setting="",
+         note="default: the released ones"),
+    Flag("precision", "fp32, bf16, int8, or auto: the fastest that is proven (default: %(default)s)", USING, "fp32",
+         metavar="fp32|bf16|int8|auto", setting="", note="fp32, bf16, int8, auto: the fastest that is proven"),
+    Flag("calibrate", "clips of your kind (list, folder, glob) that bf16 or int8 is calibrated and proven with; kept "
+         "afterwards", USING, metavar="LIST"),
+    Flag("agreement", "share of the clips that must keep their class at low precision (default: %(default)s)", USING, 0.99,
+         float, "SHARE"),
+    Flag("difference", "how far a clip's probability may move at low precision (default: %(default)s)", USING, 0.2, float,
+         "P"),
     Flag("unproven", "use bf16 or int8 although the clips do not prove it", USING, kind="switch"),
-    Flag(
-        "engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "
-        "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",
-        note="auto, paddle, inference, onnxruntime",
-    ),
-    Flag(
-        "pretrain", "weights to start from: a file of an ImageNet ResNet or of a StNet; released: the released StNet; "
-        "none: random values; default: TRAIN.pretrain of the config, or else the released ResNet-50", TRAIN,
-        metavar="FILE", key="TRAIN.pretrain", setting="", note="weights to start from: a file, released, none",
-    ),
-    Flag(
-        "resume", "checkpoint to go on from, weights to fine-tune, or auto: the newest checkpoint in save_dir", TRAIN,
-        metavar="FILE", setting="", note="checkpoint to go on from; auto: the newest in save_dir",
-    ),
+    Flag("engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "
+         "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",
+         note="auto, paddle, inference, onnxruntime"),
+    Flag("pretrain", "weights to start from: a file of an ImageNet ResNet or of a StNet; released: the released StNet; "
+         "none: random values; default: TRAIN.pretrain of the config, or else the released ResNet-50", TRAIN,
+         metavar="FILE", key="TRAIN.pretrain", setting="", note="weights to start from: a file, released, none"),
+    Flag("resume", "checkpoint to go on from, weights to fine-tune, or auto: the newest checkpoint in save_dir", TRAIN,
+         metavar="FILE", setting="", note="checkpoint to go on from; auto: the newest in save_dir"),
     Flag("epoch", "epochs", TRAIN, parse=positive_int, metavar="N", key="TRAIN.epoch", setting=""),
-    Flag(
-        "learning_rate", "initial learning rate", TRAIN, parse=float, metavar="RATE", key="TRAIN.learning_rate",
-        setting="",
-    ),
-    Flag(
-        "valid_interval", "epochs between validations; 0: none (default: %(default)s)", TRAIN, 1, int, "N",
-        setting="1", note="epochs between validations; 0: none",
-    ),
-    Flag(
-        "fix_random_seed", "same seed, same machine: the same losses", TRAIN, False, boolean, "True|False",
-        setting="False",
-    ),
-    Flag(
-        "overwrite", "start anew in a save_dir that holds another run: its checkpoints and logs are removed", TRAIN,
-        kind="switch",
-    ),
+    Flag("learning_rate", "initial learning rate", TRAIN, parse=float, metavar="RATE", key="TRAIN.learning_rate",
+         setting=""),
+    Flag("valid_interval", "epochs between validations; 0: none (default: %(default)s)", TRAIN, 1, int, "N",
+         setting="1", note="epochs between validations; 0: none"),
+    Flag("fix_random_seed", "same seed, same machine: the same losses", TRAIN, False, boolean, "True|False",
+         setting="False"),
+    Flag("overwrite", "start anew in a save_dir that holds another run: its checkpoints and logs are removed", TRAIN,
+         kind="switch"),
     Flag("no_memory_optimize", "accepted for old scripts; has no effect", TRAIN, kind="switch"),
     Flag("dry_run", "check config, lists, files, weights and one step; stop", TRAIN, kind="switch"),
     Flag("videos", "videos, folders, globs and list files (.list, .txt)", PREDICT, metavar="VIDEO", kind="words"),
-    Flag(
-        "video_path", "what to classify, as VIDEO; repeatable", PREDICT, metavar="PATH", kind="list", setting="",
-        note="a video, a folder, a glob or a list file",
-    ),
+    Flag("video_path", "what to classify, as VIDEO; repeatable", PREDICT, metavar="PATH", kind="list", setting="",
+         note="a video, a folder, a glob or a list file"),
     Flag("filelist", "list of videos, labels optional", PREDICT, metavar="FILE", key="INFER.filelist", setting=""),
-    Flag(
-        "output", "table of the predictions, .jsonl or .csv, written video by video, instead of predict_results.json",
-        PREDICT, metavar="FILE", setting="", note="results.jsonl or results.csv, instead of predict_results.json",
-    ),
+    Flag("output", "table of the predictions, .jsonl or .csv, written video by video, instead of predict_results.json",
+         PREDICT, metavar="FILE", setting="", note="results.jsonl or results.csv, instead of predict_results.json"),
     Flag("resume", "go on with an existing --output", PREDICT, kind="switch"),
     Flag("overwrite", "replace an existing --output, --features or --render", PREDICT, kind="switch"),
-    Flag(
-        "infer_topk", "classes per clip; default: MODEL.topk of the config", PREDICT, parse=positive_int, metavar="K",
-        key="MODEL.topk", setting="", note="classes per clip",
-    ),
-    Flag(
-        "explain", "write what each segment adds to the scores, and where in the picture that is", PREDICT,
-        kind="switch",
-    ),
-    Flag(
-        "features", "file of the videos' features, .npz or .parquet, instead of their classes: for search, clustering "
-        "and few-shot work", PREDICT, metavar="FILE",
-    ),
-    Flag(
-        "timeline", "of long videos: score overlapping windows, say what happens when; files go to save_dir", PREDICT,
-        kind="switch",
-    ),
+    Flag("infer_topk", "classes per clip; default: MODEL.topk of the config", PREDICT, parse=positive_int, metavar="K",
+         key="MODEL.topk", setting="", note="classes per clip"),
+    Flag("explain", "write what each segment adds to the scores, and where in the picture that is", PREDICT,
+         kind="switch"),
+    Flag("features", "file of the videos' features, .npz or .parquet, instead of their classes: for search, clustering "
+         "and few-shot work", PREDICT, metavar="FILE"),
+    Flag("timeline", "of long videos: score overlapping windows, say what happens when; files go to save_dir", PREDICT,
+         kind="switch"),
     Flag("window", "seconds of a timeline's window (default: %(default)s)", PREDICT, 10.0, float, "SECONDS"),
     Flag("stride", "seconds from one window to the next (default: %(default)s)", PREDICT, 2.0, float, "SECONDS"),
     Flag("threshold", "probability at which an event begins (default: %(default)s)", PREDICT, 0.8, float, "P"),
     Flag("hold", "probability down to which an event goes on (default: %(default)s)", PREDICT, 0.5, float, "P"),
-    Flag(
-        "shortest", "seconds of the shortest event of a timeline; default: half a window", PREDICT, parse=float,
-        metavar="SECONDS",
-    ),
+    Flag("shortest", "seconds of the shortest event of a timeline; default: half a window", PREDICT, parse=float,
+         metavar="SECONDS"),
     Flag("render", "mp4: a copy of the video with its timeline written into the picture", PREDICT, metavar="FILE"),
-    Flag(
-        "format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others; paddlex: for PaddleX "
-        "(default: %(default)s)", INFERENCE, "paddle", metavar="paddle|onnx|paddlex",
-    ),
+    Flag("format", "paddle: for Paddle Inference; onnx: for ONNX Runtime and others; paddlex: for PaddleX "
+         "(default: %(default)s)", INFERENCE, "paddle", metavar="paddle|onnx|paddlex"),
     Flag("uint8", "the model takes bytes, and normalises them itself", INFERENCE, kind="switch"),
-    Flag(
-        "host", "address to listen at; one that other machines reach wants a token (default: 127.0.0.1)", SERVE,
-        "127.0.0.1", metavar="ADDRESS", setting="", note="address to listen at; default: 127.0.0.1",
-    ),
+    Flag("host", "address to listen at; one that other machines reach wants a token (default: 127.0.0.1)", SERVE,
+         "127.0.0.1", metavar="ADDRESS", setting="", note="address to listen at; default: 127.0.0.1"),
     Flag("port", "port to listen at; 0: a free one (default: %(default)s)", SERVE, 8080, port_number, "PORT"),
-    Flag(
-        "token", "what clients must send; better in the variable STNET_TOKEN, which no list of processes shows; "
-        "default: none on 127.0.0.1, else a new one, which is printed", SERVE, parse=token_text, metavar="TOKEN",
-    ),
+    Flag("token", "what clients must send; better in the variable STNET_TOKEN, which no list of processes shows; "
+         "default: none on 127.0.0.1, else a new one, which is printed", SERVE, parse=token_text, metavar="TOKEN"),
     Flag("allowed_hosts", "further name by which clients may call this server; repeatable", SERVE, metavar="NAME",
          kind="list"),
-    Flag(
-        "root_path", "path prefix under which a reverse proxy serves this server, such as /stnet; default: none", SERVE,
-        parse=path_prefix, metavar="PATH",
-    ),
+    Flag("root_path", "path prefix under which a reverse proxy serves this server, such as /stnet; default: none",
+         SERVE, parse=path_prefix, metavar="PATH"),
     Flag("queue", "requests at once, waiting ones included (default: %(default)s)", SERVE, 16, positive_int, "N"),
     Flag("decoders", "processes that decode (default: %(default)s)", SERVE, 2, positive_int, "N"),
-    Flag(
-        "batch_window", "seconds that a video waits for others to be computed with (default: %(default)s)", SERVE, 0.01,
-        float, "SECONDS",
-    ),
+    Flag("batch_window", "seconds that a video waits for others to be computed with (default: %(default)s)", SERVE,
+         0.01, float, "SECONDS"),
     Flag("max_bytes", "largest upload, in bytes (default: %(default)s)", SERVE, 256 << 20, positive_int, "N"),
     Flag("max_seconds", "longest video, in seconds (default: %(default)s)", SERVE, 3600.0, positive, "SECONDS"),
     Flag("max_frames", "longest video, in frames (default: %(default)s)", SERVE, 120_000, positive_int, "N"),
-    Flag("max_pixels", "largest frame, in pixels (default: %(default)s)", SERVE, 4096 * 2304, positive_int, "N"),
+    Flag("max_pixels", "largest frame, in pixels (default: %(default)s)", SERVE, 4096*2304, positive_int, "N"),
     Flag("body_seconds", "time limit for an upload (default: %(default)s)", SERVE, 60.0, positive, "SECONDS"),
-    Flag(
-        "request_seconds", "time limit for a request, its upload included (default: %(default)s)", SERVE, 120.0,
-        positive, "SECONDS",
-    ),
-    Flag(
-        "drain_seconds", "time limit for running requests after SIGTERM; default: body_seconds + request_seconds",
-        SERVE, parse=positive, metavar="SECONDS",
-    ),
+    Flag("request_seconds", "time limit for a request, its upload included (default: %(default)s)", SERVE, 120.0,
+         positive, "SECONDS"),
+    Flag("drain_seconds", "time limit for running requests after SIGTERM; default: body_seconds + request_seconds",
+         SERVE, parse=positive, metavar="SECONDS"),
     Flag("log_json", "write the log as JSON, one object a line", SERVE, kind="switch"),
 )  # fmt: skip
 

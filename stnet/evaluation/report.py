@@ -217,8 +217,9 @@ def _strip(evaluation: Evaluation, i: int, frames: np.ndarray) -> Strip:
     probability = f"{evaluation.probabilities[i, prediction]:.3f}" if prediction >= 0 else ""
     predicted = names[prediction] if prediction >= 0 else "nothing"
     image = _tiled(frames)
-    texts = map(shown, (evaluation.paths[i], names[label], predicted))
-    return Strip(picture(image, "JPEG"), image.width, image.height, *texts, probability, prediction == label)
+    path, label_name, predicted = map(shown, (evaluation.paths[i], names[label], predicted))
+    jpeg, is_right = picture(image, "JPEG"), prediction == label
+    return Strip(jpeg, image.width, image.height, path, label_name, predicted, probability, is_right)
 
 
 def middle_frames(clip: np.ndarray) -> np.ndarray:

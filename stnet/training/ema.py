@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import paddle
@@ -94,10 +94,7 @@ class Ema:
                 self.averages[name].set_value(value)
 
 
-Average = Union[Ema, NoEma]
-
-
-def make_average(network: paddle.nn.Layer, decay: float) -> Average:
+def make_average(network: paddle.nn.Layer, decay: float) -> Ema | NoEma:
     """The average of the weights of a network; NoEma for `decay` 0."""
     return Ema(network, decay) if decay else NoEma()
 

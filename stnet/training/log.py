@@ -65,18 +65,16 @@ def read_journal(path: StrPath) -> list[Row]:
     with open(path, "rb") as file:
         for line in file:
             try:
-                rows.append(_checked_row(json.loads(line)))
+                row = json.loads(line)
             except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("kind"), str):
+                rows.append(row)
+            else:
                 damaged += 1
     if damaged:
         logger.warning("%s: %d unfinished or damaged lines are left out", path, damaged)
     return rows
-
-
-def _checked_row(row: Any) -> Row:
-    if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("kind"), str):
-        raise ValueError("not a line of the log")
-    return row
 
 
 def points(rows: Sequence[Row], kind: str, key: str) -> list[tuple[int, float]]:

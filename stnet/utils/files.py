@@ -77,7 +77,7 @@ def walk(root: str) -> Iterator[tuple[str, list[str]]]:
     """Yield (folder, names of its files and hidden folders) for a folder and all below it but hidden ones.
 
     Links to folders are followed after all others, and each folder comes once, so that loops of links end. The log
-    says what is left out for that, and which folders cannot be read.
+    names the links and unreadable folders that are left out.
     """
     waiting, seen = deque([root]), set()
     while waiting:

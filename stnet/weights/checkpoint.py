@@ -265,7 +265,7 @@ def load(path: str, model: Model) -> State | None:
     Raises:
         UserError: damaged, or for another model; the network is then unchanged.
     """
-    base = _base(path)
+    base = path.removesuffix(".pdparams")
     file = f"{base}.pdparams" if os.path.exists(f"{base}.pdparams") else path
     weights = read_weights(file, model.original_names(), read_description)
     state_path = paths(base, weights.digest)["pdopt"]
@@ -285,10 +285,6 @@ def load(path: str, model: Model) -> State | None:
     return state
 
 
-def _base(path: str) -> str:
-    return path.removesuffix(".pdparams")
-
-
 def exists(path: str) -> bool:
     """Check for weights at "DIR/NAME" or "DIR/NAME.pdparams", or any other file or folder at `path`."""
     return os.path.exists(path) or os.path.exists(f"{path}.pdparams")
@@ -296,7 +292,7 @@ def exists(path: str) -> bool:
 
 def has_state(path: str) -> bool:
     """Check for a training state, from which a run can resume, at "DIR/NAME" or "DIR/NAME.pdparams"."""
-    return os.path.exists(paths(_base(path))["pdopt"])
+    return os.path.exists(paths(path.removesuffix(".pdparams"))["pdopt"])
 
 
 def _write_pickle(path: str, value: object) -> None:

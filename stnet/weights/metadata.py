@@ -31,10 +31,8 @@ def saved_config(weights: StrPath) -> dict[str, Any] | None:
     if suffix == ".pdparams" and os.path.isfile(weights) and not os.path.exists(f"{base}.json"):
         logger.warning(
             "%s.json, which says with which configuration and class names %s was trained, is missing: those that are "
-            "set count",
-            base,
-            os.path.basename(weights),
-        )
+            "set count", base, os.path.basename(weights),
+        )  # fmt: skip
     description = _read(weights)
     if not isinstance(description.get("model"), dict):
         return None
@@ -72,9 +70,8 @@ def load_saved_config(args: argparse.Namespace, model_section: Callable[[str], t
         return config
     logger.warning(
         "config %s does not fit: %s; the one beside the weights counts in its place, with its lists and labels",
-        args.config,
-        "; ".join(others),
-    )
+        args.config, "; ".join(others),
+    )  # fmt: skip
     return cli.load_run_config(args, model_section, saved)
 
 
