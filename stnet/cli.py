@@ -40,9 +40,8 @@ def load_plugin(path: str) -> None:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UserError(
-            f"plugin {path} fails: {type(error).__name__}: {first_line(error)}", "--debug shows where"
-        ) from error
+        fact = f"plugin {path} fails: {type(error).__name__}: {first_line(error)}"
+        raise UserError(fact, "--debug shows where") from error
     _plugins.add(os.path.realpath(path))
 
 
@@ -80,7 +79,7 @@ def _values(args: argparse.Namespace) -> dict[str, object]:
         key, value = parse_override(given) if name == "o" else (keys.get(name, ""), given)
         word = "-o" if name == "o" else f"--{name}"
         before, old = typed.get(key, ("", value))
-        if key and old != value and (word, before) != (word, f"--{name}"):
+        if key and old != value and before != f"--{name}":  # stnet.flags warns of a flag typed twice
             logger.warning("%s is given twice: %s of %s counts, not %s of %s", key, value, word, old, before)
         typed[key] = word, value
     typed.pop("", None)  # flags without a key

@@ -30,26 +30,17 @@ OBSOLETE = {
     "buf_size": "the loader keeps two batches per worker ready",
     "TRAIN.to_static": "the compiled network was not faster",
     "TRAIN.fused_optimizer": "one update for all tensors was not faster",
-    "TRAIN.seglen": "it is MODEL.seglen",
-    "VALID.seglen": "it is MODEL.seglen",
-    "TEST.seglen": "it is MODEL.seglen",
-    "INFER.seglen": "it is MODEL.seglen",
+    **{f"{section}.seglen": "it is MODEL.seglen" for section in ("TRAIN", "VALID", "TEST", "INFER")},
 }
 # Renamed keys. Where both are given, the new one counts.
-MOVED = {
-    "TRAIN.pretrain_base": "TRAIN.pretrain",
-    "INFER.kinetics_labels": "MODEL.labels",
-}
+MOVED = {"TRAIN.pretrain_base": "TRAIN.pretrain", "INFER.kinetics_labels": "MODEL.labels"}
 # Limits for a configuration or a deploy.yaml, which anyone may have written.
 MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # frames of a clip, pixels of a frame's side
 _MOST_PIXELS = 1 << 26  # of all frames of a clip; the released network takes 8 million
 
 
 def key(
-    default: Any,
-    least: Optional[float] = None,
-    choices: Optional[tuple[Any, ...]] = None,
-    most: float = float("inf"),
+    default: Any, least: Optional[float] = None, choices: Optional[tuple[Any, ...]] = None, most: float = float("inf")
 ) -> Any:
     """A dataclass field with bounds or a set of allowed values."""
     metadata = {"least": least, "choices": choices, "most": most}

@@ -143,10 +143,10 @@ FLAGS = (
          metavar="fp32|bf16|int8|auto", setting="", note="fp32, bf16, int8, auto: the fastest that is proven"),
     Flag("calibrate", "clips of your kind (list, folder, glob) that bf16 or int8 is calibrated and proven with; kept "
          "afterwards", USING, metavar="LIST"),
-    Flag("agreement", "share of the clips that must keep their class at low precision (default: %(default)s)", USING, 0.99,
-         float, "SHARE"),
-    Flag("difference", "how far a clip's probability may move at low precision (default: %(default)s)", USING, 0.2, float,
-         "P"),
+    Flag("agreement", "share of the clips that must keep their class at low precision (default: %(default)s)", USING,
+         0.99, float, "SHARE"),
+    Flag("difference", "how far a clip's probability may move at low precision (default: %(default)s)", USING, 0.2,
+         float, "P"),
     Flag("unproven", "use bf16 or int8 although the clips do not prove it", USING, kind="switch"),
     Flag("engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "
          "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",

@@ -157,15 +157,16 @@ def _pairs(evaluation: Evaluation) -> Table:
 
 
 def _temperatures(evaluation: Evaluation) -> tuple[str, Table]:
+    """The fitted temperature as text, "" if there is none, and the table of its halves."""
+    names = ["Temperature", "ECE before", "ECE after", "Loss before", "Loss after"]
+    columns = [("Fitted on", "text"), *((name, "number") for name in names)]
     fitted = evaluation.temperature
-    columns = ["Temperature", "ECE before", "ECE after", "Loss before", "Loss after"]
-    rows = [
-        [which, *map(plain, half)] for which, half in zip(("one half", "the other"), fitted.halves if fitted else [])
-    ]
-    table = Table("halves", [("Fitted on", "text"), *((name, "number") for name in columns)], rows)
-    at_bound = fitted and fitted.temperature in (COLDEST, HOTTEST)
+    if fitted is None:
+        return "", Table("halves", columns, [])
+    rows = [[which, *map(plain, half)] for which, half in zip(("one half", "the other"), fitted.halves)]
+    at_bound = fitted.temperature in (COLDEST, HOTTEST)
     note = ", the bound of the search: no temperature to use" if at_bound else ""
-    return f"{fitted.temperature:.4f}{note}" if fitted else "", table
+    return f"{fitted.temperature:.4f}{note}", Table("halves", columns, rows)
 
 
 def _clips(evaluation: Evaluation) -> Table:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from stnet.utils.atomic import write_atomically
+from stnet.utils.atomic import write_text
 from stnet.utils.files import StrPath
 
 logger = logging.getLogger("stnet")
@@ -28,7 +28,8 @@ class Journal:
     def __init__(self, folder: str, step: int = 0) -> None:
         self.path = os.path.join(folder, "train_log.jsonl")
         if step or os.path.exists(self.path):
-            self._keep_until(step)
+            rows = [row for row in read_journal(self.path) if row["step"] <= step]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
         self.scalars = _visualdl_writer(folder)
 
@@ -45,15 +46,6 @@ class Journal:
         self.file.close()
         if self.scalars:
             self.scalars.close()
-
-    def _keep_until(self, step: int) -> None:
-        rows = [row for row in read_journal(self.path) if row["step"] <= step]
-
-        def write(temporary: str) -> None:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-
-        write_atomically(self.path, write)
 
 
 def read_journal(path: StrPath) -> list[Row]:

@@ -82,12 +82,7 @@ def write_atomically(path: StrPath, write: Callable[[str], object]) -> None:
 
 def write_text(path: StrPath, text: str) -> None:
     """Write text as UTF-8, atomically; bytes of file names that are not UTF-8 are escaped."""
-
-    def write(temporary: str) -> None:
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-
-    write_atomically(path, write)
+    _write_lines(path, [text], "backslashreplace")
 
 
 def write_json(path: StrPath, value: object) -> None:
@@ -108,10 +103,13 @@ def write_csv(
     path: StrPath, header: Sequence[str], rows: Iterable[Sequence[Any]], errors: str = "backslashreplace"
 ) -> None:
     """Write a table as CSV in UTF-8, atomically; `errors`: as in open."""
+    _write_lines(path, map(csv_line, itertools.chain([header], rows)), errors)
 
+
+def _write_lines(path: StrPath, lines: Iterable[str], errors: str) -> None:
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file:
-            file.writelines(map(csv_line, itertools.chain([header], rows)))
+            file.writelines(lines)
 
     write_atomically(path, write)
 
