@@ -98,8 +98,8 @@ Table = tuple[list[str], Iterable[list[Any]]]  # header, rows
 
 
 def _per_class(evaluation: Evaluation) -> Table:
-    header = ["class", "name", "clips", "correct", "accuracy", "confused_with", "confused_with_name", "confused_clips"]
-    header.append("precision")
+    header = ["class", "name", "clips", "correct", "accuracy"]
+    header += ["confused_with", "confused_with_name", "confused_clips", "precision"]
     clips = np.bincount(evaluation.labels, minlength=len(evaluation.names))
     given, wrong = evaluation.matrix.sum(axis=0), evaluation.matrix.copy()
     np.fill_diagonal(wrong, 0)

@@ -66,21 +66,18 @@ def fit(path: str, tensors: Tensors, shapes: Shapes) -> Tensors:
     return tensors
 
 
-class Fit(NamedTuple):
-    """Tensors to set, and names of those that keep their initial values."""
+def fit_for_finetuning(weights: Weights, shapes: Shapes, head: str) -> tuple[Tensors, list[str]]:
+    """`fit` without the tensors whose names begin with `head`, if one of them is for other classes.
 
-    tensors: Tensors
-    new: list[str]
-
-
-def fit_for_finetuning(weights: Weights, shapes: Shapes, head: str) -> Fit:
-    """`fit` without the tensors whose names begin with `head`, if one of them is for other classes."""
+    Returns:
+        (tensors to set, names of those for other classes, which keep their initial values).
+    """
     other = [name for name in differences(weights.tensors, shapes).other_shape if name.startswith(head)]
     if not other:
-        return Fit(fit(weights.path, weights.tensors, shapes), [])
+        return fit(weights.path, weights.tensors, shapes), []
     tensors = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(head)}
     body = {name: shape for name, shape in shapes.items() if not name.startswith(head)}
-    return Fit(fit(weights.path, tensors, body), other)
+    return fit(weights.path, tensors, body), other
 
 
 def load_for_finetuning(network: paddle.nn.Layer, weights: Weights, head: str) -> None:
