@@ -25,12 +25,12 @@ _EXAMPLES = 3  # of files that are left out
 
 
 def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes: int | None = None) -> list[Clip]:
-    """The clips of a list file, in its order.
+    """Read a list file: its clips, in order.
 
     Args:
         path: the list file.
         format: one of stnet.reader.formats.FORMATS.
-        labelled: whether every line must end with a label, unless the format has it inside the file.
+        labelled: every line must end with a label, unless the format has it inside the file.
         num_classes: labels must be below it.
 
     Raises:
@@ -79,12 +79,12 @@ def clip_lines(path: str) -> list[tuple[int, str]]:
 
 
 def list_folder(path: str) -> str:
-    """The folder that relative paths of a list may be relative to."""
+    """Folder that relative paths of a list are also looked up in."""
     return os.path.dirname(os.path.abspath(path))
 
 
 def list_videos(path: str) -> list[Clip]:
-    """The clips of one video file, or of all video files below a folder, sorted; without labels."""
+    """Clips without labels: one video file, or all video files below a folder, sorted."""
     if os.path.isfile(path):
         return [Clip(path, -1)]
     if not os.path.isdir(path):
@@ -96,15 +96,12 @@ def list_videos(path: str) -> list[Clip]:
 
 
 def find_videos(folder: str) -> list[str]:
-    """Paths of all video files below a folder, sorted; folders as stnet.utils.files.walk takes them."""
+    """Paths of all video files below a folder, sorted."""
     return videos_among((os.path.join(here, name) for here, names in walk(folder) for name in names), folder)
 
 
 def videos_among(paths: Iterable[str], folder: str) -> list[str]:
-    """The videos of what was found in a folder, sorted.
-
-    Hidden files, and those whose suffix is no video's, are left out; the log counts them.
-    """
+    """Filter the paths found in a folder: videos by suffix, sorted. Hidden and other files are logged and left out."""
     videos: list[str] = []
     hidden: list[str] = []
     others: list[str] = []

@@ -16,10 +16,10 @@ import numpy as np
 
 from stnet.reader.containers import opened, utf8_name
 from stnet.reader.decoders import timed_frames
-from stnet.reader.enlarging import CHUNK
 from stnet.reader.errors import ClipError, CorruptVideo
 from stnet.reader.index import read_index
 from stnet.reader.joined import Part, follow, is_disordered, joined
+from stnet.reader.resize import CHUNK
 from stnet.reader.transforms import ClipBuilder
 
 Segment = tuple[int, ...]  # numbers of its frames, in order

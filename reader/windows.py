@@ -12,8 +12,8 @@ import numpy as np
 from stnet.config import ReaderSection
 from stnet.reader.clip import read_clip
 from stnet.reader.containers import seconds_of_all
-from stnet.reader.enlarging import CHUNK
 from stnet.reader.errors import ClipError
+from stnet.reader.resize import CHUNK
 from stnet.reader.sampling import sample_frames
 from stnet.reader.stream import Paced, Segment, SegmentCutter, VideoStream, at_constant_rate
 from stnet.reader.transforms import to_super_images
