@@ -17,10 +17,7 @@ _PARSED_BYTES = 4096  # of a NAL unit
 
 
 def nal_length_size(codec: str, extradata: bytes | None) -> int:
-    """Size of the length field before each NAL unit in an MP4-like stream, in bytes; 0 where start codes divide them.
-
-    Source: ISO/IEC 14496-15, the avcC and hvcC boxes.
-    """
+    """Bytes of the length field before each NAL unit (ISO/IEC 14496-15, avcC and hvcC); 0: start codes divide them."""
     offset = {"h264": 4, "hevc": 21}.get(codec)
     if offset is None or not extradata or len(extradata) <= offset or extradata[0] != 1:
         return 0
@@ -105,10 +102,7 @@ def _between_start_codes(data: bytes) -> list[bytes]:
 
 
 def parameter_sets(codec: str, extradata: bytes, length_size: int) -> list[bytes]:
-    """Parameter sets in the extradata of an H.264 or HEVC stream.
-
-    Source: ISO/IEC 14496-15, the avcC and hvcC boxes.
-    """
+    """Parameter sets in the extradata of an H.264 or HEVC stream (ISO/IEC 14496-15, avcC and hvcC)."""
     if not length_size:
         return _between_start_codes(extradata)
     units: list[bytes] = []

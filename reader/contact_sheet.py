@@ -42,12 +42,7 @@ def seconds_of(clip: Clip) -> list[float]:
 
 
 def draw_sheet(panels: Sequence[ClipPanel], tile: int) -> Image.Image:
-    """Draw panels below each other: a row for each segment, a column for each frame.
-
-    Args:
-        panels: from top to bottom.
-        tile: pixels of a frame's side.
-    """
+    """Draw panels below each other: a row for each segment, a column for each frame of `tile` x `tile` pixels."""
     from PIL import Image, ImageDraw
 
     width = max(GAP + len(panel.segments[0]) * (tile + GAP) for panel in panels)

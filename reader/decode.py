@@ -140,7 +140,9 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
         "pyav": functools.partial(decoders.pyav_frames, path, index),
         "opencv": functools.partial(decoders.opencv_frames, path),
     }
-    names = [decoder] if decoder else ["opencv"] if damaged else ["pyav", "opencv"]
+    names = ["opencv"] if damaged else ["pyav", "opencv"]
+    if decoder:
+        names = [decoder]
     failure = f" ({reason})" if damaged else ""
     blackens = "opencv" in names and decoders.opencv_blackens_interlaced()
     if blackens and (index.interlaced or (damaged and decoders.shows_interlaced(path))):
@@ -159,11 +161,7 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
 
 
 class Frames:
-    """Sink that keeps all its frames.
-
-    Args:
-        pick: function of the number of frames that returns the wanted ones, which may repeat.
-    """
+    """Sink that keeps its frames. `pick` returns, for the number of frames, the wanted ones, which may repeat."""
 
     def __init__(self, pick: Callable[[int], Sequence[int]]) -> None:
         self.pick = pick

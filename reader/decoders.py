@@ -40,11 +40,7 @@ _FFMPEG_8 = 62  # the major version of its libavcodec
 
 
 def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
-    """Decode frames by decord from the start on, without a seek: its seeks are not exact.
-
-    Raises:
-        IndexMismatch: other frames than the index has, or decord failed.
-    """
+    """Decode by decord, without its inexact seeks. Raises IndexMismatch if it fails or contradicts the index."""
     import decord  # late: opened in the worker process
 
     try:
@@ -98,7 +94,7 @@ def by_timestamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None
         for run in runs:
             rows = {index.timestamps[frame]: row + i for i, frame in enumerate(run.frames)}
             row += len(rows)
-            _decode_run(_packets(container, stream, index, run.start), stream, index, rows, converter, put)
+            _decode_run(_packets(container, stream, index, run.start), index, rows, converter, put)
 
 
 def _packets(container: InputContainer, stream: VideoStream, index: Index, start: int) -> Iterator[Packet | None]:
@@ -129,14 +125,10 @@ def _packets(container: InputContainer, stream: VideoStream, index: Index, start
 
 
 def _decode_run(
-    packets: Iterator[Packet | None],
-    stream: VideoStream,
-    index: Index,
-    rows: dict[int, int],
-    converter: Converter,
-    put: Put,
+    packets: Iterator[Packet | None], index: Index, rows: dict[int, int], converter: Converter, put: Put
 ) -> None:
-    context = stream.codec_context
+    """Decode packets until the frames of all timestamps in `rows` have been put."""
+    context = converter.stream.codec_context
     places = {timestamp: place for place, timestamp in enumerate(index.timestamps)}
     last = None
     for packet in packets:

@@ -74,7 +74,20 @@ class Format(ABC):
         """
         if self.label_inside or (not labelled and os.path.exists(find_file(line, folder))):
             return Clip(line, -1)
-        return _path_and_label(line, labelled, num_classes)
+        path, label = split_label(line)
+        try:
+            number = int(label) if path else None
+        except ValueError:
+            number = None
+        if not labelled:
+            return Clip(line if number is None else path, -1 if number is None else number)
+        if not path:
+            raise UserError(f"expected 'PATH LABEL', found no label: {line!r}")
+        if number is None:
+            raise UserError(f"label {label!r} is not a whole number")
+        if num_classes is not None and not 0 <= number < num_classes:
+            raise UserError(f"label {number} is outside 0..{num_classes - 1} (MODEL.num_classes {num_classes})")
+        return Clip(path, number)
 
 
 @FORMATS.register(VIDEO)
@@ -130,20 +143,3 @@ def split_label(line: str) -> tuple[str, str]:
     """Split a stripped line at its last blank or tab into (path, label); without one, the path is empty."""
     cut = max(line.rfind(" "), line.rfind("\t"))
     return line[: max(cut, 0)].strip(), line[cut + 1 :]
-
-
-def _path_and_label(line: str, labelled: bool, num_classes: int | None) -> Clip:
-    path, label = split_label(line)
-    try:
-        number = int(label) if path else None
-    except ValueError:
-        number = None
-    if not labelled:
-        return Clip(line if number is None else path, -1 if number is None else number)
-    if not path:
-        raise UserError(f"expected 'PATH LABEL', found no label: {line!r}")
-    if number is None:
-        raise UserError(f"label {label!r} is not a whole number")
-    if num_classes is not None and not 0 <= number < num_classes:
-        raise UserError(f"label {number} is outside 0..{num_classes - 1} (MODEL.num_classes {num_classes})")
-    return Clip(path, number)

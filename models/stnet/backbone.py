@@ -1,4 +1,4 @@
-"""What an ImageNet ResNet gives a StNet to start training from."""
+"""Weights of an ImageNet ResNet to start training a StNet from."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from stnet.models.model import Backbone
 
-# Names of the backbone, structured or original. Whatever else a ResNet's file holds (its fc) is not used.
+# Names of the backbone, structured or original; not fc
 _BACKBONE = re.compile(r"(conv1|bn1|layer\d)\.|(res|bn)\d|(bn_)?conv1_")
 
 
 def from_resnet(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]]) -> Backbone | None:
-    """The convolutions and batch norms of a ResNet; None for the tensors of a StNet.
+    """Fit the convolutions and batch norms of a ResNet; None for the tensors of a StNet.
 
     conv1 [64, 3, 7, 7] is inflated to the network's 3 * seglen channels. The temporal blocks, the Xception block and
     fc keep their initial values.
@@ -32,7 +32,7 @@ def from_resnet(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, list[int
 
 
 def inflate(weight: np.ndarray, channels: int) -> np.ndarray:
-    """conv1 of ImageNet [C, 3, h, w] for super-images [C, channels, h, w]: the mean colour, spread over the frames."""
+    """Inflate conv1 of ImageNet [C, 3, h, w] to super-images [C, channels, h, w]: mean over colours / seglen."""
     if weight.ndim != 4 or weight.shape[1] == channels:
         return weight
     seglen = channels // 3

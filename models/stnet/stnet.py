@@ -1,4 +1,4 @@
-"""STNET for the model factory."""
+"""Model STNET: the network's configuration and weights."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class STNET(Model):
 
     @property
     def section(self) -> StNetSection:
-        """The MODEL section."""
+        """MODEL section."""
         return cast(StNetSection, self.config.MODEL)
 
     def build_network(self) -> StNet:
-        """The network. `num_layers` outside the known depths raises UserError."""
+        """Build the network. Raises UserError for an unknown `num_layers`."""
         from stnet.models.stnet.network import StNet
 
         section = self.section
@@ -54,7 +54,7 @@ class STNET(Model):
         return StNet(depth=section.num_layers, num_classes=section.num_classes, seglen=self.seglen)
 
     def streaming(self) -> Streaming:
-        """Any number of layers and segments."""
+        """Network in parts, for any number of layers and segments."""
         from stnet.models.stnet.streaming import StNetStreaming
 
         return StNetStreaming(self.network)
@@ -64,11 +64,11 @@ class STNET(Model):
         return original_to_structured(self.section.num_layers)
 
     def backbone(self, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]]) -> Backbone | None:
-        """What a ResNet's tensors give the network; None for those of a StNet."""
+        """Fit the tensors of a ResNet; None for those of a StNet."""
         return from_resnet(tensors, shapes)
 
     def pretrained_name(self) -> str:
-        """The released ImageNet ResNet of this depth. Raises UserError where there is none."""
+        """Released ImageNet ResNet of this depth. Raises UserError if there is none."""
         depth = self.section.num_layers
         if depth != 50:
             raise UserError(
