@@ -92,10 +92,13 @@ class FrameNumbers:
         picture = self.pictures[bits.ue()]
         sequence = self.sequences[picture.sequence]
         bits.u(2 * sequence.planes + sequence.number_bits)
-        field = not sequence.frames_only and bits.u(1) and bits.u(1) + 1
+        is_field = not sequence.frames_only and bits.u(1)  # field_pic_flag
+        if is_field:
+            bits.u(1)  # bottom_field_flag
         bits.u(sequence.order_bits)
-        of_bottom = picture.order_of_bottom and not field
-        for _ in range(of_bottom if sequence.order_type == 0 else sequence.order_deltas * (1 + of_bottom)):
+        of_bottom = picture.order_of_bottom and not is_field
+        deltas = of_bottom if sequence.order_type == 0 else sequence.order_deltas * (1 + of_bottom)
+        for _ in range(deltas):
             bits.se()
         if picture.redundant:
             bits.ue()

@@ -82,12 +82,13 @@ class ReferencePictures:
         order = self.order + (lsb - self.order + span // 2) % span - span // 2
         if kind in _IRAP and self.starts == 1:
             self.held, order = set(), lsb
-        if bits.u(1):
+        if bits.u(1):  # short_term_ref_pic_set_sps_flag
             short_term = sequence.sets[bits.u((len(sequence.sets) - 1).bit_length())]
         else:
             short_term = _read_set(bits, sequence.sets, last=True)
         needs = {order + delta: need for delta, need in short_term}
-        needs.update(self._long_term(bits, sequence, order) if sequence.long_term else {})
+        if sequence.long_term:
+            needs.update(self._long_term(bits, sequence, order))
         lost = order in self.held or any(need and other not in self.held for other, need in needs.items())
         self.held = {order} | (self.held & needs.keys())
         if kind not in _NOT_PREVIOUS and unit[1] & 7 == 1:

@@ -115,7 +115,10 @@ class VideoStream:
             try:
                 for number, (time, rgb) in enumerate(follow(timed_frames(name, self.index), self.parts)):
                     shown = None if time is None else max(0.0, float(time * unit) - self.start)
-                    seconds = seconds + 1 / self.rate if shown is None or (number and shown <= seconds) else shown
+                    if shown is None or (number and shown <= seconds):
+                        seconds += 1 / self.rate
+                    else:
+                        seconds = shown
                     self.read = number + 1
                     yield Shown(number, seconds, functools.partial(_converted, rgb))
             except CorruptVideo as error:
