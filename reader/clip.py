@@ -1,4 +1,4 @@
-"""From a path to a clip: sample, decode, scale, crop, flip. The loader, `check` and `show` all use it."""
+"""Read a clip from its path: sample, decode, scale, crop, flip. The loader, `check` and `show` all use it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class FrameNumbers:
         self.reference: int | None = None  # frame_num of the last reference picture
         self.marking = b""  # its slice
         self.field: tuple[int, int] | None = None  # parity and frame_num of a first field
-        self.may_leave_out = False  # gaps in frame_num are allowed, as after the removal of layers
+        self.allows_gaps = False  # gaps in frame_num are allowed, as after the removal of layers
 
     def is_lost_before(self, unit: bytes) -> bool:
         """Parse the next NAL unit of the stream. Returns True if a reference picture is missing before it.
@@ -76,7 +76,7 @@ class FrameNumbers:
             lost = number != (self.reference + 1) % (1 << sequence.number_bits)
             if lost and number <= 1 and self._is_reset(self.marking):
                 lost = number == 0 and parity is None
-        self.may_leave_out = sequence.gaps
+        self.allows_gaps = sequence.gaps
         self.field = None if parity is None or second else (parity, number)
         if unit[0] & 0x60:
             self.reference, self.marking = number, unit

@@ -35,7 +35,7 @@ class _Picture(NamedTuple):
 class ReferencePictures:
     """Tracks the pictures in the decoded picture buffer, and the references of each picture."""
 
-    may_leave_out = False
+    allows_gaps = False
 
     def __init__(self) -> None:
         self.sequences: dict[int, _Sequence] = {}

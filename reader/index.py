@@ -24,7 +24,7 @@ from stnet.reader.bitstream import (
 from stnet.reader.bounds import check_frames, check_pixels, check_seconds
 from stnet.reader.errors import ClipError, CorruptVideo, decoded, decoding
 from stnet.reader.joined import CLOCKED, Part, joined, parts_of
-from stnet.reader.lost import LOSS_IS_TOLD, LostPictures
+from stnet.reader.lost import CHECKED_CODECS, LostPictures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -170,7 +170,7 @@ def _read_packets(
             if packet.size == 0 and packet.dts is None:
                 break  # the end
             check_frames(len(packets) // 2)  # a frame can have two
-            units = nal_units(packet, length_size) if codec in LOSS_IS_TOLD else []
+            units = nal_units(packet, length_size) if codec in CHECKED_CODECS else []
             random_access = packet.is_keyframe and is_random_access(codec, units)
             shown = not packet.is_discard and is_shown(codec, packet)
             packets.append(Packet(packet.pts, packet.size, random_access, shown))
@@ -216,7 +216,7 @@ def _timestamp_problem(packets: Sequence[Packet], decode_timestamps: Sequence[in
 
 def _loss_problem(codec: str, timestamps: Sequence[int], unsure: bool) -> str:
     """Reason to suspect missing packets; "" if none. Where headers do not show them, they leave a gap in time."""
-    if codec in LOSS_IS_TOLD:
+    if codec in CHECKED_CODECS:
         return "headers that do not say whether packets are missing" if unsure else ""
     return "frames at uneven distances, where packets may be missing" if _is_uneven(timestamps) else ""
 

@@ -117,7 +117,7 @@ class Loader:
     ) -> None:
         self.dataset, self.order, self.bad = dataset, order, bad
         self.workers, self.epochs = workers, epochs
-        self.stream: _Stream | None = None  # batches from `place` on
+        self.stream: _BatchIterator | None = None  # batches from `place` on
         self.place: tuple[int, int] | None = None  # next (epoch, step)
         self.shm_warned = False
 
@@ -160,11 +160,11 @@ class Loader:
         if steps and not read and self.bad.allowed < math.inf and self.order.ranks == 1:  # others may have read some
             raise self.bad.none_read()
 
-    def start(self, number: int = 0, first_step: int = 0) -> _Stream:
+    def start(self, number: int = 0, first_step: int = 0) -> _BatchIterator:
         """Start reading an epoch from a step on, ahead of `epoch`."""
         if self.stream is None or self.place != (number, first_step):
             self.close()
-            self.stream, self.place = self._open_stream(number, first_step), (number, first_step)
+            self.stream, self.place = self._open_iterator(number, first_step), (number, first_step)
         return self.stream
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class Loader:
             self.stream = None
             self.dataset.close()  # the child belongs to the thread that read
 
-    def _open_stream(self, epoch: int, first_step: int) -> _Stream:
+    def _open_iterator(self, epoch: int, first_step: int) -> _BatchIterator:
         """Start Paddle's DataLoader on the batches of an epoch from a step on, and of the epochs after it."""
         from paddle.io import DataLoader
 
@@ -200,7 +200,7 @@ class Loader:
                 signal.signal(signal.SIGCHLD, functools.partial(_on_sigchld, handler))
         _ITERATORS.add(iterator)
         atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
-        return _Stream(iterator)
+        return _BatchIterator(iterator)
 
     def _fits_shared_memory(self, workers: int) -> bool:
         """True if /dev/shm can hold the batches in flight; else they are sent through pipes."""
@@ -221,7 +221,7 @@ class Loader:
         return False
 
 
-class _Stream:
+class _BatchIterator:
     """Collated batches of a running DataLoader, with UserError where a worker was killed; `close` ends the workers."""
 
     def __init__(self, iterator: Any) -> None:

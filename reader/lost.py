@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from stnet.reader.h264 import FrameNumbers
 from stnet.reader.hevc import ReferencePictures
 
-LOSS_IS_TOLD = ("h264", "hevc")  # codecs, by FFmpeg's names, whose slice headers are read
+CHECKED_CODECS = ("h264", "hevc")  # codecs, by FFmpeg's names, whose slice headers are read
 
 
 class LostPictures:
     """Examines the NAL units of a stream, in the order of decoding, until a picture is missing.
 
     Args:
-        codec: FFmpeg's name; only LOSS_IS_TOLD are examined.
+        codec: FFmpeg's name; only CHECKED_CODECS are examined.
         parameter_sets: NAL units outside the packets.
 
     Attributes:
@@ -28,7 +28,7 @@ class LostPictures:
     def __init__(self, codec: str, parameter_sets: Iterable[bytes]) -> None:
         self.found = self.unsure = False
         self.pictures: FrameNumbers | ReferencePictures | None = None
-        if codec in LOSS_IS_TOLD:
+        if codec in CHECKED_CODECS:
             self.pictures = FrameNumbers() if codec == "h264" else ReferencePictures()
         self.put(parameter_sets)
 
@@ -41,5 +41,5 @@ class LostPictures:
         except (ValueError, IndexError, KeyError):
             self.unsure = True
         else:
-            self.found = lost and not self.pictures.may_leave_out
-            self.unsure = lost and self.pictures.may_leave_out
+            self.found = lost and not self.pictures.allows_gaps
+            self.unsure = lost and self.pictures.allows_gaps

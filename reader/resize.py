@@ -92,11 +92,11 @@ def _blend(lines: np.ndarray, blends: Sequence[Blend], out: np.ndarray) -> None:
 
 @functools.cache
 def blends_of(length: int, scaled: int) -> list[Blend] | None:
-    """Blends by which Pillow's bilinear filter makes `scaled` pixels out of no more than as many, `length`.
+    """Blends by which Pillow's bilinear filter enlarges `length` pixels to `scaled`.
 
     Returns:
-        for each new pixel the two old ones that it blends, and the weights for cv2.addWeighted; None if there are
-        more old pixels, or no weights give Pillow's result.
+        for each new pixel the two old ones that it blends, and the weights for cv2.addWeighted; None if `scaled` is
+        smaller, or no weights give Pillow's result.
     """
     if scaled < length:
         return None
@@ -235,7 +235,7 @@ def _add_in_integers(out: np.ndarray, places: np.ndarray, lines: np.ndarray, sum
 
 @functools.cache
 def sums_of(length: int, scaled: int) -> list[Sum]:
-    """Sums by which Pillow's bilinear filter makes `scaled` pixels out of at least as many, `length`."""
+    """Sums by which Pillow's bilinear filter shrinks `length` pixels to `scaled`."""
     sums, scale = [], length / scaled
     for i in range(scaled):
         centre = (i + 0.5) * scale
