@@ -1,6 +1,6 @@
 """Model factory: `get_model("STNET", config, mode)`.
 
-To add a model, put it into a folder of its own and add it to the imports below: importing it registers it.
+To add a model, put it into a folder and import it below, which registers it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from stnet.models.model import MODELS, Model
 
 
 def get_model(name: str, config: Config, mode: str = "infer") -> Model:
-    """The model called `name` (any case) for a configuration.
+    """Build the model called `name` for a configuration.
 
     Args:
-        name: registered name; an unknown one raises UserError that lists the known.
+        name: registered name, in any case. An unknown one raises UserError that lists the known.
         mode: "train", "valid", "test" or "infer".
     """
     return MODELS.get(name)(config, mode)
 
 
 def model_section(name: str) -> type[ModelSection]:
-    """The dataclass that checks the MODEL section of the model called `name`."""
+    """Dataclass of the MODEL section for the model called `name`."""
     return MODELS.get(name).Section

@@ -1,4 +1,4 @@
-"""The network as it is."""
+"""Logits of a network in dygraph mode."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Clips = Union[np.ndarray, paddle.Tensor]  # uint8 [B, seg_num, 3 * seglen, H, W]
 
 
 class Dygraph:
-    """The network as it is, on the device it is on.
+    """Runs a network in dygraph mode, on its own device.
 
     Args:
         network: returns logits; put into evaluation mode at each call.
-        normalize: what it takes of the clips.
+        normalize: converts clips to its input.
     """
 
     name = "paddle, the network as it is"

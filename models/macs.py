@@ -10,10 +10,10 @@ from paddle import nn
 
 
 def count_macs(network: nn.Layer, shape: Sequence[int]) -> int:
-    """Multiply-adds of convolutions and linear layers for one input, as papers count them.
+    """Count the multiply-adds of convolutions and linear layers for one input, as papers do.
 
     Args:
-        network: a layer in it with a method `macs(input shape)` is asked instead of its sublayers.
+        network: a layer with a method `macs(input shape)` is counted by it.
         shape: of the input.
     """
     total = 0

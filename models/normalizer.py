@@ -1,4 +1,4 @@
-"""uint8 clips to what the network takes."""
+"""Normalize uint8 clips to the network's input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Normalizer:
         mean, std: three numbers each, R, G, B.
         dtype: of the result.
 
-    In float32 the result has the very bits of the original's NumPy arithmetic.
+    In float32 the result equals the original's NumPy arithmetic bit for bit.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: str = "float32") -> None:
@@ -26,5 +26,5 @@ class Normalizer:
     def __call__(self, clips: paddle.Tensor) -> paddle.Tensor:
         """uint8 [B, seg_num, 3 * seglen, H, W] -> `dtype`, same shape."""
         b, t, c, h, w = clips.shape
-        x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype)  # from here on in place: it is large
+        x = clips.reshape([b, t, c // 3, 3, h, w]).astype(self.dtype)  # in place below, to save memory
         return x.divide_(self.white).subtract_(self.mean).divide_(self.std).reshape_([b, t, c, h, w])

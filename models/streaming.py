@@ -1,4 +1,4 @@
-"""What a model brings that can score the overlapping windows of a long video without computing anything twice."""
+"""Interface of models that score overlapping windows of a long video, computing shared parts once."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ import numpy as np
 if TYPE_CHECKING:
     from paddle import nn
 
-Run = Callable[[np.ndarray], np.ndarray]  # a part of a network, as some engine computes it
+Run = Callable[[np.ndarray], np.ndarray]  # part of a network, computed by an engine
 
 
 class Windows(Protocol):
-    """Windows that are being computed, each made of segments which other windows may have, too."""
+    """Computes windows of segments, which windows may share."""
 
     def add(self, window: int, segments: Sequence[Hashable]) -> None:
-        """Announce a window and the names of its segments, before any of those that are new is fed."""
+        """Request a window by the names of its segments, before new ones are fed."""
 
     def feed(self, segment: Hashable, pixels: np.ndarray) -> None:
-        """Give a segment's frames, uint8 [3 * seglen, H, W]; those that no window waits for are left out."""
+        """Take a segment's frames, uint8 [3 * seglen, H, W]; ignored if no window waits for them."""
 
     def flush(self) -> None:
-        """Compute what waits for a batch to fill."""
+        """Compute incomplete batches."""
 
     def done(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The windows computed since the last call, with their features [T, C]."""
+        """Yield the windows computed since the last call, with their features [T, C]."""
 
 
 class Streaming(Protocol):
-    """A network cut into parts, the first of which takes clips of one segment, [N, 1, 3 * seglen, H, W].
+    """Network in parts, the first of which takes clips of one segment, [N, 1, 3 * seglen, H, W].
 
-    Each part is a layer with one input and one output, both with any number N of things along the first axis, that
-    holds the very weights of the network.
+    Each part is a layer that shares the weights of the network, with one input and one output, batched by N.
     """
 
     parts: Sequence[nn.Layer]
 
     def windows(self, runs: Sequence[Run], at_once: Sequence[int]) -> Windows:
-        """Begin. `runs` compute the parts, the first from uint8; `at_once` says how many things each is given."""
+        """Begin to compute windows: `runs` compute the parts, the first from uint8, in batches of `at_once`."""
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Logits [num_classes] of a window's features [T, C]."""
 
     def shares(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(what each segment adds to each logit [T, num_classes], what none of them adds [num_classes]); exact."""
+        """Exact shares of the logits: (of each segment [T, num_classes], of none [num_classes])."""

@@ -1,4 +1,4 @@
-"""Clips that cannot be read: how many may be, which were, and the file that keeps those which hung a decoder."""
+"""Clips that cannot be read: their allowed number, their reasons, and the quarantine file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ logger = logging.getLogger("stnet")
 
 
 def allowed_bad(ratio: float, clips: int) -> float:
-    """How many of a list's clips may be bad: the share `ratio`, and, unless that is 0, at least one."""
+    """Number of a list's clips that may be bad: the share `ratio`, and, unless that is 0, at least one."""
     return max(1, ratio * clips) if ratio else 0
 
 
 class BadClips:
-    """Clips that could not be read: named once, counted, and fatal when they are too many.
+    """Logs each clip that cannot be read once, counts them, and ends the run when they are too many.
 
     Args:
         clips: the list.
-        allowed_ratio: share of the list that may be bad; infinity: any number, also all.
+        allowed_ratio: share of the list that may be bad; infinity: all of it.
         quarantine: file that keeps the clips which hung or crashed the decoder, `PATH<tab>REASON` a line, or "".
     """
 
@@ -44,14 +44,14 @@ class BadClips:
         self._refuse_too_many()
 
     def merge(self, of_ranks: Iterable[dict[int, str]]) -> None:
-        """Hold the `reasons` of all ranks. Raises UserError when they are too many, or no clip is left."""
+        """Merge the `reasons` of all ranks. Raises UserError when they are too many, or no clip is left."""
         self.reasons = dict(sorted(item for reasons in of_ranks for item in reasons.items()))
         self._refuse_too_many()
         if len(self.reasons) == len(self.clips):
             raise self.none_read()
 
     def none_read(self) -> UserError:
-        """The error of a list none of whose clips could be read."""
+        """Error for a list none of whose clips could be read."""
         index, reason = next(iter(self.reasons.items()))
         return UserError(f"no clip could be read; the first: {self.clips[index].path}: {reason}")
 
@@ -75,9 +75,9 @@ class BadClips:
         return kept
 
     def log_total(self) -> None:
-        """One line: how many clips of the list were bad."""
+        """Log the number of bad clips."""
         logger.info("clips that could not be read: %d of %d", len(self.reasons), len(self.clips))
 
     def summary(self) -> list[dict[str, str]]:
-        """Plain data for result files: path and reason of each bad clip."""
+        """Path and reason of each bad clip, for result files."""
         return [{"path": self.clips[i].path, "reason": reason} for i, reason in sorted(self.reasons.items())]

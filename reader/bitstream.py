@@ -1,4 +1,4 @@
-"""What the bytes of a packet tell without decoding: whether decoding can begin there, and whether it is shown."""
+"""Properties of packets and NAL units, read from their bytes without decoding."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ _HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR and CRA pictures
 _H264_SETS, _HEVC_SETS = (7, 8), (32, 33, 34)  # parameter sets
 _HEVC_BREAKS = (16, 17, 18, 36, 37)  # BLA pictures, ends of a sequence or of the bitstream
 _H264_PICTURES, _HEVC_PICTURES = range(1, 6), range(32)  # slices
-_LOOKED_AT = 4096  # bytes of a NAL unit that are looked at
+_PARSED_BYTES = 4096  # of a NAL unit
 
 
 def nal_length_size(codec: str, extradata: bytes | None) -> int:
-    """Bytes that give a NAL unit's length in the packets of an MP4-like stream; 0 where start codes divide them.
-
-    Source: ISO/IEC 14496-15, the avcC and hvcC boxes.
-    """
+    """Bytes of the length field before each NAL unit (ISO/IEC 14496-15, avcC and hvcC); 0: start codes divide them."""
     offset = {"h264": 4, "hevc": 21}.get(codec)
     if offset is None or not extradata or len(extradata) <= offset or extradata[0] != 1:
         return 0
@@ -28,12 +25,12 @@ def nal_length_size(codec: str, extradata: bytes | None) -> int:
 
 
 def is_shown(codec: str, packet: Packet) -> bool:
-    """Whether a packet's frame is shown: VP8 has some that are only referred to (RFC 6386, section 9.1)."""
+    """True if a packet's frame is shown: VP8 has frames for reference only (RFC 6386, section 9.1)."""
     return not (codec == "vp8" and packet.size and not memoryview(packet)[0] & 0x10)
 
 
 def is_whole(packet: Packet, length_size: int) -> bool:
-    """Whether the lengths of a packet's NAL units add up to its size. Without lengths nothing can be said: True."""
+    """True if the lengths of a packet's NAL units add up to its size, or it has no lengths."""
     if not length_size:
         return True
     data, offset = memoryview(packet), 0
@@ -43,36 +40,40 @@ def is_whole(packet: Packet, length_size: int) -> bool:
 
 
 def is_plain(codec: str, packet: Packet, units: Sequence[bytes], extradata: bytes) -> bool:
-    """Whether a packet, with its NAL units, holds nothing that makes frames depend on where decoding
-    began, or keeps some from being shown.
+    """True unless a packet makes frames depend on where decoding began, or prevents some from being shown.
 
-    That are parameter sets other than the stream's own, packets without a picture, and in HEVC BLA pictures, ends of a
-    sequence, and key frames that discard what is not shown yet (ITU-T H.265, 7.4.2.2 and 7.4.7.1). Only H.264 and HEVC
-    are looked at.
+    So do parameter sets other than the stream's own, packets without a picture, and in HEVC BLA pictures, ends of a
+    sequence, and key frames that discard earlier pictures (ITU-T H.265, 7.4.2.2 and 7.4.7.1). Only H.264 and HEVC are
+    examined.
+
+    Args:
+        units: the NAL units of the packet.
+        extradata: of the stream.
     """
     if hasattr(packet, "has_sidedata") and packet.has_sidedata("new_extradata"):  # PyAV from 15 on
         return False
-    kinds = {"h264": (_H264_SETS, (), 0x1F, 0), "hevc": (_HEVC_SETS, _HEVC_BREAKS, 0x3F, 1)}.get(codec)
-    if kinds is None:
+    if codec not in ("h264", "hevc"):
         return True
-    sets, breaks, mask, shift = kinds
-    pictures = _H264_PICTURES if codec == "h264" else _HEVC_PICTURES
-    shows = False
+    is_hevc = codec == "hevc"
+    sets, pictures = (_HEVC_SETS, _HEVC_PICTURES) if is_hevc else (_H264_SETS, _H264_PICTURES)
+    has_picture = False
     for unit in units:
-        kind = unit[0] >> shift & mask
-        shows = shows or kind in pictures
-        if kind in breaks or (kind in sets and unit.rstrip(b"\0") not in extradata):
+        kind = unit[0] >> 1 & 0x3F if is_hevc else unit[0] & 0x1F
+        has_picture = has_picture or kind in pictures
+        if kind in sets and unit.rstrip(b"\0") not in extradata:
             return False
-        if codec == "hevc" and kind in _HEVC_RANDOM_ACCESS and len(unit) > 2 and unit[2] & 0x40:
+        if is_hevc and kind in _HEVC_BREAKS:
             return False
-    return shows
+        if is_hevc and kind in _HEVC_RANDOM_ACCESS and len(unit) > 2 and unit[2] & 0x40:
+            return False
+    return has_picture
 
 
 def is_random_access(codec: str, units: Sequence[bytes]) -> bool:
-    """Whether all frames whose timestamp is not before this key packet's can be decoded exactly from here.
+    """True if all frames from this key packet's timestamp on can be decoded exactly from here.
 
-    So it is for every key frame, but in H.264 only for an IDR picture and one whose recovery point message promises
-    exactness at once (ITU-T H.264, D.2.8), and in HEVC for the types that say so (ITU-T H.265, 7.4.2.2).
+    In H.264 these are IDR pictures and those with an exact recovery point (ITU-T H.264, D.2.8), in HEVC BLA, IDR and
+    CRA pictures (ITU-T H.265, 7.4.2.2); in other codecs all key frames.
     """
     if codec == "h264":
         return any(unit[0] & 31 == _H264_IDR for unit in units) or any(map(_is_exact_recovery_point, units))
@@ -82,7 +83,7 @@ def is_random_access(codec: str, units: Sequence[bytes]) -> bool:
 
 
 def nal_units(packet: Packet, length_size: int) -> list[bytes]:
-    """Beginnings of the NAL units of a packet, none empty."""
+    """First bytes of each NAL unit of a packet, none empty."""
     data = memoryview(packet)
     if not length_size:
         return _between_start_codes(bytes(data))
@@ -91,20 +92,17 @@ def nal_units(packet: Packet, length_size: int) -> list[bytes]:
         size = int.from_bytes(data[offset : offset + length_size], "big")
         offset += length_size
         if size:
-            units.append(bytes(data[offset : offset + min(size, _LOOKED_AT)]))
+            units.append(bytes(data[offset : offset + min(size, _PARSED_BYTES)]))
         offset += size
     return units
 
 
 def _between_start_codes(data: bytes) -> list[bytes]:
-    return [piece[:_LOOKED_AT] for piece in data.split(b"\0\0\1")[1:] if piece]
+    return [piece[:_PARSED_BYTES] for piece in data.split(b"\0\0\1")[1:] if piece]
 
 
 def parameter_sets(codec: str, extradata: bytes, length_size: int) -> list[bytes]:
-    """NAL units in the header of a stream of H.264 or HEVC.
-
-    Source: ISO/IEC 14496-15, the avcC and hvcC boxes.
-    """
+    """Parameter sets in the extradata of an H.264 or HEVC stream (ISO/IEC 14496-15, avcC and hvcC)."""
     if not length_size:
         return _between_start_codes(extradata)
     units: list[bytes] = []
@@ -125,19 +123,19 @@ def parameter_sets(codec: str, extradata: bytes, length_size: int) -> list[bytes
 
 
 class Bits:
-    """Reads the bits of a NAL unit. Raises ValueError beyond its end."""
+    """Bit reader of a NAL unit. Raises ValueError beyond its end."""
 
     def __init__(self, unit: bytes) -> None:
         data = unit.replace(b"\0\0\3", b"\0\0")  # without emulation prevention
         self.bits, self.offset = bin(int.from_bytes(b"\1" + data, "big"))[3:], 0
 
     def u(self, count: int) -> int:
-        """An unsigned number of so many bits."""
+        """Read an unsigned number of `count` bits."""
         self.offset += count
         return int(self.bits[self.offset - count : self.offset], 2) if count else 0
 
     def ue(self, most: int = 1 << 32) -> int:
-        """An unsigned number in Exp-Golomb code. ValueError also where it is above `most`."""
+        """Read an unsigned Exp-Golomb code. Raises ValueError if it is above `most`."""
         zeros = self.bits.index("1", self.offset) - self.offset
         if zeros > 32:
             raise ValueError("a number of more than 32 bits")
@@ -148,13 +146,13 @@ class Bits:
         return number
 
     def se(self) -> int:
-        """A signed number in Exp-Golomb code."""
+        """Read a signed Exp-Golomb code."""
         code = self.ue()
         return (code + 1) // 2 if code % 2 else -code // 2
 
 
 def _is_exact_recovery_point(unit: bytes) -> bool:
-    """Whether a NAL unit of H.264 is an SEI message with recovery_frame_cnt 0 and exact_match_flag 1."""
+    """True for an SEI NAL unit of H.264 with recovery_frame_cnt 0 and exact_match_flag 1."""
     if unit[0] & 31 != _H264_SEI:
         return False
     data = unit[1:].replace(b"\0\0\3", b"\0\0")  # without emulation prevention
@@ -169,7 +167,7 @@ def _is_exact_recovery_point(unit: bytes) -> bool:
 
 
 def _sei_number(data: bytes, offset: int) -> tuple[int, int]:
-    """(number, place after it): coded as a sum of bytes of which the last is not 255."""
+    """(number, offset after it): coded as a sum of bytes of which the last is not 255."""
     number = 0
     while offset < len(data) and data[offset] == 255:
         number, offset = number + 255, offset + 1

@@ -1,4 +1,4 @@
-"""How much a video may hold where it comes from strangers: decoding stops there, whatever the file's header says."""
+"""Limits on the length and size of untrusted videos: decoding stops there, whatever the file's header says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stnet.reader.errors import ClipError
 
 
 class Bounds(NamedTuple):
-    """The most that is read of a video."""
+    """Limits on a video."""
 
     seconds: float
     frames: int
@@ -19,7 +19,7 @@ class Bounds(NamedTuple):
 
 
 class BeyondBounds(ClipError):
-    """A video holds more than is read; `bound` is the name of the one of Bounds."""
+    """A video exceeds a limit; `bound` is its name in Bounds."""
 
     def __init__(self, message: str, bound: str = "") -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ _BOUNDS: ContextVar[Bounds | None] = ContextVar("bounds", default=None)
 
 @contextmanager
 def bounded(bounds: Bounds) -> Iterator[None]:
-    """Have whatever is read raise BeyondBounds where it goes beyond the bounds."""
+    """Context in which reading a video raises BeyondBounds where it exceeds the limits."""
     token = _BOUNDS.set(bounds)
     try:
         yield
@@ -40,13 +40,13 @@ def bounded(bounds: Bounds) -> Iterator[None]:
 
 
 class Bounded:
-    """A function of one item, called within bounds; it can be pickled if that can."""
+    """Calls a function of one item within limits; it can be pickled if the function can."""
 
     def __init__(self, bounds: Bounds, function: Callable[[Any], Any]) -> None:
         self.bounds, self.function = bounds, function
 
     def __call__(self, item: Any) -> Any:
-        """What the function returns. Raises ClipError also where the memory does not suffice."""
+        """Call the function. Raises ClipError also where memory runs out."""
         with bounded(self.bounds):
             try:
                 return self.function(item)
@@ -62,7 +62,7 @@ def check_seconds(seconds: float) -> None:
 
 
 def check_frames(frames: int) -> None:
-    """Raise BeyondBounds where there are so many frames, or more."""
+    """Raise BeyondBounds where there are more frames than are read."""
     bounds = _BOUNDS.get()
     if bounds and frames > bounds.frames:
         raise BeyondBounds(f"it has {frames} frames or more, and at most {bounds.frames} are read", "frames")

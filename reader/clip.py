@@ -1,4 +1,4 @@
-"""The one way from a path to a clip: sample, decode, scale, crop, flip. The loader, `check` and `show` all go it."""
+"""Read a clip from its path: sample, decode, scale, crop, flip. The loader, `check` and `show` all use it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ from stnet.reader.transforms import CROPS, ClipBuilder
 
 
 class Clip(NamedTuple):
-    """What the network sees of a file, and where it comes from: one view after the other, where there are several."""
+    """Decoded frames of all views of a file, one view after the other, and their source."""
 
     frames: np.ndarray  # uint8 [views * seg_num * seglen, target_size, target_size, 3] RGB
-    label: int | None  # where the format has it inside the file
+    label: int | None  # None where the format has none inside the file
     segments: list[list[int]]  # views * seg_num lists of seglen numbers of frames
-    num_frames: int  # that can be decoded
-    video: Video | None  # how a video was read; None for other formats
+    num_frames: int  # of the file, decodable
+    video: Video | None  # index and decoder of a video; None for other formats
 
 
 def clip_rng(seed: int, epoch: int, index: int) -> random.Random:
-    """The draws that training makes for a clip: whoever reads it, they are the same."""
+    """Random generator of a clip's augmentation, which depends on seed, epoch and index alone."""
     return random.Random(f"{seed}/{epoch}/{index}")
 
 
 def read_clip(
     path: str, section: ReaderSection, format: str = VIDEO, rng: random.Random | None = None, decoder: str = ""
 ) -> Clip:
-    """Read a clip as a section of the configuration says.
+    """Read all views of a clip: num_clips clips for each of num_crops crops along the longer side.
 
-    Section TEST may want several views: for each of its num_crops places along the longer side, num_clips clips. The
-    file is decoded once, and each of the frames that any of them wants is scaled once for each place.
+    The file is decoded once, and each distinct frame is scaled once for each crop.
 
     Args:
         path: the file.
-        section: with seg_num and seglen set.
+        section: of the configuration, with seg_num and seglen set.
         format: one of stnet.reader.formats.FORMATS.
-        rng: augments as training does, in the original's order of draws: segments, crop, flip; None takes the centre.
+        rng: for training, in the original's order of draws: segments, crop, flip; None takes the centre.
         decoder: see stnet.reader.formats.Format.read.
 
     Raises:
@@ -60,25 +59,27 @@ def read_clip(
 
 
 class _Sink:
-    """Samples the frames and builds the clip; each attempt at decoding begins with the same draws."""
+    """Samples frames and builds the clip; each attempt at decoding begins with the same random state."""
 
     def __init__(self, section: ReaderSection, format: str, rng: random.Random | None) -> None:
         self.section, self.format, self.rng = section, format, rng
-        self.drawn = rng.getstate() if rng else None
+        self.rng_state = rng.getstate() if rng else None
         self.video: Video | None = None
 
     def begin(self, count: int) -> list[int]:
-        """The distinct frames of the segments, ascending."""
+        """Sample the segments of all views. Returns the distinct frames, ascending."""
         if count < 1:
             raise ClipError("it has no frame")
         section = self.section
         assert section.seg_num and section.seglen  # Config.section has set them
-        if self.rng and self.drawn:
-            self.rng.setstate(self.drawn)
+        if self.rng and self.rng_state:
+            self.rng.setstate(self.rng_state)
         self.count = count
-        clips = section.num_clips
-        sampling = count, section.seg_num, section.seglen, self.format, self.rng
-        segments = [segment for clip in range(clips) for segment in sample_frames(*sampling, clip, clips)]
+        segments = []
+        for clip in range(section.num_clips):
+            segments += sample_frames(
+                count, section.seg_num, section.seglen, self.format, self.rng, clip, section.num_clips
+            )
         self.segments = segments * section.num_crops
         frames, places = np.unique(np.asarray(segments).ravel(), return_inverse=True)
         self.places = places.reshape(-1)
@@ -93,7 +94,7 @@ class _Sink:
             builder.put(row, frame)
 
     def frames(self) -> np.ndarray:
-        """Those of all views. Called once: what the builders hold is given up as it is copied."""
+        """Frames of all views. Called once: each builder is freed as it is copied."""
         if len(self.builders) == 1:
             return self.builders[0].clip(self.places)
         size = self.section.target_size

@@ -1,4 +1,4 @@
-"""What FFmpeg may open for this project: ordinary media files by ordinary demuxers, and nothing that those name."""
+"""Open media files safely: FFmpeg may use only demuxers that read one local file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from stnet.reader.errors import ClipError, CorruptVideo, NoVideo, decoded
@@ -16,13 +15,12 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp), picture sequences (image2), devices
-# and formats that are programs (lavfi, avisynth, vapoursynth) are not among them.
+# No playlists (hls, concat, dash, sdp), picture sequences (image2), devices or scripts (lavfi, avisynth, vapoursynth).
 DEMUXERS = (
     "3dostr,amv,apng,asf,av1,avi,avs2,avs3,cavsvideo,dirac,dnxhd,dv,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,"
     "matroska,webm,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,vc1test,"
     "vvc,wtv,yuv4mpegpipe,"
-    "aac,ac3,aiff,amr,flac,mp3,w64,wav"  # without video: they get a message of their own
+    "aac,ac3,aiff,amr,flac,mp3,w64,wav"  # audio, for a clear message
 )
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
@@ -30,7 +28,7 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 
 @contextmanager
 def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A media file as PyAV's container, its first video stream and nothing else to be read.
+    """Open a media file: PyAV's container and its first video stream.
 
     Raises:
         ClipError: missing, empty, not a regular file, or not one of the DEMUXERS' formats.
@@ -39,28 +37,28 @@ def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     import av  # late: opened in the worker process
 
     check_file(path)
+    # Titles and comments need not be UTF-8: the default from PyAV 19 on
+    metadata = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
-        container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, **_odd_metadata(av))
-    except Exception as error:  # FFmpeg's, and what PyAV raises besides at unsound files
+        container = av.open("file:" + os.path.abspath(path), container_options=_OPTIONS, **metadata)
+    except Exception as error:  # FFmpeg's, and others that PyAV raises at damaged files
         raise ClipError(f"no frame can be decoded ({_reason(error)})") from None
     with container:
         stream = next(iter(container.streams.video), None)
         if stream is None:
             raise NoVideo("no frame can be decoded (cannot find video stream)")
-        if stream.codec_context is None:
+        context = stream.codec_context
+        if context is None:
             raise ClipError("no frame can be decoded (no decoder for its video)")
-        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-            size = f"{stream.codec_context.width} x {stream.codec_context.height}"
+        if context.width * context.height > MAX_PIXELS:
+            size = f"{context.width} x {context.height}"
             raise ClipError(f"no frame can be decoded (frames of {size} are larger than any that are decoded)")
-        stream.codec_context.thread_count = 1  # the reader's processes are many
+        context.thread_count = 1  # there are many worker processes
         yield container, stream
 
 
 def seconds_of_all(path: str) -> float:
-    """Seconds from the start of a file to the end of its last packet, be it of the video, of sound or of subtitles.
-
-    A header may say how long a file is, and not its video: this tells whether the rest is there.
-    """
+    """Seconds from the start of a file to the end of its last packet of any stream."""
     last = 0.0
     with suppress(ClipError, CorruptVideo), utf8_name(path) as name, opened(name) as (container, _):
         start = (container.start_time or 0) / 1e6
@@ -70,14 +68,9 @@ def seconds_of_all(path: str) -> float:
     return last
 
 
-def _odd_metadata(av: ModuleType) -> dict[str, str]:
-    """Arguments of av.open by which titles and comments need not be UTF-8: from PyAV 19 on it is so without any."""
-    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-
-
 @contextmanager
 def utf8_name(path: str) -> Iterator[str]:
-    """A name of the file that is UTF-8, as the decoders need it: its own, or that of a descriptor."""
+    """Name of the file in UTF-8, as the decoders need it: its path, or that of an open descriptor."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -95,7 +88,7 @@ def utf8_name(path: str) -> Iterator[str]:
 
 
 def check_file(path: str) -> None:
-    """Raises ClipError unless the path is a regular file that holds something."""
+    """Raise ClipError unless the path is a regular file and not empty."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -109,6 +102,6 @@ def check_file(path: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if getattr(error, "errno", None) == errno.EINVAL:  # what a format outside the whitelist gives
+    if getattr(error, "errno", None) == errno.EINVAL:  # a format outside the whitelist
         return "its format is none of a video file, a playlist perhaps"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -23,7 +23,7 @@ logger = logging.getLogger("stnet")
 
 
 class Sample(NamedTuple):
-    """One clip read, or the reason why it could not be."""
+    """Clip, or the reason why it could not be read."""
 
     index: int  # type: ignore[assignment]  # position in the list
     clip: np.ndarray | None  # uint8 [views * seg_num, 3 * seglen, H, W]; None if bad
@@ -34,18 +34,15 @@ class Sample(NamedTuple):
 
 
 class VideoListDataset(Dataset):
-    """Clips of a list.
-
-    An item is asked for by (epoch, index), so that the draws of training depend on seed, epoch and index alone,
-    whichever worker reads the clip.
+    """Clips of a list, by (epoch, index): augmentation depends on seed, epoch and index alone.
 
     Args:
         clips: of the list.
-        section: with seg_num and seglen set.
+        section: of the configuration, with seg_num and seglen set.
         format: one of stnet.reader.formats.FORMATS.
         augment: random segments, crops and flips (training) or the centre.
-        seed: of the draws.
-        folder: where relative paths are looked up if they are not in the working directory.
+        seed: of the augmentation.
+        folder: for relative paths that are not in the working directory.
         num_classes: labels inside files must be below it.
     """
 
@@ -61,15 +58,15 @@ class VideoListDataset(Dataset):
     ) -> None:
         super().__init__()
         self.clips, self.section, self.augment, self.seed, self.folder = clips, section, augment, seed, folder
-        self.format, self.facts = format, FORMATS.get(format)
+        self.format, self.second_decoder = format, FORMATS.get(format).second_decoder
         self.num_classes = num_classes
-        self.skip: dict[int, str] = {}  # index -> reason: clips not to be touched again
+        self.skip: dict[int, str] = {}  # index -> reason, of clips not to be read again
         self.isolate = False  # read in a process that can be killed; the loader sets it for its workers
         self.reader: IsolatedReader | None = None
         self.second_tries: set[int] = set()  # clips that made the first decoder hang or crash
 
     def __len__(self) -> int:
-        """Clips in the list."""
+        """Number of clips in the list."""
         return len(self.clips)
 
     @property
@@ -80,10 +77,7 @@ class VideoListDataset(Dataset):
         return section.views * section.seg_num, 3 * section.seglen, section.target_size, section.target_size
 
     def __getitem__(self, place: Sequence[Any]) -> Sample:
-        """The Sample at (epoch, index) or (epoch, index, reason not to read it).
-
-        A clip that cannot be read gives one with `error` set.
-        """
+        """Read the clip at (epoch, index) or (epoch, index, reason to skip it). Errors are in the Sample."""
         epoch, index, *reasons = place
         reason = next(iter(reasons), "") or self.skip.get(index)
         if reason:
@@ -94,27 +88,26 @@ class VideoListDataset(Dataset):
             return Sample(index, None, -1, str(error))
         except ReaderDied as error:
             return Sample(index, None, -1, str(error), quarantine=True)
-        except Exception:  # a bug; Paddle's loader would lose it in a thread
+        except Exception:  # a bug: Paddle's loader loses exceptions of a thread
             return Sample(index, None, -1, fatal=f"{self.clips[index].path}: {traceback.format_exc()}")
         return Sample(index, clip, label)
 
     def _isolated(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
-        """`read` in a process that can be killed; where the decoder hangs or crashes, the format's second one tries."""
+        """`read` in a child process; where the decoder hangs or crashes, the format's second one tries."""
         if self.reader is None:
             self.reader = IsolatedReader(lambda place: self.read(*place), self.clip_shape, self.section.decode_timeout)
-        second = self.facts.second_decoder
         if index not in self.second_tries:
             try:
                 return self.reader((index, epoch))
             except ReaderDied as error:
-                if not second:
+                if not self.second_decoder:
                     raise
-                logger.warning("%s: %s; %s tries it in order", self.clips[index].path, error, second)
+                logger.warning("%s: %s; %s tries it in order", self.clips[index].path, error, self.second_decoder)
                 self.second_tries.add(index)
-        return self.reader((index, epoch, second))
+        return self.reader((index, epoch, self.second_decoder))
 
     def close(self) -> None:
-        """End the process that reads, if this one has it."""
+        """End the child process."""
         if self.reader is not None:
             self.reader.close()
             self.reader = None
@@ -122,9 +115,10 @@ class VideoListDataset(Dataset):
     def read(self, index: int, epoch: int = 0, decoder: str = "") -> tuple[np.ndarray, int]:
         """(clip uint8 of `clip_shape`, label). Raises ClipError."""
         path, label, own_format = self.clips[index]
+        clip_format = own_format or self.format
         rng = clip_rng(self.seed, epoch, index) if self.augment else None
-        clip = read_clip(find_file(path, self.folder), self.section, own_format or self.format, rng, decoder)
-        if (FORMATS.get(own_format) if own_format else self.facts).label_inside:
+        clip = read_clip(find_file(path, self.folder), self.section, clip_format, rng, decoder)
+        if FORMATS.get(clip_format).label_inside:
             if clip.label is None:
                 raise ClipError(f"no label is inside, as format {self.format} promises")
             label = clip.label

@@ -1,8 +1,8 @@
-"""Frames out of video files: those that a decoder shows which begins at the start, whoever decodes.
+"""Decode frames of video files: the same frames whichever decoder is used.
 
-An index (index.py) tells the frames apart by their timestamps. Where it is sound, decord decodes from the start on
-what it can be trusted with, and PyAV seeks in long files. All else PyAV reads in order; where data turns out to be
-damaged, OpenCV does, as the original: so a damaged clip gives the same frames as it did there.
+An index (index.py) identifies the frames by their timestamps. Where it is reliable, decord decodes ordinary files from
+the start, and PyAV seeks in long ones. PyAV reads all others in order. Damaged files are read by OpenCV, and so give
+the same frames as in the original.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from stnet.reader.index import DAMAGED, Index, plan, read_index
 from stnet.utils.errors import UserError
 
 DECODERS = ("decord", "pyav", "opencv")
-_DECORD_CONTAINERS = ("mov", "matroska")  # told by their first bytes: older FFmpegs see the same in them
+_DECORD_CONTAINERS = ("mov", "matroska")  # recognised by their first bytes, by older FFmpegs too
 _DECORD_BYTES = 128 << 20  # of all frames: decord can hold nearly as many at a time
-_SHORT = 1000  # packets: so few are decoded all, which no index can be wrong about
+_SHORT = 1000  # packets: shorter files are decoded in order, which needs no index
 _DECORD_PIXELS = ("yuv420p", "yuvj420p")
 
 
 class Sink(Protocol):
-    """Who asks for frames, and takes them."""
+    """Receiver of decoded frames."""
 
     def begin(self, count: int) -> Sequence[int]:
-        """The ascending numbers of the frames that are wanted, of `count`; called again for another attempt."""
+        """Return the ascending numbers of the wanted frames, of `count`; called again for another attempt."""
 
     def put(self, row: int, frame: np.ndarray) -> None:
-        """Take the row-th of them, uint8 [H, W, 3] RGB, which must not change afterwards."""
+        """Take the row-th wanted frame, uint8 [H, W, 3] RGB, which must not change afterwards."""
 
 
 class ClipSink(Sink, Protocol):
-    """A sink that also keeps how a video was read; other formats leave it None."""
+    """Sink that also keeps the index and decoder of a video; other formats leave it None."""
 
     video: Video | None
 
 
 class Video(NamedTuple):
-    """What was read of a video file."""
+    """Index and decoder of a video file."""
 
     index: Index  # type: ignore[assignment]  # a tuple has a method of this name
     frames: int  # that a decoder shows
     decoder: str  # one of DECODERS
-    in_order: str  # why it was read in order from the start to the end; "" if frames were got by their timestamps
-    damaged: bool  # its data is not whole, and that is why
+    in_order: str  # reason why it was read in order; "" if by timestamps
+    damaged: bool  # its data is incomplete, and that is the reason
 
 
 def read_frames(path: str, sink: Sink, decoder: str = "") -> Video:
@@ -58,36 +58,32 @@ def read_frames(path: str, sink: Sink, decoder: str = "") -> Video:
 
     Args:
         path: the file.
-        sink: wants and takes them.
-        decoder: one of DECODERS, and no other; "" asks the environment variable STNET_DECODER and else chooses.
+        sink: says which frames it wants and takes them.
+        decoder: the only one of DECODERS to use; "": STNET_DECODER in the environment, else the fastest exact one.
 
     Raises:
-        ClipError: missing, empty or undecodable file, or one that `decoder` cannot be shown to decode rightly.
+        ClipError: missing, empty or undecodable file, or one that `decoder` may decode wrongly.
         UserError: STNET_DECODER names none of DECODERS.
     """
     decoder = decoder or decoder_asked_for()
     with utf8_name(path) as name:
-        return _read_frames(name, sink, decoder)
-
-
-def _read_frames(path: str, sink: Sink, decoder: str) -> Video:
-    with opened(path) as (container, stream):
-        index = read_index(container, stream)
-    seek_problem, damaged = index.seek_problem, index.damaged
-    if not seek_problem and decoder != "opencv":
-        try:
-            return Video(index, len(index.timestamps), _by_index(path, index, sink, decoder), "", False)
-        except IndexMismatch as error:
-            seek_problem = str(error)
-        except CorruptVideo as error:
-            seek_problem, damaged = f"{DAMAGED}: {error}", True
-    if decoder == "decord":
-        raise ClipError(f"decord cannot be shown to give the right frames ({seek_problem})")
-    return _in_order(path, index, sink, decoder, seek_problem or "OpenCV was asked for", damaged)
+        with opened(name) as (container, stream):
+            index = read_index(container, stream)
+        seek_problem, damaged = index.seek_problem, index.damaged
+        if not seek_problem and decoder != "opencv":
+            try:
+                return Video(index, len(index.timestamps), _by_index(name, index, sink, decoder), "", False)
+            except IndexMismatch as error:
+                seek_problem = str(error)
+            except CorruptVideo as error:
+                seek_problem, damaged = f"{DAMAGED}: {error}", True
+        if decoder == "decord":
+            raise ClipError(f"decord cannot be shown to give the right frames ({seek_problem})")
+        return _in_order(name, index, sink, decoder, seek_problem or "OpenCV was asked for", damaged)
 
 
 def decoder_asked_for() -> str:
-    """One of DECODERS that STNET_DECODER names, or "". Raises UserError."""
+    """Decoder that STNET_DECODER names, or "". Raises UserError unless it is one of DECODERS."""
     asked = os.environ.get("STNET_DECODER", "")
     if asked and asked not in DECODERS:
         raise UserError(f"STNET_DECODER is {asked!r}; expected one of {', '.join(DECODERS)}, or nothing")
@@ -95,7 +91,7 @@ def decoder_asked_for() -> str:
 
 
 def _by_index(path: str, index: Index, sink: Sink, decoder: str) -> str:
-    """Decode by timestamp. Returns who did. Raises CorruptVideo or IndexMismatch."""
+    """Decode by timestamp. Returns the decoder used. Raises CorruptVideo or IndexMismatch."""
     frames = sink.begin(len(index.timestamps))
     unfit = _unfit_for_decord(index)
     if decoder == "decord" and unfit:
@@ -115,7 +111,7 @@ def _by_index(path: str, index: Index, sink: Sink, decoder: str) -> str:
 
 
 def _unfit_for_decord(index: Index) -> str:
-    """Why decord is not sure to give the right frames, or to open this file alone; "" if it is."""
+    """Reason why decord may give wrong frames; "" if none."""
     if not _has_decord():
         return "decord is not installed"
     if index.container.split(",")[0] not in _DECORD_CONTAINERS or index.streams > 1:
@@ -132,19 +128,21 @@ def _unfit_for_decord(index: Index) -> str:
 @functools.cache
 def _has_decord() -> bool:
     try:
-        import decord  # noqa: F401 (it has no wheels for some machines)
+        import decord  # noqa: F401 (it has no wheels for some platforms)
     except (ImportError, OSError):
         return False
     return True
 
 
 def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, damaged: bool) -> Video:
-    """Decode from the start to the end, for a reason: PyAV if it can, OpenCV if data is damaged."""
-    frames_of = {
+    """Decode from the start to the end: by PyAV if it can, by OpenCV if data is damaged."""
+    readers = {
         "pyav": functools.partial(decoders.pyav_frames, path, index),
         "opencv": functools.partial(decoders.opencv_frames, path),
     }
-    names = [decoder] if decoder else ["opencv"] if damaged else ["pyav", "opencv"]
+    names = ["opencv"] if damaged else ["pyav", "opencv"]
+    if decoder:
+        names = [decoder]
     failure = f" ({reason})" if damaged else ""
     blackens = "opencv" in names and decoders.opencv_blackens_interlaced()
     if blackens and (index.interlaced or (damaged and decoders.shows_interlaced(path))):
@@ -152,7 +150,7 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
         failure = " (interlaced, which this OpenCV cannot convert)"
     for name in names:
         try:
-            count = decoders.in_order(frames_of[name], len(index.timestamps) or index.declared, sink)
+            count = decoders.in_order(readers[name], len(index.timestamps) or index.declared, sink)
         except CorruptVideo as error:
             reason, damaged = f"{DAMAGED}: {error}", True
             failure = f" ({reason})"
@@ -163,17 +161,13 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
 
 
 class Frames:
-    """A sink that keeps all its frames.
-
-    Args:
-        pick: from the number of frames to the numbers of those that are wanted, which may repeat.
-    """
+    """Sink that keeps its frames. `pick` returns, for the number of frames, the wanted ones, which may repeat."""
 
     def __init__(self, pick: Callable[[int], Sequence[int]]) -> None:
         self.pick = pick
 
     def begin(self, count: int) -> list[int]:
-        """The distinct frames of `pick`."""
+        """Return the distinct frames of `pick`."""
         numbers, self.places = np.unique(np.asarray(self.pick(count)), return_inverse=True)
         self.rows: list[np.ndarray] = [np.empty(0)] * len(numbers)
         return numbers.tolist()
@@ -184,7 +178,7 @@ class Frames:
 
 
 def read_video(path: str, pick: Callable[[int], Sequence[int]], decoder: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """(frames, places): distinct frames, uint8 [K, H, W, 3] RGB, and for each number of `pick` the row of its frame.
+    """Read frames of a video: (distinct frames, uint8 [K, H, W, 3] RGB, the row of each number of `pick`).
 
     Arguments and errors as read_frames; `pick` as for Frames.
     """
@@ -194,7 +188,7 @@ def read_video(path: str, pick: Callable[[int], Sequence[int]], decoder: str = "
 
 
 def read_pickle(path: str, pick: Callable[[int], Sequence[int]]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Frames and label of a pickled clip. Arguments as `read_video`; returns (frames, places, label)."""
+    """Read frames of a pickled clip: (frames and rows as of `read_video`, label)."""
     from stnet.reader.pickles import decode_jpegs, load_clip_pickle, read_clip_file
 
     try:

@@ -1,7 +1,6 @@
 """Three decoders that give the same frames: decord and PyAV by an index, PyAV and OpenCV in order.
 
-A sink (decode.Sink) says which frames it wants; `put(row, frame)` gives it the row-th of them, uint8 [H, W, 3]
-RGB.
+`put(row, frame)` takes the row-th of the wanted frames, uint8 [H, W, 3] RGB (decode.Sink).
 """
 
 from __future__ import annotations
@@ -32,20 +31,16 @@ if TYPE_CHECKING:
 Put = Callable[[int, np.ndarray], None]
 
 _BT601 = 5  # FFmpeg's number of the colour matrix
-_MATRICES = (0, 1, 4, 5, 6, 7, 9)  # RGB, BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020: swscale knows no others
-_BT2020_CONSTANT, _BT2020 = 10, 9  # swscale has one table for both, and newer ones take it by the second name only
+_MATRICES = (0, 1, 4, 5, 6, 7, 9)  # of swscale: RGB, BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020
+_BT2020_CONSTANT, _BT2020 = 10, 9  # one table of swscale, which newer ones take by the second name only
 _UNSPECIFIED = 2
 _FULL_RANGE = 2
-_TURNS = {90: 0, 180: 1, 270: 2}  # degrees -> cv2.ROTATE_90_CLOCKWISE, ROTATE_180, ROTATE_90_COUNTERCLOCKWISE
+_ROTATIONS = {90: 0, 180: 1, 270: 2}  # degrees -> cv2.ROTATE_90_CLOCKWISE, ROTATE_180, ROTATE_90_COUNTERCLOCKWISE
 _FFMPEG_8 = 62  # the major version of its libavcodec
 
 
 def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
-    """Frames from the start on, without a seek: decord's are not exact.
-
-    Raises:
-        IndexMismatch: other frames than the index has, or decord failed.
-    """
+    """Decode by decord, without its inexact seeks. Raises IndexMismatch if it fails or contradicts the index."""
     import decord  # late: opened in the worker process
 
     try:
@@ -73,7 +68,7 @@ def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
 
 
 def _advance(video: Any, keys: Sequence[int], place: int, frame: int) -> None:
-    """Let decord go from a place to a frame without a seek, which its skip_frames makes where it passes a key frame."""
+    """Skip from `place` to `frame` without a seek, which skip_frames makes where it passes a key frame."""
     for key in keys[bisect.bisect_right(keys, place) : bisect.bisect_right(keys, frame)]:
         if key - 1 > place:
             video.skip_frames(key - 1 - place)
@@ -84,13 +79,13 @@ def _advance(video: Any, keys: Sequence[int], place: int, frame: int) -> None:
 
 
 def by_timestamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None:
-    """Frames by PyAV: for each run seek to its key frame, decode on, and take those with the right timestamps.
+    """Decode frames by PyAV: for each run seek to its key frame and take those with the wanted timestamps.
 
     Args:
         runs: of stnet.reader.index.plan.
 
     Raises:
-        IndexMismatch: a frame did not come, or the packets are not those of the index.
+        IndexMismatch: a frame is missing, or the packets are not those of the index.
         CorruptVideo
     """
     row = 0
@@ -99,11 +94,11 @@ def by_timestamp(path: str, index: Index, runs: Sequence[Run], put: Put) -> None
         for run in runs:
             rows = {index.timestamps[frame]: row + i for i, frame in enumerate(run.frames)}
             row += len(rows)
-            _decode_run(_packets(container, stream, index, run.start), stream, index, rows, converter, put)
+            _decode_run(_packets(container, stream, index, run.start), index, rows, converter, put)
 
 
 def _packets(container: InputContainer, stream: VideoStream, index: Index, start: int) -> Iterator[Packet | None]:
-    """The stream's packets from a place on, each compared with the index, and at the end None."""
+    """Packets from the start-th on, each compared with the index; None at the end."""
     place: int | None = 0
     places: dict[int | None, int] = {}
     if start:
@@ -130,14 +125,10 @@ def _packets(container: InputContainer, stream: VideoStream, index: Index, start
 
 
 def _decode_run(
-    packets: Iterator[Packet | None],
-    stream: VideoStream,
-    index: Index,
-    rows: dict[int, int],
-    converter: Converter,
-    put: Put,
+    packets: Iterator[Packet | None], index: Index, rows: dict[int, int], converter: Converter, put: Put
 ) -> None:
-    context = stream.codec_context
+    """Decode packets until the frames of all timestamps in `rows` have been put."""
+    context = converter.stream.codec_context
     places = {timestamp: place for place, timestamp in enumerate(index.timestamps)}
     last = None
     for packet in packets:
@@ -158,15 +149,15 @@ def _decode_run(
 
 
 def in_order(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expected: int, sink: Sink) -> int:
-    """Frames by their place in the file, whose number is known at the end only.
+    """Read a file in order, again where its number of frames turns out to be another than expected.
 
     Args:
-        frames_of: begins anew: an iterator over functions that give a frame.
-        expected: their likely number; where it is right, one pass is enough.
-        sink: wants and takes them.
+        frames_of: begins to read: an iterator over functions that return a frame.
+        expected: likely number of frames.
+        sink: says which frames it wants and takes them.
 
     Returns:
-        the number of frames; 0 if there are none.
+        the number of frames.
     """
     while True:
         rows = {frame: row for row, frame in enumerate(sink.begin(expected))} if expected else {}
@@ -186,7 +177,7 @@ def pyav_frames(path: str, index: Index) -> Iterator[Callable[[], np.ndarray]]:
 
 
 def timed_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable[[], np.ndarray]]]:
-    """(Presentation timestamp or None, function that gives the frame) in order, by PyAV. Raises CorruptVideo."""
+    """Iterate by PyAV over (presentation timestamp or None, function that returns the frame). Raises CorruptVideo."""
     with opened(path) as (container, stream):
         converter = Converter(stream, index)
         for number, frame in enumerate(decoded(container.decode(stream)), start=1):
@@ -224,14 +215,14 @@ def _rgb_of_bgr(frame: np.ndarray) -> np.ndarray:
 
 
 def shows_interlaced(path: str) -> bool:
-    """Whether a frame before the first damage is interlaced."""
+    """True if a frame before the first damaged one is interlaced."""
     with opened(path) as (container, stream), suppress(CorruptVideo):
         return any(frame.interlaced_frame for frame in decoded(container.decode(stream)))
     return False
 
 
 def opencv_blackens_interlaced() -> bool:
-    """Whether this OpenCV makes every interlaced frame the same black picture, as it does with FFmpeg 8."""
+    """True if this OpenCV decodes all interlaced frames as black, as it does with FFmpeg 8."""
     import cv2
 
     codecs = re.search(r"avcodec:\s*YES \((\d+)", cv2.getBuildInformation())
@@ -239,10 +230,10 @@ def opencv_blackens_interlaced() -> bool:
 
 
 class Converter:
-    """Frames of PyAV as OpenCV gives them: the same size, filter, colour matrix and turning.
+    """Converts frames of PyAV to RGB as OpenCV does: the same size, filter, colour matrix and rotation.
 
-    Frames marked as interlaced are converted as whole ones: the original's OpenCV did, though newer releases of
-    FFmpeg's scaler convert field by field or, within OpenCV 5, not at all.
+    Interlaced frames are converted as progressive ones, as by the original's OpenCV; newer releases of FFmpeg's scaler
+    convert field by field.
     """
 
     def __init__(self, stream: VideoStream, index: Index) -> None:
@@ -251,29 +242,26 @@ class Converter:
         self.stream = stream
         self.size = index.width, index.height
         self.reformatter = VideoReformatter()
-        self.turn = _TURNS.get(index.turned)
-        self.graph: Any = None  # that takes the mark of being interlaced off, for frames of a shape
+        self.rotation = _ROTATIONS.get(index.turned)
+        self.graph: Any = None  # filter that marks frames of `shape` as progressive
         self.shape: tuple[int, int, str] | None = None
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """uint8 [H, W, 3] RGB of an av.VideoFrame. Raises CorruptVideo where it cannot be converted."""
-        check_pixels(frame.width, frame.height)
-        with decoding():
-            return self._rgb(frame)
-
-    def _rgb(self, frame: VideoFrame) -> np.ndarray:
         import cv2
 
-        if frame.interlaced_frame:
-            frame = self._whole(frame)
-        frame = self.reformatter.reformat(frame, *self.size, "bgr24", interpolation="BICUBIC", **_colours(frame))
-        plane, (width, height) = frame.planes[0], self.size
-        bgr = np.ndarray((height, width, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
-        image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        return image if self.turn is None else cv2.rotate(image, self.turn)
+        check_pixels(frame.width, frame.height)
+        with decoding():
+            if frame.interlaced_frame:
+                frame = self._progressive(frame)
+            frame = self.reformatter.reformat(frame, *self.size, "bgr24", interpolation="BICUBIC", **_colours(frame))
+            plane, (width, height) = frame.planes[0], self.size
+            bgr = np.ndarray((height, width, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
+            image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            return image if self.rotation is None else cv2.rotate(image, self.rotation)
 
-    def _whole(self, frame: VideoFrame) -> VideoFrame:
-        """The frame without its mark of being interlaced."""
+    def _progressive(self, frame: VideoFrame) -> VideoFrame:
+        """The frame, marked as progressive."""
         import av
 
         shape = frame.width, frame.height, frame.format.name
@@ -291,21 +279,19 @@ class Converter:
 
 
 def _colours(frame: VideoFrame) -> dict[str, int]:
-    """Arguments of reformat by which every PyAV heeds the frame's colour matrix; those before 17 do only if told."""
+    """Arguments of reformat for the frame's colour matrix, which PyAV before 17 does not set by itself."""
     if frame.colorspace == _UNSPECIFIED:
         return {}
     matrix = _BT2020 if frame.colorspace == _BT2020_CONSTANT else int(frame.colorspace)
-    full = int(frame.color_range) == _FULL_RANGE
-    return {
-        "src_colorspace": matrix if matrix in _MATRICES else _BT601,
-        "dst_colorspace": _BT601,
-        **({"src_color_range": _FULL_RANGE} if full else {}),
-    }
+    colours = {"src_colorspace": matrix if matrix in _MATRICES else _BT601, "dst_colorspace": _BT601}
+    if int(frame.color_range) == _FULL_RANGE:
+        colours["src_color_range"] = _FULL_RANGE
+    return colours
 
 
 @contextmanager
 def _opencv_options() -> Iterator[None]:
-    """The whitelists of stnet.reader.containers for OpenCV, which takes them from the environment alone."""
+    """Set the whitelists of stnet.reader.containers for OpenCV, which reads them from the environment."""
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
     before = os.environ.get(name)
     os.environ[name] = f"protocol_whitelist;file|format_whitelist;{DEMUXERS}"
@@ -318,20 +304,20 @@ def _opencv_options() -> Iterator[None]:
 
 
 def _as_numpy(array: Any) -> np.ndarray:
-    """A decord array as NumPy's: read-only, as it is not copied, unless NumPy is older than 1.22."""
+    """A decord array as a NumPy array: read-only and not copied, unless NumPy is older than 1.22."""
     return np.from_dlpack(_DLPack(array)) if hasattr(np, "from_dlpack") else array.asnumpy()
 
 
 class _DLPack:
-    """A decord array as np.from_dlpack takes it: decord has the capsule but not these methods."""
+    """Wrapper of a decord array for np.from_dlpack: decord has the capsule but not these methods."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
 
     def __dlpack__(self, **_: Any) -> Any:
-        """The array as a capsule."""
+        """Return the capsule."""
         return self.array.to_dlpack()
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Memory of the processor, number 0."""
+        """Return (CPU, device 0)."""
         return 1, 0

@@ -1,4 +1,4 @@
-"""What can be wrong with a clip, and whatever a decoder raises as one of these errors."""
+"""Errors of clips, and the conversion of decoders' exceptions to them."""
 
 from __future__ import annotations
 
@@ -14,30 +14,26 @@ T = TypeVar("T")
 class ClipError(Exception):
     """A clip cannot be read; the message is the reason, without the path."""
 
-    expected = True  # the fault of a file, not of the code: no traceback is wanted
+    expected = True  # a fault of the file, not a bug: no traceback is wanted
 
 
 class NoVideo(ClipError):
-    """A media file without video, such as a piece of music."""
+    """A media file without video, such as music."""
 
 
 class IndexMismatch(Exception):
-    """The frames did not come as the index says; the message is the reason."""
+    """Decoded frames do not match the index; the message is the reason."""
 
 
 class CorruptVideo(Exception):
-    """The decoder met data that is not whole; the message is the reason."""
+    """Data is damaged or incomplete; the message is the reason."""
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Turn whatever is raised within into CorruptVideo: at unsound files PyAV raises IndexError, too, for example.
+    """Convert any exception to CorruptVideo, or to ClipError where memory runs out.
 
-    Only calls of a decoder belong within, so that a bug of ours stays one.
-
-    Raises:
-        ClipError: the memory does not suffice.
-        CorruptVideo
+    Decoders raise many types at damaged files. Only calls of a decoder belong within, so that bugs stay visible.
     """
     try:
         yield
@@ -50,7 +46,7 @@ def decoding() -> Iterator[None]:
 
 
 def decoded(items: Iterable[T]) -> Iterator[T]:
-    """Packets or frames as a decoder gives them. Raises as `decoding`."""
+    """Iterate over packets or frames of a decoder. Raises as `decoding`."""
     iterator = iter(items)
     while True:
         with decoding():

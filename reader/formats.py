@@ -1,4 +1,4 @@
-"""Clip formats: how a line of a list, and the file that it names, become frames and a label. One table says it all."""
+"""Clip formats: each parses lines of a list and reads the frames and label of a file."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Clip(NamedTuple):
 
 
 class Format(ABC):
-    """How clips of one kind are listed and read. One of your own derives from this, with `read`, under FORMATS.
+    """Base of clip formats. A new one gives `read` and is registered in FORMATS.
 
     Attributes:
         label_inside: the label is in the file, and a line of a list is a path alone.
-        second_decoder: what `read` gets as its decoder when a clip made the first one hang or crash; "": none is tried.
-        centre_formula: what `centre` computes, for the deploy.yaml of an export.
+        second_decoder: `decoder` of `read` for a clip that made the first one hang or crash; "": no second attempt.
+        centre_formula: of `centre`, for the deploy.yaml of an export.
     """
 
     label_inside = False
@@ -41,13 +41,13 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> int | None:
-        """Give a clip's frames to a sink.
+        """Decode the frames that a sink wants.
 
         Args:
             path: the file.
-            sink: `sink.begin(count)` turns the number of frames into the ascending numbers of those that are wanted;
+            sink: `sink.begin(count)` returns, for the number of frames, the ascending numbers of the wanted ones;
                 `sink.put(row, frame)` takes the row-th of them, uint8 [H, W, 3] RGB.
-            decoder: `second_decoder` at the second attempt, or what a test asks for; else "".
+            decoder: `second_decoder` at the second attempt; else "", or another for comparison.
 
         Returns:
             the label, if it is inside the file.
@@ -57,16 +57,16 @@ class Format(ABC):
         """
 
     def centre(self, average: int, seglen: int) -> int:
-        """Where within a part of `average` frames the middle segment of `seglen` begins."""
+        """Offset of the centre segment of `seglen` frames in a part of `average` frames."""
         return (average - seglen) // 2
 
     def parse_line(self, line: str, folder: str, labelled: bool, num_classes: int | None) -> Clip:
-        """The Clip of one line of a list.
+        """Parse one line of a list.
 
         Args:
-            line: without blanks at its ends.
+            line: stripped.
             folder: of the list.
-            labelled: whether the label must be there.
+            labelled: the label is required.
             num_classes: labels must be below it; None: any.
 
         Raises:
@@ -74,7 +74,20 @@ class Format(ABC):
         """
         if self.label_inside or (not labelled and os.path.exists(find_file(line, folder))):
             return Clip(line, -1)
-        return _path_and_label(line, labelled, num_classes)
+        path, label = split_label(line)
+        try:
+            number = int(label) if path else None
+        except ValueError:
+            number = None
+        if not labelled:
+            return Clip(line if number is None else path, -1 if number is None else number)
+        if not path:
+            raise UserError(f"expected 'PATH LABEL', found no label: {line!r}")
+        if number is None:
+            raise UserError(f"label {label!r} is not a whole number")
+        if num_classes is not None and not 0 <= number < num_classes:
+            raise UserError(f"label {number} is outside 0..{num_classes - 1} (MODEL.num_classes {num_classes})")
+        return Clip(path, number)
 
 
 @FORMATS.register(VIDEO)
@@ -85,11 +98,11 @@ class Video(Format):
     centre_formula = "(average - 1) // 2"
 
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> None:
-        """By whichever decoder gives the right frames, see stnet.reader.decode."""
+        """Read by the decoder that stnet.reader.decode chooses."""
         sink.video = read_frames(path, sink, decoder)
 
     def centre(self, average: int, seglen: int) -> int:
-        """The original's: not the middle of the segment, but its first frame lies in the centre."""
+        """Put the first frame of the segment in the centre, not its middle, as the original does."""
         return (average - 1) // 2
 
 
@@ -100,9 +113,9 @@ class Frames(Video):
     second_decoder = ""
 
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> None:
-        """Of the file no more is read than the frames that are wanted."""
+        """Read the wanted frames only, through a memory map."""
         try:
-            with decoding():  # NumPy runs a header through Python's own parser, with its errors
+            with decoding():  # NumPy parses the header as Python, with many types of errors
                 frames = np.lib.format.open_memmap(path, mode="r")
         except CorruptVideo as error:
             raise ClipError(f"no array of frames can be read ({error})") from None
@@ -119,7 +132,7 @@ class Pickle(Format):
     label_inside = True
 
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> int:
-        """The JPEGs that are wanted are decoded."""
+        """Decode the wanted JPEGs."""
         frames, _, label = read_pickle(path, sink.begin)
         for row, frame in enumerate(frames):
             sink.put(row, frame)
@@ -127,23 +140,6 @@ class Pickle(Format):
 
 
 def split_label(line: str) -> tuple[str, str]:
-    """(path, label) of a stripped line: what is before and behind its last blank or tab; no path without either."""
+    """Split a stripped line at its last blank or tab into (path, label); without one, the path is empty."""
     cut = max(line.rfind(" "), line.rfind("\t"))
     return line[: max(cut, 0)].strip(), line[cut + 1 :]
-
-
-def _path_and_label(line: str, labelled: bool, num_classes: int | None) -> Clip:
-    path, label = split_label(line)
-    try:
-        number = int(label) if path else None
-    except ValueError:
-        number = None
-    if not labelled:
-        return Clip(line if number is None else path, -1 if number is None else number)
-    if not path:
-        raise UserError(f"expected 'PATH LABEL', found no label: {line!r}")
-    if number is None:
-        raise UserError(f"label {label!r} is not a whole number")
-    if num_classes is not None and not 0 <= number < num_classes:
-        raise UserError(f"label {number} is outside 0..{num_classes - 1} (MODEL.num_classes {num_classes})")
-    return Clip(path, number)

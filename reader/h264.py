@@ -1,4 +1,4 @@
-"""Frame numbers of H.264: whether a reference picture is missing before a picture (ITU-T H.264, 7.3.2 to 7.4.3)."""
+"""Frame numbers of H.264, which show missing reference pictures (ITU-T H.264, 7.3.2 to 7.4.3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from stnet.reader.bitstream import Bits
 
 _SLICES, _IDR, _SPS, _PPS = (1, 2, 5), 5, 7, 8  # types of NAL units; 2 is the first part of a slice in three
-_HEADER, _TO_FIELDS = 96, 24  # bytes of a slice that are looked at: its header is shorter; up to bottom_field_flag
+_HEADER, _TO_FIELDS = 96, 24  # at most, bytes of a slice's header, and of it up to bottom_field_flag
 _PROFILES_WITH_CHROMA = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244)
 _RESET = 5  # memory management control operation: frame numbers begin anew
 
@@ -16,12 +16,12 @@ class _Sequence(NamedTuple):
     """Fields of a sequence parameter set."""
 
     chroma: bool
-    planes: bool  # are coded apart
+    planes: bool  # separate_colour_plane_flag
     number_bits: int  # of frame_num
     order_type: int
     order_bits: int  # of pic_order_cnt_lsb
     order_deltas: bool  # are in slice headers
-    gaps: bool  # are allowed
+    gaps: bool  # in frame_num are allowed
     frames_only: bool
 
 
@@ -36,25 +36,21 @@ class _Picture(NamedTuple):
 
 
 class FrameNumbers:
-    """Compares the frame_num of each picture with that of the last reference picture.
-
-    Attributes:
-        may_leave_out: the stream is allowed to leave numbers out, as where layers were taken off.
-    """
+    """Compares the frame_num of each picture with that of the last reference picture."""
 
     def __init__(self) -> None:
         self.sequences: dict[int, _Sequence] = {}
         self.pictures: dict[int, _Picture] = {}
         self.reference: int | None = None  # frame_num of the last reference picture
         self.marking = b""  # its slice
-        self.field: tuple[int, int] | None = None  # parity and frame_num of a field that waits for its second
-        self.may_leave_out = False
+        self.field: tuple[int, int] | None = None  # parity and frame_num of a first field
+        self.allows_gaps = False  # gaps in frame_num are allowed, as after the removal of layers
 
     def is_lost_before(self, unit: bytes) -> bool:
-        """Whether a reference picture is missing before the NAL unit, the next of the stream.
+        """Parse the next NAL unit of the stream. Returns True if a reference picture is missing before it.
 
         Raises:
-            ValueError, IndexError, KeyError: the unit is not whole, or its parameter sets are missing.
+            ValueError, IndexError, KeyError: the unit is incomplete, or its parameter sets are missing.
         """
         kind = unit[0] & 31
         if kind == _SPS:
@@ -80,14 +76,14 @@ class FrameNumbers:
             lost = number != (self.reference + 1) % (1 << sequence.number_bits)
             if lost and number <= 1 and self._is_reset(self.marking):
                 lost = number == 0 and parity is None
-        self.may_leave_out = sequence.gaps
+        self.allows_gaps = sequence.gaps
         self.field = None if parity is None or second else (parity, number)
         if unit[0] & 0x60:
             self.reference, self.marking = number, unit
         return lost
 
     def _is_reset(self, unit: bytes) -> bool:
-        """Whether frame numbers begin anew after the reference picture of a slice that is not IDR."""
+        """True if a memory management operation of the reference picture, not IDR, resets frame_num."""
         if unit[0] & 31 == _IDR:
             return False
         bits = Bits(unit[1:])
@@ -96,10 +92,13 @@ class FrameNumbers:
         picture = self.pictures[bits.ue()]
         sequence = self.sequences[picture.sequence]
         bits.u(2 * sequence.planes + sequence.number_bits)
-        field = not sequence.frames_only and bits.u(1) and bits.u(1) + 1
+        is_field = not sequence.frames_only and bits.u(1)  # field_pic_flag
+        if is_field:
+            bits.u(1)  # bottom_field_flag
         bits.u(sequence.order_bits)
-        of_bottom = picture.order_of_bottom and not field
-        for _ in range(of_bottom if sequence.order_type == 0 else sequence.order_deltas * (1 + of_bottom)):
+        of_bottom = picture.order_of_bottom and not is_field
+        deltas = of_bottom if sequence.order_type == 0 else sequence.order_deltas * (1 + of_bottom)
+        for _ in range(deltas):
             bits.se()
         if picture.redundant:
             bits.ue()
@@ -130,7 +129,7 @@ def _skip_weights(bits: Bits, counts: tuple[int, ...], chroma: bool) -> None:
 
 
 def _operations(bits: Bits) -> list[int]:
-    """Memory management control operations of a slice."""
+    """Read the memory management control operations of a slice."""
     found: list[int] = []
     while bits.u(1) if not found else found[-1]:  # adaptive_ref_pic_marking_mode_flag, then up to a 0
         found.append(bits.ue())

@@ -1,4 +1,4 @@
-"""Reference picture sets of HEVC: whether a picture that another refers to is missing (ITU-T H.265, 7.3 and 8.3)."""
+"""Reference picture sets of HEVC, which show missing reference pictures (ITU-T H.265, 7.3 and 8.3)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from stnet.reader.bitstream import Bits
 
 _IDR, _IRAP, _SPS, _PPS = (19, 20), range(16, 24), 33, 34  # types of NAL units
 _RASL = (8, 9)
-_NOT_COUNTED_ON = (0, 2, 4, 6, 7, 8, 9, 10, 12, 14)  # leading pictures and those that others of the layer never need
-_HEADER = 256  # bytes of a slice that are looked at: what is read of its header is shorter
+_NOT_PREVIOUS = (0, 2, 4, 6, 7, 8, 9, 10, 12, 14)  # leading and sub-layer non-reference pictures
+_HEADER = 256  # bytes, at most, of a slice's header up to the reference pictures
 
-_Set = list[tuple[int, bool]]  # (difference in picture order, whether this picture needs it), nearest first, past first
+_Set = list[tuple[int, bool]]  # (difference in picture order, used by this picture), nearest first, past first
 
 
 class _Sequence(NamedTuple):
     """Fields of a sequence parameter set."""
 
-    planes: bool  # are coded apart
+    planes: bool  # separate_colour_plane_flag
     order_bits: int  # of slice_pic_order_cnt_lsb
     sets: list[_Set]
     long_term: bool
-    long_term_sets: list[tuple[int, bool]]  # (lsb of picture order, whether this picture needs it)
+    long_term_sets: list[tuple[int, bool]]  # (lsb of picture order, used by this picture)
 
 
 class _Picture(NamedTuple):
@@ -33,22 +33,22 @@ class _Picture(NamedTuple):
 
 
 class ReferencePictures:
-    """Follows which pictures a decoder holds, and which each refers to."""
+    """Tracks the pictures in the decoded picture buffer, and the references of each picture."""
 
-    may_leave_out = False
+    allows_gaps = False
 
     def __init__(self) -> None:
         self.sequences: dict[int, _Sequence] = {}
         self.pictures: dict[int, _Picture] = {}
         self.held: set[int] = set()  # picture orders
-        self.order = 0  # of the last picture that is counted on
+        self.order = 0  # of the previous picture that orders are relative to
         self.starts = 0  # random access pictures so far
 
     def is_lost_before(self, unit: bytes) -> bool:
-        """Whether a picture is missing that the NAL unit, the next of the stream, refers to.
+        """Parse the next NAL unit of the stream. Returns True if a picture that it refers to is missing.
 
         Raises:
-            ValueError, IndexError, KeyError: the unit is not whole, or its parameter sets are missing.
+            ValueError, IndexError, KeyError: the unit is incomplete, or its parameter sets are missing.
         """
         kind = unit[0] >> 1 & 63
         if (unit[0] & 1) or unit[1] >> 3:  # of another layer
@@ -82,16 +82,21 @@ class ReferencePictures:
         order = self.order + (lsb - self.order + span // 2) % span - span // 2
         if kind in _IRAP and self.starts == 1:
             self.held, order = set(), lsb
-        needs = {order + delta: need for delta, need in _short_term(bits, sequence)}
-        needs.update(self._long_term(bits, sequence, order) if sequence.long_term else {})
+        if bits.u(1):  # short_term_ref_pic_set_sps_flag
+            short_term = sequence.sets[bits.u((len(sequence.sets) - 1).bit_length())]
+        else:
+            short_term = _read_set(bits, sequence.sets, last=True)
+        needs = {order + delta: need for delta, need in short_term}
+        if sequence.long_term:
+            needs.update(self._long_term(bits, sequence, order))
         lost = order in self.held or any(need and other not in self.held for other, need in needs.items())
         self.held = {order} | (self.held & needs.keys())
-        if kind not in _NOT_COUNTED_ON and unit[1] & 7 == 1:
+        if kind not in _NOT_PREVIOUS and unit[1] & 7 == 1:
             self.order = order
         return lost
 
     def _long_term(self, bits: Bits, sequence: _Sequence, order: int) -> dict[int, bool]:
-        """Picture orders of the long-term references, with whether this picture needs them."""
+        """Read the long-term references: picture order -> used by this picture."""
         known, span = sequence.long_term_sets, 1 << sequence.order_bits
         from_sequence = bits.ue(most=32) if known else 0
         count, cycles = from_sequence + bits.ue(most=32), 0
@@ -110,14 +115,6 @@ class ReferencePictures:
                 other = next((held for held in self.held if held % span == lsb), -1 - span)
             needs[other] = need
         return needs
-
-
-def _short_term(bits: Bits, sequence: _Sequence) -> _Set:
-    """The short-term reference picture set of a slice."""
-    sets = sequence.sets
-    if bits.u(1):
-        return sets[bits.u((len(sets) - 1).bit_length())]
-    return _read_set(bits, sets, last=True)
 
 
 def _read_set(bits: Bits, sets: list[_Set], last: bool = False) -> _Set:

@@ -1,4 +1,4 @@
-"""Reading in a process that can be killed: a decoder that hangs or crashes costs one clip, not the run."""
+"""Read clips in a child process: a decoder that hangs or crashes costs one clip, not the run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stnet.utils.processes import Child
 
 
 class ReaderDied(Exception):
-    """The reading process hung and was killed, or crashed; the message says which."""
+    """The child process timed out and was killed, or crashed; the message says which."""
 
 
 def receive(child: Child, timeout: float) -> Any:
-    """A child's next answer, or what it raised. Raises ReaderDied where it had to be given up: then it is gone."""
+    """Receive a child's next answer, or raise its exception. Raises ReaderDied if it timed out or crashed."""
     try:
         return child.receive(timeout)
     except TimeoutError:
@@ -27,12 +27,12 @@ def receive(child: Child, timeout: float) -> Any:
 
 
 class IsolatedReader:
-    """Calls `read` in a forked process of its own; a new one is forked after it died.
+    """Calls `read` in a forked child process, and forks a new one after it died.
 
     Args:
         read: function of one argument that returns (uint8 array of `shape`, label) or raises.
-        shape: of the array; it travels through shared memory.
-        timeout: seconds that one call may take.
+        shape: of the array, which is passed through shared memory.
+        timeout: seconds for one call.
 
     Used from one process only; the child ends when that process does.
     """
@@ -43,7 +43,7 @@ class IsolatedReader:
         self.child: Child | None = None
 
     def __call__(self, argument: Any) -> tuple[np.ndarray, Any]:
-        """What `read(argument)` returns or raises. Raises ReaderDied when the child had to be given up."""
+        """Return `read(argument)`, or raise its exception. Raises ReaderDied if the child timed out or crashed."""
         if self.child is None:
             self.child = Child(self._fill)
         self.child.send([argument])

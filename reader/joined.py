@@ -1,4 +1,4 @@
-"""Timestamps that begin anew within a file, as of files put together: where they do, and how they go on."""
+"""Timestamps that begin anew within a file, as in concatenated recordings, joined to ascending ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Part(NamedTuple):
     shift: int  # what is added to the timestamps, so that they follow those of the part before
 
     def is_left(self, last: int, timestamp: int) -> bool:
-        """Whether a frame is of the next part, where there is one, by the frame that is shown before."""
+        """True if a frame belongs to the next part, by the timestamp of the frame shown before."""
         return last - timestamp > REORDERED // 2 * self.step or timestamp - last > _HALF_CLOCK
 
 
@@ -55,10 +55,10 @@ def joined(parts: Sequence[Part]) -> list[int]:
 
 
 def follow(stamped: Iterable[tuple[int | None, _Item]], parts: Sequence[Part]) -> Iterator[tuple[int | None, _Item]]:
-    """Timestamps of frames, or of sound, that go on where they begin anew.
+    """Shift timestamps of frames, or of sound, to ascend where they begin anew.
 
     Args:
-        stamped: (timestamp or None, what has it), in the order of the file.
+        stamped: (timestamp or None, item), in the order of the file.
         parts: of the file.
     """
     place, last = 0, None
@@ -73,6 +73,6 @@ def follow(stamped: Iterable[tuple[int | None, _Item]], parts: Sequence[Part]) -
 
 
 def is_disordered(timestamps: Sequence[int]) -> bool:
-    """Whether timestamps, in the order of decoding, go back further than encoders reorder."""
+    """True if timestamps, in the order of decoding, go back further than encoders reorder."""
     order = sorted(range(len(timestamps)), key=timestamps.__getitem__)
     return any(abs(place - rank) > REORDERED for rank, place in enumerate(order))

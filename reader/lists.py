@@ -25,12 +25,12 @@ _EXAMPLES = 3  # of files that are left out
 
 
 def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes: int | None = None) -> list[Clip]:
-    """The clips of a list file, in its order.
+    """Read a list file: its clips, in order.
 
     Args:
         path: the list file.
         format: one of stnet.reader.formats.FORMATS.
-        labelled: whether every line must end with a label, unless the format has it inside the file.
+        labelled: every line must end with a label, unless the format has it inside the file.
         num_classes: labels must be below it.
 
     Raises:
@@ -57,11 +57,7 @@ def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes
 
 
 def clip_lines(path: str) -> list[tuple[int, str]]:
-    """(number, stripped text) of each line of a list that names a clip; file names need not be UTF-8.
-
-    Raises:
-        UserError: the list cannot be read, or names no clip.
-    """
+    """(number, stripped text) of each line that names a clip, UTF-8 or not. Raises UserError if there is none."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = file.readlines()
@@ -79,12 +75,12 @@ def clip_lines(path: str) -> list[tuple[int, str]]:
 
 
 def list_folder(path: str) -> str:
-    """The folder that relative paths of a list may be relative to."""
+    """Folder that relative paths of a list are also looked up in."""
     return os.path.dirname(os.path.abspath(path))
 
 
 def list_videos(path: str) -> list[Clip]:
-    """The clips of one video file, or of all video files below a folder, sorted; without labels."""
+    """Clips without labels: one video file, or all video files below a folder, sorted."""
     if os.path.isfile(path):
         return [Clip(path, -1)]
     if not os.path.isdir(path):
@@ -96,27 +92,25 @@ def list_videos(path: str) -> list[Clip]:
 
 
 def find_videos(folder: str) -> list[str]:
-    """Paths of all video files below a folder, sorted; folders as stnet.utils.files.walk takes them."""
+    """Paths of all video files below a folder, sorted."""
     return videos_among((os.path.join(here, name) for here, names in walk(folder) for name in names), folder)
 
 
 def videos_among(paths: Iterable[str], folder: str) -> list[str]:
-    """The videos of what was found in a folder, sorted.
-
-    Hidden files, and those whose suffix is no video's, are left out; the log counts them.
-    """
+    """Filter the paths found in a folder: videos by suffix, sorted. Hidden and other files are logged and left out."""
     videos: list[str] = []
-    hidden: list[str] = []
-    others: list[str] = []
+    left_out: dict[str, list[str]] = {"hidden files": [], "files that are not named as videos are": []}
+    hidden, others = left_out.values()
     for path in paths:
-        is_hidden, is_video = os.path.basename(path).startswith("."), path.lower().endswith(VIDEO_SUFFIXES)
-        (hidden if is_hidden else videos if is_video else others).append(path)
-    for what, left_out in (("hidden files", hidden), ("files that are not named as videos are", others)):
-        if left_out:
-            logger.info("%s: left out %s: %d: %s", folder, what, len(left_out), _examples(left_out, folder))
+        if os.path.basename(path).startswith("."):
+            hidden.append(path)
+        elif path.lower().endswith(VIDEO_SUFFIXES):
+            videos.append(path)
+        else:
+            others.append(path)
+    for kind, names in left_out.items():
+        if names:
+            examples = [os.path.relpath(name, folder) for name in names[:_EXAMPLES]]
+            examples += ["..."] if len(names) > _EXAMPLES else []
+            logger.info("%s: left out %s: %d: %s", folder, kind, len(names), ", ".join(examples))
     return sorted(videos)
-
-
-def _examples(paths: list[str], folder: str) -> str:
-    names = [os.path.relpath(path, folder) for path in paths[:_EXAMPLES]]
-    return ", ".join([*names, *(["..."] if len(paths) > _EXAMPLES else [])])

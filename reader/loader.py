@@ -1,4 +1,4 @@
-"""From a configuration to batches: the list, worker processes, and what comes from them."""
+"""Data loader: from the configuration to batches, read by worker processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from stnet.utils.processes import may_start_workers, set_parent_death_signal
 
 logger = logging.getLogger("stnet")
 
-_ITERATORS: weakref.WeakSet[Any] = weakref.WeakSet()  # Paddle's, each with threads
+_ITERATORS: weakref.WeakSet[Any] = weakref.WeakSet()  # of Paddle, each with threads
 Collated = tuple[Any, Any, list[int], list[tuple[int, str, bool]], str]  # see collate
 
 
 class Batch(NamedTuple):
-    """Clips of one step; a clip that could not be read is not in it."""
+    """Clips of one step, without those that could not be read."""
 
     clips: paddle.Tensor  # uint8 [B, views * seg_num, 3 * seglen, H, W]
     labels: paddle.Tensor  # int64 [B]
@@ -53,21 +53,21 @@ def build_loader(
     quarantine: str = "",
     clips: Sequence[Clip] = (),
 ) -> Loader:
-    """The loader of a mode.
+    """Build the loader of a mode.
 
     Args:
-        config: its MODEL.format says what the clips are.
+        config: with the section of the mode; MODEL.format is the format of the clips.
         mode: "train" shuffles and augments; "valid", "test" and "infer" read the list in order.
-        rank, ranks: this process, and how many share each batch. The section's batch_size is the global one.
+        rank, ranks: this process, and the number of processes that share the section's batch_size.
         seed: of order and augmentation.
         filelist: replaces the section's.
-        quarantine: file of clips that hung or crashed the decoder before; they are left out, and new ones added.
+        quarantine: file of clips that hung or crashed the decoder: they are left out, and new ones added.
         clips: instead of a list.
 
     Raises:
-        UserError: no such format or decoder, or a list that cannot be used.
+        UserError: no such format or decoder, or the list cannot be read.
     """
-    decoder_asked_for()  # a wrong name is said here, not by each worker
+    decoder_asked_for()  # raises for a wrong name here, not in each worker
     section, model = config.section(mode), config.MODEL
     filelist = filelist or section.filelist
     num_classes = model.num_classes if mode != "infer" else None
@@ -75,7 +75,8 @@ def build_loader(
     clips = clips or read_list(filelist, model.format, mode != "infer", num_classes)
     dataset = VideoListDataset(clips, section, model.format, mode == "train", seed, folder, num_classes)
     order = EpochOrder(len(clips), section.batch_size, mode == "train", seed, rank, ranks, section.views)
-    if mode == "train" and min(order.batch_size, len(clips)) < 2 * ranks and not (config.TRAIN.sync_bn and ranks > 1):
+    one_clip_a_rank = min(order.batch_size, len(clips)) < 2 * ranks
+    if mode == "train" and one_clip_a_rank and not (config.TRAIN.sync_bn and ranks > 1):
         logger.warning(
             "batch_size %d, %d clips, %d ranks: batch norm takes its statistics from one clip; take larger batches",
             order.batch_size, len(clips), ranks,
@@ -86,7 +87,7 @@ def build_loader(
 
 
 def _workers(section: ReaderSection, order: EpochOrder) -> int:
-    """The section's reading processes, or fewer, so that videos of many views take no more memory than others."""
+    """Number of worker processes: the section's, or fewer for many views, which take more memory."""
     asked, held = section.num_reader_threads, order.clips_at_once() * section.views
     if section.views == 1 or held <= order.computed_at_once:
         return asked
@@ -99,16 +100,16 @@ def _workers(section: ReaderSection, order: EpochOrder) -> int:
 
 
 class Loader:
-    """Batches of an epoch, read ahead by worker processes, and on a GPU copied there ahead.
+    """Batches of an epoch, read ahead by worker processes.
 
-    In training the workers stay from one epoch to the next, which they begin while validation runs; `close` ends them.
+    In training the workers stay from one epoch to the next, which they begin during validation; `close` ends them.
 
     Args:
-        dataset: answers dataset[(epoch, index, reason to skip it)] with a Sample.
+        dataset: of clips.
         order: of its clips.
         workers: worker processes; 0 reads in this one. Where they cannot be started, a thread reads ahead instead.
-        bad: takes the clips that cannot be read.
-        epochs: of training; 0 where each epoch is asked for by itself.
+        bad: collects the clips that cannot be read.
+        epochs: of training; 0: each epoch is started separately.
     """
 
     def __init__(
@@ -116,27 +117,26 @@ class Loader:
     ) -> None:
         self.dataset, self.order, self.bad = dataset, order, bad
         self.workers, self.epochs = workers, epochs
-        self.stream: _Stream | None = None  # what the workers read, from `place` on
-        self.place: tuple[int, int] | None = None  # (epoch, step) that comes next
+        self.stream: _BatchIterator | None = None  # batches from `place` on
+        self.place: tuple[int, int] | None = None  # next (epoch, step)
         self.shm_warned = False
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
+        """Number of steps in an epoch."""
         return len(self.order)
 
     def set_seed(self, seed: int) -> None:
-        """Order and augmentation of another run."""
+        """Change the seed of order and augmentation."""
         self.close()
         self.order.seed = self.dataset.seed = seed
 
     def epoch(self, number: int = 0, first_step: int = 0) -> Generator[Batch, None, None]:
         """Iterate over the batches of an epoch, from a step on.
 
-        A batch of bad clips only has no indices; its clips and labels mean nothing.
+        A batch of bad clips only has no indices; its clips and labels are placeholders.
 
         Raises:
-            UserError: too many clips are bad, none could be read (unless any number may be bad), or a reading process
-                was killed.
+            UserError: too many clips are bad, none could be read, or a worker was killed.
             RuntimeError: a bug in the reader, with its traceback and the clip.
         """
         stream = self.start(number, first_step)
@@ -144,9 +144,15 @@ class Loader:
         read, steps = 0, len(self.order) - first_step
         try:
             for _ in range(steps):
-                batch = self._checked(*next(stream))
-                read += len(batch.indices)
-                yield batch
+                clips, labels, indices, errors, fatal = next(stream)
+                if fatal:
+                    raise RuntimeError(f"the reader failed at {fatal}")
+                for index, reason, quarantine in errors:
+                    self.bad.add(index, reason, quarantine)
+                    if quarantine:
+                        self.dataset.skip[index] = reason
+                read += len(indices)
+                yield Batch(clips, labels, indices)
             self.place = (number + 1, 0)
         finally:
             if self.place is None or number + 1 >= self.epochs:
@@ -154,11 +160,11 @@ class Loader:
         if steps and not read and self.bad.allowed < math.inf and self.order.ranks == 1:  # others may have read some
             raise self.bad.none_read()
 
-    def start(self, number: int = 0, first_step: int = 0) -> _Stream:
-        """Begin to read an epoch from a step on, before `epoch` asks for it: while something else is done."""
+    def start(self, number: int = 0, first_step: int = 0) -> _BatchIterator:
+        """Start reading an epoch from a step on, ahead of `epoch`."""
         if self.stream is None or self.place != (number, first_step):
             self.close()
-            self.stream, self.place = self._collated(number, first_step), (number, first_step)
+            self.stream, self.place = self._open_iterator(number, first_step), (number, first_step)
         return self.stream
 
     def close(self) -> None:
@@ -166,34 +172,17 @@ class Loader:
         if self.stream is not None:
             self.stream.close()
             self.stream = None
-            self.dataset.close()  # the child of a thread ends with it, and the next epoch has another thread
+            self.dataset.close()  # the child belongs to the thread that read
 
-    def _checked(
-        self,
-        clips: paddle.Tensor,
-        labels: paddle.Tensor,
-        indices: list[int],
-        errors: list[tuple[int, str, bool]],
-        fatal: str,
-    ) -> Batch:
-        """A Batch of what came from a worker; notes the bad clips."""
-        if fatal:
-            raise RuntimeError(f"the reader failed at {fatal}")
-        for index, reason, quarantine in errors:
-            self.bad.add(index, reason, quarantine)
-            if quarantine:
-                self.dataset.skip[index] = reason
-        return Batch(clips, labels, indices)
-
-    def _collated(self, epoch: int, first_step: int) -> _Stream:
-        """What `collate` makes of each batch of an epoch from a step on, and of the epochs after it."""
+    def _open_iterator(self, epoch: int, first_step: int) -> _BatchIterator:
+        """Start Paddle's DataLoader on the batches of an epoch from a step on, and of the epochs after it."""
         from paddle.io import DataLoader
 
         workers = min(self.workers, len(self.order))
         self.dataset.isolate = workers > 0
         if workers and not may_start_workers():
             logger.info("reading one clip at a time: reading processes start in the main thread of no daemon alone")
-            workers = 0  # a thread of Paddle's reads ahead, by a child that can be killed all the same
+            workers = 0  # a thread of Paddle reads ahead, by a child process all the same
         iterator = iter(
             DataLoader(
                 self.dataset,
@@ -206,34 +195,34 @@ class Loader:
             )
         )
         if workers:
-            _SigchldHandler.take_over()
+            handler = signal.getsignal(signal.SIGCHLD)  # Paddle's, or set below before
+            if callable(handler) and getattr(handler, "func", None) is not _on_sigchld:
+                signal.signal(signal.SIGCHLD, functools.partial(_on_sigchld, handler))
         _ITERATORS.add(iterator)
         atexit.register(iterator._try_shutdown_all)  # before Paddle's own look for dead workers at the exit
-        return _Stream(iterator)
+        return _BatchIterator(iterator)
 
     def _fits_shared_memory(self, workers: int) -> bool:
-        """Whether /dev/shm can hold the batches in flight; where it cannot, they travel through pipes."""
+        """True if /dev/shm can hold the batches in flight; else they are sent through pipes."""
         clip = int(np.prod(self.dataset.clip_shape))
         needed = (2 * workers + 2) * self.order.clips_at_once() * clip
         try:
             free = shutil.disk_usage("/dev/shm").free
         except OSError:
-            return True  # no such folder: not Linux, and not Paddle's way either
+            return True  # not Linux, where Paddle does not use it either
         if free >= needed:
             return True
         if not self.shm_warned:
             logger.warning(
                 "/dev/shm has %d MB free, %d MB are needed: batches travel through pipes, which is slower "
-                "(docker run --shm-size, or fewer num_reader_threads)",
-                free >> 20,
-                needed >> 20,
-            )
+                "(docker run --shm-size, or fewer num_reader_threads)", free >> 20, needed >> 20,
+            )  # fmt: skip
             self.shm_warned = True
         return False
 
 
-class _Stream:
-    """The batches of a running DataLoader, in plain words where a worker is gone; `close` ends its workers."""
+class _BatchIterator:
+    """Collated batches of a running DataLoader, with UserError where a worker was killed; `close` ends the workers."""
 
     def __init__(self, iterator: Any) -> None:
         self.iterator, self.maker = iterator, os.getpid()
@@ -243,7 +232,7 @@ class _Stream:
             raise UserError("a forked process cannot go on with the clips that its parent reads: begin anew in it")
         try:
             return next(self.iterator)
-        except (RuntimeError, SystemError) as error:  # what Paddle raises for a worker that is gone
+        except (RuntimeError, SystemError) as error:  # of Paddle, where a worker was killed
             raise _worker_gone(error) from None
 
     def close(self) -> None:
@@ -254,10 +243,10 @@ class _Stream:
 
 
 def _keep_iterators() -> None:
-    """In a forked process: have nobody free the parent's iterators, or shut their workers down.
+    """Keep a forked process from freeing the parent's iterators and from shutting their workers down.
 
-    Paddle keeps the last iterator that read in a thread until the next takes its place. Freeing it would wait for the
-    threads of its buffer, which a forked process does not have; one reference too many keeps it.
+    Freeing one would wait for the threads of its buffer, which a forked process does not have; an extra reference
+    prevents that. Paddle itself also keeps the last iterator that read in a thread.
     """
     paddles = sys.modules.get("paddle.io.dataloader.dataloader_iter")
     for iterator in {*_ITERATORS, getattr(paddles, "_loader", None)} - {None}:
@@ -270,7 +259,7 @@ os.register_at_fork(after_in_child=_keep_iterators)
 
 
 class _Batches:
-    """The batches to read, for paddle.io.DataLoader: lists of (epoch, index, reason to skip the clip or "")."""
+    """Batch sampler of paddle.io.DataLoader: lists of (epoch, index, reason to skip the clip or "")."""
 
     def __init__(self, order: EpochOrder, skip: dict[int, str], epoch: int, first_step: int, epochs: int) -> None:
         self.order, self.skip = order, skip
@@ -280,7 +269,7 @@ class _Batches:
         for epoch in range(self.epoch, max(self.epoch + 1, self.epochs)):
             batches = self.order.batches(epoch)
             for batch in batches[self.first_step if epoch == self.epoch else 0 :]:
-                # Looked up when the batch is due: the workers do not see what is added later.
+                # Looked up now: the workers do not see what is added later.
                 yield [(*place, self.skip.get(place[1], "")) for place in batch]
 
 
@@ -291,40 +280,28 @@ def _worker_gone(error: Exception) -> UserError:
     )
 
 
-class _SigchldHandler:
-    """Paddle's handler of a child's end, which looks for dead workers wherever this process is, with errors of ours."""
-
-    def __init__(self, handler: Callable[[int, Any], Any]) -> None:
-        self.handler = handler
-
-    def __call__(self, number: int, frame: Any) -> None:
-        try:
-            self.handler(number, frame)
-        except (RuntimeError, SystemError) as error:
-            raise _worker_gone(error) from None
-
-    @classmethod
-    def take_over(cls) -> None:
-        """Take the place of Paddle's handler, once it is set."""
-        handler = signal.getsignal(signal.SIGCHLD)
-        if callable(handler) and not isinstance(handler, cls):
-            signal.signal(signal.SIGCHLD, cls(handler))
+def _on_sigchld(paddles: Callable[[int, Any], Any], number: int, frame: Any) -> None:
+    """Call Paddle's SIGCHLD handler, which looks for dead workers. Raises UserError for them."""
+    try:
+        paddles(number, frame)
+    except (RuntimeError, SystemError) as error:
+        raise _worker_gone(error) from None
 
 
 def _end_worker(*_: object) -> None:
-    core._cleanup_mmap_fds()  # Paddle's segments in /dev/shm
+    core._cleanup_mmap_fds()  # segments in /dev/shm
     os._exit(1)
 
 
 def _init_worker(parent: int, _: int) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):  # for the main process, which ends its workers in order
+    for number in (signal.SIGINT, signal.SIGHUP):  # handled by the main process, which ends its workers
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_worker)
-    set_parent_death_signal(parent, signal.SIGTERM)  # on its own a worker whose main process is gone can wait for ever
+    set_parent_death_signal(parent, signal.SIGTERM)  # a worker does not notice by itself
 
 
 def collate(samples: Sequence[Sample]) -> Collated:
-    """Samples as (clips, labels, indices, errors, fatal).
+    """Collate samples to (clips, labels, indices, errors, fatal).
 
     clips and labels are arrays of the clips read, errors (index, reason, quarantine) of the others, fatal the
     traceback of a bug or "".
@@ -334,6 +311,7 @@ def collate(samples: Sequence[Sample]) -> Collated:
     fatal = next((sample.fatal for sample in samples if sample.fatal), "")
     if not good:  # the loader's shared memory takes no empty array
         return np.zeros((1, 1), np.uint8), np.zeros(1, np.int64), [], errors, fatal
-    clips = good[0][1][None] if len(good) == 1 else np.stack([clip for _, clip in good])  # one of many views is large
+    # one clip of many views is large, and is not copied
+    clips = good[0][1][None] if len(good) == 1 else np.stack([clip for _, clip in good])
     labels = np.array([sample.label for sample, _ in good], np.int64)
     return clips, labels, [sample.index for sample, _ in good], errors, fatal

@@ -1,6 +1,6 @@
-"""Lost pictures: where slice headers show that a picture is missing, decoders differ in how many frames they show.
+"""Detect lost reference pictures by slice headers: decoders differ in the number of frames that they show then.
 
-Losses that the headers do not show, as of a picture that no other refers to, leave all decoders with the same frames.
+Losses that the headers do not show, as of a picture that no other refers to, make no such difference.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from collections.abc import Iterable
 from stnet.reader.h264 import FrameNumbers
 from stnet.reader.hevc import ReferencePictures
 
-LOSS_IS_TOLD = ("h264", "hevc")  # codecs, by FFmpeg's names, whose slice headers are read
+CHECKED_CODECS = ("h264", "hevc")  # codecs, by FFmpeg's names, whose slice headers are read
 
 
 class LostPictures:
-    """Looks at the NAL units of a stream, in the order of decoding, until a picture is missing.
+    """Examines the NAL units of a stream, in the order of decoding, until a picture is missing.
 
     Args:
-        codec: FFmpeg's name; of others than LOSS_IS_TOLD nothing is looked at.
-        parameter_sets: NAL units that stand outside the packets.
+        codec: FFmpeg's name; only CHECKED_CODECS are examined.
+        parameter_sets: NAL units outside the packets.
 
     Attributes:
-        found: a picture that others refer to is missing.
+        found: a reference picture is missing.
         unsure: the headers cannot be read, or numbers are missing that the stream may leave out.
     """
 
     def __init__(self, codec: str, parameter_sets: Iterable[bytes]) -> None:
         self.found = self.unsure = False
         self.pictures: FrameNumbers | ReferencePictures | None = None
-        if codec in LOSS_IS_TOLD:
+        if codec in CHECKED_CODECS:
             self.pictures = FrameNumbers() if codec == "h264" else ReferencePictures()
         self.put(parameter_sets)
 
     def put(self, units: Iterable[bytes]) -> None:
-        """Look at NAL units, those of a packet."""
+        """Examine the NAL units of a packet."""
         if self.pictures is None or self.found or self.unsure:
             return
         try:
@@ -41,5 +41,5 @@ class LostPictures:
         except (ValueError, IndexError, KeyError):
             self.unsure = True
         else:
-            self.found = lost and not self.pictures.may_leave_out
-            self.unsure = lost and self.pictures.may_leave_out
+            self.found = lost and not self.pictures.allows_gaps
+            self.unsure = lost and self.pictures.allows_gaps

@@ -1,4 +1,4 @@
-"""The order of an epoch: which clips each step reads, on each rank."""
+"""Order of an epoch: the clips of each step, on each rank."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ Place = tuple[int, int]  # (epoch, index in the list)
 
 
 class EpochOrder:
-    """Which clips each step of an epoch reads on one rank; over all ranks an epoch leaves no clip out.
+    """Clips of each step of an epoch on one rank; over all ranks an epoch has every clip.
 
-    Training: global batches are cut from the shuffled list and dealt out clip by clip. The last batch is filled up
-    with the epoch's first clips: batch norm, which takes its statistics from each batch, sees none that is smaller.
-    Only a list shorter than a batch is a smaller one.
+    Training: global batches are cut from the shuffled list and divided among the ranks clip by clip. The last batch is
+    filled up with the epoch's first clips, for the statistics of batch norm. Only a list shorter than a batch is a
+    smaller one.
 
-    Evaluation: whole batches, of 16 clips at most, are dealt out, in the order of the list, each clip once. What is
-    computed together does not depend on the number of ranks, and so neither do the results, to the last bit. With
-    several views of each clip a batch holds as many fewer clips, but one at least.
+    Evaluation: batches of 16 views at most, and one clip at least, go to the ranks in turn, in the order of the list,
+    each clip once. The batches do not depend on the number of ranks, and so neither do the results, bit for bit.
 
     Args:
-        clips: how many there are.
+        clips: in the list.
         batch_size: over all ranks.
         shuffle: training.
         seed: of the order.
-        rank, ranks: this process, and how many share each batch.
+        rank, ranks: this process, and the number of processes.
         views: of each clip, in evaluation.
 
     Attributes:
-        computed_at_once: views that are to be computed together in evaluation, at most.
+        computed_at_once: views in a batch of evaluation, at most.
     """
 
     def __init__(
@@ -52,13 +51,13 @@ class EpochOrder:
         return batches[self.rank :: self.ranks]
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """Number of batches of this rank in an epoch."""
         return len(self.starts()) if self.shuffle else len(self.starts()[self.rank :: self.ranks])
 
     def clips_at_once(self) -> int:
-        """Clips that a batch of this rank holds, at most."""
+        """Largest batch of this rank, in clips."""
         return -(-self.batch_size // self.ranks) if self.shuffle else self.batch_size
 
     def starts(self) -> list[int]:
-        """Position in an epoch's order of the first clip of each global batch."""
+        """Position of the first clip of each global batch in an epoch."""
         return list(range(0, self.clips, self.batch_size))

@@ -1,7 +1,7 @@
-"""Pickled clips, opened without running anything that a pickle can name.
+"""Read pickled clips without running code: `(video id, label, [JPEG bytes, ...])`.
 
-A clip is `(video id, label, [JPEG bytes, ...])`. Pickles may be of protocol 2, written by Python 2 (text is
-bytes then) or by Python 3 (bytes are a call of `_codecs.encode(text, "latin1")` then).
+Pickles may be of protocol 2, written by Python 2 (text is bytes) or by Python 3 (bytes are a call of
+`_codecs.encode(text, "latin1")`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,12 @@ from stnet.utils.files import read_regular
 from stnet.utils.safe_pickle import load_clip_data
 
 MAX_BYTES = 1 << 30  # of a file
-MAX_PIXELS = 1 << 30  # of the frames that are decoded: 125 of 3840 x 2160
+MAX_PIXELS = 1 << 30  # of all decoded frames: 125 of 3840 x 2160
 _FORM = "expected a pickled (video id, label, [JPEG bytes, ...])"
 
 
 def read_clip_file(path: str) -> bytes:
-    """The bytes of a pickled clip's file.
-
-    Raises:
-        ValueError: no file that can be read, an empty one, or one of more than MAX_BYTES.
-    """
+    """Read the file of a pickled clip. Raises ValueError if it is unreadable, empty, or larger than MAX_BYTES."""
     try:
         data = read_regular(path, MAX_BYTES)
     except FileNotFoundError:
@@ -39,11 +35,7 @@ def read_clip_file(path: str) -> bytes:
 
 
 def load_clip_pickle(data: bytes) -> tuple[str, int, list[bytes]]:
-    """(video id, label, JPEGs) of a pickled clip's bytes.
-
-    Raises:
-        ValueError: with the reason, whatever is wrong with the data.
-    """
+    """Parse a pickled clip: (video id, label, JPEGs). Raises ValueError with the reason if it is malformed."""
     value = load_clip_data(data)
     if not isinstance(value, (tuple, list)) or len(value) != 3:
         raise ValueError(_FORM)
@@ -60,12 +52,8 @@ def load_clip_pickle(data: bytes) -> tuple[str, int, list[bytes]]:
 
 
 def decode_jpegs(jpegs: Sequence[bytes]) -> np.ndarray:
-    """Frames of one size as uint8 [K, H, W, 3] RGB.
-
-    Raises:
-        ValueError: whatever is wrong with a frame; another format than JPEG is one such thing.
-    """
-    from PIL import Image  # late: a list can be read, and --help shown, without it
+    """Decode JPEGs of one size to uint8 [K, H, W, 3] RGB. Raises ValueError for other formats, sizes and damage."""
+    from PIL import Image  # late: not needed for --help
 
     frames = np.empty(0, np.uint8)
     for row, jpeg in enumerate(jpegs):

@@ -1,4 +1,4 @@
-"""Which frames of a clip the network sees. Pure functions; the original's arithmetic, draw for draw."""
+"""Sample the frames of a clip. Pure functions with the original's arithmetic and random draws."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def sample_frames(
     clip: int = 0,
     num_clips: int = 1,
 ) -> list[list[int]]:
-    """Indices of the frames: seg_num segments of seglen consecutive frames.
+    """Sample seg_num segments of seglen consecutive frames.
 
     Args:
-        num_frames: decodable frames, at least 1.
+        num_frames: of the video, at least 1.
         seg_num, seglen: segments, and frames in each.
         format: one of FORMATS; the original's two are centred differently.
         rng: for training (one randint per segment); None takes the centre.
-        clip, num_clips: which of several clips, 0 for the first. They are spread evenly over each part of the video,
-            from its start to its end (see `spread`), whatever the format; a single one is the centre.
+        clip, num_clips: number of the clip, from 0, of several that are spread evenly over each part of the video, from
+            its start to its end (see `spread`), in any format; a single one is the centre.
 
     Returns:
-        seg_num lists of seglen indices. A clip shorter than seg_num * seglen overlaps or wraps around.
+        seg_num lists of seglen frame numbers. A clip shorter than seg_num * seglen overlaps or wraps around.
     """
     average = num_frames // seg_num
     segments = []
@@ -47,5 +47,5 @@ def sample_frames(
 
 
 def spread(room: int, number: int, count: int) -> int:
-    """Where the number-th of `count` > 1 places lies that divide 0 to `room` evenly, both included; halves go up."""
+    """Position of the number-th of `count` > 1 points evenly spaced from 0 to `room`, rounded half up."""
     return (2 * number * room + count - 1) // (2 * (count - 1))

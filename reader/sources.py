@@ -1,4 +1,4 @@
-"""What Predictor takes: videos by path, folder, glob or list, as bytes, or as frames."""
+"""Inputs of Predictor: videos by path, folder, glob or list, as bytes, or as frames."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ LIST_SUFFIXES = (".list", ".txt")
 
 
 class Source(NamedTuple):
-    """One video that was asked for."""
+    """Video to predict."""
 
     path: str | None  # as given or listed; None: bytes or frames
-    label: int | None  # what the list says
-    clip: Clip  # what the reader opens
-    content: Any = None  # the bytes or frames, which the reader finds in a file of their own
+    label: int | None  # in the list
+    clip: Clip  # that the reader opens
+    content: Any = None  # the bytes or frames, which were written to a file
 
 
 def sources(inputs: Input | Iterable[Input], clip_format: str, scratch: str) -> list[Source]:
-    """The videos of what Predictor.predict was given, in order.
+    """List the videos of the inputs of Predictor.predict, in order.
 
     Args:
-        inputs: one or several of: a path; a folder, whose videos come sorted; a glob; a list file (.list, .txt), whose
-            relative paths are also looked up beside it; the bytes of a file; frames, uint8 [T, H, W, 3] RGB.
+        inputs: one or several of: a path; a folder, whose videos are sorted; a glob; a list file (.list, .txt), whose
+            relative paths may start at its folder; the bytes of a file; frames, uint8 [T, H, W, 3] RGB.
         clip_format: MODEL.format.
-        scratch: a folder for bytes and frames.
+        scratch: a folder for files of bytes and frames.
 
     Raises:
-        UserError: a folder or glob without videos, a list that cannot be read, or something else than the above.
+        UserError: a folder or glob without videos, a list that cannot be read, or an input of another type.
     """
     is_one = isinstance(inputs, (str, os.PathLike, *Bytes)) or (isinstance(inputs, np.ndarray) and inputs.ndim == 4)
     items: Any = [inputs] if is_one else inputs
@@ -75,26 +75,23 @@ def _sources_of(item: Any, clip_format: str, scratch: str, number: int) -> Seque
 def _sources_at(path: str, clip_format: str) -> Sequence[Source]:
     path = os.path.expanduser(path)
     if os.path.isdir(path):
-        return [
-            Source(clip.path, None, clip._replace(format=format_of(clip.path, clip_format)))
-            for clip in list_videos(path)
-        ]
-    if path.lower().endswith(LIST_SUFFIXES):
+        paths = [clip.path for clip in list_videos(path)]
+    elif path.lower().endswith(LIST_SUFFIXES):
         return listed(path, clip_format)
-    if os.path.exists(path) or not glob.has_magic(path):
+    elif os.path.exists(path) or not glob.has_magic(path):
         paths = [path]
     else:
-        found = {name for name in _matching(path) if not os.path.isdir(name)}
-        start = path[: path.index("*")].rpartition(os.sep)[0] or os.curdir if "*" in path else os.curdir
-        any_name = os.path.basename(path) in ("*", "**")  # as a folder is taken
-        paths = videos_among(sorted(found), start) if any_name else sorted(found)
+        paths = sorted({name for name in _matching(path) if not os.path.isdir(name)})
+        if os.path.basename(path) in ("*", "**"):  # any name: only videos, as of a folder
+            folder = path[: path.index("*")].rpartition(os.sep)[0] or os.curdir
+            paths = videos_among(paths, folder)
         if not paths:
             raise UserError(f"{path}: no file matches")
     return [Source(name, None, Clip(name, -1, format_of(name, clip_format))) for name in paths]
 
 
 def _matching(pattern: str) -> Iterable[str]:
-    """Paths that a glob matches; `**` goes through folders as utils.files.walk does, so that loops of links end."""
+    """Paths that a glob matches; `**` visits folders as utils.files.walk does, so that loops of links end."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
         return glob.glob(pattern)
@@ -107,29 +104,28 @@ def _matching(pattern: str) -> Iterable[str]:
 
 
 def format_of(path: str, clip_format: str) -> str:
-    """The format of a file that is named alone: MODEL.format, but a video is one where that is pickles or frames."""
+    """Format of a single file: MODEL.format, but `mp4` for a video where that is pickles or frames."""
     is_video = path.lower().endswith(VIDEO_SUFFIXES) and clip_format.lower() in (PICKLE, FRAMES)
     return VIDEO if is_video else clip_format
 
 
 def listed(path: str, clip_format: str) -> list[Source]:
-    """The clips of a list file, with the labels that are there. Raises UserError."""
+    """Videos of a list file, with their labels if given. Raises UserError."""
     clips, folder = read_list(path, clip_format, labelled=False), list_folder(path)
-    return [
-        Source(clip.path, None if clip.label < 0 else clip.label, clip._replace(path=find_file(clip.path, folder)))
-        for clip in clips
-    ]
+    labels = [None if clip.label < 0 else clip.label for clip in clips]
+    found = [clip._replace(path=find_file(clip.path, folder)) for clip in clips]
+    return [Source(clip.path, label, there) for clip, label, there in zip(clips, labels, found)]
 
 
 def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
-    """What reads videos, in order; any number of them may be bad."""
+    """Loader of videos, in order; any number of them may be bad."""
     from stnet.reader.loader import build_loader
 
     return build_loader(config, "infer", clips=[video.clip for video in videos])
 
 
 def read_again(video: Source, config: Config) -> DecodedClip:
-    """A video's clip once more: results do not keep it. Raises UserError."""
+    """Decode the clip of a video again, which results do not keep. Raises UserError."""
     from stnet.reader.clip import read_clip
     from stnet.reader.errors import ClipError
 

@@ -1,8 +1,7 @@
-"""A video read once, in order, and the segments of its windows cut out of it on the way.
+"""Read a video once, in order, and build the segments of its windows.
 
-Windows are seconds, so frames are taken by their timestamps: a video of variable rate is brought to a constant one,
-each frame shown until the next one comes, and is split into pieces where none comes for long. One of constant rate
-stays as it is.
+Frames are taken by their timestamps: a video of variable rate is resampled to a constant one by repeating and dropping
+frames, and split into pieces at long gaps. One of constant rate stays as it is.
 """
 
 from __future__ import annotations
@@ -16,33 +15,33 @@ import numpy as np
 
 from stnet.reader.containers import opened, utf8_name
 from stnet.reader.decoders import timed_frames
-from stnet.reader.enlarging import CHUNK
 from stnet.reader.errors import ClipError, CorruptVideo
 from stnet.reader.index import read_index
 from stnet.reader.joined import Part, follow, is_disordered, joined
+from stnet.reader.resize import CHUNK
 from stnet.reader.transforms import ClipBuilder
 
 Segment = tuple[int, ...]  # numbers of its frames, in order
-_GAP, _STEPS = 2.0, 4  # a gap: seconds without a frame, and how many times the usual distance of frames, at least
-_UNEVEN, _EVEN = 0.5, 4.0  # slack: where all packets are evenly spaced, AVI's first frames may yet come with odd times
+_GAP, _STEPS = 2.0, 4  # of a gap, at least: seconds without a frame, and multiples of the median distance of frames
+_UNEVEN, _EVEN = 0.5, 4.0  # slack: AVI's first frames may have odd times though its packets are evenly spaced
 
 
 class Shown(NamedTuple):
-    """A frame of a video."""
+    """Frame of a video."""
 
     number: int
     seconds: float  # from the start of the file
-    rgb: Callable[[], np.ndarray]  # gives it, uint8 [H, W, 3]
+    rgb: Callable[[], np.ndarray]  # returns it, uint8 [H, W, 3]
 
 
 class Paced(NamedTuple):
-    """A frame of a video brought to a constant rate."""
+    """Frame of a video at a constant rate."""
 
     number: int  # in its piece
     seconds: float  # from the start of the file
     rgb: Callable[[], np.ndarray]
     piece: int  # of the video, 0 up to its first gap
-    source: int  # number of the frame of the file that is shown at this time
+    source: int  # number of the frame in the file
 
 
 class VideoStream:
@@ -54,15 +53,15 @@ class VideoStream:
 
     Attributes:
         rate: frames a second, on average, gaps left out.
-        gap: where no frame comes for more seconds than this, the video is split. At least 4 times the usual distance
-            of its frames.
-        ends: seconds of the last frame of each piece, as far as the index tells.
-        count: frames, where the index is sure of them; else None.
-        start: seconds that are subtracted from all timestamps; none is below 0 then.
+        gap: seconds; where no frame comes for longer, the video is split. At least 4 times the median distance of its
+            frames.
+        ends: seconds of the last frame of each piece, if the index has them.
+        count: number of frames, if the index is reliable; else None.
+        start: seconds that are subtracted from all timestamps, so that none is negative.
         parts: of stnet.reader.joined: one, or more where timestamps begin anew.
         anew: seconds at which they do.
-        damage: why reading ended before the end of the file; "" if it did not.
-        read: frames that have been read.
+        damage: reason why reading ended early; "" if it did not.
+        read: number of frames that have been read.
         slack: see at_constant_rate.
 
     Raises:
@@ -84,7 +83,7 @@ class VideoStream:
             raise ClipError("neither its packets nor its header say how many frames it has a second")
 
     def _measure(self, gap: float) -> None:
-        """Set rate, gap, ends, start, parts and anew by the timestamps of the index, where these are sound."""
+        """Set rate, gap, ends, start, parts and anew by the timestamps of the index, if these are reliable."""
         index, times = self.index, self.index.times
         if not times or is_disordered(joined(index.parts)):
             return
@@ -93,8 +92,8 @@ class VideoStream:
         if times[0] < 0:
             self.start = float(times[0] * unit)
         steps = [later - earlier for earlier, later in zip(times, times[1:])]
-        usual = float(sorted(steps)[len(steps) // 2] * unit) if steps else 0.0
-        self.gap = max(gap, _STEPS * usual)
+        median = float(sorted(steps)[len(steps) // 2] * unit) if steps else 0.0
+        self.gap = max(gap, _STEPS * median)
         within = [step for step in steps if step * unit <= self.gap]
         seconds = float(sum(within) * unit) * (len(within) + 1) / max(1, len(within))
         if seconds > 0 and not index.interlaced:
@@ -105,18 +104,21 @@ class VideoStream:
         self.anew = [float(time * unit) - self.start for time in begins]
 
     def left(self, seconds: float) -> int | None:
-        """Frames, at the constant rate, of a piece from a moment on; None where the index does not tell."""
+        """Number of frames, at the constant rate, from a time to the end of its piece; None if unknown."""
         place = bisect.bisect_left(self.ends, seconds - 0.5 / self.rate)
         return round((self.ends[place] - seconds) * self.rate) + 1 if place < len(self.ends) else None
 
     def frames(self) -> Generator[Shown, None, None]:
-        """Decode from the start to the end, or to where the data is damaged."""
+        """Decode from the start to the end, or to the first damage."""
         seconds, unit = -1 / self.rate, self.index.time_base
         with utf8_name(self.path) as name:
             try:
                 for number, (time, rgb) in enumerate(follow(timed_frames(name, self.index), self.parts)):
                     shown = None if time is None else max(0.0, float(time * unit) - self.start)
-                    seconds = seconds + 1 / self.rate if shown is None or (number and shown <= seconds) else shown
+                    if shown is None or (number and shown <= seconds):
+                        seconds += 1 / self.rate
+                    else:
+                        seconds = shown
                     self.read = number + 1
                     yield Shown(number, seconds, functools.partial(_converted, rgb))
             except CorruptVideo as error:
@@ -131,13 +133,11 @@ def _converted(rgb: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def at_constant_rate(frames: Iterable[Shown], rate: float, gap: float, slack: float = 0.5) -> Iterator[Paced]:
-    """Bring frames to a constant rate: at each time the frame that is shown then, in pieces between the gaps.
-
-    Frames that come at this rate are given as they are, each once.
+    """Resample frames to a constant rate, in pieces between gaps: at each time the frame that is shown then.
 
     Args:
         frames: at ascending times.
-        rate: frames a second.
+        rate: frames a second. Frames that come at this rate are yielded once each.
         gap: seconds without a frame after which another piece begins.
         slack: places by which a frame may be early or late and is still the next one.
     """
@@ -158,21 +158,17 @@ def at_constant_rate(frames: Iterable[Shown], rate: float, gap: float, slack: fl
 
 
 class SegmentCutter:
-    """Builds segments from the frames of a video as they come; each frame is scaled and cropped as read_clip does.
-
-    Args:
-        short_size, target_size: pixels, see stnet.reader.transforms.ClipBuilder.
-    """
+    """Builds segments from the frames of a video as they come, scaled and cropped as by read_clip (see ClipBuilder)."""
 
     def __init__(self, short_size: int, target_size: int) -> None:
         self.sizes = short_size, target_size
         self.size: object = None  # of the scaled frames
-        self.places: dict[int, list[tuple[Segment, int]]] = {}  # frame -> the segments that have it, and where
-        self.begun: dict[Segment, tuple[np.ndarray, set[int]]] = {}  # pixels, and the places that are still empty
+        self.places: dict[int, list[tuple[Segment, int]]] = {}  # frame -> segments and positions in them
+        self.begun: dict[Segment, tuple[np.ndarray, set[int]]] = {}  # pixels, and positions still empty
         self._begin_chunk()
 
     def want(self, segments: Sequence[Segment]) -> None:
-        """Announce segments, before the first of their frames comes."""
+        """Request segments, before the first of their frames comes."""
         side = self.sizes[1]
         for segment in segments:
             if segment in self.begun:
@@ -183,11 +179,7 @@ class SegmentCutter:
                 self.places.setdefault(frame, []).append((segment, place))
 
     def put(self, frame: Shown | Paced) -> Iterator[tuple[Segment, np.ndarray]]:
-        """Take the next frame. Yields the segments that are whole now, uint8 [3 * seglen, H, W].
-
-        Raises:
-            ClipError: no crop fits, or the frames change their shape.
-        """
+        """Take the next frame. Yields the segments that are complete, uint8 [3 * seglen, H, W]. Raises ClipError."""
         if frame.number in self.places:
             try:
                 self.builder.put(len(self.numbers), frame.rgb())
@@ -198,7 +190,7 @@ class SegmentCutter:
                 yield from self.flush()
 
     def flush(self) -> Iterator[tuple[Segment, np.ndarray]]:
-        """The segments that are whole now."""
+        """Yield the segments that are complete with the frames taken so far."""
         numbers, builder = self.numbers, self.builder
         if not numbers:
             return

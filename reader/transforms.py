@@ -1,4 +1,4 @@
-"""Scale, crop and flip, one clip at a time. Pure functions of their input; what is random comes from an `rng`."""
+"""Scale, crop and flip the frames of a clip. All randomness comes from an `rng`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import random
 import numpy as np
 from PIL import Image
 
-from stnet.reader.enlarging import Enlarger, blends_of
-from stnet.reader.shrinking import MOST, Shrinker, sums_of
+from stnet.reader.resize import MAX_RATIO, Enlarger, Shrinker, blends_of, sums_of
 
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -17,13 +16,13 @@ CROPS = {1: (CENTRE,), 3: ("start", CENTRE, "end")}  # of TEST.num_crops: where 
 
 
 class ClipBuilder:
-    """Scales, crops and mirrors the frames of a clip as they come: only what the network sees is kept.
+    """Scales, crops and flips the frames of a clip as they come: only the crops are kept.
 
     Args:
-        count: frames that will be put.
+        count: number of frames.
         short_size, target_size: pixels; scale the short side to the first, then crop a square of the second.
         rng: for training (random crop, then flip); None takes the centre.
-        flip_ratio: share of training clips that are mirrored; 0 where left and right make a difference.
+        flip_ratio: share of training clips that are flipped; 0 where left and right make a difference.
         crop: without rng, where on the longer side the crop lies; see crop_corner.
     """
 
@@ -42,14 +41,14 @@ class ClipBuilder:
         self.size: Size | None = None  # after scaling, known with the first frame
         self.scaler: Enlarger | Shrinker | None = None
         self.shape: tuple[int, ...] = ()  # of the frames that the scaler holds
-        self.rows = range(0)  # theirs
+        self.rows = range(0)  # of the same frames
 
     def put(self, row: int, frame: np.ndarray) -> None:
         """Take the frame of a row.
 
         Args:
             row: 0 to count - 1.
-            frame: uint8 [H, W, 3] RGB; it is kept for a while, and must not change.
+            frame: uint8 [H, W, 3] RGB; it may be kept until `clip`, and must not change.
 
         Raises:
             ValueError: no crop of target_size fits, or the frame scales to another size than the first one.
@@ -68,16 +67,16 @@ class ClipBuilder:
         if self.scaler:
             self.scaler.add(frame)
             self.rows = range(self.rows.start, row + 1)
+            if len(self.rows) == self.scaler.together:
+                self._fill_rows()
         else:
             _fill(self.planes[row], frame, size, box, self.flip)
             self.rows = range(row + 1, row + 1)
-        if self.scaler and len(self.rows) == self.scaler.together:
-            self._fill_rows()
 
     def clip(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 [len(rows), target_size, target_size, 3]: the frames of `rows`, which may repeat.
+        """Frames of `rows`, which may repeat, uint8 [len(rows), target_size, target_size, 3].
 
-        Each colour lies by itself in memory, so that to_super_images copies nothing.
+        Each colour plane is contiguous, so that to_super_images copies nothing.
         """
         self._fill_rows()
         planes = self.planes if np.array_equal(rows, np.arange(len(self.planes))) else self.planes[rows]
@@ -92,24 +91,25 @@ class ClipBuilder:
         self.flip = self.rng is not None and self.rng.random() < self.flip_ratio
 
     def _fill_rows(self) -> None:
-        """Give the rows of what the scaler holds their pixels."""
+        """Scale the frames that the scaler holds into their rows."""
         if self.scaler and self.rows:
             self.scaler.fill(self.planes[self.rows.start : self.rows.stop])
         self.rows = range(self.rows.stop, self.rows.stop)
 
 
 def scaler_of(frame: np.ndarray, size: Size, box: Box, flip: bool, frames: int) -> Enlarger | Shrinker | None:
-    """What makes the box of `size`, mirrored if `flip`, of so many frames of this shape; None: Pillow, or nothing."""
+    """Scaler of frames to the box of `size`, flipped if `flip`; None: Pillow scales, or nothing does."""
     height, width = frame.shape[:2]
     left, top, right, bottom = box
-    columns, rows = blends_of(width, size[0]), blends_of(height, size[1])
-    if size == (width, height) or (size[0] <= width and size[1] <= height and _height_first(frame, size)):
+    if size == (width, height):
         return None
     if size[0] <= width and size[1] <= height:
-        if width > MOST * size[0] or height > MOST * size[1]:
+        too_small = width > MAX_RATIO * size[0] or height > MAX_RATIO * size[1]
+        if too_small or _height_first(frame, size):
             return None
         sums, lines = sums_of(width, size[0])[left:right], sums_of(height, size[1])[top:bottom]
         return Shrinker(sums[::-1] if flip else sums, lines, frames)
+    columns, rows = blends_of(width, size[0]), blends_of(height, size[1])
     if columns is None or rows is None:
         return None
     columns = columns[left:right]
@@ -117,32 +117,26 @@ def scaler_of(frame: np.ndarray, size: Size, box: Box, flip: bool, frames: int) 
 
 
 def _shrink_one_axis(frame: np.ndarray, size: Size, box: Box) -> tuple[np.ndarray, Size, Box]:
-    """Where one axis shrinks and the other grows: (frame, size, box) after the first, which is left to Pillow."""
+    """(frame, size, box) after Pillow has shrunk one axis, where the other grows; else as they are."""
     height, width = frame.shape[:2]
     left, top, right, bottom = box
     if size[0] < width and size[1] > height:
-        return (
-            resize(frame, (size[0], height), (left, 0, right, height)),
-            (right - left, size[1]),
-            (0, top, right - left, bottom),
-        )
+        frame = resize(frame, (size[0], height), (left, 0, right, height))
+        return frame, (right - left, size[1]), (0, top, right - left, bottom)
     if size[0] > width and size[1] < height:
-        return (
-            resize(frame, (width, size[1]), (0, top, width, bottom)),
-            (size[0], bottom - top),
-            (left, 0, right, bottom - top),
-        )
+        frame = resize(frame, (width, size[1]), (0, top, width, bottom))
+        return frame, (size[0], bottom - top), (left, 0, right, bottom - top)
     return frame, size, box
 
 
 def _fill(plane: np.ndarray, frame: np.ndarray, size: Size, box: Box, flip: bool) -> None:
-    """Fill plane, uint8 [3, h, w], with the box of a frame, by Pillow where its size changes, mirrored if `flip`."""
-    import cv2  # late: a list can be read, and --help shown, without it
+    """Fill plane, uint8 [3, h, w], with the box of a frame, resized by Pillow if needed, flipped if `flip`."""
+    import cv2  # late: not needed for --help
 
     left, top, right, bottom = box
     as_it_is = size == (frame.shape[1], frame.shape[0])
     crop = frame[top:bottom, left:right] if as_it_is else resize(frame, size, box)
-    # OpenCV 5 can take seven times as long to split a crop that does not lie together in memory
+    # OpenCV 5 can take seven times as long to split a crop that is not contiguous
     crop = cv2.flip(crop, 1) if flip else np.ascontiguousarray(crop)
     cv2.split(crop, list(plane))  # [h, w, 3] -> [3, h, w]
 
@@ -154,10 +148,9 @@ def to_super_images(clip: np.ndarray, seg_num: int) -> np.ndarray:
 
 
 def scaled_size(width: int, height: int, short_size: int) -> Size:
-    """(width, height) after scaling: short_size x 4/3 of it, the longer on the longer side; a square counts as wide.
+    """(width, height) after scaling: short_size on the shorter side, 4/3 of it on the longer; a square counts as wide.
 
-    The aspect ratio is not kept: the released weights were trained so. Frames whose short side already has
-    short_size stay as they are.
+    The aspect ratio is not kept, as the released weights were trained. Frames whose short side is short_size stay.
     """
     if min(width, height) == short_size:
         return width, height
@@ -168,7 +161,7 @@ def scaled_size(width: int, height: int, short_size: int) -> Size:
 def crop_corner(size: Size, target_size: int, rng: random.Random | None = None, crop: str = CENTRE) -> tuple[int, int]:
     """(left, top) of the crop in an image of size (width, height): random, or the centre, rounded as the original.
 
-    `crop`: "start" or "end" moves it along the longer side, which of a square is the width.
+    `crop`: "start" or "end" moves it along the longer side, the width in a square.
     """
     room = size[0] - target_size, size[1] - target_size
     if rng is not None:
@@ -183,9 +176,8 @@ def crop_corner(size: Size, target_size: int, rng: random.Random | None = None, 
 def resize(frame: np.ndarray, size: Size, box: Box | None = None) -> np.ndarray:
     """Antialiased bilinear resize of one uint8 frame [H, W, 3] to size (width, height), or a box of the result.
 
-    Pillow resizes one axis after the other and rounds in between. Which comes first has changed (since 13.0 the
-    height, where it shrinks by much more than the width), so the order is fixed here: every Pillow gives the
-    same bits. What lies outside the box (left, top, right, bottom) is cut off after each pass.
+    Pillow resizes one axis after the other and rounds in between. The order is fixed here, as it depends on the release
+    of Pillow: all give the same result. Pixels outside the box (left, top, right, bottom) are cut off after each pass.
     """
     height, width = frame.shape[:2]
     left, top, right, bottom = box or (0, 0, *size)
@@ -200,6 +192,6 @@ def resize(frame: np.ndarray, size: Size, box: Box | None = None) -> np.ndarray:
 
 
 def _height_first(frame: np.ndarray, size: Size) -> bool:
-    """Which of the axes Pillow takes first, since 13.0."""
+    """True if Pillow resizes the height first, as it does since 13.0."""
     height, width = frame.shape[:2]
     return size[1] < height and height - size[1] > 2 * (width - size[0])

@@ -1,4 +1,4 @@
-"""The windows of a long video, cut out of it in a process that can be killed."""
+"""Cut the windows of a long video, in a child process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from stnet.config import ReaderSection
 from stnet.reader.clip import read_clip
 from stnet.reader.containers import seconds_of_all
-from stnet.reader.enlarging import CHUNK
 from stnet.reader.errors import ClipError
+from stnet.reader.resize import CHUNK
 from stnet.reader.sampling import sample_frames
 from stnet.reader.stream import Paced, Segment, SegmentCutter, VideoStream, at_constant_rate
 from stnet.reader.transforms import to_super_images
@@ -21,17 +21,17 @@ from stnet.utils.errors import UserError
 
 
 class Plan(NamedTuple):
-    """How a video is cut into windows, in whole frames and segments."""
+    """Windows of a video, in whole frames and segments."""
 
     rate: float  # frames a second
     seg_num: int
     seglen: int
-    segment: int  # frames
-    stride: int  # segments
+    segment: int  # length in frames
+    stride: int  # in segments
 
     @property
     def frames(self) -> int:
-        """Frames of a window."""
+        """Length of a window in frames."""
         return self.seg_num * self.segment
 
     def first(self, window: int) -> int:
@@ -43,18 +43,18 @@ class Plan(NamedTuple):
         return self.first(window) + self.frames
 
     def segments(self, window: int, frames: int = 0) -> list[Segment]:
-        """The frames of a window's segments: those of a video that is this window and nothing else.
+        """Frames of a window's segments, as of a video that is this window alone.
 
         Args:
             window: its number.
-            frames: that it has, where a piece of the video is shorter than a window; 0: as any.
+            frames: of a shorter window, which is a whole piece of the video; 0: of all others.
         """
         first = self.first(window)
         cut = sample_frames(frames or self.frames, self.seg_num, self.seglen)
         return [tuple(first + frame for frame in segment) for segment in cut]
 
     def description(self) -> str:
-        """What came of the seconds that were asked for."""
+        """Text with the actual seconds of window and stride."""
         window, stride = self.frames / self.rate, self.stride * self.segment / self.rate
         return (
             f"windows of {window:.2f} s ({self.seg_num} segments of {self.segment} frames), one every {stride:.2f} s "
@@ -63,14 +63,12 @@ class Plan(NamedTuple):
 
 
 _LONGEST = 1e9  # seconds
-SHORTER = 1.0  # seconds by which a video may be shorter than its header says, before that is worth a word
-_GAP = 2.0  # seconds without a frame, or half a window if that is less: there a video is split
+SHORTER = 1.0  # seconds by which a video may be shorter than its header says, without a note
+_GAP = 2.0  # seconds without a frame, or half a window if that is less, at which a video is split
 
 
 def plan_windows(window: float, stride: float, rate: float, seg_num: int, seglen: int) -> Plan:
-    """Windows and strides of about so many seconds.
-
-    A segment is a whole number of frames, a window `seg_num` segments, a stride a whole number of segments.
+    """Round window and stride, in seconds, to whole segments of whole frames; a window has `seg_num` of them.
 
     Raises:
         UserError: window or stride are not above 0, or longer than any video.
@@ -84,25 +82,25 @@ def plan_windows(window: float, stride: float, rate: float, seg_num: int, seglen
 
 
 class Facts(NamedTuple):
-    """What is known of a video before its frames are decoded."""
+    """Properties of a video before its frames are decoded."""
 
     width: int
     height: int
     frames: int  # by its packets
-    exact: bool  # there are exactly so many frames
-    declared: float  # seconds, by the container's header; 0 if it does not say
+    exact: bool  # the number of frames is exact
+    declared: float  # seconds by the container's header; 0 if missing
     plan: Plan
     variable: bool = False  # its frames come at uneven distances
     anew: Sequence[float] = ()  # seconds at which its timestamps begin anew
 
     @property
     def seconds(self) -> float:
-        """By the header or by the frames, whichever is more."""
+        """Duration by the header or by the frames, whichever is longer."""
         return max(self.declared, self.frames / self.plan.rate)
 
 
 class Span(NamedTuple):
-    """A window all of whose frames have been read."""
+    """Window all of whose frames have been read."""
 
     window: int  # its number in its piece
     start: float  # seconds from the start of the file
@@ -112,39 +110,39 @@ class Span(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """What is known of a video after its last frame."""
+    """Properties of a video after its last frame."""
 
     start: float  # seconds at which the first frame begins
     end: float  # and the last one ends; 0 if there is none
     frames: int  # of the file
     gaps: list[tuple[float, float]]  # from the end of a frame to the next one
     short: list[float]  # seconds of pieces that are shorter than a window, and one window each
-    unheld: float  # seconds that are in no window, as too few come before a gap or the end
-    declared: float  # seconds by the container's header; 0 if it does not say, or if that is another stream's
-    damage: str  # why the last frame is not the end of the file; "" if it is
-    clip: tuple[np.ndarray, int] | None  # without any window: all of it, [seg_num, 3 * seglen, H, W], and frames
+    unheld: float  # seconds in no window: too few before a gap or the end
+    declared: float  # seconds by the container's header; 0 if missing, or of another stream
+    damage: str  # reason why reading ended early; "" if it did not
+    clip: tuple[np.ndarray, int] | None  # without any window: the whole clip, [seg_num, 3 * seglen, H, W], and frames
 
 
 class Stretch(NamedTuple):
-    """The next frames of a video, and what came of them."""
+    """Next frames of a video, with the windows and segments that begin or end in them."""
 
     frames: int  # at the constant rate
     windows: list[tuple[int, list[Segment]]]  # that begin here
-    segments: list[tuple[Segment, np.ndarray]]  # that are whole now, uint8 [3 * seglen, H, W]
+    segments: list[tuple[Segment, np.ndarray]]  # that are complete now, uint8 [3 * seglen, H, W]
     spans: list[Span]  # of windows that end here
-    ended: bool = False  # a gap follows, or the end: windows and segments are numbered anew
-    last: Ending | None = None  # there is nothing after it
+    ended: bool = False  # a gap follows, or the end: windows and segments are numbered from 0
+    last: Ending | None = None  # of the last one
 
 
 class WindowReader:
-    """What a child process calls: the first call gives a video's Facts, the others its Stretches, and at last None.
+    """Reader for a child process: its first call returns the Facts of a video, the others Stretches, and at last None.
 
     Args:
         path: the file.
         section: sizes and sampling.
         window, stride: seconds, see plan_windows.
 
-    It can be pickled until it is called. It holds the segments that are begun and no more than CHUNK frames besides.
+    It can be pickled until it is called. It holds the segments that are begun, and at most CHUNK frames.
     """
 
     def __init__(self, path: str, section: ReaderSection, window: float, stride: float) -> None:
@@ -152,12 +150,7 @@ class WindowReader:
         self.answers: Iterator[Facts | Stretch] | None = None
 
     def __call__(self, _: object) -> Facts | Stretch | None:
-        """The next answer.
-
-        Raises:
-            ClipError: the file cannot be read, or no crop fits into its frames.
-            UserError: as plan_windows.
-        """
+        """Return the next answer. Raises ClipError, or UserError as plan_windows."""
         if self.answers is None:
             self.answers = self._read()
         return next(self.answers, None)
@@ -165,7 +158,7 @@ class WindowReader:
     def _read(self) -> Iterator[Facts | Stretch]:
         section = self.section
         assert section.seg_num and section.seglen  # Config.section has set them
-        plan_windows(self.window, self.stride, 1.0, 1, 1)  # what makes no sense is refused first
+        plan_windows(self.window, self.stride, 1.0, 1, 1)  # raises before the file is opened
         stream = VideoStream(self.path, min(_GAP, self.window / 2))
         plan = plan_windows(self.window, self.stride, stream.rate, section.seg_num, section.seglen)
         index, exact = stream.index, stream.count is not None
@@ -183,55 +176,54 @@ class WindowReader:
         windows = sum(piece.given for piece in pieces)
         if len(pieces) > 1 and not windows:
             raise ClipError("none of its pieces between gaps can be read to its end")
+        end = pieces[-1].end if pieces else 0.0
+        declared = stream.index.duration
+        if end + SHORTER < declared <= seconds_of_all(self.path) + SHORTER:
+            declared = 0.0  # of another stream, such as sound
+        whole = None
+        if not windows:
+            clip = read_clip(self.path, self.section)
+            whole = to_super_images(clip.frames, self.section.seg_num or 1), clip.num_frames
         return Ending(
             start=pieces[0].start if pieces else 0.0,
-            end=pieces[-1].end if pieces else 0.0,
+            end=end,
             frames=stream.read,
             gaps=[(one.end, other.start) for one, other in zip(pieces, pieces[1:])],
             short=[piece.end - piece.start for piece in pieces if piece.given and piece.is_short],
             unheld=sum(piece.unheld for piece in pieces),
-            declared=self._promised(stream.index.duration, pieces[-1].end if pieces else 0.0),
+            declared=declared,
             damage=stream.damage,
-            clip=None if windows else self._clip(),
+            clip=whole,
         )
-
-    def _promised(self, duration: float, end: float) -> float:
-        """The duration that the header gives, unless the video ends earlier and another stream, as sound, does not."""
-        return 0.0 if end + SHORTER < duration <= seconds_of_all(self.path) + SHORTER else duration
-
-    def _clip(self) -> tuple[np.ndarray, int]:
-        clip = read_clip(self.path, self.section)
-        return to_super_images(clip.frames, self.section.seg_num or 1), clip.num_frames
 
 
 class Piece:
-    """A video, or what of it lies between two gaps, cut into windows.
+    """Part of a video between two gaps, or all of it, cut into windows.
 
     Args:
-        plan: of the windows. Where there are gaps, a piece that is shorter than a window is one window.
+        plan: of the windows. With gaps, a piece that is shorter than a window is one window.
         section: sizes.
-        stream: what the index tells of it.
-        is_split: there are gaps.
+        stream: of the video.
+        is_split: the video has gaps.
 
     Attributes:
-        given: windows that have been read to their ends.
+        given: number of windows that have been read to their ends.
         is_short: it is shorter than a window.
-        start, end: seconds of its first frame, and at which the last one so far ends.
-        unheld: seconds at its end that are in no window.
+        start, end: seconds at which its first frame begins, and the last one so far ends.
     """
 
     def __init__(self, plan: Plan, section: ReaderSection, stream: VideoStream, is_split: bool) -> None:
         self.plan, self.stream, self.is_split, self.is_short = plan, stream, is_split, False
         self.frames = plan.frames  # of a window
-        self.left: int | None = None  # frames of all windows together, where the index tells
+        self.left: int | None = None  # frames of all windows together; None if unknown
         self.times = array("d")  # seconds of each frame
-        self.sources = array("q")  # numbers that they have in the file
+        self.sources = array("q")  # their numbers in the file
         self.cutter = SegmentCutter(section.short_size, section.target_size)
         self.start = self.end = 0.0
         self.begun = self.given = 0
 
     def _begin(self, seconds: float) -> None:
-        """Take the time of the first frame."""
+        """Set start and lengths by the time of the first frame."""
         self.start, left = seconds, self.stream.left(seconds)
         if left is not None and (self.is_split or self.stream.count is not None):
             self.left = left
@@ -240,12 +232,12 @@ class Piece:
 
     @property
     def unheld(self) -> float:
-        """See the class."""
+        """Seconds at its end that are in no window."""
         first = self.plan.first(self.given - 1) + self.frames if self.given else 0
         return self.end - self.times[first] if first < len(self.times) else 0.0
 
     def read(self, frames: Iterator[Paced]) -> Iterator[Stretch]:
-        """All of it."""
+        """Read the whole piece."""
         stretch = Stretch(0, [], [], [])
         for frame in frames:
             if not self.times:
@@ -270,7 +262,7 @@ class Piece:
         yield stretch._replace(spans=[*stretch.spans, *self._spans(self.end)], ended=True)
 
     def _windows(self) -> Iterator[tuple[int, list[Segment]]]:
-        """Windows that begin with the newest frame, but for those which the piece is too short for."""
+        """Windows that begin with the newest frame and fit into the piece."""
         plan = self.plan
         while plan.first(self.begun) < len(self.times):
             if self.left is not None and plan.first(self.begun) + self.frames > self.left:
@@ -281,7 +273,7 @@ class Piece:
             self.begun += 1
 
     def _spans(self, end: float) -> Iterator[Span]:
-        """Windows all of whose frames have been read, the last of them until the moment `end`."""
+        """Windows all of whose frames have been read; the last one ends at `end` seconds."""
         while self.given < self.begun:
             first = self.plan.first(self.given)
             if first + self.frames > len(self.times):

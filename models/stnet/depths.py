@@ -1,4 +1,4 @@
-"""The residual networks that StNet is built on: plain data, for the network, the names and the checks alike."""
+"""Residual networks that StNet is built on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Depth(NamedTuple):
-    """One residual network."""
+    """Blocks of a residual network."""
 
     blocks: tuple[int, ...]  # residual blocks in each of the four stages
     bottleneck: bool  # bottleneck (three convolutions) or basic (two) blocks
@@ -18,7 +18,7 @@ class Depth(NamedTuple):
 
     @property
     def expansion(self) -> int:
-        """Output channels of a block, in multiples of its width."""
+        """Output channels of a block / its width."""
         return 4 if self.bottleneck else 1
 
 

@@ -1,6 +1,6 @@
-"""The one table between the original's parameter names and this project's structured names.
+"""Table between the original's parameter names and structured names, for every depth.
 
-Example: `res2a_branch2b_weights` <-> `layer1.0.conv2.weight`. For every depth, both ways.
+Example: `res2a_branch2b_weights` <-> `layer1.0.conv2.weight`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def original_to_structured(depth: int) -> dict[str, str]:
 
 
 def structured_to_original(depth: int) -> dict[str, str]:
-    """The same table the other way round."""
+    """Structured name -> original name, likewise."""
     return {ours: theirs for theirs, ours in original_to_structured(depth).items()}
 
 
 def backbone_names(depth: int) -> dict[str, str]:
-    """The part of the table that an ImageNet ResNet shares with StNet."""
+    """Names of the backbone, which an ImageNet ResNet shares with StNet."""
     names = {"conv1_weights": "conv1.weight", **_bn("bn_conv1_{}", "bn1", _CONV2D_BN)}
     spec = DEPTHS[depth]
     for stage, blocks in enumerate(spec.blocks, start=2):
@@ -40,7 +40,7 @@ def backbone_names(depth: int) -> dict[str, str]:
 
 
 def head_names(depth: int) -> dict[str, str]:
-    """The part of the table that is StNet's own: temporal blocks, Xception block, fc."""
+    """Names of the temporal blocks, the Xception block and fc."""
     names: dict[str, str] = {}
     for i, number in enumerate(_temporal_bn_numbers(depth)):
         names.update(_bn(f"conv3d_{i}.{{}}", f"temporal{i + 1}.conv", _AUTO_CONV))
@@ -64,7 +64,7 @@ def _block_name(depth: int, stage: int, block: int) -> str:
 
 
 def _temporal_bn_numbers(depth: int) -> tuple[int, int]:
-    """The numbers of the temporal batch norms: how many batch norms the original built before each."""
+    """Numbers of the temporal batch norms: the counts of those that the original built before."""
     spec = DEPTHS[depth]
     shortcut = [int(stage > 0 or spec.bottleneck) for stage in range(4)]
     per_stage = [blocks * spec.convs + shortcut[i] for i, blocks in enumerate(spec.blocks)]

@@ -57,8 +57,7 @@ class TemporalBlock(nn.Layer):
     """Convolution of length 3 along the segments, then ReLU, then batch norm, added to the input.
 
     The paper writes conv-BN-ReLU; the released weights were trained in this order, with the residual.
-    The weight is that of a Conv3D [C, C, 3, 1, 1]; it is applied as a Conv2D (3, 1) over [T, H * W], which
-    gives the same sums and is faster on the CPU.
+    The weight of a Conv3D [C, C, 3, 1, 1] is applied as a Conv2D (3, 1) over [T, H * W], which is faster on the CPU.
     """
 
     def __init__(self, channels: int) -> None:
@@ -147,7 +146,7 @@ class StNet(nn.Layer):
         return self.fc(self.embed(clips)[1])  # [B, C/2] -> [B, num_classes]
 
     def embed(self, clips: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """(pooled vectors of the segments [B, T, C], what the classifier takes [B, C / 2]) of clips as forward's."""
+        """(pooled vectors of the segments [B, T, C], input of the classifier [B, C / 2]); clips as for forward."""
         if paddle.in_dynamic_mode():
             self._check_input(clips)
         _, seg_num, channels, height, width = clips.shape
@@ -161,7 +160,7 @@ class StNet(nn.Layer):
         return segments, x.max(axis=[2, 3])
 
     def stem(self, x: paddle.Tensor) -> paddle.Tensor:
-        """All before the first temporal block: [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8]."""
+        """Layers before the first temporal block: [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8]."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer2(self.layer1(x))

@@ -1,23 +1,26 @@
-"""STNET for the model factory."""
+"""Model STNET: configuration, released weights, and the ImageNet ResNet to start training from."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from stnet.config import ModelSection, key
 from stnet.models.model import MODELS, Backbone, Model
-from stnet.models.stnet.backbone import from_resnet
 from stnet.models.stnet.depths import DEPTHS
 from stnet.models.stnet.names import original_to_structured
 from stnet.models.streaming import Streaming
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from stnet.models.stnet.network import StNet
+
+# Names of the backbone, structured or original; not fc
+_BACKBONE = re.compile(r"(conv1|bn1|layer\d)\.|(res|bn)\d|(bn_)?conv1_")
 
 
 @dataclass
@@ -40,11 +43,11 @@ class STNET(Model):
 
     @property
     def section(self) -> StNetSection:
-        """The MODEL section."""
+        """MODEL section."""
         return cast(StNetSection, self.config.MODEL)
 
     def build_network(self) -> StNet:
-        """The network. `num_layers` outside the known depths raises UserError."""
+        """Build the network. Raises UserError for an unknown `num_layers`."""
         from stnet.models.stnet.network import StNet
 
         section = self.section
@@ -54,7 +57,7 @@ class STNET(Model):
         return StNet(depth=section.num_layers, num_classes=section.num_classes, seglen=self.seglen)
 
     def streaming(self) -> Streaming:
-        """Any number of layers and segments."""
+        """Network in parts, for any number of layers and segments."""
         from stnet.models.stnet.streaming import StNetStreaming
 
         return StNetStreaming(self.network)
@@ -64,11 +67,23 @@ class STNET(Model):
         return original_to_structured(self.section.num_layers)
 
     def backbone(self, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]]) -> Backbone | None:
-        """What a ResNet's tensors give the network; None for those of a StNet."""
-        return from_resnet(tensors, shapes)
+        """Fit the convolutions and batch norms of a ResNet; None for the tensors of a StNet.
+
+        The temporal blocks, the Xception block and fc keep their initial values.
+
+        Args:
+            tensors: of a file, by structured name.
+            shapes: of the network.
+        """
+        if any(name.startswith("temporal") for name in tensors):
+            return None
+        backbone = {name: tensor for name, tensor in tensors.items() if _BACKBONE.match(name)}
+        if "conv1.weight" in backbone:
+            backbone["conv1.weight"] = inflate(backbone["conv1.weight"], shapes["conv1.weight"][1])
+        return Backbone([name for name in shapes if _BACKBONE.match(name)], backbone)
 
     def pretrained_name(self) -> str:
-        """The released ImageNet ResNet of this depth. Raises UserError where there is none."""
+        """Released ImageNet ResNet of this depth. Raises UserError if there is none."""
         depth = self.section.num_layers
         if depth != 50:
             raise UserError(
@@ -76,3 +91,11 @@ class STNET(Model):
                 "set --pretrain to a file, or --pretrain=none to start from random values",
             )
         return self.pretrained[0]
+
+
+def inflate(weight: np.ndarray, channels: int) -> np.ndarray:
+    """Inflate conv1 of ImageNet [C, 3, h, w] to super-images [C, channels, h, w]: mean over colours / seglen."""
+    if weight.ndim != 4 or weight.shape[1] == channels:
+        return weight
+    seglen = channels // 3
+    return np.repeat(weight.mean(axis=1, keepdims=True) / seglen, channels, axis=1).astype(weight.dtype)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stnet.reader import shrinking, transforms
+from stnet.reader import transforms
+from stnet.reader.resize import _ERROR, sums_of
 from stnet.reader.transforms import CROPS, ClipBuilder, crop_corner, resize, scaled_size, to_super_images
 
 
@@ -127,7 +128,7 @@ def test_frames_that_shrink_to_next_to_nothing_are_what_pillow_makes_of_them():
 
 def test_sums_that_float32_cannot_tell_are_added_in_whole_numbers(monkeypatch):
     frames = random_frames(0, 2, 90, 120)
-    monkeypatch.setattr(shrinking, "_ERROR", 2.0**-3)  # so doubtful are most of them now
+    monkeypatch.setattr("stnet.reader.resize._ERROR", 2.0**-3)  # so doubtful are most of them now
     assert np.array_equal(make_clip(frames, [0, 1], 48, 48), plain_clip(frames, [0, 1], 48, 48, None))
 
 
@@ -135,7 +136,7 @@ def test_sums_that_float32_cannot_tell_are_added_in_whole_numbers(monkeypatch):
 def test_float32_is_never_wrong_by_more_than_is_allowed_for(seed):
     rng = random.Random(seed)
     scaled = rng.randint(1, 60)
-    sums = shrinking.sums_of(rng.randint(scaled, 1500), scaled)
+    sums = sums_of(rng.randint(scaled, 1500), scaled)
     lines = np.random.RandomState(seed).randint(
         0, 256, (max(one.first + len(one.weights) for one in sums), 50), np.uint8
     )
@@ -144,7 +145,7 @@ def test_float32_is_never_wrong_by_more_than_is_allowed_for(seed):
         for line, share in zip(lines[first:], shares):
             cv2.accumulateWeighted(line[None], mean, share)
         exact = weights @ lines[first : first + len(weights)].astype(np.int64) / sum(weights)
-        assert abs(mean[0] - exact).max() < len(weights) * shrinking._ERROR / 2
+        assert abs(mean[0] - exact).max() < len(weights) * _ERROR / 2
 
 
 def test_without_weights_that_give_pillows_bits_pillow_enlarges(monkeypatch):

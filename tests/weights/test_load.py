@@ -9,9 +9,9 @@ from golden_params import golden_param
 from stnet.cli import advised
 from stnet.config import load_config
 from stnet.models import get_model, model_section
-from stnet.models.stnet.backbone import inflate
 from stnet.models.stnet.names import backbone_names, original_to_structured, structured_to_original
 from stnet.models.stnet.network import StNet
+from stnet.models.stnet.stnet import inflate
 from stnet.utils.errors import UserError
 from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights
 from stnet.weights.load import differences, load_for_finetuning, load_weights, shapes_of
