@@ -32,9 +32,9 @@ def convert(source: str, target: str, form: str, depth: int) -> None:
     """
     names = original_to_structured(depth)
     tensors = read_weights(source, names).tensors
-    strange = sorted(set(tensors) ^ set(names.values()))
-    if strange:
-        raise UserError(f"weights {source}: not a StNet of {depth} layers, for example {strange[0]}")
+    unexpected = sorted(set(tensors) ^ set(names.values()))
+    if unexpected:
+        raise UserError(f"weights {source}: not a StNet of {depth} layers, for example {unexpected[0]}")
     original = {theirs: tensors[ours] for theirs, ours in names.items()}
     if form == "folder":
         if os.path.isdir(target) and os.listdir(target):

@@ -78,7 +78,7 @@ async def classify(
     frames: Annotated[bool, Query(description="with a small picture of each segment's frames")] = False,
     shares: Annotated[bool, Query(description="with what each segment adds to each class")] = False,
 ) -> Response:
-    """The classes of a video. With `Accept: application/x-ndjson`, lines that say how far it is."""
+    """Classify a video. With `Accept: application/x-ndjson`, the answer is lines with the progress."""
     service = app_state(request).service
     return await answer(
         request,
@@ -105,7 +105,7 @@ async def timeline(
     hold: Annotated[Optional[float], _Probability] = None,
     shortest: Annotated[Optional[float], Query(ge=0, allow_inf_nan=False, description="seconds")] = None,
 ) -> Response:
-    """What happens in a long video, and when: lines that say how far it is. /api/info says what is taken by default."""
+    """Find windows and events of a long video: lines with the progress. /api/info has the default settings."""
     service = app_state(request).service
     settings = {"window": window, "stride": stride, "threshold": threshold, "hold": hold, "shortest": shortest}
     given = {name: value for name, value in settings.items() if value is not None}

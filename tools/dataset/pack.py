@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         pack = functools.partial(pack_clip, out=args.out, short_side=args.short_side, quality=args.quality)
         bad = {}
         with packed:
-            for task, result in _done(pack, tasks, "pack", args):
+            for task, result in _work(pack, tasks, "pack", args):
                 if isinstance(result, int):
                     packed.add(*task, result)
                 else:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         lines = dict.fromkeys(names[source] for source in sources if source not in bad)
         target = os.path.join(args.out, f"{list_name(args.list)}.pkl.list")
         write_atomically(target, functools.partial(_write_text, text="".join(f"{line}\n" for line in lines)))
-    _say(bad)
+    _print_bad(bad)
     unlabelled = sum(clip.label < 0 for clip in clips)
     if unlabelled:
         print(f"{unlabelled} clips have no label in the list; -1 stands in their pickles")
@@ -104,21 +104,21 @@ def run_unpack(args: argparse.Namespace) -> int:
             (source, names[source]) for source in sources if not os.path.isdir(os.path.join(args.out, names[source]))
         ]
         unpack = functools.partial(unpack_clip, out=args.out)
-        bad = {task[0]: result for task, result in _done(unpack, tasks, "unpack", args) if not isinstance(result, int)}
-    _say(bad)
+        bad = {task[0]: result for task, result in _work(unpack, tasks, "unpack", args) if not isinstance(result, int)}
+    _print_bad(bad)
     print(f"unpacked {len(tasks) - len(bad)}, kept {len(sources) - len(tasks)}, bad {len(bad)}; images in {args.out}")
     return 1 if bad else 0
 
 
-def _done(
+def _work(
     function: Callable[[Task], int | str], tasks: Sequence[Task], what: str, args: argparse.Namespace
 ) -> Iterator[tuple[Task, int | str]]:
-    """(task, bytes or images written, or why it failed) of each task, as they come."""
+    """Yield (task, bytes or images written, or the reason of the failure), as they come."""
     for task, result in work_with_progress(function, tasks, what, workers=args.workers, timeout=args.timeout):
         yield task, result.reason if isinstance(result, Lost) else result
 
 
-def _say(bad: Mapping[str, str]) -> None:
+def _print_bad(bad: Mapping[str, str]) -> None:
     for source, reason in bad.items():
         print(f"bad: {source}: {reason}")
 
@@ -137,7 +137,7 @@ def _only_writer(out: str) -> Iterator[None]:
 
 
 def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str) -> dict[str, str]:
-    """Source -> file name: the source's own, with a mark of its path where several sources have the same.
+    """Choose the file name of each source: its own, with a hash of its path where several sources have the same.
 
     Args:
         sources: absolute paths.
@@ -182,7 +182,7 @@ def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, qual
 
 
 class Jpegs:
-    """A sink (see stnet.reader.decode) that keeps every frame of a video as a JPEG.
+    """Sink (see stnet.reader.decode) that keeps every frame of a video as a JPEG.
 
     Args:
         short_side, quality: see pack_clip.
@@ -192,7 +192,7 @@ class Jpegs:
         self.short_side, self.quality = short_side, quality
 
     def begin(self, count: int) -> Sequence[int]:
-        """All frames are wanted."""
+        """Ask for all frames."""
         self.jpegs = [b""] * count
         return range(count)
 
@@ -219,7 +219,7 @@ _Pickler: Any = pickle._Pickler  # typeshed leaves out its write and memoize
 
 
 class _Python2Pickler(_Pickler):
-    """Writes bytes as Python 2 writes its str. Python 3 would write them as text, half as long again."""
+    """Writes bytes as Python 2 writes its str. Python 3 would write them as text, 1.5 times as long."""
 
     def save_bytes(self, value: bytes) -> None:
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
@@ -229,18 +229,18 @@ class _Python2Pickler(_Pickler):
 
 
 def pickle_clip(name: str, label: int, jpegs: list[bytes]) -> bytes:
-    """The original's pickle of a clip. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
+    """Pickle a clip in the original's form. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
     buffer = io.BytesIO()
     _Python2Pickler(buffer, protocol=2).dump((name, label, jpegs))
     return buffer.getvalue()
 
 
 def unpack_clip(task: tuple[str, str], out: str) -> int | str:
-    """Write a pickle's frames as 00000.jpg, 00001.jpg, ... into a folder that is whole or not there, in a worker.
+    """Write a pickle's frames as 00000.jpg, 00001.jpg, ... into a folder that is renamed once complete, in a worker.
 
     Args:
         task: (pickle, name of the folder).
-        out: folder of that folder.
+        out: its parent folder.
 
     Returns:
         number of images, or the reason why there are none.
@@ -273,7 +273,7 @@ def _write_text(path: str, text: str) -> None:
 
 
 class Packed:
-    """What lies in a folder of pickles: packed.jsonl, a line for each, appended as they come.
+    """Index of a folder of pickles: packed.jsonl, a line for each, appended as they come.
 
     Args:
         out: the folder.
@@ -292,19 +292,17 @@ class Packed:
                         self.known[entry["name"]] = entry
 
     def owners(self) -> dict[str, str]:
-        """Name of each pickle -> the video it was made from."""
+        """Source video of each pickle, by name."""
         return {name: entry["source"] for name, entry in self.known.items()}
 
     def holds(self, source: str, label: int, name: str) -> bool:
-        """Whether the pickle `name` is there, whole, and what packing the video would give."""
+        """True where the pickle `name` exists, complete, and packing the video would give the same."""
         entry = self.known.get(name)
         try:
-            return entry is not None and entry == self._entry(source, label, name, self._size(name))
+            size = os.path.getsize(os.path.join(self.out, name))
+            return entry is not None and entry == self._entry(source, label, name, size)
         except OSError:
             return False
-
-    def _size(self, name: str) -> int:
-        return os.path.getsize(os.path.join(self.out, name))
 
     def _entry(self, source: str, label: int, name: str, size: int) -> dict[str, Any]:
         status = os.stat(source)
@@ -329,5 +327,5 @@ class Packed:
         self.lines.close()
 
     def add(self, source: str, label: int, name: str, size: int) -> None:
-        """Note a pickle that was written."""
+        """Append an entry."""
         self.lines.write(json.dumps(self._entry(source, label, name, size), ensure_ascii=False) + "\n")

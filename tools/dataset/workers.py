@@ -1,4 +1,4 @@
-"""Work over many files in processes that can be killed: a file that hangs or crashes a decoder costs that file only."""
+"""Worker processes that can be killed: a file that hangs or crashes a decoder does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class Lost(NamedTuple):
-    """Instead of a result: the worker had to be killed ("hang"), or died ("crash")."""
+    """Result of an item whose worker was killed after the timeout ("hang"), or died ("crash")."""
 
     problem: str
     reason: str
@@ -30,9 +30,9 @@ def work(
     """Call `function(item)` for each item in forked worker processes.
 
     Args:
-        function: runs in the workers; what it returns travels through a pipe, so keep it small.
+        function: runs in the workers; its result is sent through a pipe, so keep it small.
         items: each must be picklable.
-        workers: processes. They live on from item to item; only one that had to be killed is forked anew.
+        workers: number of processes. Each is used for many items; one that was killed is forked again.
         timeout: seconds that one item may take.
         chunk: items sent to a worker at a time. More than 1 pays where an item takes milliseconds.
 
@@ -62,7 +62,7 @@ def work(
 def work_with_progress(
     function: Callable[[Item], Result], items: Sequence[Item], what: str, **settings: Any
 ) -> Iterator[tuple[Item, Result | Lost]]:
-    """`work`, with a bar or log lines that show rate and time left."""
+    """Call `work`, with a bar or log lines that show rate and time left."""
     progress = Progress(len(items), what, len(items), min(1000, max(_LINE_EVERY, len(items) // 20)))
     try:
         for item, result in work(function, items, **settings):
@@ -87,7 +87,7 @@ class _Worker:
         self.deadline = 0.0
 
     def top_up(self, queue: deque, chunk: int) -> None:
-        """Give more items from the queue before the last ones are done."""
+        """Send more items from the queue before the last ones are done."""
         if not queue or len(self.items) > chunk // 2:
             return
         if self.child is None:
@@ -99,7 +99,7 @@ class _Worker:
         self.child.send(more)
 
     def finished(self, queue: deque) -> list[tuple[Any, Any]]:
-        """(item, result) of those that are there; what a lost worker had yet to do goes back to the queue."""
+        """Collect (item, result) of finished items; the other items of a lost worker go back to the queue."""
         results: list[tuple[Any, Any]] = []
         try:
             while self.items and self.child is not None:
