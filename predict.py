@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from stnet import cli, flags, next_step, runtime
+from stnet.inference.output import Output, check_path
 from stnet.utils.atomic import prepare_folder, write_json
 from stnet.utils.errors import UserError
 from stnet.utils.files import unique_stems
@@ -49,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stnet.backends.engines import ENGINES  # these need Paddle
     from stnet.export.deployed import is_deployed
     from stnet.inference import features
-    from stnet.inference.output import check_path
     from stnet.inference.predictor import Predictor
     from stnet.quantize.choose import of_flags
     from stnet.reader.sources import loader_of
@@ -145,8 +145,6 @@ def predict_into_table(
     args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader | None
 ) -> int:
     """Append each result to --output. Returns the exit code."""
-    from stnet.inference.output import Output
-
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
     facts["labels"] = predictor.labels
     if predictor.proof:
@@ -156,7 +154,8 @@ def predict_into_table(
         if output.done:
             logger.info("%s holds %d of the %d videos: going on", args.output, output.done, len(videos))
         results: list[Result] = []
-        unread, rest, names = output.failed, [videos[number] for number in output.rest], names_of(args, videos)
+        unread, names = output.failed, names_of(args, videos)
+        rest = [videos[number] for number in output.rest]
         if rest:
             loader = loader or predictor.loader(rest)
             for result in shown(args, predictor, rest, loader, [names[number] for number in output.rest]):

@@ -98,16 +98,16 @@ class Network:
             if not entry.answer.done():
                 entry.answer.set_result(result)
 
-    def parts_in_turn(self, parts: StagedNetwork, go_on: Callable[[], None]) -> StagedNetwork:
+    def parts_in_turn(self, parts: StagedNetwork, check: Callable[[], None]) -> StagedNetwork:
         """StagedNetwork for another thread, each step of which runs in this one.
 
         Args:
             parts: the stages.
-            go_on: called before each step; raises to stop.
+            check: called before each step; raises to stop.
         """
 
         def in_turn(run: Run, values: Any) -> Any:
-            go_on()
+            check()
             return self.submit(run, values).result()
 
         turns = copy.copy(parts)

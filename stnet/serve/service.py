@@ -97,7 +97,8 @@ class Service:
         if self.closing or self.stats.queue >= self.limits.queue:
             code, reason = ("closing", "it is closing") if self.closing else ("full", "all places are taken")
             self.stats.requests["place", code] += 1
-            raise Refused(503, code, f"the server takes no request now: {reason}", self._retry_after())
+            retry_after = max(1, min(_LONGEST_RETRY, math.ceil(self.seconds)))  # when a slot is likely to be free
+            raise Refused(503, code, f"the server takes no request now: {reason}", retry_after)
         self.stats.queue += 1
         begun = monotonic()
         try:
@@ -105,10 +106,6 @@ class Service:
         finally:
             self.stats.queue -= 1
             self.seconds += 0.1 * (monotonic() - begun - self.seconds)
-
-    def _retry_after(self) -> int:
-        """Seconds until a slot is likely to be free."""
-        return max(1, min(_LONGEST_RETRY, math.ceil(self.seconds)))
 
     def info(self) -> dict[str, Any]:
         """Facts about the model and the limits."""
@@ -161,7 +158,9 @@ class Service:
             Refused
         """
         with self._request("classify", slot) as request:
-            topk = self._topk(topk)
+            if topk is not None and topk < 1:
+                raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
+            topk = min(topk or self.predictor.topk, self.predictor.config.MODEL.num_classes)
             if shares:
                 _require(self.predictor.check_reasons)
             yield {"state": "queued"}
@@ -208,28 +207,19 @@ class Service:
             yield {"state": "queued", "seconds": 0, "of": 0}
             async with request.one_of(self.one_timeline):
                 yield {"state": "decoding", "seconds": 0, "of": 0}
-                timeline_job = timelines.TimelineJob(self.predictor, self.network, self.limits, path, chosen)
-                timeline_job.begin(self.timeline_jobs)
+                job = timelines.TimelineJob(self.predictor, self.network, self.limits, path, chosen)
+                job.begin(self.timeline_jobs)
                 try:
                     windows = []
-                    while (window := await request.within(timeline_job.next())) is not None:
+                    while (window := await request.within(job.next())) is not None:
                         windows.append(window)
-                        yield {
-                            "state": "computing",
-                            "seconds": round(window.end, 2),
-                            "of": round(timeline_job.length, 2),
-                        }
+                        seconds, length = round(window.end, 2), round(job.length, 2)
+                        yield {"state": "computing", "seconds": seconds, "of": length}
                 finally:
-                    await timeline_job.stop()
+                    await job.stop()
             answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
             request.outcome = "ok"
-            yield {"result": {**answer, "notes": timeline_job.notes}}
-
-    def _topk(self, topk: int | None) -> int:
-        most = self.predictor.config.MODEL.num_classes
-        if topk is not None and topk < 1:
-            raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
-        return min(topk or self.predictor.topk, most)
+            yield {"result": {**answer, "notes": job.notes}}
 
     @contextmanager
     def _request(self, what: str, slot: Slot | None) -> Iterator[_Request]:

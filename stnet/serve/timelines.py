@@ -110,10 +110,10 @@ class TimelineJob:
         """Read the video and put each window, in a thread."""
         try:
             parts = self.network.submit(self.predictor.timeline_parts).result()
-            turns = self.network.parts_in_turn(parts, self._go_on)
+            turns = self.network.parts_in_turn(parts, self._raise_if_stopped)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
-            with closing(Timeline(turns, self.path, section, *sizes, child=self._begin)) as timeline:
+            with closing(Timeline(turns, self.path, section, *sizes, child=self._start_child)) as timeline:
                 self.length = timeline.facts.seconds
                 for window in timeline.windows():
                     put(window)
@@ -123,7 +123,7 @@ class TimelineJob:
         finally:
             put(None)
 
-    def _begin(self, function: Callable[[Any], Any]) -> ForkserverChild:
+    def _start_child(self, function: Callable[[Any], Any]) -> ForkserverChild:
         """Start the process that reads."""
         child = child_of(self.limits, function)
         with self.lock:
@@ -132,7 +132,7 @@ class TimelineJob:
             child.stop()
         return child
 
-    def _go_on(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self.stopped:
             raise Stopped
 
@@ -142,14 +142,11 @@ def summary(windows: list[Window], labels: list[str], topk: int, settings: dict[
     probabilities = softmax(np.stack([window.logits for window in windows]))
     spans = [(window.start, window.end) for window in windows]
     events = events_of(spans, probabilities, settings["threshold"], settings["hold"], settings["shortest"])
+    rows = [categories(Result.of(row, labels, topk, input_path=None)) for row in probabilities]
     return {
         "windows": [
-            {
-                "start": round(window.start, 3),
-                "end": round(window.end, 3),
-                "categories": categories(Result.of(row, labels, topk, input_path=None)),
-            }
-            for window, row in zip(windows, probabilities)
+            {"start": round(start, 3), "end": round(end, 3), "categories": row}
+            for (start, end), row in zip(spans, rows)
         ],
         "events": [
             {
