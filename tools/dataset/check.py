@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,10 +23,10 @@ from stnet.reader.errors import ClipError, NoVideo
 from stnet.reader.formats import FORMATS
 from stnet.tools.dataset import findings
 from stnet.tools.dataset.findings import Record, content_elsewhere, lists_to_compare
-from stnet.tools.dataset.workers import Lost, cores, work_with_progress
+from stnet.tools.dataset.workers import Lost, work_with_progress
 from stnet.utils.atomic import prepare_folder
 from stnet.utils.errors import UserError
-from stnet.utils.files import sha256_of
+from stnet.utils.files import sha256_of, stem_of
 
 if TYPE_CHECKING:
     from stnet.config import Config, ReaderSection
@@ -71,7 +72,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def add_config_flags(parser: argparse.ArgumentParser, mode: str) -> None:
-    """--config, --mode, -o and --plugin: how the reader is set."""
+    """Add --config, --mode, -o and --plugin."""
     parser.add_argument(
         "--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)"
     )
@@ -85,10 +86,9 @@ def add_config_flags(parser: argparse.ArgumentParser, mode: str) -> None:
 
 
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:
-    """--workers."""
-    parser.add_argument(
-        "--workers", type=cli.positive_int, default=cores(), metavar="N", help="processes (%(default)s)"
-    )
+    """Add --workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--workers", type=cli.positive_int, default=cores, metavar="N", help="processes (%(default)s)")
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -112,10 +112,11 @@ def run(args: argparse.Namespace) -> int:
     prepare_out(out)
     reading = Reading(section, model.format, args.mode == "train")
     timeout = args.timeout or section.decode_timeout
-    cache = Cache(os.path.join(out, f"{findings.list_name(args.list)}.checked.jsonl"), reading, timeout)
+    cache = Cache(os.path.join(out, f"{stem_of(args.list)}.checked.jsonl"), reading, timeout)
     started = time.monotonic()
     records, looked_at = look_at(entries, reading, cache, args.workers, timeout)
     elsewhere = content_elsewhere(against, model.format, records, args.workers)
+    decoders = Counter(record["decoder"] for record in records.values() if record["decoder"])  # files read by each
     judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes, elsewhere)
     facts = {
         "mode": args.mode,
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         "seglen": section.seglen,
         "augment": reading.augment,
         "looked_at": looked_at,
-        "decoders": findings.count_decoders(records),
+        "decoders": dict(sorted(decoders.items())),
     }
     report = findings.write_results(out, args.list, entries, judged, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
             print("scores of clips that are trained on are too good: take them out of one of the lists")
     print(f"decoded {looked_at} files in {report['seconds']:.1f} s; the results are in {out}")
     if report["bad"]:
-        name = findings.list_name(args.list)
+        name = stem_of(args.list)
         print(f"{name}.quarantine.list names the bad clips and says why; {name}.clean.list holds the others")
     return 1 if report["bad"] else 0
 
@@ -272,11 +273,10 @@ def _short_of_header(video: Video, file: str) -> str:
 
 def _is_record(record: Record, timeout: float) -> bool:
     """Check the form of a cached record."""
-    model = _record("", "")
-    same = record.keys() == model.keys() and all(
-        isinstance(record[key], type(value)) for key, value in model.items() if value is not None
-    )
-    return same and isinstance(record["label"], (int, type(None))) and isinstance(timeout, (int, float))
+    example = _record("", "", label=0)
+    kinds = {key: (int, type(None)) if key == "label" else type(value) for key, value in example.items()}
+    same = record.keys() == kinds.keys() and all(isinstance(record[key], kind) for key, kind in kinds.items())
+    return same and isinstance(timeout, (int, float))
 
 
 class Cache:
@@ -290,11 +290,9 @@ class Cache:
         self.path, self.timeout = path, timeout
         self.settings = reading.settings()
         self.known: dict[str, dict[str, Any]] = {}
-        if os.path.isfile(path):
-            self._load()
-
-    def _load(self) -> None:
-        with open(self.path, **TEXT) as file:
+        if not os.path.isfile(path):
+            return
+        with open(path, **TEXT) as file:
             for line in file:
                 with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # half a line
                     entry = json.loads(line)

@@ -196,9 +196,10 @@ def write_results(
             bad.setdefault(finding.entry.number, []).append(finding)
     good = [entry for entry in entries if entry.number not in bad]
     kept = {entry.path for entry in good}
-    name = list_name(filelist)
-    _write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
-    _write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
+    name = stem_of(filelist)
+    write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
+    write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
+    counts = Counter(finding.problem for finding in findings)
     report = {
         "schema": SCHEMA,
         "list": os.path.abspath(filelist),
@@ -206,19 +207,14 @@ def write_results(
         "clips": len(entries),
         "fine": len(good),
         "bad": len(bad),
-        "problems": _count(findings, PROBLEMS),
-        "notes": _count(findings, NOTES),
+        "problems": {name: counts[name] for name in PROBLEMS},
+        "notes": {name: counts[name] for name in NOTES},
         "findings": [
             {"line": f.entry.number, "path": f.entry.path, "problem": f.problem, "reason": f.reason} for f in findings
         ],
     }
     write_json(os.path.join(out, "report.json"), report)
     return report
-
-
-def list_name(filelist: str) -> str:
-    """Name of a list without folder and suffix: train for lists/train.list."""
-    return stem_of(filelist)
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -233,15 +229,6 @@ def table(report: Mapping[str, Any]) -> str:
             if len(found) > _EXAMPLES:
                 lines.append(f"    and {len(found) - _EXAMPLES} more")
     return "\n".join([*lines, f"{'fine':<16}{report['fine']:>8}  of {report['clips']} clips"])
-
-
-def count_decoders(records: Mapping[str, Record]) -> dict[str, int]:
-    """Number of files read by each decoder."""
-    return dict(sorted(Counter(record["decoder"] for record in records.values() if record["decoder"]).items()))
-
-
-def _count(findings: Sequence[Finding], names: Iterable[str]) -> dict[str, int]:
-    return {name: sum(finding.problem == name for finding in findings) for name in names}
 
 
 def _clean_line(entry: Entry, filelist: str, out: str) -> str:
@@ -262,7 +249,9 @@ def _quarantine_lines(bad: Iterable[list[Finding]], kept: Collection[str]) -> li
     return [f"{path}\t{reason}" for path, reason in reasons.items()]
 
 
-def _write_lines(path: str, lines: Iterable[str]) -> None:
+def write_lines(path: str, lines: Iterable[str]) -> None:
+    """Write lines atomically; names in them need not be UTF-8."""
+
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(f"{line}\n" for line in lines)

@@ -18,7 +18,9 @@ import os
 import pickle
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +32,7 @@ from stnet.reader.formats import PICKLE
 from stnet.reader.lists import read_list
 from stnet.reader.pickles import load_clip_pickle, read_clip_file
 from stnet.tools.dataset.check import TEXT, add_worker_flags, prepare_out
-from stnet.tools.dataset.findings import list_name
+from stnet.tools.dataset.findings import write_lines
 from stnet.tools.dataset.workers import Lost, work_with_progress
 from stnet.utils.atomic import exclusive_lock, write_atomically
 from stnet.utils.errors import UserError
@@ -83,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
                 else:
                     bad[task[0]] = result
         lines = dict.fromkeys(names[source] for source in sources if source not in bad)
-        target = os.path.join(args.out, f"{list_name(args.list)}.pkl.list")
-        write_atomically(target, functools.partial(_write_text, text="".join(f"{line}\n" for line in lines)))
+        target = os.path.join(args.out, f"{stem_of(args.list)}.pkl.list")
+        write_lines(target, lines)
     _print_bad(bad)
     unlabelled = sum(clip.label < 0 for clip in clips)
     if unlabelled:
@@ -146,9 +148,7 @@ def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str)
     """
     sources = list(dict.fromkeys(sources))
     stems = {source: stem_of(source) for source in sources}
-    seen: dict[str, int] = {}
-    for stem in stems.values():
-        seen[stem.lower()] = seen.get(stem.lower(), 0) + 1
+    seen = Counter(stem.lower() for stem in stems.values())
     names = {}
     for source, stem in stems.items():
         mark = f"-{hashlib.sha256(source.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
@@ -177,7 +177,7 @@ def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, qual
     except ClipError as error:
         return str(error)
     data = pickle_clip(os.path.splitext(name)[0], label, sink.jpegs)
-    write_atomically(os.path.join(out, name), functools.partial(_write_bytes, data=data))
+    write_atomically(os.path.join(out, name), lambda temporary: Path(temporary).write_bytes(data))
     return len(data)
 
 
@@ -255,21 +255,11 @@ def unpack_clip(task: tuple[str, str], out: str) -> int | str:
         shutil.rmtree(unfinished, ignore_errors=True)
         os.makedirs(unfinished)
         for number, jpeg in enumerate(jpegs):
-            _write_bytes(os.path.join(unfinished, f"{number:05d}.jpg"), jpeg)
+            Path(unfinished, f"{number:05d}.jpg").write_bytes(jpeg)
         os.rename(unfinished, os.path.join(out, name))
     except OSError as error:
         raise UserError(f"cannot write {unfinished}: {error.strerror or error}") from None
     return len(jpegs)
-
-
-def _write_bytes(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-
-
-def _write_text(path: str, text: str) -> None:
-    with open(path, "w", **TEXT) as file:
-        file.write(text)
 
 
 class Packed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -72,11 +71,6 @@ def work_with_progress(
         progress.close()
 
 
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class _Worker:
     """One child process, forked when there is work, and the items it was given, the current one first."""
 
@@ -107,10 +101,14 @@ class _Worker:
                 results.append((self.items.popleft(), answer))
                 self.deadline = time.monotonic() + self.timeout
         except EOFError:
-            results.append((self.items.popleft(), self._crashed()))
+            child, self.child = self.child, None
+            assert child is not None  # it was given items
+            results.append((self.items.popleft(), Lost("crash", f"the decoder {child.exit_reason()}")))
         except TimeoutError:  # no more answers yet
             if time.monotonic() > self.deadline:
-                results.append((self.items.popleft(), self._hung()))
+                self.end()
+                lost = Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
+                results.append((self.items.popleft(), lost))
         if self.child is None:
             queue.extendleft(reversed(self.items))
             self.items.clear()
@@ -121,12 +119,3 @@ class _Worker:
         if self.child is not None:
             self.child.kill()
             self.child = None
-
-    def _hung(self) -> Lost:
-        self.end()
-        return Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
-
-    def _crashed(self) -> Lost:
-        child, self.child = self.child, None
-        assert child is not None  # it was given items
-        return Lost("crash", f"the decoder {child.exit_reason()}")
