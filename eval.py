@@ -6,53 +6,33 @@ python eval.py --model_name=STNET --config=configs/stnet.yaml --weights=checkpoi
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from stnet import cli, flags
-
-if TYPE_CHECKING:
-    from stnet.config import Config
-    from stnet.evaluation.results import Evaluation
-    from stnet.inference.predictor import Predictor
-    from stnet.reader.loader import Loader
+from stnet import cli, flags, next_step, runtime
+from stnet.utils.atomic import exclusive_lock, os_errors_as_user_errors, prepare_folder, write_json
+from stnet.utils.schema import SCHEMA
+from stnet.weights.metadata import load_saved_config, with_sizes_of
 
 logger = logging.getLogger("stnet")
-# What eval_results.json has beside scores.
+# Keys of eval_results.json that no metric may take.
 RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Configuration, device, data, model, loop, results."""
+    """Evaluate: configuration, device, data and model, loop, results."""
     args = flags.parse("eval", __doc__, argv)
-    from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_saved_config
+    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
 
     config = load_saved_config(args, model_section)
 
-    from stnet import parallel, runtime
+    from stnet import parallel  # these need Paddle
     from stnet.backends.engines import ENGINES
-    from stnet.utils.atomic import exclusive_lock, prepare_folder
-
-    ENGINES.get(args.engine)  # an unknown name is refused before anything is read
-    runtime.start(config.TRAIN.use_gpu)
-    parallel.start()
-    with parallel.raise_on_all_ranks():
-        prepare_folder(args.save_dir)
-    with contextlib.ExitStack() as run:
-        parallel.run_on_rank0(lambda: run.enter_context(exclusive_lock(args.save_dir)))
-        score(args, config)
-
-
-def score(args: argparse.Namespace, config: Config) -> None:
-    """Data, model, loop, results."""
-    from stnet import next_step, parallel
     from stnet.evaluation.loop import evaluate
+    from stnet.evaluation.report import write_report
     from stnet.evaluation.results import Collector
     from stnet.export.deployed import is_deployed
     from stnet.inference.predictor import Predictor
@@ -60,64 +40,61 @@ def score(args: argparse.Namespace, config: Config) -> None:
     from stnet.quantize.choose import of_flags
     from stnet.reader.loader import build_loader
     from stnet.utils.progress import format_scores
-    from stnet.weights.metadata import with_sizes_of
 
+    ENGINES.get(args.engine)  # an unknown name is refused before anything is read
+    runtime.start(config.TRAIN.use_gpu)
+    rank, ranks = parallel.start()
     with parallel.raise_on_all_ranks():
-        precision, exported = of_flags(args), None
-        if is_deployed(args.weights):
-            exported = Predictor(args.weights, None, args.engine, None, precision=precision)
-            config = with_sizes_of(exported.config, config)
-        metrics = metric_classes(config.MODEL.metrics)
-        loader = build_loader(config, "test", parallel.rank(), parallel.ranks())
-        loader.start()  # clips are read while the model is made
-        clips = len(loader.dataset)
-        predictor = exported or Predictor(
-            args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision
+        prepare_folder(args.save_dir)
+    with contextlib.ExitStack() as run:
+        parallel.run_on_rank0(lambda: run.enter_context(exclusive_lock(args.save_dir)))
+
+        # Data and model
+        with parallel.raise_on_all_ranks():
+            precision, exported = of_flags(args), None
+            if is_deployed(args.weights):
+                exported = Predictor(args.weights, None, args.engine, None, precision=precision)
+                config = with_sizes_of(exported.config, config)
+            metrics = metric_classes(config.MODEL.metrics)
+            loader = build_loader(config, "test", rank, ranks)
+            loader.start()  # clips are read while the model is made
+            clips = len(loader.dataset)
+            predictor = exported or Predictor(
+                args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision
+            )
+            proof = predictor.proof  # one rank makes it, while the others wait for its file
+        precision_of_first = parallel.gather(proof.precision if proof else "fp32")[0]
+        with parallel.raise_on_all_ranks():
+            predictor.set_precision(precision_of_first)
+            engine = predictor.engine
+
+        # Loop
+        collector = Collector(predictor.labels, loader.bad)
+        scores = evaluate(
+            engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED
         )
-        proof = predictor.proof  # one rank makes it, while the others wait for its file
-    precision_of_first = parallel.gather(proof.precision if proof else "fp32")[0]
-    with parallel.raise_on_all_ranks():
-        predictor.set_precision(precision_of_first)
-        engine = predictor.engine
-    collector = Collector(predictor.labels, loader.bad)
-    scores = evaluate(
-        engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED
-    )
-    evaluation = collector.evaluation()
-    if parallel.rank() == 0:
+        evaluation = collector.evaluation()
+        if rank != 0:
+            return
         loader.bad.log_total()
-        save(args, config, predictor, evaluation, scores, loader)
+
+        # Results; eval_results.json, which names the other files, is removed first and written last
+        path, report = (os.path.join(args.save_dir, name) for name in ("eval_results.json", "report.html"))
+        with os_errors_as_user_errors(path), contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+        cli.save_config(args, config)
+        files = [*evaluation.save(args.save_dir, config.MODEL.topk), "report.html"]
+        source = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
+        write_report(report, evaluation, scores, source, config, loader.dataset)
+        facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
+        if predictor.proof:
+            facts["precision"] = predictor.proof.plain()
+        write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
+        logger.info("results are in %s; beside it: %s", path, ", ".join(files))
+        logger.info("report: %s", report)
         print(format_scores(scores), flush=True)
         weights = [f"--weights={args.weights}"] if args.weights else []
         next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
-
-
-def save(
-    args: argparse.Namespace,
-    config: Config,
-    predictor: Predictor,
-    evaluation: Evaluation,
-    scores: dict[str, float],
-    loader: Loader,
-) -> None:
-    """Write the files of an evaluation; eval_results.json, which names them, last: it stands for all of them."""
-    from stnet.evaluation.report import write_report
-    from stnet.utils.atomic import os_errors_as_user_errors, write_json
-    from stnet.utils.schema import SCHEMA
-
-    path, report = (os.path.join(args.save_dir, name) for name in ("eval_results.json", "report.html"))
-    with os_errors_as_user_errors(path), contextlib.suppress(FileNotFoundError):
-        os.remove(path)
-    cli.save_config(args, config)
-    files = [*evaluation.save(args.save_dir, config.MODEL.topk), "report.html"]
-    run = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
-    write_report(report, evaluation, scores, run, config, loader.dataset)
-    facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
-    if predictor.proof:
-        facts["precision"] = predictor.proof.plain()
-    write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
-    logger.info("results are in %s; beside it: %s", path, ", ".join(files))
-    logger.info("report: %s", report)
 
 
 if __name__ == "__main__":

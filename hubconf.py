@@ -1,6 +1,6 @@
 """StNet for paddle.hub: paddle.hub.load(FOLDER, "stnet", source="local", pretrained="STNET_final.pdparams").
 
-FOLDER is the one of this file. Paddle takes it off sys.path after this import, so every room is imported here.
+FOLDER is the one of this file. Paddle takes it off sys.path after this import, so all of stnet is imported here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import typing
 
-import stnet.models.stnet.network as _network  # late in the rooms themselves, for programs that need no Paddle
+import stnet.models.stnet.network as _network  # which get_model imports late
 from stnet.config import PACKAGE as _PACKAGE
 from stnet.config import load_config as _load_config
 from stnet.models import get_model as _get_model

@@ -11,21 +11,20 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from stnet import cli, flags
+from stnet import cli, flags, next_step, runtime
+from stnet.weights.metadata import load_saved_config
 
 logger = logging.getLogger("stnet")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Configuration, model, export."""
+    """Export: configuration, model, files."""
     args = flags.parse("inference", __doc__, argv)
-    from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_saved_config
+    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
 
     config = load_saved_config(args, model_section)
 
-    from stnet import next_step, runtime
-    from stnet.backends.engines import Task
+    from stnet.backends.engines import Task  # these need Paddle
     from stnet.export.deploy import deploy
     from stnet.export.formats import exporter
     from stnet.quantize.choose import of_flags, to_deploy

@@ -17,7 +17,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stnet import cli, flags
+from stnet import cli, flags, next_step, runtime
+from stnet.inference.output import Output, check_path
+from stnet.utils.atomic import prepare_folder, write_json
+from stnet.utils.errors import UserError
+from stnet.utils.files import unique_stems
+from stnet.utils.parsing import printable
+from stnet.utils.schema import SCHEMA
+from stnet.weights.metadata import load_saved_config
 
 if TYPE_CHECKING:
     from stnet.config import Config
@@ -33,23 +40,19 @@ SOME_UNREAD = 3  # exit code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Configuration, device, videos, model, loop, results."""
+    """Predict: configuration, device, videos, model, loop, results. Returns the exit code."""
     args = flags.parse("predict", __doc__, argv)
-    from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_saved_config
-
     check_together(args)
+    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
+
     config = load_saved_config(args, model_section)
 
-    from stnet import next_step, runtime
-    from stnet.backends.engines import ENGINES
+    from stnet.backends.engines import ENGINES  # these need Paddle
     from stnet.export.deployed import is_deployed
     from stnet.inference import features
-    from stnet.inference.output import check_path
     from stnet.inference.predictor import Predictor
     from stnet.quantize.choose import of_flags
     from stnet.reader.sources import loader_of
-    from stnet.utils.atomic import prepare_folder
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     if args.output:
@@ -85,8 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_together(args: argparse.Namespace) -> None:
     """Raise UserError where a flag would be without effect."""
-    from stnet.utils.errors import UserError
-
     typed = dict(args.typed)
     alone = [] if args.timeline else ["window", "stride", "threshold", "hold", "shortest", "render"]
     needs = dict.fromkeys((name for name in alone if name in typed), "timeline")
@@ -113,7 +114,7 @@ def check_together(args: argparse.Namespace) -> None:
 
 
 def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
-    """The videos that the flags name, or else the configuration."""
+    """Videos that the flags name, or else the configuration."""
     from stnet.reader.sources import listed, sources
 
     typed = "video_path" in dict(args.typed)  # and not in run.sh's settings alone
@@ -128,9 +129,6 @@ def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
 
 def predict_into_json(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
     """Write predict_results.json at the end. Returns the exit code."""
-    from stnet.utils.atomic import write_json
-    from stnet.utils.schema import SCHEMA
-
     results = list(shown(args, predictor, videos, loader, names_of(args, videos)))
     loader.bad.log_total()
     unread = len(loader.bad.reasons)
@@ -147,8 +145,6 @@ def predict_into_table(
     args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader | None
 ) -> int:
     """Append each result to --output. Returns the exit code."""
-    from stnet.inference.output import Output
-
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
     facts["labels"] = predictor.labels
     if predictor.proof:
@@ -158,7 +154,8 @@ def predict_into_table(
         if output.done:
             logger.info("%s holds %d of the %d videos: going on", args.output, output.done, len(videos))
         results: list[Result] = []
-        unread, rest, names = output.failed, [videos[number] for number in output.rest], names_of(args, videos)
+        unread, names = output.failed, names_of(args, videos)
+        rest = [videos[number] for number in output.rest]
         if rest:
             loader = loader or predictor.loader(rest)
             for result in shown(args, predictor, rest, loader, [names[number] for number in output.rest]):
@@ -171,16 +168,14 @@ def predict_into_table(
 
 
 def names_of(args: argparse.Namespace, videos: Sequence[Source]) -> list[str]:
-    """What the files of --explain are called, for each video; nothing without it."""
-    from stnet.utils.files import unique_stems
-
+    """File names of each video's explanation; empty without --explain."""
     return unique_stems([video.path or "" for video in videos]) if args.explain else [""] * len(videos)
 
 
 def shown(
     args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader, names: Sequence[str]
 ) -> Iterator[Result]:
-    """Each result, with --explain its reasons written, and printed once it was taken."""
+    """Yield each result, its explanation written with --explain, and print it once it was taken."""
     if args.explain:
         predictor.parts()  # a model that cannot explain is refused first
     for name, result in zip(names, predictor.results(videos, loader, args.log_interval)):
@@ -193,12 +188,9 @@ def shown(
 
 
 def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source]) -> int:
-    """A timeline of each video: its events to standard output, everything into files. Returns the exit code."""
+    """Write a timeline of each video into files, and print its events. Returns the exit code."""
     from stnet.inference.result import LONGEST_NAME
     from stnet.timeline.run import Settings, Unreadable
-    from stnet.utils.errors import UserError
-    from stnet.utils.files import unique_stems
-    from stnet.utils.parsing import printable
 
     if args.render and len(videos) > 1:
         raise UserError(
@@ -206,6 +198,7 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             "set --video_path to one file, or leave out --render",
         )
     settings = {name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""}
+    labels = [printable(label, LONGEST_NAME) for label in predictor.labels]
     unread = 0
     for video, name in zip(videos, unique_stems([video.clip.path for video in videos])):
         try:
@@ -215,33 +208,27 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             logger.warning("skipped %s", error)
             unread += 1
             continue
-        labels = [printable(predictor.labels[event.class_id], LONGEST_NAME) for event in events]
-        rows = [f"    {e.start:.2f} - {e.end:.2f} s, {label}, {e.probability:.6f}" for e, label in zip(events, labels)]
-        told = rows or [f"    {nothing(args, events.highest, predictor.labels)}"]
-        print(printable(str(video.path)), *told, sep="\n", flush=True)
+        lines = [f"    {e.start:.2f} - {e.end:.2f} s, {labels[e.class_id]}, {e.probability:.6f}" for e in events]
+        lines = lines or [f"    {no_event(args, events.highest, labels)}"]
+        print(printable(str(video.path)), *lines, sep="\n", flush=True)
     if unread:
         logger.warning("%d of %d videos could not be read", unread, len(videos))
     logger.info("timelines are in %s%s", args.save_dir, f", the copy is {args.render}" if args.render else "")
     return exit_code(videos, unread)
 
 
-def nothing(args: argparse.Namespace, highest: Event, labels: Sequence[str]) -> str:
-    """Why a timeline has no event, on one line."""
-    from stnet.inference.result import LONGEST_NAME
-    from stnet.utils.parsing import printable
-
+def no_event(args: argparse.Namespace, highest: Event, labels: Sequence[str]) -> str:
+    """Reason why a timeline has no event, on one line."""
     shortest = args.window / 2 if args.shortest == "" else args.shortest
     reached = highest.probability >= args.threshold
     why = f"nothing reaches {args.threshold:g}" + (f" for {shortest:g} s" if reached else "")
     when = f"{highest.start:.2f} - {highest.end:.2f} s"
-    label = printable(labels[highest.class_id], LONGEST_NAME)
-    return f"{why}; the highest is {highest.probability:.6f}, {label}, {when}"
+    return f"{why}; the highest is {highest.probability:.6f}, {labels[highest.class_id]}, {when}"
 
 
 def write_features(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
-    """What the network makes of each video, into one file. Returns the exit code."""
+    """Write the features of each video into one file. Returns the exit code."""
     from stnet.inference.features import Features, facts_of, save
-    from stnet.utils.schema import SCHEMA
     from stnet.weights.checkpoint import versions
 
     def facts() -> dict[str, str]:
@@ -258,9 +245,7 @@ def write_features(args: argparse.Namespace, predictor: Predictor, videos: Seque
 
 
 def exit_code(videos: Sequence[Source], unread: int, results: Sequence[Result | Features] = ()) -> int:
-    """0: all videos were read; or SOME_UNREAD. Raises UserError, which ends with 1, where none was."""
-    from stnet.utils.errors import UserError
-
+    """0 where all videos were read, else SOME_UNREAD. Raises UserError, which ends with 1, where none was."""
     if unread == len(videos):
         reason = f"; the first: {results[0].input_path}: {results[0].error}" if results else ""
         raise UserError(f"no clip could be read{reason}")
@@ -268,7 +253,7 @@ def exit_code(videos: Sequence[Source], unread: int, results: Sequence[Result | 
 
 
 def as_before(result: Result) -> dict[str, object]:
-    """A result in the form of predict_results.json."""
+    """Result in the form of predict_results.json."""
     rows = zip(result.class_ids, result.label_names, result.scores)
     predictions = [{"class": number, "label": name, "probability": score} for number, name, score in rows]
     label = {} if result.label is None else {"label": result.label}

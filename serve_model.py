@@ -7,48 +7,73 @@ python serve_model.py --model_name=STNET --config=configs/stnet.yaml --host=0.0.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import logging
 import os
 import secrets
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from stnet import cli, flags
+from stnet import cli, flags, runtime
+from stnet.serve.limits import Limits
+from stnet.utils.errors import UserError
+from stnet.weights.metadata import load_saved_config
 
-if TYPE_CHECKING:
-    from stnet.config import Config
-    from stnet.inference.predictor import Predictor
-    from stnet.serve.server import Address
-
-logger = logging.getLogger("stnet")
 PACKAGES = {"fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "uvicorn"}  # of the extra `serve`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Configuration, address, model, server."""
+    """Serve: configuration, address, model, server. Returns the exit code."""
     args = flags.parse("serve", __doc__, argv)
-    from stnet.models import model_section  # late: --help is instant
-    from stnet.weights.metadata import load_saved_config
+    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
 
     config = load_saved_config(args, model_section)
     check_packages()
 
-    from stnet import runtime
-    from stnet.serve import log
-    from stnet.serve.server import bind
+    from stnet.export.deployed import is_deployed  # these need Paddle, or the server's packages
+    from stnet.inference.predictor import Predictor
+    from stnet.quantize.choose import of_flags
+    from stnet.serve.app import create_app
+    from stnet.serve.guard import Rules
+    from stnet.serve.server import bind, serve, set_log_format
+    from stnet.serve.service import Service
+    from stnet.serve.uploads import UploadFolder
 
-    log.set_format(args.log_json)
-
+    set_log_format(args.log_json)
     address = bind(args.host, args.port)  # one that is in use is refused before the model is made
     runtime.start(config.TRAIN.use_gpu)
-    predictor = predictor_of(args, config)
+    if is_deployed(args.weights):
+        predictor = Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))
+    else:
+        topk = config.MODEL.topk
+        predictor = Predictor(args.weights, config, args.engine, None, topk, precision=of_flags(args))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes it over
+
+    limits = Limits(
+        bytes=args.max_bytes, seconds=args.max_seconds, frames=args.max_frames, pixels=args.max_pixels,
+        request_seconds=args.request_seconds, queue=args.queue,
+    )  # fmt: skip
+    given = args.token or os.environ.get("STNET_TOKEN", "")
+    token = given or ("" if address.is_loopback else secrets.token_urlsafe(24))
+    rules = Rules(address.is_loopback, token, frozenset(name.lower() for name in args.allowed_hosts))
+    link = f"{address.url.rstrip('/')}{args.root_path}/" + (f"#token={token}" if token and not given else "")
+
+    def say_ready() -> None:
+        print(f"{predictor.config.MODEL.name} answers at {link}", flush=True)
+
+    async def serve_until_stopped() -> int:
+        folder = UploadFolder()
+        try:
+            service = Service(predictor, limits, args.decoders, args.batch_window)
+            await service.start()
+            app = create_app(service, folder, rules, args.body_seconds, args.root_path)
+            patience = args.drain_seconds or args.body_seconds + args.request_seconds
+            return await serve(app, address, say_ready, service.close, patience)
+        finally:
+            folder.close()
+
     try:
-        code = asyncio.run(serve_until_stopped(args, predictor, address))
+        code = asyncio.run(serve_until_stopped())
     finally:
         address.socket.close()
     if code:
@@ -58,8 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_packages() -> None:
     """Raise UserError where the server's packages are missing."""
-    from stnet.utils.errors import UserError
-
     try:
         from stnet.serve import app  # noqa: F401
     except ModuleNotFoundError as error:
@@ -70,49 +93,6 @@ def check_packages() -> None:
             "bash run.sh setup serve, or pip install fastapi fastapi-offline uvicorn python-multipart "
             "prometheus-client",
         ) from None
-
-
-def predictor_of(args: argparse.Namespace, config: Config) -> Predictor:
-    """What classifies, as predict makes it."""
-    from stnet.export.deployed import is_deployed
-    from stnet.inference.predictor import Predictor
-    from stnet.quantize.choose import of_flags
-
-    if is_deployed(args.weights):
-        return Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))
-    return Predictor(args.weights, config, args.engine, None, config.MODEL.topk, precision=of_flags(args))
-
-
-async def serve_until_stopped(args: argparse.Namespace, predictor: Predictor, address: Address) -> int:
-    """Answer until a signal comes. Returns the exit code."""
-    from stnet.serve import server
-    from stnet.serve.app import create_app
-    from stnet.serve.guard import Rules
-    from stnet.serve.limits import Limits
-    from stnet.serve.service import Service
-    from stnet.serve.uploads import UploadFolder
-
-    limits = Limits(
-        bytes=args.max_bytes, seconds=args.max_seconds, frames=args.max_frames, pixels=args.max_pixels,
-        request_seconds=args.request_seconds, queue=args.queue,
-    )  # fmt: skip
-    given = args.token or os.environ.get("STNET_TOKEN", "")
-    token = given or ("" if address.is_loopback else secrets.token_urlsafe(24))
-    rules = Rules(address.is_loopback, token, frozenset(name.lower() for name in args.allowed_hosts))
-    folder = UploadFolder()
-    try:
-        service = Service(predictor, limits, args.decoders, args.batch_window)
-        await service.start()
-        app = create_app(service, folder, rules, args.body_seconds, args.root_path)
-        link = f"{address.url.rstrip('/')}{args.root_path}/" + (f"#token={token}" if token and not given else "")
-
-        def say_ready() -> None:
-            print(f"{predictor.config.MODEL.name} answers at {link}", flush=True)
-
-        patience = args.drain_seconds or args.body_seconds + args.request_seconds
-        return await server.serve(app, address, say_ready, service.close, patience)
-    finally:
-        folder.close()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Scripts that measure this project beside its peers; no part of the package."""
+"""Scripts that compare the speed of this project with its peers; not in the package."""

@@ -1,15 +1,15 @@
-"""Measure this project beside its peers on this machine: each script is a benchmark of its own.
+"""Compare the speed of this project with its peers on this machine; each script is one benchmark.
 
 python -m benchmarks                              # lists them
 python -m benchmarks reader forward --rounds 3    # runs these, one after the other
 python -m benchmarks all                          # all but scaling, check and timeline: about 45 minutes on 2 cores
-python -m benchmarks.precision --help             # what one does
+python -m benchmarks.precision --help             # flags of one
 
-Peers are no dependencies: what is not installed is left out. For all of them, and ffmpeg, which draws the clips:
+A peer that is not installed is left out. To install all, and ffmpeg, which draws the clips:
 
 pip install av imageio-ffmpeg onnxruntime openvino paddle2onnx torch torchvision
 
-A script ends with 0 if nobody failed and all results agree.
+The exit code is 0 if all ran and their results agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PACKAGES = "paddlepaddle paddlepaddle-gpu numpy decord opencv-python opencv-pyth
 
 
 def main(words: list[str]) -> int:
-    """Run the scripts that are named, with the flags behind their names; returns the highest exit code."""
+    """Run the named scripts with the given flags. Returns the highest exit code."""
     asked = [name for word in words for name in (SCRIPTS if word == "all" else [word])]
     names = [name for name in asked if name in (*SCRIPTS, *ON_REQUEST)]
     flags = [word for word in words if word not in (*names, "all")]
@@ -41,7 +41,7 @@ def main(words: list[str]) -> int:
 
 
 def surroundings() -> str:
-    """The machine, how busy it is, and versions of what is installed."""
+    """Machine, its load, and versions of the installed packages."""
     models = [line.partition(":")[2].strip() for line in runtime.processor().splitlines() if "model name" in line]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     words = [*models[:1], f"{os.cpu_count()} cores", f"{memory:.1f} GB", f"load {os.getloadavg()[0]:.2f}"]

@@ -1,4 +1,4 @@
-"""How fast `tools.dataset check` looks at many short clips, against decord alone on all cores and on one."""
+"""Speed of `tools.dataset check` on many short clips, against decord alone on all cores and on one."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ def check(timer: Timer) -> None:
 
 
 def checking(filelist: str, workers: int) -> Run:
-    """Contender: a whole check, from reading the list to the report, nothing remembered."""
+    """Contender: a whole check, from reading the list to the report, without a cache."""
     from stnet.tools.dataset.__main__ import main
 
     def look() -> None:
         with tempfile.TemporaryDirectory() as out:
-            command = ["check", f"--list={filelist}", f"--config={CONFIG}", f"--out={out}", f"--workers={workers}"]
-            if main(command):
+            if main(["check", f"--list={filelist}", f"--config={CONFIG}", f"--out={out}", f"--workers={workers}"]):
                 raise RuntimeError("check found something wrong")
 
     return look
@@ -51,10 +50,10 @@ def decoding(paths: Sequence[str], processes: int) -> Run:
     shares = [decord(paths[i::processes], "train", quick=False) for i in range(processes)]
 
     def decode() -> None:
-        crew = [multiprocessing.get_context("fork").Process(target=share) for share in shares]
-        for process in crew:
+        children = [multiprocessing.get_context("fork").Process(target=share) for share in shares]
+        for process in children:
             process.start()
-        for process in crew:
+        for process in children:
             process.join()
 
     return decode

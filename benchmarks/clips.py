@@ -1,4 +1,4 @@
-"""Clips that cost about what real ones cost to decode: ffmpeg's moving test picture with grain, as H.264 mp4 files."""
+"""Clips about as costly to decode as real ones: ffmpeg's moving test picture with grain, as H.264 mp4 files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ffmpeg(*arguments: str) -> None:
 
 
 def draw_clip(path: str, size: tuple[int, int], frames: int, seed: int = 0, options: str = "") -> str:
-    """Draw a clip of (width, height) with grain of its own, by libx264 with its own settings or `options`."""
+    """Draw a clip of (width, height) with the grain of `seed`, by libx264 with `options`."""
     picture = f"testsrc2=size={size[0]}x{size[1]}:rate=25,noise=alls=6:allf=t:all_seed={seed}"
     ffmpeg("-f", "lavfi", "-i", picture, "-frames:v", str(frames), "-x264-params", options, path)
     return path
@@ -28,7 +28,7 @@ def draw_clips(folder: str, count: int, size: tuple[int, int], frames: int) -> l
 
 
 def draw_kinds(folder: str, size: tuple[int, int], frames: int) -> dict[str, str]:
-    """Draw files that a seek must take care of: a cut by copying, open groups of pictures, one ten times as long."""
+    """Draw files that are hard to seek in: a cut by copying, open GOPs, one ten times as long."""
     paths = {kind: f"{folder}/{kind}.mp4" for kind in ("cut", "open GOP", "long")}
     whole = draw_clip(f"{folder}/whole.mp4", size, 2 * frames)
     ffmpeg("-ss", f"{frames / 3 / 25}", "-i", whole, "-t", f"{frames / 25}", "-c", "copy", paths["cut"])
@@ -38,7 +38,7 @@ def draw_kinds(folder: str, size: tuple[int, int], frames: int) -> dict[str, str
 
 
 def write_list(path: str, clips: list[str], count: int) -> str:
-    """Write a list of `count` clips, each as often as it takes. Returns the path."""
+    """Write a list of `count` lines, the clips repeated. Returns the path."""
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(f"{clips[i % len(clips)]} {i % 400}\n" for i in range(count))
     return path

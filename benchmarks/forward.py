@@ -1,4 +1,4 @@
-"""The network in float32 on one clip: ours, its peers, and what its multiply-adds take as a matrix product."""
+"""The network in float32 on one clip: ours, its peers, and matrix products with as many multiply-adds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from benchmarks.network import installed, load_config, ours, peers, sizes, write_onnx, write_weights
 from benchmarks.timer import Prepare, Run, Timer, run
 
-PRODUCTS = 4  # in an iteration
+PRODUCTS = 4  # of an iteration
 
 
 def forward(timer: Timer) -> None:
-    """Time one clip after the other, and compare the logits."""
+    """Time single clips, and compare the logits."""
     others, side = peers(), 512 if timer.quick else 2048
     for spec, times in sizes(timer.quick).items():
         flops = 2 * timer.call(write_weights, spec)
@@ -50,7 +50,7 @@ def forward(timer: Timer) -> None:
 def product(module: str, side: int, threads: int) -> Run:
     """Contender: products of square float32 matrices by NumPy, Paddle or PyTorch."""
     if module == "paddle":
-        load_config([])  # for its surroundings
+        load_config([])  # sets threads and environment
     library = importlib.import_module(module)
     if module == "torch":
         library.set_num_threads(threads)

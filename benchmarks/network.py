@@ -1,6 +1,6 @@
-"""One StNet of random weights, as ours and as its peers compute it, and its clips.
+"""StNet with random weights, ours and in the peers' frameworks, and its clips.
 
-All but Spec runs in the contenders' processes. Ours starts from uint8 clips; peers get them normalised, ready made.
+All but Spec runs in the contenders' processes. Ours starts from uint8 clips; peers get normalised float32 clips.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ WEIGHTS, ONNX = "weights.pdparams", "network-{0.seg_num}-{0.size}.onnx"
 
 
 class Spec(NamedTuple):
-    """A network of 400 classes, and clips of `seg_num` segments of 5 frames of `size` x `size` pixels."""
+    """Network of 400 classes, and clips of `seg_num` segments of 5 frames of `size` x `size` pixels."""
 
     layers: int
     seg_num: int
     size: int
     batch: int = 1
-    rate: float = 0.01  # of learning
+    rate: float = 0.01  # learning rate
 
     @property
     def text(self) -> str:
-        """Size of a clip, in words."""
+        """Size of a clip, for titles."""
         return f"{self.seg_num} x {self.size} x {self.size}"
 
     @property
@@ -46,11 +46,11 @@ class Spec(NamedTuple):
         return np.random.RandomState(0).randint(0, 256, self.shape).astype(np.uint8)
 
     def normalised_clips(self) -> np.ndarray:
-        """Normalise them, as float32."""
+        """Draw the same clips, normalised, as float32."""
         return np.stack([normalise(clip) for clip in self.clips()])
 
     def overrides(self, **more: Any) -> list[str]:
-        """Overrides of CONFIG that ask for such clips in every section; more as SECTION_key."""
+        """Overrides of CONFIG for such clips in every section; `more` as SECTION_key."""
         values = {"MODEL.num_layers": self.layers, "MODEL.seg_num": self.seg_num, "MODEL.labels": LABELS}
         for name in ("TRAIN", "VALID", "TEST", "INFER"):
             values.update({f"{name}.{key}": self.size for key in ("short_size", "target_size")})
@@ -61,12 +61,12 @@ class Spec(NamedTuple):
 
 
 def sizes(quick: bool) -> dict[Spec, int]:
-    """Networks that forward and precision measure, and iterations in a turn."""
+    """Networks of forward and precision, and iterations of a turn."""
     return {Spec(18, 2, 48): 1} if quick else {Spec(50, 7, 224): 4, Spec(50, 25, 256): 1}
 
 
 def installed(*modules: str) -> bool:
-    """Whether modules can be imported; they are not."""
+    """Look for modules, without importing them."""
     return all(importlib.util.find_spec(module) for module in modules)
 
 
@@ -79,10 +79,10 @@ def normalise(clip: np.ndarray) -> np.ndarray:
 
 
 def load_config(overrides: list[str]) -> Config:
-    """Read CONFIG with overrides, in the surroundings that the entries choose on the CPU."""
+    """Read CONFIG with overrides, after the setup that the programs do on the CPU."""
     from stnet import config, runtime
 
-    os.environ["STNET_WEIGHTS_HOME"] = os.getcwd()  # where exports are kept
+    os.environ["STNET_WEIGHTS_HOME"] = os.getcwd()  # the folder of exports
     runtime.prepare()
     runtime.start(use_gpu=False)
     from stnet.models import model_section
@@ -91,7 +91,7 @@ def load_config(overrides: list[str]) -> Config:
 
 
 def load_model(spec: Spec, mode: str = "infer", weights: str = WEIGHTS) -> Model:
-    """Our network, with those weights if any."""
+    """Build our network, with the weights unless they are ""."""
     config = load_config(spec.overrides())
     import paddle
 
@@ -104,7 +104,7 @@ def load_model(spec: Spec, mode: str = "infer", weights: str = WEIGHTS) -> Model
 
 
 def load_engine(overrides: list[str], **options: Any) -> Any:
-    """What eval and predict compute with: a function from uint8 clips to logits that has a `name`."""
+    """Build the engine of eval and predict: a function from uint8 clips to logits, with a `name`."""
     config = load_config(overrides)
     from stnet.inference.predictor import Predictor
 
@@ -112,7 +112,7 @@ def load_engine(overrides: list[str], **options: Any) -> Any:
 
 
 def write_weights(spec: Spec) -> int:
-    """Write random WEIGHTS that give logits as large as a trained network's. Returns the multiply-adds for a clip."""
+    """Write random WEIGHTS whose logits are as large as a trained network's. Returns the multiply-adds of a clip."""
     network = load_model(spec, weights="").network
     import paddle
 
@@ -137,18 +137,18 @@ def write_onnx(spec: Spec) -> None:
 
     paddle.jit.save(network, path, input_spec=[paddle.static.InputSpec(spec.shape, "float32", "clips")])
     program = next(path + end for end in (".json", ".pdmodel") if os.path.exists(path + end))
-    # optimize_tool: any other would install packages at this moment
+    # optimize_tool: any other would install packages
     paddle2onnx.export(program, path + ".pdiparams", path, opset_version=16, optimize_tool="None")
 
 
 def ours(spec: Spec, engine: str = "auto") -> Run:
-    """Contender: what eval and predict compute with; gives (its name, logits)."""
+    """Contender: the engine of eval and predict; gives (its name, logits)."""
     compute, clips = load_engine(spec.overrides(), engine=engine), spec.clips()
     return lambda: (compute.name, compute(clips))
 
 
 def onnxruntime(spec: Spec, threads: int, file: str = ONNX) -> Run:
-    """Contender: ONNX Runtime with its own choice of optimisations; gives ("", logits)."""
+    """Contender: ONNX Runtime with default optimisations; gives ("", logits)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -159,7 +159,7 @@ def onnxruntime(spec: Spec, threads: int, file: str = ONNX) -> Run:
 
 
 def openvino(spec: Spec, threads: int, precision: str = "f32", file: str = ONNX) -> Run:
-    """Contender: OpenVINO, told in what to compute and to care for the time of one clip; gives ("", logits)."""
+    """Contender: OpenVINO in a precision, tuned for latency; gives ("", logits)."""
     import openvino
 
     hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
@@ -168,7 +168,7 @@ def openvino(spec: Spec, threads: int, precision: str = "f32", file: str = ONNX)
 
 
 def torch(spec: Spec, threads: int, bf16: bool = False) -> Run:
-    """Contender: PyTorch, eager, by its autocast in bfloat16; gives ("", logits)."""
+    """Contender: PyTorch, eager, with bf16 by autocast; gives ("", logits)."""
     import torch
 
     from benchmarks.peers import torch_stnet
@@ -191,8 +191,11 @@ PEERS: dict[str, tuple[Callable[..., Run], tuple[str, ...]]] = {  # name: (conte
 
 
 def peers() -> dict[str, Callable[..., Run]]:
-    """Contenders of those that are installed; the others are named."""
-    for name, (_, modules) in PEERS.items():
-        if not installed(*modules):
+    """Contenders of the installed peers; the others are printed."""
+    found = {}
+    for name, (contender, modules) in PEERS.items():
+        if installed(*modules):
+            found[name] = contender
+        else:
             print(f"{name} is left out: it needs {' and '.join(modules)}", flush=True)
-    return {name: contender for name, (contender, modules) in PEERS.items() if installed(*modules)}
+    return found

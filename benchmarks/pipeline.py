@@ -1,4 +1,4 @@
-"""Evaluation as it runs, against what decoding and the network take alone; and the memory of predict.py."""
+"""Whole evaluation against decoding and the network alone; and the memory of predict.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def pipeline(timer: Timer) -> None:
-    """Time evaluation once it is going; seconds a clip."""
+    """Time evaluation in its steady state; seconds a clip."""
     specs = [Spec(18, 3, 48, batch=4)] if timer.quick else [Spec(50, 7, 224, batch=4), Spec(50, 25, 256, batch=4)]
     count, drawn, frames = (24, 4, 60) if timer.quick else (400, 8, 300)
     paths = draw_clips(timer.folder, drawn, (340, 256), frames)
@@ -49,7 +49,7 @@ def pipeline(timer: Timer) -> None:
 
 
 def evaluation(overrides: list[str]) -> Run:
-    """Contender: eval's loop; gives clips and, after the start, clips a second."""
+    """Contender: eval's loop; gives clips and clips a second in the steady state."""
     engine, config = load_engine(overrides, mode="test"), load_config(overrides)
     from stnet.evaluation.loop import scored
     from stnet.reader.loader import build_loader
@@ -57,32 +57,32 @@ def evaluation(overrides: list[str]) -> Run:
     def evaluate() -> dict[str, float]:
         loader = build_loader(config, "test")
         with contextlib.closing(scored(engine, loader, "eval", 1000)) as batches:
-            return going(config.TEST.num_reader_threads, (batch for batch, _ in batches))
+            return rate_of(config.TEST.num_reader_threads, (batch for batch, _ in batches))
 
     return evaluate
 
 
-def going(workers: int, batches: Iterable[Batch]) -> dict[str, float]:
-    """How many clips there are, and how many a second once every worker is at work."""
+def rate_of(workers: int, batches: Iterable[Batch]) -> dict[str, float]:
+    """Count the clips, and the clips a second once every worker runs."""
     counts, moments = zip(*((len(batch.indices), time.perf_counter()) for batch in batches))
     warm = min(2 * workers, len(counts) - 2)
     return {"clips": sum(counts), "rate": sum(counts[warm + 1 :]) / (moments[-1] - moments[warm])}
 
 
 def reading(overrides: list[str], mode: str) -> Run:
-    """Contender: what an entry reads, by its own loader; gives clips and, after the start, clips a second."""
+    """Contender: the loader alone; gives clips and clips a second in the steady state."""
     config = load_config(overrides)
     from stnet.reader.loader import build_loader
 
     def read() -> dict[str, float]:
         with contextlib.closing(build_loader(config, mode).epoch()) as batches:
-            return going(config.section(mode).num_reader_threads, batches)
+            return rate_of(config.section(mode).num_reader_threads, batches)
 
     return read
 
 
 def computing(spec: Spec) -> Run:
-    """Contender: eval's engine on clips that are there; gives how many."""
+    """Contender: eval's engine on clips in memory; gives their number."""
     engine, clips, times = load_engine(spec.overrides()), spec.clips(), 10
     engine(clips)
 
@@ -95,15 +95,14 @@ def computing(spec: Spec) -> Run:
 
 
 def memory(overrides: Sequence[str], video: str) -> tuple[float, float]:
-    """(GB of the largest process, of all together) that predict.py takes at most for one video."""
-    command = [
-        sys.executable,
-        str(ROOT / "predict.py"),
-        f"--config={CONFIG}",
-        f"--weights={WEIGHTS}",
+    """Peak memory of predict.py for one video: GB of the largest process, and of all together."""
+    command = [sys.executable, str(ROOT / "predict.py"), f"--config={CONFIG}", f"--weights={WEIGHTS}"]
+    command += [
         "--use_gpu=False",
+        "--save_dir=results",
+        *(f"-o{text}" for text in overrides),
+        f"-oINFER.video_path={video}",
     ]
-    command += ["--save_dir=results", *(f"-o{text}" for text in overrides), f"-oINFER.video_path={video}"]
     home = {"STNET_WEIGHTS_HOME": os.getcwd(), "STNET_WEIGHTS_URL": "none"}
     process = subprocess.Popen(command, env={**os.environ, **home})
     together = 0
@@ -116,7 +115,7 @@ def memory(overrides: Sequence[str], video: str) -> tuple[float, float]:
 
 
 def _session_memory() -> int:
-    """Bytes of the processes that this contender started, a page that several share counted in parts."""
+    """Proportional set size, in bytes, of the processes that this contender started."""
     total = 0
     for path in Path("/proc").glob("[0-9]*/smaps_rollup"):
         with contextlib.suppress(OSError):

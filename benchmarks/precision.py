@@ -1,6 +1,6 @@
-"""The network in float32, bfloat16 and int8 on one clip: ours beside its peers, against the fastest float32.
+"""The network in float32, bfloat16 and int8 on one clip: ours and its peers, against the fastest float32.
 
-That the classes stay right is not measured here.
+Accuracy is not measured here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AIMS = {"bf16": 0.60, "int8": 0.42}  # ours / the fastest float32
 
 
 def precision(timer: Timer) -> None:
-    """Time one clip in each format, and say by how much the logits differ."""
+    """Time one clip in each format, and print the deviation of the logits."""
     formats, others = formats_here(), network.peers()
     for name in set(AIMS) - set(formats):
         print(f"{name} is left out: this machine or what is installed does not compute in it")
@@ -52,39 +52,39 @@ def precision(timer: Timer) -> None:
 def contenders(
     spec: Spec, threads: int, others: Mapping[str, Callable[..., Run]], formats: list[str]
 ) -> dict[str, Prepare]:
-    """Ours and its peers in each format."""
-    crew: dict[str, Prepare] = {"ours, fp32": partial(network.ours, spec)}
-    crew |= {f"{name}, fp32": partial(peer, spec, threads) for name, peer in others.items()}
-    crew |= {f"ours, {name}": partial(ours, spec, name) for name in formats}
+    """Contenders: ours and its peers in each format."""
+    ways: dict[str, Prepare] = {"ours, fp32": partial(network.ours, spec)}
+    ways |= {f"{name}, fp32": partial(peer, spec, threads) for name, peer in others.items()}
+    ways |= {f"ours, {name}": partial(ours, spec, name) for name in formats}
     if "bf16" in formats:
-        crew["OpenVINO, bf16"] = partial(network.openvino, spec, threads, "bf16")
+        ways["OpenVINO, bf16"] = partial(network.openvino, spec, threads, "bf16")
         if "PyTorch" in others:
-            crew["PyTorch, bf16"] = partial(network.torch, spec, threads, bf16=True)
+            ways["PyTorch, bf16"] = partial(network.torch, spec, threads, bf16=True)
     if "int8" in formats:
-        crew["ONNX Runtime, int8"] = partial(network.onnxruntime, spec, threads, QUANTISED)
+        ways["ONNX Runtime, int8"] = partial(network.onnxruntime, spec, threads, QUANTISED)
         if "OpenVINO" in others:
-            crew["OpenVINO, int8 of ONNX Runtime"] = partial(network.openvino, spec, threads, "f32", QUANTISED)
-    return crew
+            ways["OpenVINO, int8 of ONNX Runtime"] = partial(network.openvino, spec, threads, "f32", QUANTISED)
+    return ways
 
 
 def formats_here() -> list[str]:
-    """Those of AIMS that this machine computes in."""
+    """Formats of AIMS that this machine supports."""
     has_bf16 = this_processor().bf16 and network.installed("openvino")
     there = {"bf16": has_bf16, "int8": network.installed("onnxruntime", "onnx")}
     return [name for name in AIMS if there[name] and network.installed("paddle2onnx")]
 
 
 def ours(spec: Spec, name: str) -> Run:
-    """Contender: what eval and predict compute with --precision; gives (its name, logits)."""
+    """Contender: the engine of eval and predict with --precision; gives (its name, logits)."""
     from stnet.quantize.report import Precision
 
-    asked = Precision(name, "calibration.list", unproven=True)  # too few clips to prove anything
+    asked = Precision(name, "calibration.list", unproven=True)  # too few clips for a validation report
     compute, clips = network.load_engine(spec.overrides(), precision=asked), spec.clips()
     return lambda: (getattr(compute, "name", name), compute(clips))
 
 
 def quantise(spec: Spec) -> None:
-    """Write QUANTISED: ONNX Runtime's static quantisation, per channel, as its own documentation does it."""
+    """Write QUANTISED: ONNX Runtime's static quantisation, per channel, as in its documentation."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -101,7 +101,7 @@ def quantise(spec: Spec) -> None:
 
 
 def draw(tables: Mapping[str, Mapping[str, Times]], path: str | Path) -> None:
-    """Draw bars of the times against the first of each table, into a PNG file."""
+    """Draw bars of the times relative to the first of each table, into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

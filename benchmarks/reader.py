@@ -1,4 +1,4 @@
-"""From a file to its uint8 clip in one process: ours, decord alone, and the original's way; seconds a clip."""
+"""Reading a file into a uint8 clip, in one process: ours, decord alone, and the original's way; seconds a clip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODES = {"train": 1.8, "test": 6.0}  # and original's way / ours at least
 
 
 def reader(timer: Timer) -> None:
-    """Time clips of two sizes and files that are hard to seek in, and measure how the memory grows."""
+    """Time clips of two sizes and files that are hard to seek in, and measure the growth of memory."""
     count, frames = (2, 60) if timer.quick else (4, 300)
     ways: dict[str, Callable[..., Run]] = {"ours": ours, "ours, normalised by NumPy": partial(ours, normalised=True)}
     for size, (pixels, aim) in SIZES.items():
@@ -41,14 +41,9 @@ def reader(timer: Timer) -> None:
 
 
 def compare(
-    timer: Timer,
-    title: str,
-    ways: Mapping[str, Callable[..., Run]],
-    paths: Sequence[str],
-    mode: str,
-    cpu: bool = False,
+    timer: Timer, title: str, ways: Mapping[str, Callable[..., Run]], paths: Sequence[str], mode: str, cpu: bool = False
 ) -> dict[str, Times]:
-    """Time some ways to read clips, and compare ours' bits with the original's; `cpu` compares processor seconds."""
+    """Time ways to read clips, and compare our bits with the original's; `cpu`: by processor seconds."""
     timed = timer.time({name: partial(way, paths, mode, timer.quick) for name, way in ways.items()})
     timed = {name: one.per(len(paths)) for name, one in timed.items()}
     timed = {name: one._replace(seconds=one.cpu) for name, one in timed.items()} if cpu else timed
@@ -60,7 +55,7 @@ def compare(
 
 
 def section(mode: str, quick: bool) -> ReaderSection:
-    """The settings of a mode ("train" or "test"), with the values of configs/stnet.yaml."""
+    """Settings of a mode ("train" or "test"), as in configs/stnet.yaml."""
     kind, seg_num, size = (TrainSection, 7, 224) if mode == "train" else (ReaderSection, 25, 256)
     if quick:
         return kind(seglen=5, seg_num=3, short_size=48, target_size=40)
@@ -79,7 +74,7 @@ def digests(clips: Sequence[np.ndarray]) -> list[str]:
 
 
 def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False) -> Run:
-    """Contender: uint8 clips, or float32, normalised, as usually the network's side does; gives digests of these."""
+    """Contender: uint8 clips, or normalised float32; gives digests of the normalised ones."""
     from stnet.reader.clip import read_clip
     from stnet.reader.transforms import to_super_images
 
@@ -95,7 +90,7 @@ def ours(paths: Sequence[str], mode: str, quick: bool, normalised: bool = False)
 
 
 def decord(paths: Sequence[str], mode: str, quick: bool) -> Run:
-    """Contender: decord on the frames that the reader wants, each once, and nothing else."""
+    """Contender: decord decoding the sampled frames, each once, and nothing else."""
     from stnet.reader.sampling import sample_frames
 
     want = section(mode, quick)
@@ -123,7 +118,7 @@ def original(paths: Sequence[str], mode: str, quick: bool) -> Run:
 
 
 def memory_growth(paths: Sequence[str], clips: int, warm: int, quick: bool) -> int:
-    """MB by which this process grows from the clip number `warm` to the last of `clips`."""
+    """Growth of this process in MB from the clip number `warm` to the last of `clips`."""
     from stnet.reader.clip import read_clip
     from stnet.runtime import memory_mb
 

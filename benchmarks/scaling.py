@@ -1,6 +1,6 @@
-"""Reading with more and more processes, and training on more and more ranks of one thread each, up to all cores.
+"""Reading with 1, 2, 4, ... processes, and training on as many ranks of one thread each, up to all cores.
 
-It wants the machine for itself, and as many cores as it is to say anything about.
+Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.timer import ROOT, Run, Timer, run
 
 
 def scaling(timer: Timer) -> None:
-    """Time a clip; the rates are by a clock of the loader's and of the training's own."""
+    """Time a clip; the rates are measured inside the loader and the training."""
     spec, frames, drawn = (Spec(18, 3, 48), 60, 4) if timer.quick else (Spec(18, 7, 224), 300, 16)
     paths = draw_clips(timer.folder, drawn, (340, 256), frames)
     for action, contender, most in (("reading", workers, 16), ("training", ranks, 8)):
@@ -34,14 +34,14 @@ def scaling(timer: Timer) -> None:
 
 
 def workers(spec: Spec, paths: list[str], count: int, quick: bool) -> Run:
-    """Contender: an epoch of the training loader with so many workers."""
+    """Contender: an epoch of the training loader with `count` workers."""
     filelist = write_list(f"workers{count}.list", paths, (8 if quick else 96) * count)
     values = {"TRAIN_filelist": filelist, "TRAIN_num_reader_threads": count, "TRAIN_epoch": 1}
     return reading(spec._replace(batch=4).overrides(**values), "train")
 
 
 def ranks(spec: Spec, paths: list[str], count: int, quick: bool) -> Run:
-    """Contender: a short training on so many CPU ranks, each with a batch of its own; the rate is the log's."""
+    """Contender: a short training on `count` CPU ranks, two clips each; the rate is from its log."""
     from stnet.training.log import read_journal
 
     batch, out = 2 * count, f"ranks{count}"

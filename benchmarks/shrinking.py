@@ -1,4 +1,4 @@
-"""From a file to its uint8 clip where frames are larger than the network's, as most of Kinetics' are.
+"""Reading of frames larger than the network's input, as most of Kinetics' are.
 
 Times are processor seconds. PyAV decodes all frames of the file and does nothing else.
 """
@@ -30,7 +30,7 @@ def shrinking(timer: Timer) -> None:
 
 
 def pyav(paths: Sequence[str], mode: str, quick: bool) -> Run:
-    """Contender: PyAV decodes all frames; none is even converted to RGB."""
+    """Contender: PyAV decodes all frames, without conversion to RGB."""
 
     def read() -> None:
         import av

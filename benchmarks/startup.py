@@ -1,4 +1,4 @@
-"""How long a program takes to say how it is used."""
+"""Time of `predict.py --help`."""
 
 from __future__ import annotations
 

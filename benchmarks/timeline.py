@@ -1,6 +1,6 @@
-"""The windows of a long video: what they share computed once, against one window after the other.
+"""Windows of a long video: shared stages computed once, against one window after the other.
 
-Both start from the same uint8 segments, decoded beforehand, and use the same engine, the fastest.
+Both start from the same decoded uint8 segments, and use the same engine, the fastest.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks.network import Spec, load_engine, load_model, write_weights
 from benchmarks.timer import Run, Timer, run
 
-# (segments in a window, from one window to the next, speed-up by multiply-adds where the ends are convolved anew)
+# (segments of a window, stride, speed-up by multiply-adds with the borders convolved again)
 CASES = ((25, 1, 9.2), (25, 5, 3.7), (7, 1, 2.6))
-DIFFERENT = 40  # segments that are drawn; the video repeats them
+DIFFERENT = 40  # random segments, repeated by the video
 
 
 def timeline(timer: Timer) -> None:
@@ -41,7 +41,7 @@ def video(spec: Spec) -> np.ndarray:
 
 
 def shared(spec: Spec, segments: int, stride: int) -> Run:
-    """Contender: all windows of a video in parts; gives the first one's logits."""
+    """Contender: all windows of a video by the staged network; gives the first one's logits."""
     model, pixels = load_model(spec), video(spec)
     from stnet.backends.parts import build_stages
 
@@ -63,7 +63,7 @@ def shared(spec: Spec, segments: int, stride: int) -> Run:
 
 
 def single(spec: Spec) -> Run:
-    """Contender: the first window by what eval and predict compute with; gives its logits."""
+    """Contender: the first window by the engine of eval and predict; gives its logits."""
     compute, pixels = load_engine(spec.overrides()), video(spec)
     return lambda: compute(pixels[None, : spec.seg_num])[0]
 

@@ -1,6 +1,6 @@
-"""Time contenders side by side: each in a process of its own, in turns, several rounds, ratios to the first.
+"""Timer of contenders: each in a process of its own, in turns, for several rounds, with ratios to the first.
 
-A shared machine changes its speed within minutes: ratios are medians of those within each round.
+A shared machine changes its speed within minutes: ratios are medians of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from stnet import runtime
 from stnet.utils.processes import set_parent_death_signal
 
 ROOT = Path(__file__).resolve().parents[1]
-Run = Callable[[], Any]  # one iteration; if it returns a function, that is called for the result, off the clock
-Prepare = Callable[[], Run]  # done before the clock starts: a function of a module, or functools.partial of one
+Run = Callable[[], Any]  # one iteration; a function that it returns is called for the result, not timed
+Prepare = Callable[[], Run]  # not timed: a function of a module, or functools.partial of one
 _runs: list[Run] = []  # of this process, if it is a contender's
 
 
 class Times(NamedTuple):
-    """Seconds and processor seconds (all threads, ended children) in each round, and the first turn's result."""
+    """Seconds and processor seconds (threads and ended children) of each round, and the first turn's result."""
 
     seconds: list[float]
     cpu: list[float]
     result: Any = None
 
     def per(self, count: int) -> Times:
-        """Divide by the number of equal things that an iteration does."""
+        """Divide by the number of items of an iteration."""
         return Times([value / count for value in self.seconds], [value / count for value in self.cpu], self.result)
 
     def ratio(self, other: Times) -> float:
@@ -47,9 +47,9 @@ class Times(NamedTuple):
 
 
 class Contender:
-    """A process that ends when it is closed or this one dies; it prints to standard error.
+    """Process of one contender, which ends when it is closed or this process dies; it prints to standard error.
 
-    It is stopped between its turns, as threads that spin for a while after their work would slow the others down.
+    It is paused between its turns, as threads that spin after their work would slow the others down.
     """
 
     def __init__(self, prepare: Prepare, folder: str, timeout: float) -> None:
@@ -59,7 +59,7 @@ class Contender:
         self.prepared = self.pool.submit(_prepare, prepare)
 
     def turn(self, times: int = 0) -> Any:
-        """Iterate, or first be prepared: (mean seconds, processor seconds, last result). Raises RuntimeError."""
+        """Run `times` iterations: (mean seconds, processor seconds, last result); 0: prepare. Raises RuntimeError."""
         self._signal(signal.SIGCONT)
         try:
             answer = (self.pool.submit(_iterate, times) if times else self.prepared).result(self.timeout)
@@ -86,7 +86,7 @@ def _start(parent: int, folder: str) -> None:
     os.dup2(2, 1)
     os.chdir(folder)
     runtime.disable_telemetry()
-    multiprocessing.set_start_method(None, force=True)  # the system's own again, for its data workers
+    multiprocessing.set_start_method(None, force=True)  # the default again, for its data workers
 
 
 def _prepare(prepare: Prepare) -> None:
@@ -107,11 +107,11 @@ def _cpu_seconds() -> float:
 
 
 class Timer:
-    """Measures contenders in a folder, prints what it finds, and keeps who failed; `quick` asks for tiny sizes."""
+    """Measures contenders in a folder, prints tables, and keeps failures; `quick`: tiny sizes."""
 
     def __init__(self, rounds: int, quick: bool, folder: str) -> None:
         self.rounds, self.quick, self.folder, self.threads = rounds, quick, folder, runtime.threads()
-        self.timeout = 120 if quick else 900  # seconds that one answer may take
+        self.timeout = 120 if quick else 900  # seconds of one turn
         self.failures: list[str] = []
         self.tables: dict[str, Mapping[str, Times]] = {}
 
@@ -122,25 +122,25 @@ class Timer:
             return contender.turn(1)[2]
 
     def time(self, prepares: Mapping[str, Prepare], rounds: int = 0, times: int = 1, warm: int = 1) -> dict[str, Times]:
-        """Have contenders work in turns of `times` iterations, in an order that changes; who fails is left out.
+        """Time contenders in turns of `times` iterations, in changing order; one that fails is left out.
 
-        `warm` turns come before the `rounds` that count.
+        `warm` turns come before the `rounds` that are measured.
         """
         turns: dict[str, list[Any]] = {name: [] for name in prepares}
-        crew = {name: Contender(prepare, self.folder, self.timeout) for name, prepare in prepares.items()}
+        contenders = {name: Contender(prepare, self.folder, self.timeout) for name, prepare in prepares.items()}
         with contextlib.ExitStack() as stack:
-            for contender in crew.values():
+            for contender in contenders.values():
                 stack.callback(contender.close)
             for number in range(1 + warm + (rounds or self.rounds)):  # in the first they are prepared
-                first, names = max(0, number - 1) % max(1, len(crew)), list(crew)
+                first, names = max(0, number - 1) % max(1, len(contenders)), list(contenders)
                 for name in names[first:] + names[:first]:
                     try:
-                        turns[name].append(crew[name].turn(times if number else 0))
+                        turns[name].append(contenders[name].turn(times if number else 0))
                     except Exception as error:  # whatever its libraries raise
                         problem = (str(error).strip() or "no message").splitlines()[0]
                         self.fail(f"{name}: {type(error).__name__}: {problem}")
-                        crew.pop(name).close()
-        rows = {name: list(zip(*turns[name][1 + warm :])) for name in crew}
+                        contenders.pop(name).close()
+        rows = {name: list(zip(*turns[name][1 + warm :])) for name in contenders}
         return {name: Times(list(row[0]), list(row[1]), turns[name][1][2]) for name, row in rows.items()}
 
     def table(self, title: str, timed: Mapping[str, Times]) -> None:
@@ -149,15 +149,18 @@ class Timer:
         print(f"\n{title:<60}{'median':>10}{'cpu':>10}   ratio")
         for name, one in timed.items():
             ratio = one.ratio(next(iter(timed.values())))
-            print(f"  {name:<58}{_in_words(median(one.seconds))}{_in_words(median(one.cpu))}{ratio:8.2f}", flush=True)
+            print(
+                f"  {name:<58}{_format_seconds(median(one.seconds))}{_format_seconds(median(one.cpu))}{ratio:8.2f}",
+                flush=True,
+            )
 
     def ratio(self, timed: Mapping[str, Times], one: str, other: str, aim: str) -> None:
-        """Print the ratio of two contenders, where both were measured, beside what it should be."""
+        """Print the ratio of two contenders, where both were measured, and its aim."""
         if one in timed and other in timed:
             print(f"  {one} / {other} = {timed[one].ratio(timed[other]):.3g} (aim: {aim})", flush=True)
 
     def agree(self, text: str, difference: float, limit: float) -> None:
-        """Print a difference of results; one beyond the limit is a failure."""
+        """Print a difference of results; above the limit it is a failure."""
         print(f"  {text}: {difference:.3g} (must be at most {limit:.3g})", flush=True)
         if not difference <= limit:
             self.fail(f"{text}: {difference:.3g}")
@@ -168,12 +171,12 @@ class Timer:
         print(f"  FAILED: {text}", flush=True)
 
 
-def _in_words(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:8.2f} s" if seconds >= 10 else f"{seconds * 1000:7.1f} ms"
 
 
 def run(benchmark: Callable[[Timer], None], draw: Callable[[Mapping, str], None] | None = None) -> int:
-    """Measure as the command line says; returns the exit code: 1 if anybody failed or results disagree."""
+    """Run a benchmark by the command line. Returns the exit code: 1 if a contender failed or results disagree."""
     flags = argparse.ArgumentParser(description=sys.modules[benchmark.__module__].__doc__)
     flags.add_argument("--rounds", type=int, default=5, help="turns of each contender that count (default: 5)")
     flags.add_argument("--quick", action="store_true", help="tiny sizes: does everything run? The times mean nothing")

@@ -1,4 +1,4 @@
-"""A step of training, from the clips to the updated weights: ours and PyTorch, from the same weights."""
+"""A training step, from the clips to the updated weights: ours and PyTorch, from the same weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from benchmarks.timer import Prepare, Run, Timer, run
 
 
 def train_step(timer: Timer) -> None:
-    """Time a step again and again, and compare the first losses."""
-    # a small rate: the labels of noise are not to be learnt
+    """Time steps, and compare the first losses."""
+    # a small learning rate: the clips are noise
     spec = Spec(18, 2, 48, batch=2, rate=1e-3) if timer.quick else Spec(50, 7, 112, batch=2, rate=1e-3)
     timer.call(write_weights, spec)
     contenders: dict[str, Prepare] = {"ours": partial(our_step, spec)}
@@ -29,7 +29,7 @@ def train_step(timer: Timer) -> None:
 
 
 def our_step(spec: Spec) -> Run:
-    """Contender: training's step; gives the loss."""
+    """Contender: the step of train.py; gives the loss."""
     model = load_model(spec, "train")
     import paddle
 
@@ -51,7 +51,7 @@ def our_step(spec: Spec) -> Run:
 
 
 def torch_step(spec: Spec, threads: int) -> Run:
-    """Contender: the same in PyTorch, eager; gives the loss."""
+    """Contender: the same step in PyTorch, eager; gives the loss."""
     import torch
 
     from benchmarks.peers import torch_stnet

@@ -18,7 +18,7 @@ from paddlex.inference.models.video_classification import VideoClasRunnerPredict
 
 
 def main(model_dir: str, *videos: str) -> int:
-    """Name the model to PaddleX as one that classifies videos, and let it. Returns the exit code."""
+    """Register the model with PaddleX as a video classifier, and run it. Returns the exit code."""
     name = yaml.safe_load(Path(model_dir, "inference.yml").read_text(encoding="utf-8"))["Global"]["model_name"]
     register_predictor_binding_map(VideoClasRunnerPredictor, {"paddle_static": [name]})
     model = create_model(name, model_dir=model_dir)
@@ -26,7 +26,7 @@ def main(model_dir: str, *videos: str) -> int:
     for video in videos:
         try:
             results = list(model.predict(video))
-        except Exception as error:  # decord and OpenCV have types of their own
+        except Exception as error:  # decord and OpenCV have their own types
             print(f"{video}: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
             unread += 1
             continue

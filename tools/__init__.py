@@ -1,1 +1,1 @@
-"""Programs for people."""
+"""Command-line tools."""

@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from stnet import cli
 from stnet.models.stnet.depths import DEPTHS
@@ -32,9 +33,9 @@ def convert(source: str, target: str, form: str, depth: int) -> None:
     """
     names = original_to_structured(depth)
     tensors = read_weights(source, names).tensors
-    strange = sorted(set(tensors) ^ set(names.values()))
-    if strange:
-        raise UserError(f"weights {source}: not a StNet of {depth} layers, for example {strange[0]}")
+    unexpected = sorted(set(tensors) ^ set(names.values()))
+    if unexpected:
+        raise UserError(f"weights {source}: not a StNet of {depth} layers, for example {unexpected[0]}")
     original = {theirs: tensors[ours] for theirs, ours in names.items()}
     if form == "folder":
         if os.path.isdir(target) and os.listdir(target):
@@ -42,20 +43,16 @@ def convert(source: str, target: str, form: str, depth: int) -> None:
         for name, tensor in original.items():
             _write(os.path.join(target, name), tensor_bytes(tensor))
     else:
-        data = {"combined": combined_bytes, "pickle": pickle_bytes, "structured": pickle_bytes}[form]
-        _write(target, data(tensors if form == "structured" else original))
+        encode = combined_bytes if form == "combined" else pickle_bytes
+        _write(target, encode(tensors if form == "structured" else original))
 
 
 def _write(path: str, data: bytes) -> None:
-    def write(temporary: str) -> None:
-        with open(temporary, "wb") as file:
-            file.write(data)
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: Path(temporary).write_bytes(data))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("target")

@@ -2,9 +2,8 @@
 
 python -m tools.demo_clips demo --train 240 --val 20 --seed 0
 
-Shapes of random form, colour, size and angle move on textured grounds: left or right, up or down, growing or
-shrinking. The two classes of a pair are the same clip forwards and
-backwards, so that no single frame tells them apart.
+Shapes of random form, colour, size and angle move on textured backgrounds: left or right, up or down, growing or
+shrinking. The two classes of a pair are the same clip forwards and backwards: no single frame shows the class.
 """
 
 from __future__ import annotations
@@ -34,13 +33,14 @@ def draw_clip(name: str, rng: random.Random, count: int = FRAMES) -> np.ndarray:
     Args:
         name: one of CLASSES.
         rng: the same state gives the same clip for both classes of a pair, one reversed.
-        count: frames; a longer clip goes on at the same speed, but for growing and shrinking.
+        count: frames; a longer clip continues at the same speed, except growing and shrinking.
 
     Returns:
         uint8 [count, SIZE, SIZE, 3], BGR.
     """
     pair, backwards = divmod(CLASSES.index(name), 2)
-    ground = _ground(rng)
+    noise = np.random.RandomState(rng.randrange(2**31)).uniform(0, 110, (6, 6, 3))
+    background = cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)  # dark and smooth
     colour = np.array([rng.uniform(150, 255) for _ in range(3)])
     corners = rng.choice((2, 3, 4))
     half = 0.5 * (count - 1) / (FRAMES - 1)
@@ -55,25 +55,20 @@ def draw_clip(name: str, rng: random.Random, count: int = FRAMES) -> np.ndarray:
     for i, moment in enumerate(time):
         centre = (x - moment * travel * (pair == 0), y - moment * travel * (pair == 1))
         mask = _shape_mask(centre, radius[i], angle, corners)[..., None]
-        frames.append(ground * (1 - mask) + colour * mask)
+        frames.append(background * (1 - mask) + colour * mask)
     frames = np.clip(np.stack(frames), 0, 255).astype(np.uint8)
     return frames[::-1] if backwards else frames
 
 
-def _ground(rng: random.Random) -> np.ndarray:
-    """A dark, smooth random texture, float [SIZE, SIZE, 3]."""
-    noise = np.random.RandomState(rng.randrange(2**31)).uniform(0, 110, (6, 6, 3))
-    return cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-
-
 def _shape_mask(centre: tuple[float, float], radius: float, angle: float, corners: int) -> np.ndarray:
-    """Antialiased bar (2), triangle (3) or star (4), in [0, 1]; what leaves on one side enters on the other."""
+    """Antialiased bar (2), triangle (3) or star (4), in [0, 1]; it wraps around at the borders."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     shift = 4  # fractional bits of the coordinates
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     for dx in (-SIZE, 0, SIZE):
         for dy in (-SIZE, 0, SIZE):
             centre_here = np.array([centre[0] % SIZE + dx, centre[1] % SIZE + dy])
-            points = centre_here + _outline(corners) @ _turn(angle) * radius
+            points = centre_here + _outline(corners) @ turn * radius
             cv2.fillPoly(mask, [np.round(points * 2**shift).astype(np.int32)], 255, cv2.LINE_AA, shift)
     return mask / 255.0
 
@@ -85,10 +80,6 @@ def _outline(corners: int) -> np.ndarray:
     if corners == 3:
         return np.array([[1, 0], [-0.7, 0.6], [-0.4, -0.6]])
     return np.array([[1, 0], [0.2, 0.25], [-0.2, 0.9], [-0.9, 0], [-0.2, -0.6], [0.2, -0.25]])
-
-
-def _turn(angle: float) -> np.ndarray:
-    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def write_clip(path: str, frames: np.ndarray) -> None:
@@ -122,7 +113,7 @@ def write_set(folder: str, train: int, val: int, seed: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line."""
+    """Run the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--train", type=int, default=240, help="training clips a class (default: %(default)s)")

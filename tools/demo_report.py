@@ -1,4 +1,4 @@
-"""Say what the demo did: python -m tools.demo_report FOLDER SECONDS."""
+"""Report the results of the demo: python -m tools.demo_report FOLDER SECONDS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stnet.utils import streams
 
 
 def report(folder: str, seconds: float) -> list[str]:
-    """The lines for a finished demo in `folder`."""
+    """Lines of the report on a finished demo in `folder`."""
     with open(os.path.join(folder, "results", "eval_results.json"), encoding="utf-8") as file:
         scores = json.load(file)
     with open(os.path.join(folder, "results", "predict_results.json"), encoding="utf-8") as file:

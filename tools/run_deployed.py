@@ -6,12 +6,12 @@ python run_deployed.py FOLDER VIDEO [VIDEO ...]
 This file stands alone: copy it. It needs NumPy, Pillow, PyYAML, PyAV 14.2 or later, and what runs the model:
 onnxruntime for an .onnx file, else paddlepaddle.
 
-Its probabilities are predict's, within 1e-5 on the CPU, for the files that PyAV decodes to the end without an error:
-whatever codec, container and colours, with edit lists, turned or interlaced. All frames are decoded; twice, where the
-header does not know their number.
-A damaged file is refused, while predict takes what OpenCV shows of it. A file that merely lacks frames, such as the
-first key frame, is classified by the others; predict's scores may differ. Of an MP4 or MOV file a line on standard
-error says so, and of some whose edit list cuts frames out.
+Its probabilities are predict's, within 1e-5 on the CPU, for files that PyAV decodes to the end without an error: any
+codec, container and colours, with edit lists, rotated or interlaced. All frames are decoded; twice, where the header
+has not their number.
+A damaged file is refused; predict takes the frames that OpenCV decodes. A file that lacks frames, such as the first
+key frame, is classified by the others; predict's scores may differ. A line on standard error warns of it for MP4 and
+MOV, and of some edit lists that cut frames out.
 
 Exit code: 0; 3: some videos could not be read; 1: none could, or the model cannot be used.
 """
@@ -37,26 +37,21 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 SCHEMA = 1  # of deploy.yaml, the newest that is known here
-SAMPLED_AS_VIDEOS = ("mp4", "pkl", "frames")  # formats; another one may have a rule of its own
+SAMPLED_AS_VIDEOS = ("mp4", "pkl", "frames")  # clip formats; others may sample differently
 MATRICES = (0, 1, 4, 5, 6, 7, 9)  # FFmpeg's numbers of the colour matrices that its scaler knows
-BT601, BT2020, BT2020_CONSTANT, UNSPECIFIED, FULL_RANGE = 5, 9, 10, 2, 2  # likewise
-# Demuxers that read one file and open no other, which a playlist would; as reader/containers.py has them.
+BT601, BT2020, BT2020_CONSTANT, UNSPECIFIED, FULL_RANGE = 5, 9, 10, 2, 2  # FFmpeg's numbers, too
+# Demuxers that open no other file, as playlists do; the same as in reader/containers.py.
 DEMUXERS = (
     "3dostr,amv,apng,asf,av1,avi,avs2,avs3,cavsvideo,dirac,dnxhd,dv,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,"
     "matroska,webm,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,vc1test,"
     "vvc,wtv,yuv4mpegpipe,aac,ac3,aiff,amr,flac,mp3,w64,wav"
 )
-FEWEST, AGREEMENT, DIFFERENCE = 200, 0.99, 0.2  # of a proof, as stnet/quantize/report.py has them
-MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # as stnet/config.py has them: frames of a clip, pixels
+FEWEST, AGREEMENT, DIFFERENCE = 200, 0.99, 0.2  # of a validation report, as in stnet/quantize/report.py
+MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # as in stnet/config.py: frames of a clip, pixels
 MOST_PIXELS = 1 << 26  # of all frames of a clip
-MOST_BYTES, MOST_VALUES, LONGEST, DEEPEST = (
-    1 << 20,
-    1 << 18,
-    4096,
-    50,
-)  # of deploy.yaml, as stnet/utils/parsing.py has them
-LONGEST_NAME, LONGEST_ERROR = 200, 1000  # characters of a class name and of an error that are printed
-# What moves a terminal's cursor, ends a line or turns the direction of writing.
+MOST_BYTES, MOST_VALUES, LONGEST, DEEPEST = 1 << 20, 1 << 18, 4096, 50  # of deploy.yaml, as in stnet/utils/parsing.py
+LONGEST_NAME, LONGEST_ERROR = 200, 1000  # characters printed of a class name and of an error
+# Characters that move a terminal's cursor, end a line or change the direction of writing.
 CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 TURNS = {90: 1, 180: 2, 270: 3}  # degrees counter-clockwise -> quarters
 
@@ -66,7 +61,7 @@ class Unusable(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+    """Run the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="with deploy.yaml and the model")
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files to classify")
@@ -99,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(video: str, description: dict[str, Any], classify: Callable[[np.ndarray], np.ndarray], topk: int) -> bool:
-    """Print the first classes of a video; returns whether it could be read. Raises Unusable if the model cannot."""
+    """Print the first classes of a video. Returns False where it cannot be read; raises Unusable if the model fails."""
     try:
         clip = read_clip(video, description)
     except Unusable as error:
@@ -114,14 +109,14 @@ def show(video: str, description: dict[str, Any], classify: Callable[[np.ndarray
 
 
 def printable(text: str, longest: int = 0) -> str:
-    """`text` with its control characters escaped, cut where it is longer than `longest` characters, if that is set."""
+    """Escape control characters of a text, and cut it to `longest` characters, unless that is 0."""
     if longest and len(text) > longest:
         text = f"{text[:longest]}..."
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def read_description(folder: str) -> dict[str, Any]:
-    """deploy.yaml as plain data. Raises Unusable."""
+    """Read deploy.yaml as plain data. Raises Unusable."""
     path = os.path.join(folder, "deploy.yaml")
     try:
         with open(path, "rb") as file:
@@ -141,7 +136,7 @@ def read_description(folder: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: bytes) -> Any:
-    """Plain data. Raises yaml.YAMLError, ValueError or the like."""
+    """Parse YAML into plain data. Raises yaml.YAMLError, ValueError or the like."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text.decode("utf-8-sig"))
     node = loader.get_single_node() if len(text) <= MOST_BYTES else None
     count(node, {})
@@ -149,13 +144,13 @@ def parse_yaml(text: bytes) -> Any:
 
 
 def count(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """(values, depth) of what a YAML node stands for, aliases written out. Raises ValueError where it is too much."""
+    """Count (values, depth) of a YAML node, aliases written out. Raises ValueError where they are too many."""
     if node is None or isinstance(node, yaml.ScalarNode):
         if node is None or len(node.value) > LONGEST:
             raise ValueError("no document, or too large a value")
         return 1, 0
     if id(node) not in known:
-        known[id(node)] = MOST_VALUES, 0  # while it is counted: what contains itself is too large
+        known[id(node)] = MOST_VALUES, 0  # while it is counted: a node that contains itself is too large
         pairs = isinstance(node, yaml.MappingNode)
         children = [child for pair in node.value for child in pair] if pairs else node.value
         counted = [count(child, known) for child in children]
@@ -166,7 +161,7 @@ def count(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]
 
 
 def check(description: dict[str, Any]) -> None:
-    """Raise ValueError, LookupError or the like unless deploy.yaml holds what is used of it."""
+    """Check the fields of deploy.yaml that are used. Raises ValueError, LookupError or the like."""
     source, output, labels = (description[key] for key in ("input", "output", "labels"))
     sampling, transform, files = description["sampling"], description["transform"], description["model"]["files"]
     size, channels = transform["target_size"], source["shape"][2]
@@ -192,7 +187,7 @@ def check(description: dict[str, Any]) -> None:
 
 
 def warn_of_precision(folder: str, description: dict[str, Any]) -> None:
-    """One line where the model computes in fewer bits than float32 and its record does not prove that here."""
+    """Warn where a model of low precision has no validation report that holds on this machine."""
     if "precision" not in description:
         return
     try:
@@ -213,7 +208,7 @@ def warn_of_precision(folder: str, description: dict[str, Any]) -> None:
 
 
 def this_processor() -> tuple[str, str]:
-    """Model of this processor, and a digest of its instruction sets, as a record has them."""
+    """Model of this processor, and a digest of its instruction sets, as in a validation report."""
     facts = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first_of_cpuinfo().splitlines())}
     flags = sorted(set((facts.get("flags") or facts.get("Features") or "").split()))
     model = " ".join(facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts)
@@ -221,14 +216,14 @@ def this_processor() -> tuple[str, str]:
 
 
 def first_of_cpuinfo() -> str:
-    """What Linux says of the first processor; "" elsewhere."""
+    """Read the first processor's part of /proc/cpuinfo; "" where there is none."""
     path = "/proc/cpuinfo" if os.path.exists("/proc/cpuinfo") else os.devnull
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read(16384).split("\n\n")[0]
 
 
 def read_clip(video: str, description: dict[str, Any]) -> np.ndarray:
-    """A video as the model's input but for the batch. Raises Unusable."""
+    """Read a video as the model's input, without the batch axis. Raises Unusable."""
     sampling, transform = description["sampling"], description["transform"]
     frames = read_frames(video, lambda count: sample(count, sampling["seg_num"], sampling["seglen"]))
     clip = np.stack([scale_and_crop(frame, transform["short_size"], transform["target_size"]) for frame in frames])
@@ -240,7 +235,7 @@ def read_clip(video: str, description: dict[str, Any]) -> np.ndarray:
 
 
 def sample(count: int, seg_num: int, seglen: int) -> list[int]:
-    """Numbers of the frames that the network sees, of a video's `count`."""
+    """Frame indices of the network's input, for a video of `count` frames."""
     average = count // seg_num
     offset = (average - 1) // 2 if average >= seglen else 0
     starts = [i * average + offset if average else i for i in range(seg_num)]
@@ -248,33 +243,33 @@ def sample(count: int, seg_num: int, seglen: int) -> list[int]:
 
 
 def read_frames(video: str, pick: Callable[[int], list[int]]) -> list[np.ndarray]:
-    """Frames uint8 [H, W, 3] RGB whose numbers `pick` gives for the number of all. Raises Unusable."""
+    """Decode the frames, uint8 [H, W, 3] RGB, that `pick` chooses for the number of all. Raises Unusable."""
     if not os.path.isfile(video):
         raise Unusable("no such file")
-    expected = promised = 0
+    expected = declared = 0
     try:
         while True:
             with opened(video) as container:
                 expected = expected or container.streams.video[0].frames or 1  # by the header, which may be wrong
                 numbers = pick(expected)
                 frames, count, discarded = decode(container, set(numbers))
-                if container.format.name.startswith("mov"):  # other headers count what is no frame
-                    promised = container.streams.video[0].frames - discarded
+                if container.format.name.startswith("mov"):  # other headers count packets that are no frames
+                    declared = container.streams.video[0].frames - discarded
             if count == 0:
                 raise ValueError("not one frame in it")
             if count == expected:
-                if count < promised:
-                    print(f"{video}: its header promises {promised} frames, {count} were decoded", file=sys.stderr)
+                if count < declared:
+                    print(f"{video}: its header promises {declared} frames, {count} were decoded", file=sys.stderr)
                 return [frames[number] for number in numbers]
             expected = count
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        no_video = getattr(error, "errno", None) == errno.EINVAL  # what a format outside the whitelist gives
+        no_video = getattr(error, "errno", None) == errno.EINVAL  # of a format outside the whitelist
         reason = "its format is none of a video file" if no_video else getattr(error, "strerror", None) or error
         raise Unusable(f"it cannot be decoded ({reason})") from None
 
 
 def opened(video: str) -> Any:
-    """PyAV's container of a file. Raises ValueError where it has no video."""
+    """Open a file with PyAV. Raises ValueError where it has no video."""
     odd_text = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     container = av.open(f"file:{os.path.abspath(video)}", container_options=options, **odd_text)
@@ -285,7 +280,10 @@ def opened(video: str) -> Any:
 
 
 def decode(container: Any, numbers: set[int]) -> tuple[dict[int, np.ndarray], int, int]:
-    """(frames of these numbers, uint8 [H, W, 3] RGB, upright; number of all; of those cut out). Raises ValueError."""
+    """Decode (frames of these numbers, uint8 [H, W, 3] RGB, upright; number of all; number cut out).
+
+    Raises ValueError.
+    """
     stream = container.streams.video[0]
     width, height = stream.codec_context.width, stream.codec_context.height  # all frames get the declared size
     reformatter, turns, frames, count, discarded = VideoReformatter(), 0, {}, 0, 0
@@ -306,7 +304,7 @@ def decode(container: Any, numbers: set[int]) -> tuple[dict[int, np.ndarray], in
 
 
 def unmarked(frame: Any, time_base: Any) -> Any:
-    """An interlaced frame without the mark of it: the scaler is to convert it as a whole, not field by field."""
+    """Clear the interlaced flag of a frame, so that the scaler converts it as a whole, not field by field."""
     graph = av.filter.Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
     graph.link_nodes(source, graph.add("setfield", "mode=prog"), graph.add("buffersink")).configure()
@@ -315,7 +313,7 @@ def unmarked(frame: Any, time_base: Any) -> Any:
 
 
 def colours(frame: Any) -> dict[str, int]:
-    """Arguments of reformat by which every PyAV heeds the colour matrix and the range that a frame declares."""
+    """Arguments of reformat that apply the colour matrix and the range of a frame in every version of PyAV."""
     if frame.colorspace == UNSPECIFIED:
         return {}
     matrix = BT2020 if frame.colorspace == BT2020_CONSTANT else int(frame.colorspace)
@@ -324,7 +322,7 @@ def colours(frame: Any) -> dict[str, int]:
 
 
 def scale_and_crop(frame: np.ndarray, short_size: int, target_size: int) -> np.ndarray:
-    """The central square of target_size of a frame whose short side is made short_size. Raises Unusable."""
+    """Scale the short side of a frame to short_size and crop the central square of target_size. Raises Unusable."""
     height, width = frame.shape[:2]
     image = Image.fromarray(frame)
     if min(width, height) != short_size:
@@ -340,7 +338,7 @@ def scale_and_crop(frame: np.ndarray, short_size: int, target_size: int) -> np.n
 
 
 def load(folder: str, description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Function from a batch of clips to probabilities, by the runtime that the files are for. Raises Unusable."""
+    """Load the model: a function from a batch of clips to probabilities. Raises Unusable."""
     files = [os.path.join(folder, name) for name in description["model"]["files"]]
     logits = description["output"].get("kind") == "logits"
     try:
@@ -366,18 +364,18 @@ def load(folder: str, description: dict[str, Any]) -> Callable[[np.ndarray], np.
 
 
 def last_line(error: Exception) -> str:
-    """Where the runtimes say what is wrong."""
+    """Last line of a runtime's error, which has the reason."""
     return ([line.strip() for line in str(error).splitlines() if line.strip("- ")] or [type(error).__name__])[-1]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Of each row."""
+    """Softmax of each row."""
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
 
 
 def load_onnx(files: list[str], description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """By ONNX Runtime, on the CPU, without its telemetry."""
+    """Load into ONNX Runtime, on the CPU, without its telemetry."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -388,7 +386,7 @@ def load_onnx(files: list[str], description: dict[str, Any]) -> Callable[[np.nda
 
 
 def load_paddle(files: list[str], description: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """By paddle.inference, on the CPU."""
+    """Load into paddle.inference, on the CPU."""
     warnings.filterwarnings("ignore", message="No ccache found")
     from paddle import inference
 
@@ -411,6 +409,6 @@ def load_paddle(files: list[str], description: dict[str, Any]) -> Callable[[np.n
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BrokenPipeError:  # whoever read the results has left
+    except BrokenPipeError:  # the reader of the results has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(128 + signal.SIGPIPE)

@@ -1,8 +1,8 @@
-"""How the original reads a clip, written anew from a description of it, with its costs. For comparison only.
+"""Reader that works as the original does, written from a description of it. For comparison only.
 
-Every frame of the video is decoded and turned to RGB, whichever are wanted; each sampled frame is scaled and cropped
-by itself, also if it is sampled twice; and the clip grows frame by frame, copied whole each time. The random numbers
-are drawn in the reader's order, so that both see the same clip.
+Every frame of the video is decoded and converted to RGB; each sampled frame is scaled and cropped by itself, even if
+it is sampled twice; and the clip grows frame by frame, copied each time. Random numbers are drawn in our reader's
+order, so that both read the same clip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MEAN, _STD = (
 
 
 def read_clip(path: str, section: ReaderSection, rng: random.Random | None = None) -> np.ndarray:
-    """A clip of a video file as float32 [seg_num, 3 * seglen, target_size, target_size], normalised.
+    """Read a clip of a video file as float32 [seg_num, 3 * seglen, target_size, target_size], normalised.
 
     Args:
         section: with seg_num and seglen set.
@@ -44,7 +44,7 @@ def read_clip(path: str, section: ReaderSection, rng: random.Random | None = Non
 
 
 def decode(path: str) -> list[np.ndarray]:
-    """Every frame of a video as RGB, uint8 [H, W, 3]."""
+    """Decode every frame of a video as RGB, uint8 [H, W, 3]."""
     capture, frames = cv2.VideoCapture(path), []
     while (frame := capture.read()[1]) is not None:
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -52,7 +52,7 @@ def decode(path: str) -> list[np.ndarray]:
 
 
 def scale(image: Image.Image, short_size: int) -> Image.Image:
-    """An image with its short side at short_size, the long one at 4/3 of it."""
+    """Scale an image to a short side of short_size, and a long one of 4/3 of it."""
     width, height = image.size
     if min(width, height) == short_size:
         return image
@@ -61,7 +61,7 @@ def scale(image: Image.Image, short_size: int) -> Image.Image:
 
 
 def crop_and_flip(images: list[Image.Image], section: ReaderSection, rng: random.Random | None) -> list[Image.Image]:
-    """The same square of all images, all of them mirrored or none."""
+    """Crop the same square of all images, and mirror all or none."""
     size, spare = section.target_size, [side - section.target_size for side in images[0].size]
     left, top = (rng.randint(0, end) if rng else int(round(end / 2.0)) for end in spare)
     images = [image.crop((left, top, left + size, top + size)) for image in images]

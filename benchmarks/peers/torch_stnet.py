@@ -13,7 +13,7 @@ from stnet.models.stnet.depths import DEPTHS
 
 
 def load(path: str, depth: int, threads: int) -> StNet:
-    """The network with the weights of a file that benchmarks.network.write_weights wrote."""
+    """Load the weights of benchmarks.network.write_weights into the network."""
     torch.set_num_threads(threads)
     with open(path, "rb") as file:
         tensors = {name: torch.tensor(value) for name, value in pickle.load(file).items() if "@@" not in name}
@@ -26,7 +26,7 @@ def load(path: str, depth: int, threads: int) -> StNet:
 
 
 class StNet(ResNet):
-    """As stnet.models.stnet.network.StNet: [B, T, 3 * seglen, H, W] -> logits [B, num_classes]."""
+    """StNet, equal to stnet.models.stnet.network.StNet: [B, T, 3 * seglen, H, W] -> logits [B, num_classes]."""
 
     def __init__(self, depth: int = 50, num_classes: int = 400, seglen: int = 5) -> None:
         super().__init__(Bottleneck if DEPTHS[depth].bottleneck else BasicBlock, list(DEPTHS[depth].blocks))

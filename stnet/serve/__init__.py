@@ -1,1 +1,1 @@
-"""A model behind a page and an API."""
+"""HTTP server: a page and an API for a model."""

@@ -1,4 +1,4 @@
-"""The forms of answers: what OpenAPI says of them, and errors in the form that each path's clients expect."""
+"""Schemas of answers for OpenAPI, and errors in the form that each path's clients expect."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PADDLEX_PATHS = ("/video-classification", "/health")
 
 
 class Fault(BaseModel):
-    """Why there is no answer."""
+    """Error of a request."""
 
     code: str = Field(description="a word for programs")
     message: str = Field(description="one plain line")
 
 
 class ErrorAnswer(BaseModel):
-    """An answer with a status of 400 and above."""
+    """Answer with a status of 400 or above."""
 
     error: Fault
 
@@ -44,7 +44,7 @@ class Category(BaseModel):
 
 
 class VideoFacts(BaseModel):
-    """What was read of the upload."""
+    """Facts about the uploaded video."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -64,7 +64,7 @@ class Segment(BaseModel):
 
 
 class Share(BaseModel):
-    """What each segment adds to the logit of a class."""
+    """Shares of the segments in the logit of a class."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -84,7 +84,7 @@ class Classified(BaseModel):
 
 
 class Window(BaseModel):
-    """A stretch of the video that was scored."""
+    """A window of the video, and its classes."""
 
     start: float
     end: float
@@ -102,7 +102,7 @@ class Event(BaseModel):
 
 
 class Timeline(BaseModel):
-    """What happens in a video, and when; seconds."""
+    """Windows and events of a video; times in seconds."""
 
     windows: list[Window]
     events: list[Event]
@@ -124,7 +124,7 @@ class TimelineLine(BaseModel):
 
 
 class LimitsFacts(BaseModel):
-    """The most that is taken."""
+    """Largest values that the server accepts."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -136,7 +136,7 @@ class LimitsFacts(BaseModel):
 
 
 class TimelineFacts(BaseModel):
-    """What a timeline is made with where a request does not say."""
+    """Default settings of a timeline."""
 
     window: float
     stride: float
@@ -146,7 +146,7 @@ class TimelineFacts(BaseModel):
 
 
 class WeightsFacts(BaseModel):
-    """Which weights answer."""
+    """Name and SHA-256 of the weights."""
 
     name: str = Field(description="of their file or folder")
     sha256: str
@@ -180,17 +180,17 @@ class NoResult(BaseModel):
 
 
 def log_id() -> str:
-    """A new one, in PaddleX's form."""
+    """New request id, in PaddleX's form."""
     return str(uuid.uuid4())
 
 
 def fault_of(refused: Refused) -> dict[str, Any]:
-    """An error as plain data, for an answer or a line."""
+    """Error as plain data, for an answer or a line."""
     return {"error": {"code": refused.code, "message": refused.message}}
 
 
 def error_answer(path: str, refused: Refused, given_id: str = "") -> Response:
-    """The answer to a request that is refused, in PaddleX's form where PaddleX has the path."""
+    """Answer to a refused request, in PaddleX's form on PaddleX's paths."""
     content: dict[str, Any] = fault_of(refused)
     if path in PADDLEX_PATHS:
         content = {"logId": given_id or log_id(), "errorCode": refused.status, "errorMsg": refused.message}

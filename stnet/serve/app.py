@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -23,7 +23,7 @@ from stnet.serve.answers import FAULT, NDJSON, Classified, ErrorAnswer, Health, 
 from stnet.serve.exchange import AppState, answer, app_state
 from stnet.serve.guard import Guard, Rules
 from stnet.serve.limits import Refused
-from stnet.serve.metrics import Metrics, registry_of, text_of
+from stnet.serve.metrics import Metrics, registry_of
 from stnet.serve.service import Service
 from stnet.serve.uploads import UploadFolder
 
@@ -78,7 +78,7 @@ async def classify(
     frames: Annotated[bool, Query(description="with a small picture of each segment's frames")] = False,
     shares: Annotated[bool, Query(description="with what each segment adds to each class")] = False,
 ) -> Response:
-    """The classes of a video. With `Accept: application/x-ndjson`, lines that say how far it is."""
+    """Classify a video. With `Accept: application/x-ndjson`, the answer is lines with the progress."""
     service = app_state(request).service
     return await answer(
         request,
@@ -105,7 +105,7 @@ async def timeline(
     hold: Annotated[Optional[float], _Probability] = None,
     shortest: Annotated[Optional[float], Query(ge=0, allow_inf_nan=False, description="seconds")] = None,
 ) -> Response:
-    """What happens in a long video, and when: lines that say how far it is. /api/info says what is taken by default."""
+    """Find windows and events of a long video: lines with the progress. /api/info has the default settings."""
     service = app_state(request).service
     settings = {"window": window, "stride": stride, "threshold": threshold, "hold": hold, "shortest": shortest}
     given = {name: value for name, value in settings.items() if value is not None}
@@ -115,13 +115,13 @@ async def timeline(
 def create_app(
     service: Service, folder: UploadFolder, rules: Rules, body_seconds: float = 60.0, root_path: str = ""
 ) -> ASGIApp:
-    """What answers. To be called in the event loop that answers.
+    """Build the application, in the event loop that runs it.
 
     Args:
-        service: what classifies; started.
+        service: classifies; started.
         folder: for uploads.
-        rules: whom to answer.
-        body_seconds: in which an upload must be there.
+        rules: which requests are answered.
+        body_seconds: timeout of an upload.
         root_path: path prefix under which a reverse proxy serves this application, such as "/stnet".
     """
     bearer = [Depends(HTTPBearer(auto_error=False, description="only where the server was started with a token"))]
@@ -137,13 +137,19 @@ def create_app(
     app.include_router(api, dependencies=bearer)
     app.include_router(paddlex.router, dependencies=bearer)
     registry = registry_of(service)
-    _add_metrics(app, registry, bearer)
+    text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @app.get("/metrics", dependencies=bearer, response_class=Response, responses={**text, **_errors()})
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     _add_health(app)
     _add_pages(app)
     _add_errors(app)
-    paths = frozenset(path for path in app.openapi()["paths"])
-    whole = Metrics(Guard(app, rules), registry, paths | {"/", "/docs", "/openapi.json"})
-    return _strip_prefix(whole, root_path) if root_path else whole
+    paths = frozenset(app.openapi()["paths"]) | {"/", "/docs", "/openapi.json"}
+    guarded = Metrics(Guard(app, rules), registry, paths)
+    return _strip_prefix(guarded, root_path) if root_path else guarded
 
 
 def _strip_prefix(app: ASGIApp, root_path: str) -> ASGIApp:
@@ -160,30 +166,18 @@ def _strip_prefix(app: ASGIApp, root_path: str) -> ASGIApp:
     return stripped
 
 
-def _add_metrics(app: FastAPI, registry: CollectorRegistry, bearer: list[Any]) -> None:
-    text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-
-    @app.get("/metrics", dependencies=bearer, response_class=Response, responses={**text, **_errors()})
-    async def metrics() -> Response:
-        """Figures for Prometheus."""
-        return Response(text_of(registry), media_type=CONTENT_TYPE_LATEST)
-
-
 def _add_health(app: FastAPI) -> None:
-    """What orchestrators such as Kubernetes ask.
-
-    Both say the same: the port opens when the server is ready, and closes when it begins to end.
-    """
+    """Add health checks. Live and ready are one: the port opens when the server is ready, and closes when it ends."""
 
     @app.get("/health/live", response_model=Health)
     @app.get("/health/ready", response_model=Health)
     async def health() -> Response:
-        """Whether the server answers and takes requests."""
+        """The server is ready."""
         return JSONResponse({"status": "ready"})
 
 
 def _add_pages(app: FastAPI) -> None:
-    """The page, and Swagger UI; both from this machine."""
+    """Add the page and Swagger UI, without files from other servers."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -202,7 +196,7 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Every error as one plain line, in the form of its path."""
+    """Answer every error with one plain line, in the form of its path."""
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
@@ -215,9 +209,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        told = error_answer(request.url.path, Refused(error.status_code, "http", str(error.detail)))
-        told.headers.update(error.headers or {})
-        return told
+        response = error_answer(request.url.path, Refused(error.status_code, "http", str(error.detail)))
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:

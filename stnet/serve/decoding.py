@@ -1,4 +1,4 @@
-"""Reading uploads in processes of their own: one that hangs, crashes or takes too much costs its request alone."""
+"""Decoding of uploads in processes: one that hangs, crashes or takes too much fails its own request only."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from stnet.reader.clip import Clip, read_clip
 from stnet.reader.contact_sheet import seconds_of
 from stnet.reader.errors import ClipError
 from stnet.reader.isolate import ReaderDied, receive
-from stnet.serve.limits import Limits, Refused
-from stnet.serve.stats import Stats
+from stnet.serve.limits import Limits, Refused, Stats
 from stnet.utils.processes import Begun, ForkserverChild
 
 if TYPE_CHECKING:
     from stnet.config import ReaderSection
 
-PRELOAD = ("numpy", "av", "cv2", "yaml", "PIL.JpegImagePlugin")  # what every decoding process needs
-_MEMORY, _FRAMES_HELD = 512 << 20, 32  # bytes whatever the frames; frames that a decoder may hold, of 4 bytes a pixel
+PRELOAD = ("numpy", "av", "cv2", "yaml", "PIL.JpegImagePlugin")  # imported once for all decoding processes
+_MEMORY, _FRAMES_HELD = 512 << 20, 32  # bytes of a process without frames; frames in a decoder, 4 bytes a pixel
 _START_SECONDS = 60.0
 _CODES = {"seconds": "too_long", "frames": "too_many_frames", "pixels": "too_large_frames"}
 
@@ -42,7 +41,7 @@ class Job(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What was read of a video."""
+    """Clip and facts of a video."""
 
     clip: Clip  # without `video`, which is large
     facts: dict[str, Any]  # seconds, frames, width, height, decoder
@@ -51,7 +50,7 @@ class Reading(NamedTuple):
 
 
 def read(job: Job) -> Reading:
-    """In a decoding process: a video as predict reads it. Raises ClipError."""
+    """Read a video as predict does, in a decoding process. Raises ClipError."""
     clip = read_clip(job.path, job.section)
     assert clip.video is not None  # it is one
     video, timestamps = clip.video, seconds_of(clip)
@@ -76,7 +75,7 @@ def read(job: Job) -> Reading:
 
 
 def picture(frames: np.ndarray) -> str:
-    """uint8 [N, H, W, 3] side by side, small, as the address of a JPEG."""
+    """Frames, uint8 [N, H, W, 3], side by side in a small JPEG, as a data URL."""
     from PIL import Image
 
     strip = Image.new("RGB", (TILE * len(frames), TILE))
@@ -88,13 +87,13 @@ def picture(frames: np.ndarray) -> str:
 
 
 def child_of(limits: Limits, function: Callable[[Any], Any]) -> ForkserverChild:
-    """A process that calls a function of one video within the limits."""
+    """Start a process that calls a function of one video within the limits."""
     bounds = Bounds(limits.seconds, limits.frames, limits.pixels)
     return ForkserverChild(Bounded(bounds, function), _MEMORY + 4 * _FRAMES_HELD * limits.pixels, PRELOAD)
 
 
 def refusal(error: Exception) -> Refused:
-    """Of a video that cannot be read."""
+    """Refusal of a video that cannot be read."""
     if isinstance(error, ReaderDied):
         return Refused(422, "crashed", str(error))
     code = _CODES[error.bound] if isinstance(error, BeyondBounds) else "no_video"
@@ -102,16 +101,16 @@ def refusal(error: Exception) -> Refused:
 
 
 class Decoders:
-    """Processes that read videos, each one at a time; one that ends is replaced.
+    """Pool of processes that read videos, each one at a time; one that ends is replaced.
 
     Args:
-        count: of them.
+        count: number of processes.
         limits: of a video.
-        stats: counts.
-        function: what they call with a Job.
+        stats: counters.
+        function: called with a Job.
 
     Attributes:
-        slots: one for each, from `start` on.
+        slots: a semaphore, one slot for each process, from `start` on.
     """
 
     def __init__(self, count: int, limits: Limits, stats: Stats, function: Callable[[Any], Any] = read) -> None:
@@ -121,18 +120,18 @@ class Decoders:
         self.idle: list[ForkserverChild] = []
 
     async def start(self) -> None:
-        """Have all processes ready."""
+        """Start all processes, and wait until they are ready."""
         loop = asyncio.get_running_loop()
         self.slots = asyncio.Semaphore(self.count)
         self.idle += await asyncio.gather(*(loop.run_in_executor(self.threads, self.begin) for _ in range(self.count)))
-        for child in self.idle:  # which may have to import much first
-            child.send([Begun()])
         for child in self.idle:
-            with contextlib.suppress(TimeoutError, EOFError):  # found dead when it is needed
+            child.send([Begun()])  # answered once its imports are done
+        for child in self.idle:
+            with contextlib.suppress(TimeoutError, EOFError):  # replaced when it is needed
                 await loop.run_in_executor(self.threads, child.receive, _START_SECONDS)
 
     async def read(self, job: Job) -> Any:
-        """What a process makes of a job, for who holds one of the `slots`. If cancelled, the process is ended.
+        """Have a process read a job; the caller holds one of the `slots`. Cancellation kills the process.
 
         Raises:
             Refused: the video cannot be read.
@@ -141,21 +140,21 @@ class Decoders:
         try:
             return await asyncio.wrap_future(self.threads.submit(work.run))
         finally:
-            work.give_up()  # nothing, if it is done
+            work.give_up()  # does nothing after the end
 
     def close(self) -> None:
-        """End the processes, which must be idle."""
+        """Stop the processes, which must be idle."""
         self.threads.shutdown()
         while self.idle:
             self.idle.pop().kill()
 
 
 class _NotBegun(ReaderDied):
-    """It died before it began with the job: it was killed while it was idle."""
+    """The process died before it began with the job: it was killed while it was idle."""
 
 
 class _Work:
-    """One job, in a thread that waits for the process."""
+    """One job, and the thread that waits for its process."""
 
     def __init__(self, decoders: Decoders, job: Job) -> None:
         self.decoders, self.job = decoders, job
@@ -174,7 +173,7 @@ class _Work:
             raise refusal(error) from None
 
     def _ask(self, child: ForkserverChild) -> Any:
-        """What a process makes of the job. Raises ClipError, ReaderDied; _NotBegun: not for anything in the video."""
+        """Send the job to a process, and wait for its result. Raises ClipError, ReaderDied; _NotBegun: try another."""
         with self.lock:
             if not self.given_up:
                 self.child = child
@@ -197,17 +196,17 @@ class _Work:
                 self.decoders.idle.append(child)
 
     def _child(self) -> ForkserverChild:
-        """One that is idle, or a new one."""
+        """Take an idle process, or start a new one."""
         while self.decoders.idle:
             child = self.decoders.idle.pop()
-            if child.is_alive() and not child.pipe.poll():  # which is told of its end at once
+            if child.is_alive() and not child.pipe.poll():  # readable at its end
                 return child
             child.exit_reason()
             self.decoders.stats.decoder_died()
         return self.decoders.begin()
 
     def give_up(self) -> None:
-        """End the process, if it works for this job."""
+        """Stop the process, if it works for this job."""
         with self.lock:
             self.given_up = True
             if self.child is not None:

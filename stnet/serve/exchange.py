@@ -1,4 +1,4 @@
-"""One upload, from its place in the queue to the answer; given up when the client goes away."""
+"""One upload, from its slot to the answer; cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Steps = AsyncIterator["dict[str, Any]"]
 
 
 class AppState(NamedTuple):
-    """What a request is answered with."""
+    """Objects that answer requests."""
 
     service: Service
     folder: UploadFolder
@@ -32,23 +32,23 @@ class AppState(NamedTuple):
 
     @property
     def bounds(self) -> Bounds:
-        """Of an upload."""
+        """Limits of an upload."""
         return Bounds(self.service.limits.bytes, self.body_seconds)
 
 
 def app_state(request: Request) -> AppState:
-    """What create_app has put there."""
+    """AppState of the application that create_app built."""
     state: AppState = request.app.state.state
     return state
 
 
 async def answer(request: Request, work: Callable[[str, Slot], Steps], as_lines: bool) -> Response:
-    """Take an upload, and answer with what is made of it.
+    """Receive an upload, and answer with its result.
 
     Args:
         request: with the upload.
-        work: of its path and place, gives {"state": ...} and at the end {"result": ...}.
-        as_lines: answer each of these with a line, or with the result alone.
+        work: called with path and slot; yields {"state": ...} and at the end {"result": ...}.
+        as_lines: answer with a line for each of these, else with the result alone.
 
     Raises:
         Refused: before the first line.
@@ -68,7 +68,7 @@ async def answer(request: Request, work: Callable[[str, Slot], Steps], as_lines:
 
 
 async def result_of(steps: Steps) -> dict[str, Any]:
-    """What the last step holds."""
+    """Result of the last step."""
     result: dict[str, Any] = {}
     async for step in steps:
         result = step.get("result", result)
@@ -76,7 +76,7 @@ async def result_of(steps: Steps) -> dict[str, Any]:
 
 
 async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """What is awaited; given up, with ClientDisconnect, when the client goes away. The body must have been read."""
+    """Await `work`; cancel it and raise ClientDisconnect when the client leaves. The body must have been read."""
 
     async def is_gone() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -95,7 +95,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
 
 
 class Lines(Response):
-    """A line for each step, as they come; what they need is given back at the end."""
+    """NDJSON: a line for each step, as they come; the stack is closed at the end."""
 
     media_type = NDJSON
 
@@ -105,7 +105,7 @@ class Lines(Response):
         self._first, self._rest, self._stack = first, rest, stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it."""
+        """Send all lines."""
         async with self._stack:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             with contextlib.suppress(ClientDisconnect):
@@ -123,7 +123,7 @@ class Lines(Response):
             await send_line(fault_of(refused))
         except NotTaken:
             raise
-        except Exception:  # a bug: the status is out already, so the last line says it
+        except Exception:  # a bug: the status is sent already, so the last line says it
             logger.exception("a fault while a request was answered")
             await send_line(fault_of(FAULT))
         await send({"type": "http.response.body"})

@@ -1,4 +1,4 @@
-"""multipart/form-data, taken piece by piece: the field `file`, and as little else as possible."""
+"""Streaming parser of multipart/form-data that keeps the field `file` only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RAW_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 
 
 def boundary_of(request: Request) -> bytes | None:
-    """The boundary of a form's parts; None where the body is the upload. Raises Refused(415): it is something else."""
+    """Boundary of a form's parts; None where the body is the upload. Raises Refused(415) for any other type."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     name = kind.decode("latin-1")
     if name == "multipart/form-data":
@@ -32,7 +32,7 @@ def boundary_of(request: Request) -> bytes | None:
 
 
 class FormSink:
-    """Writes what the field `file` holds into a file; other fields are read over.
+    """Sink that writes the field `file` of a form into a file, and skips other fields.
 
     Args:
         boundary: of the parts.
@@ -48,14 +48,14 @@ class FormSink:
         self._parser = MultipartParser(boundary, {f"on_{name}": getattr(self, f"_{name}") for name in callbacks})  # type: ignore[arg-type]
 
     def write(self, data: bytes) -> None:
-        """Take the next piece of the body. Raises Refused(400)."""
+        """Parse the next chunk of the body. Raises Refused(400)."""
         try:
             self._parser.write(data)
         except FormParserError as error:
             raise Refused(400, "form", f"the form cannot be read: {error}"[:200]) from None
 
     def finish(self) -> None:
-        """The body has ended. Raises Refused(400): too early, or without the field."""
+        """Check the end of the body. Raises Refused(400): too early, or without the field."""
         if not self._has_ended:
             raise Refused(400, "form", "the form ends before its last boundary")
         if not self._has_taken:

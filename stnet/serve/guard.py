@@ -1,4 +1,4 @@
-"""Who is answered: Host, Origin and token of each request; what every answer tells the browser."""
+"""Checks of Host, Origin and token of each request, and security headers of each answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stnet.serve.answers import error_answer
-from stnet.serve.limits import NotTaken, Refused
-from stnet.serve.waiting import in_time
+from stnet.serve.limits import NotTaken, Refused, in_time
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
-# What the page needs before it has the token, and what orchestrators ask.
+# Paths without a token: the page before it has one, and health checks.
 _OPEN = ("/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json", "/favicon.ico")
 _OPEN_BELOW = ("/static/", "/docs/")
 _HEADERS = {
@@ -38,8 +37,8 @@ _LINGER_SECONDS = 1  # for a client to read why its upload is refused
 class Rules(NamedTuple):
     """Which requests are answered.
 
-    Without `loopback`, the addresses of this machine are not known: every IP address is taken as one of them, which no
-    page on the web can have for a name of its own.
+    Without `loopback`, this machine's addresses are not known: any IP address counts as one of them, as no page on the
+    web can have it for a name.
     """
 
     loopback: bool  # only this machine can connect
@@ -47,13 +46,14 @@ class Rules(NamedTuple):
     hosts: frozenset[str] = frozenset()  # further names of this server, in small letters
 
     def check(self, scope: Scope) -> None:
-        """Whether to answer.
+        """Check a request.
 
         Raises:
-            Refused: 400: with two lengths; 403: to a name or for a page that is not this server's; 401: without the
-                token; 431: too long.
+            Refused: 400: two lengths; 403: Host or Origin is not this server's; 401: no token; 431: head too large.
         """
-        if _head_bytes(scope) > _HEAD_BYTES:
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > _HEAD_BYTES:
             raise Refused(431, "head", f"address and headers have more than the {_HEAD_BYTES} bytes that are read")
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
@@ -70,7 +70,8 @@ class Rules(NamedTuple):
                 message = f"a page of {origin[:80].decode('latin-1')!r} asks, and only this server's own may"
                 raise Refused(403, "origin", message)
         given = b" ".join(headers.get(b"authorization", []))
-        if self.token and not _is_open(scope["path"]) and not self._has_token(given):
+        is_open = scope["path"] in _OPEN or scope["path"].startswith(_OPEN_BELOW)
+        if self.token and not is_open and not self._has_token(given):
             raise Refused(401, "token", "the token is missing or wrong: send it as 'Authorization: Bearer TOKEN'")
 
     def _is_name(self, host: str) -> bool:
@@ -91,28 +92,19 @@ class Rules(NamedTuple):
         return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self.token.encode())
 
 
-def _head_bytes(scope: Scope) -> int:
-    pairs = sum(len(name) + len(value) for name, value in scope["headers"])
-    return len(scope["raw_path"]) + len(scope["query_string"]) + pairs
-
-
-def _is_open(path: str) -> bool:
-    return path in _OPEN or path.startswith(_OPEN_BELOW)
-
-
 class Guard:
-    """Stands before an application.
+    """Middleware that refuses requests before they reach the application.
 
     Args:
-        app: what answers.
-        rules: whom.
+        app: the application.
+        rules: which requests are answered.
     """
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self.app, self.rules = app, rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse."""
+        """Answer or refuse a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -129,9 +121,9 @@ class Guard:
 
 
 class _Exchange:
-    """One request and its answer, which gets the headers.
+    """One request and its answer, to which the security headers are added.
 
-    A request that is answered before its body was read whole has its connection closed; not at once, or the client may
+    Where the answer comes before the whole body was read, the connection is closed; not at once, or the client may
     never read the answer.
     """
 

@@ -1,4 +1,4 @@
-"""What was asked, how it ended and how long it took: a line in the log, and GET /metrics for Prometheus."""
+"""Requests, their outcome and duration: a line in the log, and GET /metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.datastructures import MutableHeaders
@@ -24,12 +24,12 @@ _METHODS = ("GET", "HEAD", "POST")
 
 
 class Metrics:
-    """Counts the requests of an application.
+    """Middleware that counts and logs the requests of an application.
 
     Args:
-        app: what answers.
-        registry: of the figures.
-        paths: that get figures of their own; the others share "other", as clients may ask for any.
+        app: the application.
+        registry: of the metrics.
+        paths: counted each by its own name; all others as "other", as clients may ask for any.
     """
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry, paths: frozenset[str]) -> None:
@@ -46,7 +46,7 @@ class Metrics:
         self._running = Gauge("stnet_http_requests_running", "Requests that are being answered", registry=registry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, and count."""
+        """Answer a request, and count it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -85,19 +85,19 @@ class Metrics:
 
 
 def _request_id(scope: Scope) -> str:
-    """That of the header X-Request-ID, where a proxy has set a plain one, else a new one."""
+    """Request id from the header X-Request-ID, where a proxy has set a plain one, else a new one."""
     given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
     return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
 
 
-class OfService(Collector):
-    """What a service counts."""
+class ServiceCollector(Collector):
+    """Counters of a service."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     def collect(self) -> Iterator[Metric]:
-        """The figures as they are now."""
+        """Current values."""
         stats = self.service.stats
         yield InfoMetricFamily("stnet_model", "The weights that answer", self.service.weights())
         yield GaugeMetricFamily("stnet_places", "Requests accepted at once, at most", self.service.limits.queue)
@@ -120,13 +120,8 @@ class OfService(Collector):
 
 
 def registry_of(service: Service) -> CollectorRegistry:
-    """The figures of this process and of a service."""
+    """Metrics of this process and of a service."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(OfService(service))
+    registry.register(ServiceCollector(service))
     return registry
-
-
-def text_of(registry: CollectorRegistry) -> bytes:
-    """All figures, in Prometheus' text format."""
-    return generate_latest(registry)

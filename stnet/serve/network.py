@@ -1,4 +1,4 @@
-"""The one thread in which the network computes; those who want something of it take turns there."""
+"""The one thread in which the network computes, clip batches and steps of timelines in turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stnet import runtime
-from stnet.serve.stats import Stats
+from stnet.serve.limits import Stats
 
 if TYPE_CHECKING:
     from stnet.backends.parts import StagedNetwork
@@ -33,9 +33,9 @@ class Network:
     """A Predictor in a thread of its own.
 
     Args:
-        predictor: makes its engine here.
-        window: seconds that a clip waits for others to be computed with.
-        stats: counts.
+        predictor: its engine is made in this thread.
+        window: seconds that a clip waits for others in its batch.
+        stats: counters.
     """
 
     def __init__(self, predictor: Predictor, window: float, stats: Stats) -> None:
@@ -45,15 +45,15 @@ class Network:
         self.at_work: asyncio.Task[None] | None = None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have a function called when it is its turn; for other threads."""
+        """Queue a function call; for other threads."""
         return self.thread.submit(self._timed, function, *arguments)
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns when it is its turn."""
+        """Queue a function call, and await what it returns."""
         return await asyncio.wrap_future(self.submit(function, *arguments))
 
     async def prepare(self, function: Callable[[], Any]) -> None:
-        """Call what makes the network ready, which is no answer's computing."""
+        """Call a function that makes the network ready; its time is not counted."""
         await asyncio.wrap_future(self.thread.submit(function))
 
     def _timed(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -61,34 +61,30 @@ class Network:
             return function(*arguments)
 
     async def classify(self, clip: Clip, topk: int) -> Result:
-        """The result of a clip, with at least so many classes; computed with others that come at about the time."""
+        """Classify a clip, in a batch with others that come at about the same time; at least `topk` classes."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.waiting.append(Waiting(clip, topk, answer))
         if self.at_work is None:
             self.at_work = asyncio.ensure_future(self._work())
-        return await answer  # who is cancelled leaves a cancelled future behind, which is passed over
+        return await answer  # _work skips it, if cancelled
 
     async def _work(self) -> None:
-        """Compute what waits, until nothing does."""
+        """Compute batches until no clip waits."""
         try:
             while self.waiting:
                 if len(self.waiting) < self.predictor.order.batch_size:
                     await asyncio.sleep(self.window)
-                await self._compute(self._batch())
+                batch: list[Waiting] = []
+                while self.waiting and len(batch) < self.predictor.order.batch_size:
+                    entry = self.waiting.popleft()
+                    if not entry.answer.done():
+                        batch.append(entry)
+                if batch:
+                    await self._compute(batch)
         finally:
             self.at_work = None
 
-    def _batch(self) -> list[Waiting]:
-        batch: list[Waiting] = []
-        while self.waiting and len(batch) < self.predictor.order.batch_size:
-            entry = self.waiting.popleft()
-            if not entry.answer.done():
-                batch.append(entry)
-        return batch
-
     async def _compute(self, batch: list[Waiting]) -> None:
-        if not batch:
-            return
         self.stats.batches[len(batch)] += 1
         try:
             topk = max(entry.topk for entry in batch)
@@ -102,15 +98,16 @@ class Network:
             if not entry.answer.done():
                 entry.answer.set_result(result)
 
-    def parts_in_turn(self, parts: StagedNetwork, go_on: Callable[[], None]) -> StagedNetwork:
-        """A StagedNetwork for another thread, each step of which takes its turn here.
+    def parts_in_turn(self, parts: StagedNetwork, check: Callable[[], None]) -> StagedNetwork:
+        """StagedNetwork for another thread, each step of which runs in this one.
 
         Args:
-            go_on: is called before each; raises to stop.
+            parts: the stages.
+            check: called before each step; raises to stop.
         """
 
         def in_turn(run: Run, values: Any) -> Any:
-            go_on()
+            check()
             return self.submit(run, values).result()
 
         turns = copy.copy(parts)
@@ -118,5 +115,5 @@ class Network:
         return turns
 
     def close(self) -> None:
-        """End the thread, when it is idle."""
+        """Stop the thread, once it is idle."""
         self.thread.shutdown()

@@ -25,7 +25,7 @@ from stnet.serve.uploads import Bounds, received
 router = APIRouter(tags=["PaddleX"])
 PATH = "/video-classification"
 _PIECE = 1 << 16  # characters of base64; a multiple of 4
-_REST_BYTES = 64 << 10  # what the JSON may hold beside the video
+_REST_BYTES = 64 << 10  # of the JSON without the video
 _VIDEO = re.compile(rb'"video"\s*:\s*"')
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": NoResult} for status in (400, 401, 403, 408, 413, 422, 431, 500, 503, 504)
@@ -58,7 +58,7 @@ class WrongRequest(Exception):
     """A body that is not of the contract's form.
 
     Attributes:
-        message: what of it, in PaddleX's form.
+        message: the faults, in PaddleX's form.
         log_id: of the request, if it has one.
     """
 
@@ -69,7 +69,7 @@ class WrongRequest(Exception):
 
 @router.get("/health", operation_id="checkHealth", response_model=NoResult)
 async def check_health() -> Response:
-    """Whether the server is there."""
+    """The server is healthy."""
     return JSONResponse({"logId": log_id(), "errorCode": 0, "errorMsg": "Healthy"})
 
 
@@ -100,7 +100,7 @@ async def infer(request: Request) -> Response:
 
 
 def unpack(path: Path, most: int) -> int | None:
-    """Put the video in place of the JSON that holds it. Returns topk.
+    """Replace the JSON in a file by the video that it holds. Returns topk.
 
     Raises:
         WrongRequest: it is no such JSON.
@@ -137,7 +137,7 @@ def unpack(path: Path, most: int) -> int | None:
 
 
 def _decoded(text: bytes) -> Iterator[bytes]:
-    """The bytes of base64, piece by piece, so that other threads come to their turns. Raises ValueError."""
+    """Decode base64 piece by piece, so that other threads can run. Raises ValueError."""
     text = text.translate(None, string.whitespace.encode())
     for start in range(0, len(text), _PIECE):
         piece = text[start : start + _PIECE]
@@ -147,9 +147,9 @@ def _decoded(text: bytes) -> Iterator[bytes]:
 
 
 def _plain(fault: Any) -> dict[str, str]:
-    """A fault as PaddleX writes it: where with dots, without what was given."""
-    places = "".join(f"[{slot}]" if isinstance(slot, int) else f".{slot}" for slot in fault["loc"])
-    return {"type": fault["type"], "loc": f"body{places}", "msg": fault["msg"]}
+    """Fault in PaddleX's form: a dotted location, without the value given."""
+    location = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"])
+    return {"type": fault["type"], "loc": f"body{location}", "msg": fault["msg"]}
 
 
 def _log_id_in(text: bytes) -> str:

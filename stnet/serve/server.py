@@ -1,4 +1,4 @@
-"""uvicorn, with an address that is taken early, bounds on clients that send nothing, and an orderly end."""
+"""uvicorn with an address bound early, timeouts for silent clients, an orderly shutdown, and JSON logs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import json
 import logging
 import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
@@ -20,16 +22,39 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stnet.utils.errors import UserError
+from stnet.utils.parsing import PrintableFormatter
 
 _OTHER_PORT = "set --port to another, or to 0 for any that is free"
-
 _CONNECTIONS = 512
 _HEAD_BYTES = 16 << 10  # of the request line and the headers
 _HEAD_SECONDS = 15.0  # until they are there
 
 
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC, ISO 8601), level, message, and the record's `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        content = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content)
+
+
+def set_log_format(as_json: bool) -> None:
+    """Let every handler of the root logger write JSON, or plain lines with a date."""
+    plain = PrintableFormatter("[%(levelname)s %(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonFormatter() if as_json else plain)
+
+
 class Address(NamedTuple):
-    """Where a server listens.
+    """Address at which a server listens.
 
     Attributes:
         socket: bound.
@@ -42,18 +67,18 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """True where only this machine can connect."""
         return ipaddress.ip_address(self.host.partition("%")[0]).is_loopback
 
     @property
     def url(self) -> str:
-        """What a browser on this machine can open."""
+        """URL for a browser on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
 
 def bind(host: str, port: int) -> Address:
-    """Take an address, at which clients are refused until the server is ready.
+    """Bind an address, at which clients are refused until the server is ready.
 
     Raises:
         UserError: it is in use, or none of this machine's.
@@ -79,7 +104,7 @@ def bind(host: str, port: int) -> Address:
 
 
 class Protocol(H11Protocol):
-    """One connection: closed where a request's head does not come, and at once where there are too many."""
+    """One connection: closed where a request's head does not come in time, and at once where there are too many."""
 
     _watch: asyncio.TimerHandle | None = None
     _idle_since = 0.0
@@ -91,38 +116,38 @@ class Protocol(H11Protocol):
         if len(self.connections) > _CONNECTIONS:
             transport.abort()
         else:
-            self._look_later()
+            self._check_later()
 
     def on_response_complete(self) -> None:
-        """An answer is out."""
+        """An answer is sent."""
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """The connection is closed."""
         if self._watch:
             self._watch.cancel()
         super().connection_lost(exc)
 
-    def _look_later(self) -> None:
-        self._watch = self.loop.call_later(_HEAD_SECONDS, self._look)
+    def _check_later(self) -> None:
+        self._watch = self.loop.call_later(_HEAD_SECONDS, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         is_late = self.loop.time() - self._idle_since >= _HEAD_SECONDS
         if is_late and (self.conn.their_state is h11.IDLE or self.transport.is_closing()):
             self.transport.abort()
         else:
-            self._look_later()
+            self._check_later()
 
 
 class Server(uvicorn.Server):
-    """Says when it is ready; SIGTERM and Ctrl-C finish what runs, the second one does not."""
+    """Server that calls `say_ready`; the first SIGTERM or Ctrl-C waits for running requests, the second does not."""
 
     def __init__(self, config: uvicorn.Config, say_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self.should_exit = False
         self._say_ready = say_ready
-        self.number = 0  # of the signal that was not waited for
+        self.number = 0  # of the second signal
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
@@ -149,11 +174,11 @@ async def serve(
     """Answer until a signal comes. Returns the exit code.
 
     Args:
-        app: what answers.
-        address: where.
+        app: the application.
+        address: bound.
         say_ready: called when the first request can come.
-        close: finishes what the application needs.
-        patience: seconds in which what runs at the signal must end.
+        close: shuts the service down.
+        patience: timeout of running requests after the signal, in seconds.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""The engine room of a server: places for requests, decoding in processes, one thread for the network."""
+"""The service: slots for requests, decoding in processes, one thread for the network."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from stnet.reader.formats import VIDEO
 from stnet.reader.sources import format_of
 from stnet.serve import timelines
 from stnet.serve.decoding import Decoders, Job
-from stnet.serve.limits import Limits, Refused
+from stnet.serve.limits import Limits, Refused, Stats, in_time
 from stnet.serve.network import Network
-from stnet.serve.stats import Stats
-from stnet.serve.waiting import in_time
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,11 +29,11 @@ logger = logging.getLogger("stnet")
 __all__ = ["Limits", "Slot", "Refused", "Service"]
 Answer = TypeVar("Answer")
 _LONGEST_RETRY = 60  # seconds
-_LOOK = 0.02  # seconds between looks at whether all is done
+_POLL = 0.02  # seconds between looks at the queue while it closes
 
 
 class Slot(NamedTuple):
-    """One of the places for requests."""
+    """One of the slots for requests."""
 
     deadline: float  # by time.monotonic
 
@@ -43,16 +41,16 @@ class Slot(NamedTuple):
 class Service:
     """Answers requests with one Predictor.
 
-    All but `place` and `info` runs in one event loop, in which `start` comes first and `close` last.
+    All but `slot` and `info` runs in one event loop, in which `start` comes first and `close` last.
 
     Args:
         predictor: of videos.
         limits: of each request, and of all.
         decoders: processes that read videos.
-        window: seconds that a clip waits for others to be computed with.
+        window: seconds that a clip waits for others in its batch.
 
     Attributes:
-        stats: what there is to count.
+        stats: counters.
 
     Raises:
         UserError: the model takes no videos, or STNET_DECODER names no decoder.
@@ -61,11 +59,11 @@ class Service:
     def __init__(self, predictor: Predictor, limits: Limits, decoders: int = 2, window: float = 0.01) -> None:
         if format_of("upload.mp4", predictor.config.MODEL.format).lower() != VIDEO:
             raise UserError(f"uploads are videos, not what MODEL.format {predictor.config.MODEL.format} says")
-        decoder_asked_for()  # a wrong name is said here, and not by each request
+        decoder_asked_for()  # a wrong name is refused here, not at each request
         self.predictor, self.limits, self.stats = predictor, limits, Stats()
         self.decoders = Decoders(decoders, limits, self.stats)
         self.network = Network(predictor, window, self.stats)
-        self.timeline_jobs = ThreadPoolExecutor(1, "timelines")  # one at a time, beside all that is short
+        self.timeline_jobs = ThreadPoolExecutor(1, "timelines")  # one at a time
         self.seconds = 1.0  # from accepting a request to its answer, on average
         self.closing = False
         self.no_timeline: UserError | None = None  # why there is none, though the model could
@@ -75,9 +73,9 @@ class Service:
         self.one_timeline = asyncio.Semaphore(1)
         await self.decoders.start()
         await self.network.prepare(lambda: self.predictor.engine)
-        if _holds(self.predictor.check_reasons):
+        if _passes(self.predictor.check_reasons):
             await self.network.prepare(self.predictor.parts)
-        if _holds(self._check_timeline):
+        if _passes(self._check_timeline):
             try:
                 await self.network.prepare(self.predictor.timeline_parts)
             except UserError as error:
@@ -85,21 +83,22 @@ class Service:
                 logger.warning("no timelines: %s", error)
 
     async def close(self) -> None:
-        """Refuse new requests, finish those that run, and end all threads and processes."""
+        """Refuse new requests, finish running ones, and stop all threads and processes."""
         self.closing = True
         while self.stats.queue:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL)
         self.timeline_jobs.shutdown()
         self.network.close()
         self.decoders.close()
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
-        """Take a place, from before the body is read until the answer is gone. Raises Refused."""
+        """Hold a slot, from before the body is read until the answer is sent. Raises Refused."""
         if self.closing or self.stats.queue >= self.limits.queue:
             code, reason = ("closing", "it is closing") if self.closing else ("full", "all places are taken")
             self.stats.requests["place", code] += 1
-            raise Refused(503, code, f"the server takes no request now: {reason}", self._retry_after())
+            retry_after = max(1, min(_LONGEST_RETRY, math.ceil(self.seconds)))  # when a slot is likely to be free
+            raise Refused(503, code, f"the server takes no request now: {reason}", retry_after)
         self.stats.queue += 1
         begun = monotonic()
         try:
@@ -108,12 +107,8 @@ class Service:
             self.stats.queue -= 1
             self.seconds += 0.1 * (monotonic() - begun - self.seconds)
 
-    def _retry_after(self) -> int:
-        """Seconds until a place is likely to be free."""
-        return max(1, min(_LONGEST_RETRY, math.ceil(self.seconds)))
-
     def info(self) -> dict[str, Any]:
-        """What clients may want to know of the model and the limits."""
+        """Facts about the model and the limits."""
         config, limits = self.predictor.config, self.limits._asdict()
         limits.pop("queue")
         return {
@@ -125,8 +120,8 @@ class Service:
             "seg_num": config.section("infer").seg_num,
             "seglen": config.MODEL.seglen,
             "precision": self.predictor.precision,
-            "has_shares": _holds(self.predictor.check_reasons),
-            "has_timeline": _holds(self._check_timeline),
+            "has_shares": _passes(self.predictor.check_reasons),
+            "has_timeline": _passes(self._check_timeline),
             "limits": limits,
             "timeline": timelines.DEFAULTS,
         }
@@ -150,22 +145,24 @@ class Service:
         frames: bool = False,
         shares: bool = False,
     ) -> AsyncIterator[dict[str, Any]]:
-        """The classes of a video: {"state": ...} as it goes, at the end {"result": ...}.
+        """Classify a video: yields {"state": ...} on the way, at the end {"result": ...}.
 
         Args:
             path: of the upload; nothing else is opened.
-            place: of `place`; None: one is taken.
-            topk: classes; None: as many as the predictor gives.
-            frames: with pictures of what the network saw.
-            shares: with what each segment adds to the logits.
+            slot: of `slot`; None: one is taken.
+            topk: number of classes; None: as many as the predictor gives.
+            frames: with pictures of the segments.
+            shares: with the shares of the segments in the logits.
 
         Raises:
             Refused
         """
         with self._request("classify", slot) as request:
-            topk = self._topk(topk)
+            if topk is not None and topk < 1:
+                raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
+            topk = min(topk or self.predictor.topk, self.predictor.config.MODEL.num_classes)
             if shares:
-                _insist(self.predictor.check_reasons)
+                _require(self.predictor.check_reasons)
             yield {"state": "queued"}
             job = Job(path, self.predictor.config.section("infer"), frames)
             async with request.one_of(self.decoders.slots):
@@ -180,52 +177,53 @@ class Service:
             }
             if shares:
                 explanation = await request.within(self.network.call(result.explain, topk, 0))
-                answer["shares"] = [_shares(reason) for reason in explanation.classes]
+                answer["shares"] = [
+                    {
+                        "id": c.class_id,
+                        "name": c.label,
+                        "score": c.score,
+                        "logit": c.logit,
+                        "shares": c.shares,
+                        "rest": c.rest,
+                    }
+                    for c in explanation.classes
+                ]
             request.outcome = "ok"
             yield {"result": {**answer, "notes": reading.notes}}
 
     async def timeline(self, path: str, *, slot: Slot | None = None, **settings: Any) -> AsyncIterator[dict[str, Any]]:
-        """What happens in a video: {"state", "seconds", "of"} as it goes, at the end {"result": ...}.
+        """Make a timeline: yields {"state", "seconds", "of"} on the way, at the end {"result": ...}.
 
         Args:
-            path, place: as for `classify`.
-            settings: window, stride, threshold, hold, shortest, as predict's; None: as by default.
+            path, slot: as for `classify`.
+            settings: window, stride, threshold, hold, shortest, as predict's; None: the default.
 
         Raises:
             Refused
         """
         with self._request("timeline", slot) as request:
             chosen = timelines.checked(settings)
-            _insist(self._check_timeline)
+            _require(self._check_timeline)
             yield {"state": "queued", "seconds": 0, "of": 0}
             async with request.one_of(self.one_timeline):
                 yield {"state": "decoding", "seconds": 0, "of": 0}
-                timeline_job = timelines.TimelineJob(self.predictor, self.network, self.limits, path, chosen)
-                timeline_job.begin(self.timeline_jobs)
+                job = timelines.TimelineJob(self.predictor, self.network, self.limits, path, chosen)
+                job.begin(self.timeline_jobs)
                 try:
                     windows = []
-                    while (window := await request.within(timeline_job.next())) is not None:
+                    while (window := await request.within(job.next())) is not None:
                         windows.append(window)
-                        yield {
-                            "state": "computing",
-                            "seconds": round(window.end, 2),
-                            "of": round(timeline_job.length, 2),
-                        }
+                        seconds, length = round(window.end, 2), round(job.length, 2)
+                        yield {"state": "computing", "seconds": seconds, "of": length}
                 finally:
-                    await timeline_job.stop()
+                    await job.stop()
             answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
             request.outcome = "ok"
-            yield {"result": {**answer, "notes": timeline_job.notes}}
-
-    def _topk(self, topk: int | None) -> int:
-        most = self.predictor.config.MODEL.num_classes
-        if topk is not None and topk < 1:
-            raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
-        return min(topk or self.predictor.topk, most)
+            yield {"result": {**answer, "notes": job.notes}}
 
     @contextmanager
     def _request(self, what: str, slot: Slot | None) -> Iterator[_Request]:
-        """Hold a place, if none is held, and count how it ends."""
+        """Hold a slot, if none is held, and count the outcome."""
         if slot is None:
             with self.slot() as slot, self._request(what, slot) as request:
                 yield request
@@ -247,28 +245,28 @@ class Service:
 
 
 class _Request:
-    """A request under way."""
+    """A running request."""
 
     def __init__(self, deadline: float, seconds: float) -> None:
         self.deadline, self.seconds = deadline, seconds
-        self.outcome = "gone"  # unless something else comes of it
+        self.outcome = "gone"  # until it has ended otherwise
 
-    async def within(self, coming: Awaitable[Answer]) -> Answer:
-        """What comes, if it comes within the time of the request; else it is cancelled. Raises Refused."""
+    async def within(self, work: Awaitable[Answer]) -> Answer:
+        """Await work until the deadline of the request, then cancel it. Raises Refused."""
         try:
-            return await in_time(coming, self.deadline - monotonic())
+            return await in_time(work, self.deadline - monotonic())
         except asyncio.TimeoutError:
             raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
 
     @asynccontextmanager
     async def one_of(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
-        """Hold a slot, also where the request is given up just when it gets one. Raises Refused."""
-        coming = asyncio.ensure_future(slots.acquire())
+        """Hold a slot; none is lost where the request is cancelled just when it gets one. Raises Refused."""
+        acquired = asyncio.ensure_future(slots.acquire())
         try:
-            await self.within(coming)
+            await self.within(acquired)
             yield
         finally:
-            if not coming.cancelled():
+            if not acquired.cancelled():
                 slots.release()
 
 
@@ -279,7 +277,7 @@ def _version() -> str:
         return "of a checkout"
 
 
-def _holds(check: Callable[[], None]) -> bool:
+def _passes(check: Callable[[], None]) -> bool:
     try:
         check()
     except UserError:
@@ -287,19 +285,8 @@ def _holds(check: Callable[[], None]) -> bool:
     return True
 
 
-def _insist(check: Callable[[], None]) -> None:
+def _require(check: Callable[[], None]) -> None:
     try:
         check()
     except UserError as error:
         raise Refused(400, "cannot", str(error)) from None
-
-
-def _shares(reason: Any) -> dict[str, Any]:
-    return {
-        "id": reason.class_id,
-        "name": reason.label,
-        "score": reason.score,
-        "logit": reason.logit,
-        "shares": reason.shares,
-        "rest": reason.rest,
-    }

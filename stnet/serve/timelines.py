@@ -1,4 +1,4 @@
-"""Timelines for requests: read in a process, computed in turn with all else, told window by window."""
+"""Timelines for requests: read in a process, computed in the network's thread, given window by window."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DEFAULTS: dict[str, float | None] = {
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """All settings, those that are not given as they are by default. Raises Refused where they make no sense."""
+    """Settings completed with the defaults, and checked. Raises Refused."""
     unknown = sorted(settings.keys() - DEFAULTS)
     if unknown:
         raise Refused(400, "setting", f"{unknown[0]}: expected one of {', '.join(DEFAULTS)}")
@@ -52,15 +52,16 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Stopped(Exception):
-    """Nobody waits for this timeline any more."""
+    """The request of this timeline was cancelled."""
 
 
 class TimelineJob:
     """One video on its way through the network.
 
     Args:
-        predictor: of the parts, which are made if they are not yet.
-        network: where they take their turns.
+        predictor: its timeline parts are made if they are not yet.
+        network: the thread that computes.
+        limits: of the video.
         path: of the video.
         settings: of `checked`.
     """
@@ -76,7 +77,7 @@ class TimelineJob:
         self.length = 0.0  # seconds, as soon as it is known
 
     def begin(self, threads: ThreadPoolExecutor) -> None:
-        """Begin to read, in one of the threads."""
+        """Start reading, in one of the threads."""
         loop = asyncio.get_running_loop()
 
         def put(window: Window | None) -> None:
@@ -86,7 +87,7 @@ class TimelineJob:
         self.work = loop.run_in_executor(threads, self._run, put)
 
     async def next(self) -> Window | None:
-        """The next window, as soon as it is computed; None after the last.
+        """Await the next window; None after the last.
 
         Raises:
             Refused: it cannot be read.
@@ -97,7 +98,7 @@ class TimelineJob:
         return window
 
     async def stop(self) -> None:
-        """End the work, if it goes on."""
+        """Stop the work, if it is running."""
         self.stopped = True
         with self.lock:
             if self.child is not None:
@@ -106,13 +107,13 @@ class TimelineJob:
         self.work.exception()  # if there is one, `next` has raised it, or nobody waits
 
     def _run(self, put: Callable[[Window | None], None]) -> None:
-        """In a thread: read, and give each window."""
+        """Read the video and put each window, in a thread."""
         try:
             parts = self.network.submit(self.predictor.timeline_parts).result()
-            turns = self.network.parts_in_turn(parts, self._go_on)
+            turns = self.network.parts_in_turn(parts, self._raise_if_stopped)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
-            with closing(Timeline(turns, self.path, section, *sizes, child=self._begin)) as timeline:
+            with closing(Timeline(turns, self.path, section, *sizes, child=self._start_child)) as timeline:
                 self.length = timeline.facts.seconds
                 for window in timeline.windows():
                     put(window)
@@ -122,8 +123,8 @@ class TimelineJob:
         finally:
             put(None)
 
-    def _begin(self, function: Callable[[Any], Any]) -> ForkserverChild:
-        """The process that reads."""
+    def _start_child(self, function: Callable[[Any], Any]) -> ForkserverChild:
+        """Start the process that reads."""
         child = child_of(self.limits, function)
         with self.lock:
             self.child = child
@@ -131,7 +132,7 @@ class TimelineJob:
             child.stop()
         return child
 
-    def _go_on(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self.stopped:
             raise Stopped
 
@@ -141,14 +142,11 @@ def summary(windows: list[Window], labels: list[str], topk: int, settings: dict[
     probabilities = softmax(np.stack([window.logits for window in windows]))
     spans = [(window.start, window.end) for window in windows]
     events = events_of(spans, probabilities, settings["threshold"], settings["hold"], settings["shortest"])
+    rows = [categories(Result.of(row, labels, topk, input_path=None)) for row in probabilities]
     return {
         "windows": [
-            {
-                "start": round(window.start, 3),
-                "end": round(window.end, 3),
-                "categories": categories(Result.of(row, labels, topk, input_path=None)),
-            }
-            for window, row in zip(windows, probabilities)
+            {"start": round(start, 3), "end": round(end, 3), "categories": row}
+            for (start, end), row in zip(spans, rows)
         ],
         "events": [
             {
@@ -164,6 +162,6 @@ def summary(windows: list[Window], labels: list[str], topk: int, settings: dict[
 
 
 def categories(result: Result, topk: int | None = None) -> list[dict[str, Any]]:
-    """The classes of a result, the most probable first."""
+    """Classes of a result as plain data, the most probable first."""
     rows = list(zip(result.class_ids, result.label_names, result.scores))[:topk]
     return [{"id": number, "name": name, "score": score} for number, name, score in rows]

@@ -1,4 +1,4 @@
-"""Uploads: streamed into a private folder under names of our own, within limits, and gone whatever happens."""
+"""Uploads: streamed within limits into a private folder, under generated names, and always removed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import BinaryIO, NamedTuple
 from starlette.requests import Request
 
 from stnet.serve.forms import FormSink, boundary_of
-from stnet.serve.limits import Refused
-from stnet.serve.waiting import in_time
+from stnet.serve.limits import Refused, in_time
 from stnet.utils.folders import lock, sweep
 
 _PREFIX = "stnet-serve-"
-_FORM_BYTES = 64 << 10  # what a form may have around the file
+_FORM_BYTES = 64 << 10  # of a form without the file
 
 
 class UploadFolder:
-    """A folder that only this user can open, below the system's temporary one.
+    """Folder below the system's temporary one that only this user can open.
 
-    It is locked while its server lives. What a killed one left is removed when the next one starts.
+    It is locked while its server runs. The folder of a killed server is removed when the next one starts.
 
     Attributes:
         path: of the folder.
@@ -35,13 +34,13 @@ class UploadFolder:
         self.path, self._lock = _make()
 
     def close(self) -> None:
-        """Remove the folder and what is in it."""
+        """Remove the folder with its files."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def _make() -> tuple[str, int]:
-    """A new folder and its lock."""
+    """Make a new folder, and lock it."""
     while True:
         path = tempfile.mkdtemp(prefix=_PREFIX)
         handle = lock(path)
@@ -52,29 +51,29 @@ def _make() -> tuple[str, int]:
 
 
 class Bounds(NamedTuple):
-    """What a body may be."""
+    """Limits of a body."""
 
     bytes: int
-    seconds: float  # until it is all there
+    seconds: float  # until all of it is received
 
 
 @contextlib.asynccontextmanager
 async def received(
     request: Request, folder: UploadFolder, bounds: Bounds, *, is_json: bool = False
 ) -> AsyncIterator[str]:
-    """The path of a file that holds the upload, for as long as the context lasts.
+    """Write the upload into a file that lasts as long as the context, and give its path.
 
-    The upload is the field `file` of multipart/form-data, or else the body. A name that a client gives is not read.
+    The upload is the field `file` of multipart/form-data, or else the body. The client's file name is not used.
 
     Args:
         request: with the upload.
         folder: where the file is.
         bounds: of the file.
-        is_json: whether the body is taken as it is, and is neither a form nor a video.
+        is_json: take the body as it is, neither a form nor a video.
 
     Raises:
         Refused: 400, 408, 413 or 422.
-        ClientDisconnect: the client went away.
+        ClientDisconnect: the client left.
     """
     boundary = None if is_json else boundary_of(request)
     most = bounds.bytes + (_FORM_BYTES if boundary else 0)
@@ -95,12 +94,12 @@ async def received(
 
 
 def declared_length(request: Request) -> int:
-    """Bytes that Content-Length announces, 0 without it. The protocol has looked at its form."""
+    """Value of Content-Length, 0 without it. h11 has checked that it is a number."""
     return int(request.headers.get("content-length") or 0)
 
 
 async def _keep(request: Request, handle: int, boundary: bytes | None, bounds: Bounds, most: int) -> None:
-    """Write the upload into an open file, which is closed."""
+    """Write the upload into an open file, and close it."""
     try:
         with os.fdopen(handle, "wb") as file:
             await in_time(_fill(request, file, boundary, bounds, most), bounds.seconds)

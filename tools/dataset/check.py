@@ -1,4 +1,4 @@
-"""Decode every clip of a list as training or evaluation would, and say what is wrong.
+"""Decode every clip of a list as training or evaluation would, and report what is wrong.
 
 python -m tools.dataset check --list train.list --config configs/stnet.yaml --mode train
 """
@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,34 +22,33 @@ from stnet.reader.containers import seconds_of_all
 from stnet.reader.errors import ClipError, NoVideo
 from stnet.reader.formats import FORMATS
 from stnet.tools.dataset import findings
-from stnet.tools.dataset.findings import Record
-from stnet.tools.dataset.leaks import content_elsewhere, lists_to_compare
-from stnet.tools.dataset.workers import Lost, cores, work_with_progress
+from stnet.tools.dataset.findings import Record, content_elsewhere, lists_to_compare
+from stnet.tools.dataset.workers import Lost, work_with_progress
 from stnet.utils.atomic import prepare_folder
 from stnet.utils.errors import UserError
-from stnet.utils.files import sha256_of
+from stnet.utils.files import sha256_of, stem_of
 
 if TYPE_CHECKING:
     from stnet.config import Config, ReaderSection
     from stnet.reader.decode import Video
 
-Task = tuple[str, int]  # a file and its index in the list, of which the draws of training depend
+Task = tuple[str, int]  # a file and its index in the list, which seeds the augmentation
 Stamp = list[int]  # size in bytes, time of change in ns
 
 TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names need not be UTF-8
-_VERSION = 3  # of the records; another one makes every clip be looked at again
+_VERSION = 3  # of the records; another one makes every clip be decoded again
 _SLACK = 0.05  # share by which frames may end before the duration that a header without their number says
 
 
 class Reading(NamedTuple):
-    """How the reader reads a list."""
+    """Settings by which a list is read."""
 
     section: ReaderSection  # with seg_num and seglen set
     format: str
     augment: bool
 
     def settings(self) -> list:
-        """Plain data: what the records depend on."""
+        """Settings that the records depend on, as plain data."""
         want = self.section
         return [_VERSION, self.format, self.augment, want.seg_num, want.seglen, want.short_size, want.target_size]
 
@@ -72,7 +72,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def add_config_flags(parser: argparse.ArgumentParser, mode: str) -> None:
-    """--config, --mode, -o and --plugin: how the reader is set."""
+    """Add --config, --mode, -o and --plugin."""
     parser.add_argument(
         "--config", default="configs/stnet.yaml", metavar="FILE", help="YAML file (default: %(default)s)"
     )
@@ -86,14 +86,13 @@ def add_config_flags(parser: argparse.ArgumentParser, mode: str) -> None:
 
 
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:
-    """--workers."""
-    parser.add_argument(
-        "--workers", type=cli.positive_int, default=cores(), metavar="N", help="processes (%(default)s)"
-    )
+    """Add --workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--workers", type=cli.positive_int, default=cores, metavar="N", help="processes (%(default)s)")
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The configuration that --config and -o ask for, after the plugins."""
+    """Load plugins, then the configuration of --config and -o."""
     from stnet.models import model_section
 
     for path in args.plugin:
@@ -113,10 +112,11 @@ def run(args: argparse.Namespace) -> int:
     prepare_out(out)
     reading = Reading(section, model.format, args.mode == "train")
     timeout = args.timeout or section.decode_timeout
-    cache = Cache(os.path.join(out, f"{findings.list_name(args.list)}.checked.jsonl"), reading, timeout)
+    cache = Cache(os.path.join(out, f"{stem_of(args.list)}.checked.jsonl"), reading, timeout)
     started = time.monotonic()
     records, looked_at = look_at(entries, reading, cache, args.workers, timeout)
     elsewhere = content_elsewhere(against, model.format, records, args.workers)
+    decoders = Counter(record["decoder"] for record in records.values() if record["decoder"])  # files read by each
     judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes, elsewhere)
     facts = {
         "mode": args.mode,
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         "seglen": section.seglen,
         "augment": reading.augment,
         "looked_at": looked_at,
-        "decoders": findings.count_decoders(records),
+        "decoders": dict(sorted(decoders.items())),
     }
     report = findings.write_results(out, args.list, entries, judged, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
@@ -137,13 +137,13 @@ def run(args: argparse.Namespace) -> int:
             print("scores of clips that are trained on are too good: take them out of one of the lists")
     print(f"decoded {looked_at} files in {report['seconds']:.1f} s; the results are in {out}")
     if report["bad"]:
-        name = findings.list_name(args.list)
+        name = stem_of(args.list)
         print(f"{name}.quarantine.list names the bad clips and says why; {name}.clean.list holds the others")
     return 1 if report["bad"] else 0
 
 
 def prepare_out(out: str) -> None:
-    """Make the folder and see that it can be written. Raises UserError."""
+    """Make the folder, and check that it can be written. Raises UserError."""
     try:
         prepare_folder(out)
     except UserError as error:
@@ -153,7 +153,7 @@ def prepare_out(out: str) -> None:
 def look_at(
     entries: Sequence[findings.Entry], reading: Reading, cache: Cache, workers: int, timeout: float
 ) -> tuple[dict[str, Record], int]:
-    """(entry's file -> record, number of files that had to be decoded)."""
+    """Records of all entries' files, and the number of files that had to be decoded."""
     records, tasks, stamps = {}, [], {}
     for index, entry in enumerate(entries):
         if entry.file in records or entry.file in stamps:
@@ -175,7 +175,7 @@ def look_at(
 def _examine_all(
     tasks: Sequence[Task], reading: Reading, workers: int, timeout: float
 ) -> Iterator[tuple[Task, Record]]:
-    """(task, record) of each; what makes a decoder hang or crash is tried again by another, as the reader does."""
+    """Yield (task, record) of each; a file on which a decoder hangs or crashes is read again by another."""
     second = FORMATS.get(reading.format).second_decoder
     settings = {"workers": workers, "timeout": timeout}
     chunk = max(1, min(16, len(tasks) // (8 * workers)))
@@ -199,7 +199,7 @@ def _examine_all(
 
 
 def _without_decoding(file: str) -> tuple[Record | None, Stamp | None]:
-    """(record, None) of a file that is not worth opening, or (None, [size, mtime])."""
+    """(record, None) of a file that cannot be opened, or (None, [size, mtime])."""
     try:
         status = os.stat(file)
     except OSError as error:
@@ -220,23 +220,16 @@ def _record(
     decoder: str = "",
     notes: Sequence[str] = (),
 ) -> Record:
-    return {
-        "problem": problem,
-        "reason": reason,
-        "frames": frames,
-        "sha256": sha256,
-        "label": label,
-        "decoder": decoder,
-        "notes": list(notes),
-    }
+    facts = {"frames": frames, "sha256": sha256, "label": label, "decoder": decoder, "notes": list(notes)}
+    return {"problem": problem, "reason": reason, **facts}
 
 
 def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     """Read one clip in a worker, as the reader does.
 
     Args:
-        task: the file.
-        reading: how.
+        task: file and index.
+        reading: settings.
         decoder: see stnet.reader.decode.read_frames.
 
     Returns:
@@ -262,12 +255,13 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
 
 
 def _short_of_header(video: Video, file: str) -> str:
-    """What is missing of a video by its container's header; "" if nothing is."""
+    """Describe the frames that a video lacks by its container's header; "" if it lacks none."""
     index = video.index
     declared = max(index.declared, len(index.timestamps))
     if video.damaged and video.frames < len(index.timestamps):
         return f"{video.frames} frames can be decoded, the header says {declared}"
-    # A header can count wrongly, and a duration can be another stream's: lost is what both miss, or a duration alone.
+    # A header can count wrongly, and a duration can be another stream's: frames are lost where both say so, or where
+    # there is only a duration.
     missing, step = index.duration - index.seconds, index.seconds / max(1, len(index.timestamps))
     if index.declared > len(index.packets) and missing > step:
         return f"{video.frames} frames can be decoded, the header says {declared}"
@@ -278,30 +272,27 @@ def _short_of_header(video: Video, file: str) -> str:
 
 
 def _is_record(record: Record, timeout: float) -> bool:
-    """Whether a cached record has the form of one."""
-    model = _record("", "")
-    same = record.keys() == model.keys() and all(
-        isinstance(record[key], type(value)) for key, value in model.items() if value is not None
-    )
-    return same and isinstance(record["label"], (int, type(None))) and isinstance(timeout, (int, float))
+    """Check the form of a cached record."""
+    example = _record("", "", label=0)
+    kinds = {key: (int, type(None)) if key == "label" else type(value) for key, value in example.items()}
+    same = record.keys() == kinds.keys() and all(isinstance(record[key], kind) for key, kind in kinds.items())
+    return same and isinstance(timeout, (int, float))
 
 
 class Cache:
-    """Records of files already looked at, a JSON line each, appended as they come.
+    """Records of files already decoded, a JSON line each, appended as they come.
 
-    A record holds for as long as the file's size and time, and the sampling, are the same; one of a hang also
-    only while clips are not given more time.
+    A record is valid while the file's size and time, and the settings, are the same; one of a hang only while the
+    timeout is not longer.
     """
 
     def __init__(self, path: str, reading: Reading, timeout: float) -> None:
         self.path, self.timeout = path, timeout
         self.settings = reading.settings()
         self.known: dict[str, dict[str, Any]] = {}
-        if os.path.isfile(path):
-            self._load()
-
-    def _load(self) -> None:
-        with open(self.path, **TEXT) as file:
+        if not os.path.isfile(path):
+            return
+        with open(path, **TEXT) as file:
             for line in file:
                 with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # half a line
                     entry = json.loads(line)
@@ -332,10 +323,5 @@ class Cache:
 
     def add(self, file: str, stamp: Stamp | None, record: Record) -> None:
         """Append a record."""
-        entry = {
-            "file": os.path.abspath(file),
-            "stamp": stamp,
-            "settings": self.settings,
-            "timeout": self.timeout,
-        }
+        entry = {"file": os.path.abspath(file), "stamp": stamp, "settings": self.settings, "timeout": self.timeout}
         self.lines.write(json.dumps({**entry, "record": record}, ensure_ascii=False) + "\n")

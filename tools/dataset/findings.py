@@ -1,17 +1,18 @@
-"""What `check` finds about the lines of a list, and the files that say so."""
+"""Findings of `check` about the lines of a list: problems, notes and shared content, and the files with them."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from stnet.reader import lists
 from stnet.reader.formats import FORMATS, Clip, Format, split_label
 from stnet.utils.atomic import write_atomically, write_json
-from stnet.utils.errors import UserError
-from stnet.utils.files import find_file, stem_of
+from stnet.utils.errors import MAKE_LISTS, UserError
+from stnet.utils.files import find_file, sha256_of, stem_of
 from stnet.utils.schema import SCHEMA
 
 PROBLEMS = {
@@ -36,10 +37,8 @@ NOTES = {
     "damaged": "data that is not whole; OpenCV decodes it in order, as the original",
     "decoder_lost": "another decoder hung or crashed; OpenCV reads it after that",
 }
-
-
 _EXAMPLES = 3  # clips of a kind that are shown; report.json has all
-Record = dict[str, Any]  # what decoding a file showed, as check.examine says; plain data, kept as JSON
+Record = dict[str, Any]  # result of check.examine for a file; plain data, kept as JSON
 
 
 class Entry(NamedTuple):
@@ -54,7 +53,7 @@ class Entry(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One thing wrong with, or to know about, one entry."""
+    """One problem or note of one entry."""
 
     entry: Entry
     problem: str
@@ -77,7 +76,7 @@ def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | 
 
 
 def _without_label(line: str, folder: str, clip_format: Format) -> Clip:
-    """The clip of a line whose label is wrong: a last word is taken for the label where the rest is a file."""
+    """Clip of a line whose label is wrong: the last word counts as the label where the rest is a file."""
     path = split_label(line)[0]
     if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
         return Clip(path, -1)
@@ -91,7 +90,7 @@ def judge(
     num_classes: int | None,
     elsewhere: Mapping[str, str] = {},  # noqa: B006 (it is not changed)
 ) -> list[Finding]:
-    """What there is to say, in the order of the list.
+    """Findings of all entries, in the order of the list.
 
     Args:
         entries: of the list.
@@ -125,6 +124,64 @@ def judge(
     return findings
 
 
+def lists_to_compare(checked: str, against: Sequence[str], training: str, mode: str) -> list[str]:
+    """Lists whose content must not be in the one that is checked.
+
+    Args:
+        checked: the list.
+        against: lists of --against.
+        training: TRAIN.filelist, compared in modes valid and test without --against, if it exists.
+        mode: of the check.
+
+    Raises:
+        UserError: a list of --against does not exist.
+    """
+    missing = [path for path in against if not os.path.isfile(path)]
+    if missing:
+        raise UserError(f"list file not found: {missing[0]}", MAKE_LISTS)
+    paths = against or ([training] if mode in ("valid", "test") and os.path.isfile(training) else [])
+    return [path for path in paths if not os.path.samefile(path, checked)]
+
+
+def content_elsewhere(lists: Iterable[str], format: str, records: Mapping[str, Record], workers: int) -> dict[str, str]:
+    """Find files of other lists with the same content, as SHA-256 -> "line N of LIST: PATH".
+
+    Only files of the same size as one of the checked files are read.
+
+    Args:
+        lists: the other lists.
+        format: of their clips.
+        records: of the checked files, see tools.dataset.check.examine.
+        workers: threads that read.
+
+    Raises:
+        UserError: a list cannot be read, or is empty.
+    """
+    sizes = {_size(file) for file, record in records.items() if record["sha256"]}
+    hashes = {record["sha256"] for record in records.values()}
+    found: dict[str, str] = {}
+    for filelist in lists:
+        others = [entry for entry in read_entries(filelist, format, True, None) if _size(entry.file) in sizes]
+        with ThreadPoolExecutor(workers) as pool:
+            digests = pool.map(lambda entry: _digest(entry.file), others)
+            for entry, digest in zip(others, digests):
+                if digest in hashes:
+                    found.setdefault(digest, f"line {entry.number} of {filelist}: {entry.path}")
+    return found
+
+
+def _size(file: str) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return os.path.getsize(file) if os.path.isfile(file) else 0
+
+
+def _digest(file: str) -> str:
+    try:
+        return sha256_of(file)
+    except OSError:
+        return "unreadable"
+
+
 def write_results(
     out: str, filelist: str, entries: Sequence[Entry], findings: Sequence[Finding], **facts: Any
 ) -> dict[str, Any]:
@@ -139,9 +196,10 @@ def write_results(
             bad.setdefault(finding.entry.number, []).append(finding)
     good = [entry for entry in entries if entry.number not in bad]
     kept = {entry.path for entry in good}
-    name = list_name(filelist)
-    _write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
-    _write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
+    name = stem_of(filelist)
+    write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
+    write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
+    counts = Counter(finding.problem for finding in findings)
     report = {
         "schema": SCHEMA,
         "list": os.path.abspath(filelist),
@@ -149,8 +207,8 @@ def write_results(
         "clips": len(entries),
         "fine": len(good),
         "bad": len(bad),
-        "problems": _count(findings, PROBLEMS),
-        "notes": _count(findings, NOTES),
+        "problems": {name: counts[name] for name in PROBLEMS},
+        "notes": {name: counts[name] for name in NOTES},
         "findings": [
             {"line": f.entry.number, "path": f.entry.path, "problem": f.problem, "reason": f.reason} for f in findings
         ],
@@ -159,35 +217,18 @@ def write_results(
     return report
 
 
-def list_name(filelist: str) -> str:
-    """train for lists/train.list."""
-    return stem_of(filelist)
-
-
 def table(report: Mapping[str, Any]) -> str:
-    """The report's counts as text, a problem or note a line, each with its first few clips."""
+    """Counts of the report as text, a problem or note a line, each with its first few clips."""
     lines = []
     meanings = {**PROBLEMS, **{name: f"{meaning} (only a note)" for name, meaning in NOTES.items()}}
     for name, count in {**report["problems"], **report["notes"]}.items():
         if count:
             lines.append(f"{name:<16}{count:>8}  {meanings[name]}")
-            lines += _examples([finding for finding in report["findings"] if finding["problem"] == name])
+            found = [finding for finding in report["findings"] if finding["problem"] == name]
+            lines += [f"    line {f['line']}: {f['path']}: {f['reason']}" for f in found[:_EXAMPLES]]
+            if len(found) > _EXAMPLES:
+                lines.append(f"    and {len(found) - _EXAMPLES} more")
     return "\n".join([*lines, f"{'fine':<16}{report['fine']:>8}  of {report['clips']} clips"])
-
-
-def _examples(findings: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [f"    line {f['line']}: {f['path']}: {f['reason']}" for f in findings[:_EXAMPLES]]
-    more = len(findings) - _EXAMPLES
-    return [*lines, f"    and {more} more"] if more > 0 else lines
-
-
-def count_decoders(records: Mapping[str, Record]) -> dict[str, int]:
-    """Decoder -> number of files that it reads."""
-    return dict(sorted(Counter(record["decoder"] for record in records.values() if record["decoder"]).items()))
-
-
-def _count(findings: Sequence[Finding], names: Iterable[str]) -> dict[str, int]:
-    return {name: sum(finding.problem == name for finding in findings) for name in names}
 
 
 def _clean_line(entry: Entry, filelist: str, out: str) -> str:
@@ -208,7 +249,9 @@ def _quarantine_lines(bad: Iterable[list[Finding]], kept: Collection[str]) -> li
     return [f"{path}\t{reason}" for path, reason in reasons.items()]
 
 
-def _write_lines(path: str, lines: Iterable[str]) -> None:
+def write_lines(path: str, lines: Iterable[str]) -> None:
+    """Write lines atomically; names in them need not be UTF-8."""
+
     def write(temporary: str) -> None:
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(f"{line}\n" for line in lines)

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_folders(folder: str) -> list[tuple[str, str, str]]:
-    """(name, path, label) of the videos in a folder's sub-folders, at any depth; sorted.
+    """Find (name, path, label) of the videos in a folder's sub-folders, at any depth; sorted.
 
     Raises:
         UserError: no such folder, or no video in a sub-folder.
@@ -91,9 +91,9 @@ def read_folders(folder: str) -> list[tuple[str, str, str]]:
 
 
 def read_csv(path: str) -> list[tuple[str, str, str]]:
-    """(name, path, label) of a CSV file with lines PATH,LABEL, under a header or without one.
+    """Read (name, path, label) of a CSV file with lines PATH,LABEL, with or without a header.
 
-    Lines that say the same count once; the path is empty where no file is.
+    Equal lines count once; the path is empty where there is no file.
 
     Raises:
         UserError: the file cannot be read or is empty, a line is of another form, or a clip has two labels.
@@ -138,10 +138,10 @@ def _csv_lines(path: str) -> list[tuple[str, list[str]]]:
 
 
 def _without_header(rows: list[tuple[str, list[str]]], folder: str) -> list[tuple[str, list[str]]]:
-    """The rows without those that name the columns: the first, and its like where files were put together.
+    """Drop the header: the first row, and equal rows further down, where files were concatenated.
 
-    It has a path that neither exists nor looks like a video, and a label of no other row that is no whole number. A
-    line "sep=," before it, for spreadsheets, goes, too.
+    Its path neither exists nor has a video suffix, and its label is no whole number and no other row's. A spreadsheet's
+    line "sep=," before it is dropped, too.
     """
     if rows and ",".join(rows[0][1]) == "sep=,":
         rows = rows[1:]
@@ -158,20 +158,20 @@ def _without_header(rows: list[tuple[str, list[str]]], folder: str) -> list[tupl
 
 
 def whole_number(label: str) -> int | None:
-    """The value of a label that is a whole number, as tables write it: 7, +7, 7.0; None for any other."""
+    """Value of a label that is a whole number, as tables write it: 7, +7, 7.0; None for any other."""
     match = re.fullmatch(r"([+-]?\d+)(?:\.0*)?", label)
     return int(match[1]) if match else None
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Class names in the order of their numbers: by value if all are whole numbers, else by name."""
+    """Sort class names: by value if all are whole numbers, else by name."""
     values = {label: whole_number(label) for label in labels}
     numeric = None not in values.values()
     return sorted(values, key=lambda label: (values[label], label) if numeric else label)
 
 
 def warn_of_other_numbers(labels: Sequence[str]) -> None:
-    """Say where class names that are whole numbers become other numbers."""
+    """Warn where class names that are whole numbers get other class numbers."""
     values = [whole_number(label) for label in labels]
     moved = [(label, number) for number, label in enumerate(labels) if values[number] not in (None, number)]
     if not moved:
@@ -196,7 +196,7 @@ def divide(entries: list[Entry], ratio: float, seed: int) -> tuple[list[Entry], 
     Args:
         entries: the clips.
         ratio: share of training clips.
-        seed: another one, another division.
+        seed: of the division.
 
     Returns:
         (train, held_out), in the order given.

@@ -1,4 +1,4 @@
-"""Clips that were cut from one recording, person or place: a group, which training and validation must not share."""
+"""Groups of clips from one recording, person or location, which training and validation must not share."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stnet.utils.errors import UserError
 logger = logging.getLogger("stnet")
 
 PARENT = "parent"
-# What names suggest, the surest first: folders in the class's folder, UCF101's groups, Kinetics' ids, numbered names.
+# Groups in names, the surest first: folders in the class's folder, UCF101's groups, Kinetics' ids, numbered names.
 SUGGESTED = (PARENT, r"_(g\d+)_c\d+", r"([\w-]{11})_\d{6}_\d{6}", r"([^/]*[^/\d])\d+\.\w+$")
 GroupOf = Callable[[str, str], str]  # a clip's name and class -> its group, "" for none
 
 
 def group_function(group_by: str) -> GroupOf:
-    """The function that gives a clip's group: its folder, or what a regular expression finds in its name.
+    """Build the function that gives a clip's group: its folder, or the match of a regular expression in its name.
 
-    Groups are the same across classes: persons and recordings often are, and where they are not, no clip leaks.
+    Groups are shared across classes, as persons and recordings often are.
 
     Args:
         group_by: "parent", the folders between the class's folder and the clip; or a regular expression, whose
@@ -47,7 +47,7 @@ def group_function(group_by: str) -> GroupOf:
 
 
 def groups_of(entries: Sequence[Entry], labels: Sequence[str], group_by: str) -> dict[Entry, str]:
-    """The group of each clip; one that has none is a group of its own.
+    """Group of each clip; a clip without one is a group of its own.
 
     Raises:
         UserError: no regular expression, or no clip has a group.
@@ -69,15 +69,15 @@ def divide_groups(
 ) -> tuple[list[Entry], list[Entry]]:
     """Divide clips into training and held-out ones, each group as a whole.
 
-    Groups are taken at random, larger ones first. One is held out where that brings its classes nearer to the share
-    of held-out clips, and where each of them keeps another group for training; then one more for each class that has
-    none held out.
+    Groups are visited at random, larger ones first. One is held out where that brings its classes closer to the share
+    of held-out clips, and each of them keeps another group for training; then one more for each class that has none
+    held out.
 
     Args:
         entries: the clips.
         groups: the group of each.
         ratio: share of training clips.
-        seed: another one, another division.
+        seed: of the division.
 
     Returns:
         (train, held_out), in the order given.
@@ -118,7 +118,7 @@ def divide_groups(
 
 
 def check_classes(train: Sequence[Entry], held_out: Sequence[Entry]) -> None:
-    """Say how many classes of several clips have none held out. Raises UserError if no clip is held out."""
+    """Warn of classes of several clips with none held out. Raises UserError if no clip is held out."""
     if not held_out:
         raise UserError("--group_by: no group can be held out: each is the only one of a class")
     clips, held = Counter(entry.label for entry in train), {entry.label for entry in held_out}
@@ -131,8 +131,8 @@ def check_classes(train: Sequence[Entry], held_out: Sequence[Entry]) -> None:
 
 
 def warn_of_shared_groups(train: Sequence[Entry], held_out: Sequence[Entry], labels: Sequence[str]) -> None:
-    """Say where names suggest that clips of one recording lie on both sides: once for each way of naming them."""
-    said: set[Entry] = set()
+    """Warn where names suggest that clips of one recording are on both sides, once for each way of naming."""
+    reported: set[Entry] = set()
     for group_by in SUGGESTED:
         group_of = group_function(group_by)
 
@@ -142,9 +142,9 @@ def warn_of_shared_groups(train: Sequence[Entry], held_out: Sequence[Entry], lab
         sizes = Counter(key(entry) for entry in (*train, *held_out))
         several = {key: size for key, size in sizes.items() if key[1] and size > 1}
         if max(Counter(label for label, _ in several).values(), default=0) < 2:
-            continue  # one group a class, or none of two clips: as of clips that are numbered
+            continue  # one group a class, or none of two clips: numbered clips
         trained = {key(entry): entry for entry in train}
-        shared = [e for e in held_out if e not in said and key(e) in trained and key(e) in several]
+        shared = [e for e in held_out if e not in reported and key(e) in trained and key(e) in several]
         if shared:
             logger.warning(
                 "%d of the %d held-out clips seem to be cut from recordings that are trained on, too, for example %s "
@@ -155,4 +155,4 @@ def warn_of_shared_groups(train: Sequence[Entry], held_out: Sequence[Entry], lab
                 shown(trained[key(shared[0])].name),
                 shlex.quote(group_by),
             )
-            said.update(entry for entry in held_out if key(entry) in several)
+            reported.update(entry for entry in held_out if key(entry) in several)

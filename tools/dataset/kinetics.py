@@ -81,12 +81,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_rows(paths: Sequence[str]) -> tuple[list[Row], int]:
-    """Rows of CSV files, each clip once.
+    """Read the rows of CSV files, each clip once.
 
-    A clip of a split that is there with and without a label counts with it.
+    A clip that a split has with and without a label counts with it.
 
     Returns:
-        (rows in the order of the files, how many lines said nothing new).
+        (rows in the order of the files, number of repeated lines).
 
     Raises:
         UserError: a file cannot be read or is not of the official form (naming its line), or holds no clip.
@@ -121,7 +121,7 @@ def _read_csv(path: str) -> list[Row]:
 
 
 def _parse(cells: dict[str, str], where: str) -> Row:
-    """The row of a CSV line, column -> text."""
+    """Parse a CSV line, column -> text."""
     lacking = [name for name in COLUMNS if not cells.get(name, "").strip()]
     if lacking:
         raise UserError(f"{where}: expected values for {', '.join(COLUMNS)}, found none for {', '.join(lacking)}")
@@ -141,11 +141,11 @@ def _parse(cells: dict[str, str], where: str) -> Row:
 
 
 def choose_labels(rows: Sequence[Row], path: str) -> tuple[list[str], str]:
-    """Class names in the order of their numbers.
+    """Choose the class names, in the order of their numbers.
 
     Args:
         rows: of the CSV files.
-        path: labels JSON whose order is kept if it names every class of the rows; "none": do not look.
+        path: labels JSON whose order is kept if it has every class of the rows; "none": no file.
 
     Returns:
         (labels, order): empty if the rows are without labels and path is "none"; the JSON's path or "sorted".
@@ -167,8 +167,8 @@ def choose_labels(rows: Sequence[Row], path: str) -> tuple[list[str], str]:
 def locate(rows: Sequence[Row], index: VideoIndex) -> list[str]:
     """Path of each row's video, or "".
 
-    A file named by the id alone stands for the one clip with this id; where several clips have it, for the one of
-    the class in whose folder it lies.
+    A file named by the id alone is the one clip with this id; where several clips have it, the one of the class in
+    whose folder it is.
     """
     clips_of_id = Counter(row.id for row in rows)
     clips_of_class = Counter((row.id, plain(row.label)) for row in rows)
@@ -185,7 +185,7 @@ def locate(rows: Sequence[Row], index: VideoIndex) -> list[str]:
 
 
 def make_lists(entries: Sequence[Entry], present: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """List name -> its entries, for the lists that the data set has, empty ones too."""
+    """Entries of each list, for the lists that the data set has, empty ones too."""
     asked = {(entry.part, entry.label >= 0) for entry in entries}
     by_list = {}
     for part in ("train", "val", "test"):

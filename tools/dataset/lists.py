@@ -1,4 +1,4 @@
-"""What the list-making commands share: flags, official split files, and writing lists, labels and the report."""
+"""Shared by the list-making commands: flags, official split files, and writing lists, labels and the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LISTS = ("train.list", "val.list", "test.list", "infer.list")
 def add_parser(
     commands: argparse._SubParsersAction, name: str, description: str | None, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
-    """A subparser with the flags that all list-making commands have; the first line of the description is its help."""
+    """Add a subparser with the flags of all list-making commands; the description's first line is its help."""
     summary = (description or "").splitlines()[0]
     parser = commands.add_parser(
         name,
@@ -45,7 +45,7 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def split_file(folder: str, pattern: str) -> str:
-    """Path of the first file of this name (or glob pattern) in a folder or one folder below it.
+    """Find the first file of this name (or glob pattern) in a folder or one folder below it.
 
     Raises:
         UserError: there is none.
@@ -58,7 +58,7 @@ def split_file(folder: str, pattern: str) -> str:
 
 
 def text_lines(path: str) -> list[tuple[str, str]]:
-    """("FILE, line N", stripped line) of a text file's lines that are not blank. Raises UserError."""
+    """Read ("FILE, line N", stripped line) of the lines that are not blank. Raises UserError."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file]
@@ -104,7 +104,7 @@ def write_data_set(
 
     Args:
         args: the command's arguments: command, out, relative.
-        findings: what sort_out returned.
+        findings: of sort_out.
         labels: class names in the order of their numbers; empty: unknown, no file is written.
         lists: from one of LISTS to its entries; infer.list is written without labels.
         example: a path to show if no entry has a usable file.
@@ -153,7 +153,7 @@ def _nothing(findings: Findings, example: str) -> str:
 
 
 def _refuse_mixture(out: str, lists: Iterable[str], labels: list[str]) -> None:
-    """Lists that stay from an earlier run must have the same class numbers."""
+    """Raise UserError where lists of an earlier run stay that have other class numbers."""
     stale = [name for name in LISTS if name not in lists and os.path.exists(os.path.join(out, name))]
     path = os.path.join(out, "labels.json")
     if stale and labels and os.path.exists(path) and load_labels(path, None) != labels:
@@ -181,20 +181,15 @@ def _write_list(path: str, entries: Iterable[Entry], labelled: bool, relative: b
 
 
 def _count(findings: Findings) -> dict[str, dict[str, int]]:
-    """Part -> its numbers of clips, in the order train, val, test."""
+    """Numbers of clips of each part, in the order train, val, test."""
     kinds = {
         "present": Counter(entry.part for entry in findings.present),
         "missing": Counter(entry.part for entry in findings.missing),
         "unreadable": Counter(entry.part for entry, _ in findings.unreadable),
     }
     parts = [part for part in ("train", "val", "test", "all") if any(counts[part] for counts in kinds.values())]
-    return {
-        part: {
-            "clips": sum(counts[part] for counts in kinds.values()),
-            **{kind: counts[part] for kind, counts in kinds.items()},
-        }
-        for part in parts
-    }
+    numbers = {part: {kind: counts[part] for kind, counts in kinds.items()} for part in parts}
+    return {part: {"clips": sum(of_part.values()), **of_part} for part, of_part in numbers.items()}
 
 
 def _table(counts: dict[str, dict[str, int]]) -> str:

@@ -18,7 +18,9 @@ import os
 import pickle
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +32,7 @@ from stnet.reader.formats import PICKLE
 from stnet.reader.lists import read_list
 from stnet.reader.pickles import load_clip_pickle, read_clip_file
 from stnet.tools.dataset.check import TEXT, add_worker_flags, prepare_out
-from stnet.tools.dataset.findings import list_name
+from stnet.tools.dataset.findings import write_lines
 from stnet.tools.dataset.workers import Lost, work_with_progress
 from stnet.utils.atomic import exclusive_lock, write_atomically
 from stnet.utils.errors import UserError
@@ -77,15 +79,15 @@ def run(args: argparse.Namespace) -> int:
         pack = functools.partial(pack_clip, out=args.out, short_side=args.short_side, quality=args.quality)
         bad = {}
         with packed:
-            for task, result in _done(pack, tasks, "pack", args):
+            for task, result in _work(pack, tasks, "pack", args):
                 if isinstance(result, int):
                     packed.add(*task, result)
                 else:
                     bad[task[0]] = result
         lines = dict.fromkeys(names[source] for source in sources if source not in bad)
-        target = os.path.join(args.out, f"{list_name(args.list)}.pkl.list")
-        write_atomically(target, functools.partial(_write_text, text="".join(f"{line}\n" for line in lines)))
-    _say(bad)
+        target = os.path.join(args.out, f"{stem_of(args.list)}.pkl.list")
+        write_lines(target, lines)
+    _print_bad(bad)
     unlabelled = sum(clip.label < 0 for clip in clips)
     if unlabelled:
         print(f"{unlabelled} clips have no label in the list; -1 stands in their pickles")
@@ -104,21 +106,21 @@ def run_unpack(args: argparse.Namespace) -> int:
             (source, names[source]) for source in sources if not os.path.isdir(os.path.join(args.out, names[source]))
         ]
         unpack = functools.partial(unpack_clip, out=args.out)
-        bad = {task[0]: result for task, result in _done(unpack, tasks, "unpack", args) if not isinstance(result, int)}
-    _say(bad)
+        bad = {task[0]: result for task, result in _work(unpack, tasks, "unpack", args) if not isinstance(result, int)}
+    _print_bad(bad)
     print(f"unpacked {len(tasks) - len(bad)}, kept {len(sources) - len(tasks)}, bad {len(bad)}; images in {args.out}")
     return 1 if bad else 0
 
 
-def _done(
+def _work(
     function: Callable[[Task], int | str], tasks: Sequence[Task], what: str, args: argparse.Namespace
 ) -> Iterator[tuple[Task, int | str]]:
-    """(task, bytes or images written, or why it failed) of each task, as they come."""
+    """Yield (task, bytes or images written, or the reason of the failure), as they come."""
     for task, result in work_with_progress(function, tasks, what, workers=args.workers, timeout=args.timeout):
         yield task, result.reason if isinstance(result, Lost) else result
 
 
-def _say(bad: Mapping[str, str]) -> None:
+def _print_bad(bad: Mapping[str, str]) -> None:
     for source, reason in bad.items():
         print(f"bad: {source}: {reason}")
 
@@ -137,7 +139,7 @@ def _only_writer(out: str) -> Iterator[None]:
 
 
 def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str) -> dict[str, str]:
-    """Source -> file name: the source's own, with a mark of its path where several sources have the same.
+    """Choose the file name of each source: its own, with a hash of its path where several sources have the same.
 
     Args:
         sources: absolute paths.
@@ -146,9 +148,7 @@ def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str)
     """
     sources = list(dict.fromkeys(sources))
     stems = {source: stem_of(source) for source in sources}
-    seen: dict[str, int] = {}
-    for stem in stems.values():
-        seen[stem.lower()] = seen.get(stem.lower(), 0) + 1
+    seen = Counter(stem.lower() for stem in stems.values())
     names = {}
     for source, stem in stems.items():
         mark = f"-{hashlib.sha256(source.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
@@ -177,12 +177,12 @@ def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, qual
     except ClipError as error:
         return str(error)
     data = pickle_clip(os.path.splitext(name)[0], label, sink.jpegs)
-    write_atomically(os.path.join(out, name), functools.partial(_write_bytes, data=data))
+    write_atomically(os.path.join(out, name), lambda temporary: Path(temporary).write_bytes(data))
     return len(data)
 
 
 class Jpegs:
-    """A sink (see stnet.reader.decode) that keeps every frame of a video as a JPEG.
+    """Sink (see stnet.reader.decode) that keeps every frame of a video as a JPEG.
 
     Args:
         short_side, quality: see pack_clip.
@@ -192,7 +192,7 @@ class Jpegs:
         self.short_side, self.quality = short_side, quality
 
     def begin(self, count: int) -> Sequence[int]:
-        """All frames are wanted."""
+        """Ask for all frames."""
         self.jpegs = [b""] * count
         return range(count)
 
@@ -219,7 +219,7 @@ _Pickler: Any = pickle._Pickler  # typeshed leaves out its write and memoize
 
 
 class _Python2Pickler(_Pickler):
-    """Writes bytes as Python 2 writes its str. Python 3 would write them as text, half as long again."""
+    """Writes bytes as Python 2 writes its str. Python 3 would write them as text, 1.5 times as long."""
 
     def save_bytes(self, value: bytes) -> None:
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
@@ -229,18 +229,18 @@ class _Python2Pickler(_Pickler):
 
 
 def pickle_clip(name: str, label: int, jpegs: list[bytes]) -> bytes:
-    """The original's pickle of a clip. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
+    """Pickle a clip in the original's form. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
     buffer = io.BytesIO()
     _Python2Pickler(buffer, protocol=2).dump((name, label, jpegs))
     return buffer.getvalue()
 
 
 def unpack_clip(task: tuple[str, str], out: str) -> int | str:
-    """Write a pickle's frames as 00000.jpg, 00001.jpg, ... into a folder that is whole or not there, in a worker.
+    """Write a pickle's frames as 00000.jpg, 00001.jpg, ... into a folder that is renamed once complete, in a worker.
 
     Args:
         task: (pickle, name of the folder).
-        out: folder of that folder.
+        out: its parent folder.
 
     Returns:
         number of images, or the reason why there are none.
@@ -255,25 +255,15 @@ def unpack_clip(task: tuple[str, str], out: str) -> int | str:
         shutil.rmtree(unfinished, ignore_errors=True)
         os.makedirs(unfinished)
         for number, jpeg in enumerate(jpegs):
-            _write_bytes(os.path.join(unfinished, f"{number:05d}.jpg"), jpeg)
+            Path(unfinished, f"{number:05d}.jpg").write_bytes(jpeg)
         os.rename(unfinished, os.path.join(out, name))
     except OSError as error:
         raise UserError(f"cannot write {unfinished}: {error.strerror or error}") from None
     return len(jpegs)
 
 
-def _write_bytes(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-
-
-def _write_text(path: str, text: str) -> None:
-    with open(path, "w", **TEXT) as file:
-        file.write(text)
-
-
 class Packed:
-    """What lies in a folder of pickles: packed.jsonl, a line for each, appended as they come.
+    """Index of a folder of pickles: packed.jsonl, a line for each, appended as they come.
 
     Args:
         out: the folder.
@@ -292,19 +282,17 @@ class Packed:
                         self.known[entry["name"]] = entry
 
     def owners(self) -> dict[str, str]:
-        """Name of each pickle -> the video it was made from."""
+        """Source video of each pickle, by name."""
         return {name: entry["source"] for name, entry in self.known.items()}
 
     def holds(self, source: str, label: int, name: str) -> bool:
-        """Whether the pickle `name` is there, whole, and what packing the video would give."""
+        """True where the pickle `name` exists, complete, and packing the video would give the same."""
         entry = self.known.get(name)
         try:
-            return entry is not None and entry == self._entry(source, label, name, self._size(name))
+            size = os.path.getsize(os.path.join(self.out, name))
+            return entry is not None and entry == self._entry(source, label, name, size)
         except OSError:
             return False
-
-    def _size(self, name: str) -> int:
-        return os.path.getsize(os.path.join(self.out, name))
 
     def _entry(self, source: str, label: int, name: str, size: int) -> dict[str, Any]:
         status = os.stat(source)
@@ -329,5 +317,5 @@ class Packed:
         self.lines.close()
 
     def add(self, source: str, label: int, name: str, size: int) -> None:
-        """Note a pickle that was written."""
+        """Append an entry."""
         self.lines.write(json.dumps(self._entry(source, label, name, size), ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Draw what the network sees of a clip: its super-images, with frame numbers and times, as one PNG.
+"""Draw the network's input of a clip: its super-images, with frame numbers and times, as one PNG.
 
 python -m tools.dataset show clip.mp4 --config configs/stnet.yaml --mode test --seed 0 --out sheet.png
 """
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw the sheet. Returns the exit code."""
     config = read_config(args)
     mode, train, clip_format = config.section(args.mode), config.section("train"), config.MODEL.format
-    rng = clip_rng(args.seed, epoch=0, index=0)  # the draws that training makes for the first clip of its first epoch
+    rng = clip_rng(args.seed, epoch=0, index=0)  # as training's first clip of its first epoch
     try:
         blocks = [
             read_block(args.clip, mode, clip_format, f"before augmentation: {args.mode}, centre"),
@@ -55,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
 def read_block(
     path: str, section: ReaderSection, format: str, title: str, rng: random.Random | None = None
 ) -> ClipPanel:
-    """The ClipPanel of a clip as a section of the configuration says. Arguments and errors as read_clip."""
+    """Read a clip into a panel of the sheet. Arguments and errors as read_clip."""
     return panel_of(read_clip(path, section, format, rng), title)

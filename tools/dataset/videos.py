@@ -1,4 +1,4 @@
-"""Videos of a data set: finding them below a folder, and seeing which can be used."""
+"""Videos of a data set: find them below a folder, and check which can be used."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from stnet.utils.progress import Progress
 
 
 class Entry(NamedTuple):
-    """One clip that a data set asks for."""
+    """One clip of a data set."""
 
     part: str  # train, val or test; all: not split yet
-    name: str  # as the data set calls it
+    name: str  # in the data set
     path: str  # empty: no file found
     label: int  # -1: none given
 
 
 class Findings(NamedTuple):
-    """Entries by what became of their files."""
+    """Entries by the state of their files."""
 
     present: list[Entry]
     missing: list[Entry]
@@ -36,13 +36,13 @@ class Findings(NamedTuple):
 
 @functools.lru_cache(maxsize=10000)
 def plain(label: str) -> str:
-    """A class name without what its spellings differ in: case, spaces, underscores and other punctuation."""
+    """Normalize a class name: without case, spaces, underscores and other punctuation."""
     text = unicodedata.normalize("NFKC", label).casefold()
     return "".join(c for c in text if not c.isspace() and unicodedata.category(c)[0] != "P") or text
 
 
 def shown(text: str) -> str:
-    """`text` with bytes that are not UTF-8 made visible, so that it can be printed and saved."""
+    """Escape bytes that are not UTF-8, so that the text can be printed and saved."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -72,19 +72,20 @@ class VideoIndex:
         self.paths = find_videos(folder)
         self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
         for path in self.paths:
-            self.by_stem[unicodedata.normalize("NFC", _stem(path))].append(path)
+            stem = os.path.splitext(os.path.basename(path))[0]
+            self.by_stem[unicodedata.normalize("NFC", stem)].append(path)
 
     def find(
         self, stem: str, label: str = "", part: str = "", classes: Collection[str] = (), inside: bool = False
     ) -> str:
-        """The file of a clip; of several, one in its class's folder, not empty, in its split's folder, no GIF.
+        """Find the file of a clip; of several, one in its class's folder, not empty, in its split's folder, no GIF.
 
         Args:
             stem: file name without suffix.
             label: class name, in any spelling.
-            part: train, val or test; folders may go on after it, as in train_256.
-            classes: plain() names of all classes; a file in another class's folder is then not the clip.
-            inside: only a file below the class's folder will do.
+            part: train, val or test, with which a folder's name begins, as train_256.
+            classes: plain() names of all classes; a file in another class's folder is then not taken.
+            inside: only take a file below the class's folder.
 
         Returns:
             Absolute path, or "" if there is none.
@@ -95,9 +96,10 @@ class VideoIndex:
             folders = self.folders(path)
             foreign = bool(folders) and folders[-1] in classes and folders[-1] != own
             if not foreign and (own in folders or not inside):
-                empty = len(candidates) > 1 and _is_empty(path)
+                empty = len(candidates) > 1 and not (os.path.exists(path) and os.path.getsize(path))
+                in_part = any(name.startswith(part) for name in folders)
                 is_preview = path.lower().endswith(".gif")
-                ranked.append((own not in folders, empty, not _starts(folders, part), is_preview, path))
+                ranked.append((own not in folders, empty, not in_part, is_preview, path))
         return min(ranked)[-1] if ranked else ""
 
     def folders(self, path: str) -> list[str]:
@@ -105,24 +107,12 @@ class VideoIndex:
         return [plain(name) for name in os.path.relpath(path, self.root).split(os.sep)[:-1]]
 
 
-def _stem(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0]
-
-
-def _starts(folders: Iterable[str], part: str) -> bool:
-    return any(name.startswith(part) for name in folders)
-
-
-def _is_empty(path: str) -> bool:
-    return not (os.path.exists(path) and os.path.getsize(path))
-
-
 def sort_out(entries: Sequence[Entry], probe: bool = False) -> Findings:
-    """See which entries have a file that can be used.
+    """Sort entries by whether they have a file that can be used.
 
     Args:
         entries: the clips.
-        probe: also open each file and decode one frame; otherwise only its size is looked at.
+        probe: also open each file and decode one frame; otherwise only its size is checked.
 
     Returns:
         Findings, each in the order of the entries.
@@ -149,7 +139,7 @@ def _counted(results: Iterable[str], total: int) -> Iterator[str]:
 
 
 def _problem(path: str, probe: bool) -> str:
-    """Why a file cannot be used, in a few words; empty if it can."""
+    """Reason why a file cannot be used, in a few words; empty if it can."""
     if "\n" in path or "\r" in path:
         return "a line break in its path, which a list cannot hold"
     if shown(path) != path:

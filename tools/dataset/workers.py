@@ -1,8 +1,7 @@
-"""Work over many files in processes that can be killed: a file that hangs or crashes a decoder costs that file only."""
+"""Worker processes that can be killed: a file that hangs or crashes a decoder does not stop the others."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class Lost(NamedTuple):
-    """Instead of a result: the worker had to be killed ("hang"), or died ("crash")."""
+    """Result of an item whose worker was killed after the timeout ("hang"), or died ("crash")."""
 
     problem: str
     reason: str
@@ -30,9 +29,9 @@ def work(
     """Call `function(item)` for each item in forked worker processes.
 
     Args:
-        function: runs in the workers; what it returns travels through a pipe, so keep it small.
+        function: runs in the workers; its result is sent through a pipe, so keep it small.
         items: each must be picklable.
-        workers: processes. They live on from item to item; only one that had to be killed is forked anew.
+        workers: number of processes. Each is used for many items; one that was killed is forked again.
         timeout: seconds that one item may take.
         chunk: items sent to a worker at a time. More than 1 pays where an item takes milliseconds.
 
@@ -62,7 +61,7 @@ def work(
 def work_with_progress(
     function: Callable[[Item], Result], items: Sequence[Item], what: str, **settings: Any
 ) -> Iterator[tuple[Item, Result | Lost]]:
-    """`work`, with a bar or log lines that show rate and time left."""
+    """Call `work`, with a bar or log lines that show rate and time left."""
     progress = Progress(len(items), what, len(items), min(1000, max(_LINE_EVERY, len(items) // 20)))
     try:
         for item, result in work(function, items, **settings):
@@ -70,11 +69,6 @@ def work_with_progress(
             progress.update(1)
     finally:
         progress.close()
-
-
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:
@@ -87,7 +81,7 @@ class _Worker:
         self.deadline = 0.0
 
     def top_up(self, queue: deque, chunk: int) -> None:
-        """Give more items from the queue before the last ones are done."""
+        """Send more items from the queue before the last ones are done."""
         if not queue or len(self.items) > chunk // 2:
             return
         if self.child is None:
@@ -99,7 +93,7 @@ class _Worker:
         self.child.send(more)
 
     def finished(self, queue: deque) -> list[tuple[Any, Any]]:
-        """(item, result) of those that are there; what a lost worker had yet to do goes back to the queue."""
+        """Collect (item, result) of finished items; the other items of a lost worker go back to the queue."""
         results: list[tuple[Any, Any]] = []
         try:
             while self.items and self.child is not None:
@@ -107,10 +101,14 @@ class _Worker:
                 results.append((self.items.popleft(), answer))
                 self.deadline = time.monotonic() + self.timeout
         except EOFError:
-            results.append((self.items.popleft(), self._crashed()))
+            child, self.child = self.child, None
+            assert child is not None  # it was given items
+            results.append((self.items.popleft(), Lost("crash", f"the decoder {child.exit_reason()}")))
         except TimeoutError:  # no more answers yet
             if time.monotonic() > self.deadline:
-                results.append((self.items.popleft(), self._hung()))
+                self.end()
+                lost = Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
+                results.append((self.items.popleft(), lost))
         if self.child is None:
             queue.extendleft(reversed(self.items))
             self.items.clear()
@@ -121,12 +119,3 @@ class _Worker:
         if self.child is not None:
             self.child.kill()
             self.child = None
-
-    def _hung(self) -> Lost:
-        self.end()
-        return Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
-
-    def _crashed(self) -> Lost:
-        child, self.child = self.child, None
-        assert child is not None  # it was given items
-        return Lost("crash", f"the decoder {child.exit_reason()}")
