@@ -57,7 +57,7 @@ def score(args: argparse.Namespace, config: Config) -> None:
     from stnet.export.deployed import is_deployed
     from stnet.inference.predictor import Predictor
     from stnet.metrics import metric_classes
-    from stnet.quantize.choose import of_flags
+    from stnet.quantize.run import of_flags
     from stnet.reader.loader import build_loader
     from stnet.utils.progress import format_scores
     from stnet.weights.metadata import with_sizes_of

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stnet.inference import features
     from stnet.inference.output import check_path
     from stnet.inference.predictor import Predictor
-    from stnet.quantize.choose import of_flags
+    from stnet.quantize.run import of_flags
     from stnet.reader.sources import loader_of
     from stnet.utils.atomic import prepare_folder
 

@@ -76,7 +76,7 @@ def predictor_of(args: argparse.Namespace, config: Config) -> Predictor:
     """What classifies, as predict makes it."""
     from stnet.export.deployed import is_deployed
     from stnet.inference.predictor import Predictor
-    from stnet.quantize.choose import of_flags
+    from stnet.quantize.run import of_flags
 
     if is_deployed(args.weights):
         return Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))

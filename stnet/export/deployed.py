@@ -23,8 +23,7 @@ from stnet.config import (
 )
 from stnet.export.formats import exporter
 from stnet.models.dygraph import Clips
-from stnet.quantize.processor import this_processor
-from stnet.quantize.report import Bounds, ValidationReport
+from stnet.quantize.report import Bounds, ValidationReport, this_processor
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import StrPath, read_regular, sha256_of
 from stnet.utils.parsing import MAX_YAML, parse_yaml

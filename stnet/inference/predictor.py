@@ -108,7 +108,7 @@ class Predictor:
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from stnet.export.deployed import load_deployed
-        from stnet.quantize.choose import as_precision
+        from stnet.quantize.run import as_precision
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
@@ -134,7 +134,7 @@ class Predictor:
     ) -> None:
         from stnet.backends.engines import ENGINES, Task
         from stnet.models import model_section
-        from stnet.quantize.choose import as_precision, computing
+        from stnet.quantize.run import as_precision, computing
         from stnet.weights.loading import load_model
 
         ENGINES.get(engine)  # an unknown name is refused first
@@ -319,8 +319,8 @@ class Predictor:
     def _timeline_made(self) -> tuple[StagedNetwork, ValidationReport | None]:
         from stnet.backends.engines import Task
         from stnet.backends.parts import StagedNetwork
-        from stnet.quantize.choose import choose
         from stnet.quantize.networks import NetworkInParts
+        from stnet.quantize.run import choose
 
         self.check_parts()
         assert self.model is not None
