@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stnet import runtime
 from stnet.backends.deploy_yaml import Form, form_of_clips
 from stnet.backends.engines import Loaded, OnnxRuntime
 from stnet.backends.program import Exportable, Scorer, Shape, clip_sizes
@@ -88,10 +89,22 @@ class BFloat16(LowPrecisionFormat):
         super().check()
 
     def load(self, folder: str, shape: Sequence[int]) -> Loaded:
-        """Load the float32 file in OpenVINO."""
-        from stnet.backends.openvino import load
+        """Load the float32 file in OpenVINO, on the CPU. Raises UserError where it is not installed."""
+        try:
+            import openvino
+        except ImportError:
+            raise UserError("openvino is not installed", hint=INSTALL_OPENVINO) from None
+        core = openvino.Core()
+        model = core.read_model(os.path.join(folder, self.file))
+        model.reshape(list(shape))
+        settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": runtime.threads(), "NUM_STREAMS": 1}
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        names = model.inputs[0].get_any_name(), model.outputs[0].get_any_name()
 
-        return load(os.path.join(folder, self.file), shape)
+        def run(clips: np.ndarray) -> np.ndarray:
+            return np.array(request.infer([clips])[0])  # a copy: the next call overwrites it
+
+        return run, names, "OpenVINO in bf16"
 
 
 class Int8(LowPrecisionFormat):
@@ -125,9 +138,7 @@ class Int8(LowPrecisionFormat):
 
     def load(self, folder: str, shape: Sequence[int]) -> Loaded:
         """Load the int8 file in ONNX Runtime."""
-        from stnet.backends.onnxruntime import load
-
-        run, names, words = load(os.path.join(folder, self.file[: -len(".onnx")]))
+        run, names, words = OnnxRuntime().load(os.path.join(folder, self.file[: -len(".onnx")]))
         return run, names, f"{words} in int8"
 
 
