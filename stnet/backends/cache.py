@@ -32,11 +32,7 @@ _RECORD = "sha256.json"  # of each export; written last
 
 
 def cached_export(
-    network: paddle.nn.Layer,
-    dependencies: list,
-    write: Callable[[str], None],
-    digest: str = "",
-    kind: str = "exports",
+    network: paddle.nn.Layer, dependencies: list, write: Callable[[str], None], digest: str = "", kind: str = "exports"
 ) -> str:
     """Return the folder of an export, made by `write(folder)` if it is missing or damaged.
 

@@ -73,17 +73,17 @@ def build_stages(name: str, model: Model, section: ReaderSection, digest: str = 
     if streaming is None:
         raise UserError(f"{model.config.MODEL.name} has no segments: it has no timeline, and no shares of segments")
     task = Task(model, section, digest=digest)
-    parts = make_by(name, lambda engine: _parts(engine, task, streaming))
+
+    def make(engine: Engine) -> StagedNetwork:
+        if isinstance(engine, ExportEngine):
+            return _exported(engine, task, streaming)
+        if isinstance(engine, Network):
+            return StagedNetwork(streaming, dygraph_runs(streaming, model), section.target_size, Dygraph.name)
+        raise UserError("it computes whole networks, not their parts")
+
+    parts = make_by(name, make)
     logger.info("engine: %s, in parts", parts.name)
     return parts
-
-
-def _parts(engine: Engine, task: Task, streaming: Streaming) -> StagedNetwork:
-    if isinstance(engine, ExportEngine):
-        return _exported(engine, task, streaming)
-    if isinstance(engine, Network):
-        return StagedNetwork(streaming, dygraph_runs(streaming, task.model), task.section.target_size, Dygraph.name)
-    raise UserError("it computes whole networks, not their parts")
 
 
 def dygraph_runs(streaming: Streaming, model: Model) -> list[Run]:

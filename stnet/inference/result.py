@@ -41,10 +41,7 @@ class Result:
         """Make a Result of probabilities [num_classes]; of equal ones the smaller class number comes first."""
         ids = np.argsort(-probabilities, kind="stable")[:topk].tolist()
         return cls(
-            class_ids=ids,
-            scores=[float(probabilities[i]) for i in ids],
-            label_names=[labels[i] for i in ids],
-            **facts,
+            class_ids=ids, scores=[float(probabilities[i]) for i in ids], label_names=[labels[i] for i in ids], **facts
         )
 
     @property

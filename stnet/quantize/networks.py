@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Clips = Callable[[], Iterator[np.ndarray]]  # reads the clips once, each uint8 [1, T, 3 * seglen, H, W]
 
 
-class LowPrecisionNetwork(Protocol):
-    """A network in a number format, whose files lie in a folder.
+class WholeNetwork:
+    """A network in one file of a folder, from clips to logits.
 
     Attributes:
         kind: the format.
@@ -35,37 +35,6 @@ class LowPrecisionNetwork(Protocol):
         made_by: classes, besides the network's, on whose code the files and their logits depend.
         at_once: clips that fill the processor.
     """
-
-    kind: LowPrecisionFormat
-    what: str
-    facts: list[str]
-    made_by: list[type]
-    at_once: int
-
-    def write_float32(self, folder: str) -> None:
-        """Write the float32 files, and compare them with the network. Raises UserError."""
-
-    def prepare(self, folder: str, clips: Clips) -> int:
-        """Calibrate, and write the files of the format. Returns the number of clips."""
-
-    def fp32_layers(self, folder: str) -> Iterator[list[str]]:
-        """Rewrite the files with more and more layers in float32; yield their names each time."""
-
-    def finish(self, folder: str) -> None:
-        """Remove files that are not needed to compute."""
-
-    def sha256(self, folder: str) -> str:
-        """Digest of the files that compute."""
-
-    def load(self, folder: str) -> Exported | StagedNetwork:
-        """Load the files."""
-
-    def float32(self) -> Compute:
-        """Make the float32 engine, which does not need the folder."""
-
-
-class WholeNetwork:
-    """A network in one file, from clips to logits."""
 
     what = ""
     facts: list[str] = []
@@ -221,6 +190,9 @@ class NetworkInParts:
 
     def _parts(self, runs: list[Run], name: str) -> StagedNetwork:
         return StagedNetwork(self.streaming, runs, self.size, name)
+
+
+LowPrecisionNetwork = Union[WholeNetwork, NetworkInParts]
 
 
 def _random_clip(task: Task) -> np.ndarray:
