@@ -117,8 +117,16 @@ def export_cache_of(
 ) -> Iterator[ExportCache]:
     """Lock the cache, and give one entry for each of `dependencies`; arguments as cached_export."""
     root = _root(kind)
-    with _cache_lock(root):
+    lock = FileLock(os.path.join(root, ".lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("waiting for another process that makes an export in %s", root)
+        lock.acquire()
+    try:
         yield ExportCache(root, [_name(network, facts, digest) for facts in dependencies])
+    finally:
+        lock.release()
 
 
 def _root(kind: str) -> str:
@@ -149,21 +157,6 @@ def _folder_of_this_process(kind: str) -> str:
     folder = tempfile.mkdtemp(prefix=f"stnet-{kind}-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-@contextlib.contextmanager
-def _cache_lock(root: str) -> Iterator[None]:
-    """Keep other processes from making, checking or removing exports."""
-    lock = FileLock(os.path.join(root, ".lock"))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("waiting for another process that makes an export in %s", root)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _name(network: paddle.nn.Layer, dependencies: list, digest: str) -> str:

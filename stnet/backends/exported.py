@@ -36,12 +36,13 @@ class Exported:
     def __call__(self, clips: Clips) -> np.ndarray:
         """uint8 clips -> logits [B, num_classes] float32."""
         clips = np.asarray(clips)
-        return np.concatenate([self._part(clips[i : i + self.at_once]) for i in range(0, len(clips), self.at_once)])
-
-    def _part(self, clips: np.ndarray) -> np.ndarray:
-        missing = self.at_once - len(clips)
-        filled = np.concatenate([clips, np.zeros((missing, *clips.shape[1:]), clips.dtype)]) if missing else clips
-        return self.run(np.ascontiguousarray(filled))[: len(clips)]
+        logits = []
+        for start in range(0, len(clips), self.at_once):
+            part = clips[start : start + self.at_once]
+            padding = np.zeros((self.at_once - len(part), *part.shape[1:]), part.dtype)
+            padded = np.concatenate([part, padding]) if len(padding) else part
+            logits.append(self.run(np.ascontiguousarray(padded))[: len(part)])
+        return np.concatenate(logits)
 
 
 def clips_at_once(section: ReaderSection) -> int:

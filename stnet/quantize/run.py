@@ -58,7 +58,7 @@ def choose(
     if wanted.name == "fp32":
         return None
     if wanted.name != "auto":
-        validated = prove(task, config, wanted, form)
+        validated = validate(task, config, wanted, form)
         logger.info("precision %s: %s", wanted.name, validated.record.words())
         return validated
     fastest: Validated | None = None
@@ -68,7 +68,7 @@ def choose(
             reasons.append(f"precision {name} is not computed by {engine}")
             continue
         try:
-            validated = prove(task, config, wanted._replace(name=name, unproven=False), form)
+            validated = validate(task, config, wanted._replace(name=name, unproven=False), form)
         except UserError as error:
             reasons.append(last_line(error))
             continue
@@ -97,7 +97,7 @@ def _slower(validated: Validated) -> str:
     return f"precision {validated.low_precision_format.name} is proven, {validated.record.speed.words()}"
 
 
-def prove(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Validated:
+def validate(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Validated:
     """Validate a precision by the cached report, or on the clips that are named. Raises UserError: it is refused."""
     kind = low_precision_format(wanted.name)
     clips = chosen(os.fspath(wanted.calibrate), config) if wanted.calibrate else None
@@ -119,7 +119,7 @@ def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -
     if file_format != "onnx":
         raise UserError(f"int8 is not written in the format {file_format}", "set --format=onnx")
     try:
-        validated = prove(task, config, wanted._replace(name="int8"))
+        validated = validate(task, config, wanted._replace(name="int8"))
     except UserError as error:
         if wanted.name != "auto":
             raise
