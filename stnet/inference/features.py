@@ -112,15 +112,14 @@ def _save_parquet(path: str, rows: Iterator[Features], count: int, facts: Callab
     def write(temporary: str) -> None:
         with parquet.ParquetWriter(temporary, schema, store_schema=False) as file:  # which would hide the metadata
             while group := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-                file.write_table(pa.table([list(column) for column in zip(*map(_cells, group))], schema=schema))
+                # Parquet stores UTF-8 only
+                paths = [(row.input_path or "").encode("utf-8", "backslashreplace").decode() for row in group]
+                labels, clips = [row.label for row in group], [row.clip for row in group]
+                segments = [list(row.segments) for row in group]
+                file.write_table(pa.table([paths, labels, clips, segments], schema=schema))
             file.add_key_value_metadata(facts())
 
     write_atomically(path, write)
-
-
-def _cells(row: Features) -> tuple[str, int | None, np.ndarray, list[np.ndarray]]:
-    path = (row.input_path or "").encode("utf-8", "backslashreplace").decode()  # Parquet stores UTF-8 only
-    return path, row.label, row.clip, list(row.segments)
 
 
 def facts_of(digest: str, **meta: Any) -> dict[str, str]:

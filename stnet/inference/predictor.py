@@ -29,6 +29,7 @@ from stnet.weights.metadata import saved_config
 
 if TYPE_CHECKING:
     from stnet.backends.embedder import Embed
+    from stnet.backends.engines import Compute
     from stnet.backends.parts import StagedNetwork
     from stnet.inference.explain import Explanation
     from stnet.inference.features import Features
@@ -69,6 +70,13 @@ class Predictor:
         UserError: configuration, labels, weights or engine do not exist, or do not fit each other.
     """
 
+    model: Model | None = None  # None for an export
+    precision = "fp32"  # as requested
+    engine_name = "auto"
+    _wanted = Precision()
+    _parts: StagedNetwork | None = None
+    _make_engine: Callable[[], tuple[Compute, ValidationReport | None]]
+
     def __init__(
         self,
         weights: StrPath = "",
@@ -96,13 +104,6 @@ class Predictor:
             self._use_weights(os.fspath(weights), config, engine, mode, clips, precision)
         self.topk = min(topk or self.config.MODEL.topk, self.config.MODEL.num_classes)
         _PREDICTORS.add(self)
-
-    model: Model | None = None  # None for an export
-    precision = "fp32"  # as requested
-    engine_name = "auto"
-    _wanted = Precision()
-    _parts: StagedNetwork | None = None
-    _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], ValidationReport | None]]
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from stnet.export.deployed import load_deployed
@@ -147,12 +148,10 @@ class Predictor:
             sizes = ("short_size", "target_size", "seg_num", "batch_size")
             infer = dataclasses.replace(config.INFER, **{name: getattr(config.TEST, name) for name in sizes})
             config = dataclasses.replace(config, INFER=infer)
-        self.config = config
-        self.model, self.engine_name = model, engine
-        section, digest = config.section("infer"), self.digest
-        clips = clips and clips * self.config.section(mode).views
-        task = Task(model, section, clips, digest)
+        self.config, self.model, self.engine_name = config, model, engine
         self._wanted, self.precision = wanted, wanted.name
+        clips = clips and clips * config.section(mode).views
+        task = Task(model, config.section("infer"), clips, self.digest)
         self._make_engine = lambda: computing(task, self.config, self._wanted, engine)
 
     def set_precision(self, precision: str) -> None:
@@ -164,7 +163,7 @@ class Predictor:
             self.precision, self._wanted = precision, self._wanted._replace(name=precision, calibrate="")
 
     @functools.cached_property
-    def engine(self) -> Callable[[Clips], np.ndarray]:
+    def engine(self) -> Compute:
         """Function from uint8 clips [B, seg_num, 3 * seglen, H, W] to logits. Raises UserError."""
         return self._made[0]
 
@@ -174,7 +173,7 @@ class Predictor:
         return None if self.precision == "fp32" else self._made[1]
 
     @functools.cached_property
-    def _made(self) -> tuple[Callable[[Clips], np.ndarray], ValidationReport | None]:
+    def _made(self) -> tuple[Compute, ValidationReport | None]:
         return self._make_engine()
 
     def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:

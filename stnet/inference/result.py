@@ -71,7 +71,7 @@ class Result:
 
     def save_to_json(self, path: StrPath) -> str:
         """Write `json` and the schema into a file; returns its path. `path` may be a folder, see `save_to_img`."""
-        path = self._file(path, ".json")
+        path = file_in(path, self.input_path, ".json")
         write_json(path, {"schema": SCHEMA, **self.json})
         return path
 
@@ -79,7 +79,7 @@ class Result:
         """Write a header and one row, as predict's --output does; returns the path, see `save_to_img`."""
         from stnet.inference.output import csv_rows
 
-        path = self._file(path, ".csv")
+        path = file_in(path, self.input_path, ".csv")
 
         def write(temporary: str) -> None:
             with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -102,7 +102,7 @@ class Result:
         """
         from stnet.reader.contact_sheet import draw_sheet, panel_of
 
-        path = self._file(path, ".png", ".jpg", ".jpeg")
+        path = file_in(path, self.input_path, ".png", ".jpg", ".jpeg")
         sheet = draw_sheet([panel_of(self.clip(), str(self))], TILE)
         kind = "JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "PNG"
         write_atomically(path, functools.partial(sheet.save, format=kind))
@@ -128,6 +128,3 @@ class Result:
         if self._explain is None:
             raise UserError("an exported model does not show what its segments contributed: take the weights instead")
         return self._explain(self.input_path or "", clip, self.class_ids[:topk], grid)
-
-    def _file(self, path: StrPath, *suffixes: str) -> str:
-        return file_in(path, self.input_path, *suffixes)
