@@ -159,19 +159,19 @@ def _draw(explanation: Explanation, path: str) -> None:
             bars.set(xlim=(-0.5, len(frames) - 0.5), ylabel="adds to the logit", xticks=[])
             terms = f"{reason.logit:.2f} = {sum(reason.shares):.2f} {reason.rest:+.2f}"  # the bars, and the bias
             bars.set_title(f"{name} {reason.score:.1%}: {terms}")
-            _draw_where(figure.add_subplot(grid[row, 1]), reason, frames)
+            _draw_map(figure.add_subplot(grid[row, 1]), reason, frames)
         figure.savefig(path, format="png", dpi=100)
 
 
-def _draw_where(axes: Any, reason: ClassReason, frames: np.ndarray) -> None:
+def _draw_map(axes: Any, reason: ClassReason, frames: np.ndarray) -> None:
     """Draw the middle frame of the segment with the largest share, and the occlusion map over it."""
     frame = frames[int(np.argmax(reason.shares))]
     axes.imshow(frame.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     axes.set(xticks=[], yticks=[])
     if reason.where:
         falls = np.asarray(reason.where)
-        most = max(float(np.abs(falls).max()), 1e-9)
+        limit = max(float(np.abs(falls).max()), 1e-9)
         height, width = frame.shape[:2]
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        drawn = axes.imshow(falls, cmap="coolwarm", vmin=-most, vmax=most, alpha=0.5, extent=extent)
+        drawn = axes.imshow(falls, cmap="coolwarm", vmin=-limit, vmax=limit, alpha=0.5, extent=extent)
         axes.figure.colorbar(drawn, ax=axes, label="fall of the logit")

@@ -222,17 +222,16 @@ def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:
     try:
         if path.endswith(".csv"):
             return _whole_csv_rows(content, topk)
-        lines = content.splitlines(keepends=True)
-        return b"", [_row_of(json.loads(line), line) for line in lines]
+        rows: list[Row] = []
+        for line in content.splitlines(keepends=True):
+            facts = json.loads(line)
+            video, label = facts["input_path"], facts.get("label")
+            if not isinstance(video, str) or type(label) not in (int, type(None)):
+                raise TypeError("another kind of row")
+            rows.append((video, label, facts.get("error", ""), line))
+        return b"", rows
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
         raise UserError(f"{path} is not a table of predictions", _OTHER_TABLE) from None
-
-
-def _row_of(facts: dict[str, Any], line: bytes) -> Row:
-    path, label = facts["input_path"], facts.get("label")
-    if not isinstance(path, str) or type(label) not in (int, type(None)):
-        raise TypeError("another kind of row")
-    return path, label, facts.get("error", ""), line
 
 
 def _whole_csv_rows(content: bytes, topk: int) -> tuple[bytes, list[Row]]:

@@ -142,7 +142,7 @@ class Quantizer:
         self.path, self.folder = path, os.path.dirname(path)
         self.clips = 0  # used to calibrate
         self.ranges: Any = None
-        self.kept: list[np.ndarray] = []  # some of the clips
+        self.samples: list[np.ndarray] = []  # some of the clips
 
     def calibrate(self, clips: Iterator[np.ndarray]) -> None:
         """Find the range of every tensor over clips, uint8 [1, T, 3 * seglen, H, W]."""
@@ -161,14 +161,14 @@ class Quantizer:
             # Reduce each tensor to its range as soon as it is computed: the default order holds all of them.
             options.execution_order = self.runtime.ExecutionOrder.PRIORITY_BASED
             calibrator.infer_session = self.runtime.InferenceSession(augmented, options, providers=_PROVIDERS)
-            calibrator.collect_data(_Reader(model.graph.input[0].name, self._keeping(clips)))
+            calibrator.collect_data(_Reader(model.graph.input[0].name, self._sampled(clips)))
             self.ranges = calibrator.compute_data()
 
-    def _keeping(self, clips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def _sampled(self, clips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for number, clip in enumerate(clips):
             self.clips = number + 1
             if number in (0, 1, 4, 16):  # enough to rank the layers
-                self.kept.append(clip)
+                self.samples.append(clip)
             yield clip
 
     def write(self, path: str, in_float32: Sequence[str] = ()) -> None:
@@ -182,12 +182,12 @@ class Quantizer:
     def worst_first(self) -> list[str]:
         """Layers by the change of the logits when one alone is quantized, the largest change first."""
         run = self._session(self._folded())
-        kept = [(clip, run(clip)) for clip in self.kept]
+        expected = [(clip, run(clip)) for clip in self.samples]
         names, began = self.layers(), time.monotonic()
         losses: dict[str, float] = {}
         for number, name in enumerate(names, start=1):
             run = self._session(self._quantized([], [name]))
-            losses[name] = max(_distance(run(clip), logits) for clip, logits in kept)
+            losses[name] = max(_distance(run(clip), logits) for clip, logits in expected)
             late = time.monotonic() - began > _LONGEST
             if number % 10 == 0 or number == len(names) or late:
                 logger.info("quantised alone: %d of %d layers%s", number, len(names), ", as time is up" if late else "")
