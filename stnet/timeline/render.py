@@ -168,8 +168,8 @@ class Sound:
             self.notes.append("the sound is left out: there is no decoder for it")
             return
         name = source.codec_context.name.replace("mp3float", "mp3")
-        self.as_it_is = name in _COPIED and bool(source.codec_context.extradata or name == "mp3")
-        if self.as_it_is:
+        self.copied = name in _COPIED and bool(source.codec_context.extradata or name == "mp3")
+        if self.copied:
             self.target = copy.add_stream_from_template(source)
         else:
             rate = source.rate if source.rate in _AAC_RATES else _AAC_RATES[-1]
@@ -202,7 +202,7 @@ class Sound:
         offset = round(self.start / packet.time_base)
         packet.dts -= offset
         packet.pts = packet.dts if packet.pts is None else packet.pts - offset
-        if self.as_it_is:
+        if self.copied:
             packet.stream = self.target
             self.copy.mux(packet)
             return
@@ -211,7 +211,7 @@ class Sound:
 
     def close(self) -> None:
         """Flush the encoder."""
-        if self.target is not None and not self.as_it_is:
+        if self.target is not None and not self.copied:
             try:
                 with decoding():
                     self.copy.mux(self.target.encode())
@@ -225,10 +225,10 @@ def _in_time(packets: Iterator[Any], video: VideoStream) -> Iterator[Any]:
         yield from packets
         return
     unit, last = video.index.time_base, None
-    stamped = (
+    timed = (
         (None if packet.dts is None else round(packet.dts * packet.time_base / unit), packet) for packet in packets
     )
-    for time, packet in follow(stamped, video.parts):
+    for time, packet in follow(timed, video.parts):
         if time is not None:
             shift = round(time * unit / packet.time_base) - packet.dts
             packet.dts += shift
