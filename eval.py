@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from stnet.export.deployed import is_deployed
     from stnet.inference.predictor import Predictor
     from stnet.metrics import metric_classes
-    from stnet.quantize.choose import of_flags
+    from stnet.quantize.run import of_flags
     from stnet.reader.loader import build_loader
     from stnet.utils.progress import format_scores
 

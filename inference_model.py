@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from stnet.backends.engines import Task  # these need Paddle
     from stnet.export.deploy import deploy
     from stnet.export.formats import exporter
-    from stnet.quantize.choose import of_flags, to_deploy
+    from stnet.quantize.run import of_flags, to_deploy
     from stnet.weights.labels import labels_for
     from stnet.weights.loading import load_model
 

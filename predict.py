@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stnet.export.deployed import is_deployed
     from stnet.inference import features
     from stnet.inference.predictor import Predictor
-    from stnet.quantize.choose import of_flags
+    from stnet.quantize.run import of_flags
     from stnet.reader.sources import loader_of
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from stnet.export.deployed import is_deployed  # these need Paddle, or the server's packages
     from stnet.inference.predictor import Predictor
-    from stnet.quantize.choose import of_flags
+    from stnet.quantize.run import of_flags
     from stnet.serve.app import create_app
     from stnet.serve.guard import Rules
     from stnet.serve.server import bind, serve, set_log_format

@@ -18,7 +18,7 @@ from benchmarks import network
 from benchmarks.clips import draw_clips, write_list
 from benchmarks.network import ONNX, Spec
 from benchmarks.timer import Prepare, Run, Timer, Times, run
-from stnet.quantize.processor import this_processor
+from stnet.quantize.report import this_processor
 from stnet.utils.atomic import write_atomically
 
 QUANTISED = "int8-" + ONNX

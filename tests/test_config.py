@@ -47,8 +47,8 @@ def test_every_shipped_config_loads(path):
 def test_every_key_is_read_somewhere():
     sources = "".join(
         path.read_text(encoding="utf-8")
-        for folder in (".", "models", "models/stnet", "reader", "engine", "weights")
-        for path in (PROJECT / folder).glob("*.py")
+        for folder in ("", "models", "models/stnet", "reader", "training", "weights")
+        for path in (PROJECT / "stnet" / folder).glob("*.py")
     )
     classes = [model_section("STNET"), *SECTIONS.values()]
     keys = {name for cls in classes for name in config_module.keys_of(cls)}

@@ -1,4 +1,4 @@
-"""Exports that are kept, so that they are made once."""
+"""Cache of exports in the weights' folder."""
 
 from __future__ import annotations
 
@@ -28,32 +28,27 @@ from stnet.weights.download import weights_home
 logger = logging.getLogger("stnet")
 _KEPT = 8  # exports; one of 50 layers takes 130 to 150 MB, and each task (eval, predict, features, ...) has its own
 _FORMAT = 4  # raised when the same network is exported in another way
-_RECORD = "sha256.json"  # in each export; written last: what has none is not whole
+_RECORD = "sha256.json"  # of each export; written last
 
 
 def cached_export(
-    network: paddle.nn.Layer,
-    dependencies: list,
-    write: Callable[[str], None],
-    digest: str = "",
-    kind: str = "exports",
+    network: paddle.nn.Layer, dependencies: list, write: Callable[[str], None], digest: str = "", kind: str = "exports"
 ) -> str:
-    """The folder of an export, made by `write(folder)` if there is none yet, or if a file of it has changed since.
+    """Return the folder of an export, made by `write(folder)` if it is missing or damaged.
 
-    It lies in the folder `kind` of the weights' cache (~/.paddle/weights), under a name made of the weights, of
-    `dependencies`, of Paddle's version and of the processor. Several processes may ask at once. The most recently used
-    few of a kind are kept.
-    Where others than the user may write into that folder, or the user may not, one is used that ends with the process.
+    It lies in ~/.paddle/weights/KIND, named by the weights, `dependencies`, Paddle's version and the processor. Several
+    processes may ask at once. Each kind keeps its most recently used exports. Where the folder is not writable, or
+    others may write into it, a temporary one is used that ends with the process.
 
     Args:
         network: whose weights the export holds.
-        dependencies: plain data, whatever else the export depends on.
+        dependencies: plain data on which the export depends besides.
         write: writes the files into a folder; what it raises is passed on, and nothing is kept.
-        digest: SHA-256 of the file from which the weights were read, if they are still the same.
-        kind: name of a folder; each has its own few.
+        digest: SHA-256 of the file from which the weights were read, if they are unchanged.
+        kind: name of the folder.
     """
 
-    def write_into_the_place(folder: str) -> int:
+    def write_export(folder: str) -> int:
         write(folder)
         return 0
 
@@ -61,28 +56,33 @@ def cached_export(
         if not cached.is_whole(0):
             if os.path.exists(cached.folders[0]):
                 logger.warning("the export in %s is damaged, or half made; making it again", cached.folders[0])
-            cached.make(write_into_the_place)
+            cached.make(write_export)
         return cached.use(0)
 
 
 class ExportCache:
-    """Places for exports, which no other process checks, makes or removes meanwhile.
+    """Cache entries that no other process checks, makes or removes meanwhile.
 
     Attributes:
-        folders: the places, whether anything is there or not.
+        folders: of the entries, existing or not.
     """
 
     def __init__(self, root: str, names: Sequence[str]) -> None:
         self.root, self.folders = root, [os.path.join(root, name) for name in names]
 
-    def is_whole(self, place: int) -> bool:
-        """Whether an export is there, with the files that were made for it."""
-        return _is_whole(self.folders[place])
+    def is_whole(self, entry: int) -> bool:
+        """Return True if an export is there with unchanged files."""
+        folder = self.folders[entry]
+        try:
+            known = json.loads(read_regular(os.path.join(folder, _RECORD), 1 << 20))
+            return not os.path.islink(folder) and known == _record(folder, os.path.basename(folder))
+        except (OSError, ValueError, RecursionError):
+            return False
 
     def make(self, write: Callable[[str], int]) -> int:
-        """Make an export by `write(folder)`, which returns the place that it belongs to. Returns that.
+        """Make an export by `write(folder)`, which returns the number of its entry; return that number.
 
-        What `write` raises is passed on, and nothing is changed. What a killed process leaves, the next removes.
+        What `write` raises is passed on, and nothing is changed. Leftovers of killed processes are removed.
         """
         new, old = (os.path.join(self.root, f"tmp-{name}") for name in ("new", "old"))
         for path in (new, old):
@@ -90,8 +90,8 @@ class ExportCache:
         logger.info("exporting the network into %s", self.root)
         os.mkdir(new, 0o700)
         try:
-            place = write(new)
-            folder = self.folders[place]
+            entry = write(new)
+            folder = self.folders[entry]
             with open(os.path.join(new, _RECORD), "w", encoding="utf-8") as file:
                 json.dump(_record(new, os.path.basename(folder)), file)
             if os.path.lexists(folder):
@@ -100,12 +100,13 @@ class ExportCache:
         finally:
             for path in (new, old):
                 _remove(path)
-        return place
+        return entry
 
-    def use(self, place: int) -> str:
-        """The folder of an export that is there, which is now the last to be removed."""
-        folder = self.folders[place]
-        _mark_as_newest(folder, self.root)
+    def use(self, entry: int) -> str:
+        """Return the folder of an existing export, and mark it as the most recently used."""
+        folder = self.folders[entry]
+        latest = max(os.path.getmtime(path) for path in _exports(self.root))
+        os.utime(folder, (max(time.time(), latest + 1),) * 2)  # the newest even if the clock was set back
         _prune_old(self.root)
         return folder
 
@@ -114,14 +115,22 @@ class ExportCache:
 def export_cache_of(
     network: paddle.nn.Layer, dependencies: Sequence[list], digest: str, kind: str
 ) -> Iterator[ExportCache]:
-    """The places of exports, one for each of `dependencies`; else as cached_export."""
+    """Lock the cache, and give one entry for each of `dependencies`; arguments as cached_export."""
     root = _root(kind)
-    with _cache_lock(root):
+    lock = FileLock(os.path.join(root, ".lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("waiting for another process that makes an export in %s", root)
+        lock.acquire()
+    try:
         yield ExportCache(root, [_name(network, facts, digest) for facts in dependencies])
+    finally:
+        lock.release()
 
 
 def _root(kind: str) -> str:
-    """The folder of a kind of exports, which the user may write, and nobody else."""
+    """Folder of a kind of exports, which only the user may write."""
     root = os.path.join(weights_home(), kind)
     try:
         os.makedirs(root, 0o700, exist_ok=True)
@@ -150,21 +159,6 @@ def _folder_of_this_process(kind: str) -> str:
     return folder
 
 
-@contextlib.contextmanager
-def _cache_lock(root: str) -> Iterator[None]:
-    """Whoever is in here knows that no other process makes, checks or removes exports."""
-    lock = FileLock(os.path.join(root, ".lock"))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("waiting for another process that makes an export in %s", root)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _name(network: paddle.nn.Layer, dependencies: list, digest: str) -> str:
     platform = [_FORMAT, paddle.__version__, runtime.processor()]
     name = hashlib.sha256(json.dumps([dependencies, platform, digest]).encode())
@@ -176,7 +170,7 @@ def _name(network: paddle.nn.Layer, dependencies: list, digest: str) -> str:
 
 
 def code_of(*classes: type) -> list[str]:
-    """Names of classes, with the SHA-256 of the files that they stand in: what an export is made by, and of."""
+    """Names of the classes that an export depends on, with the SHA-256 of their source files."""
     return sorted({_code(cls) for cls in classes if not cls.__module__.startswith("paddle.")})
 
 
@@ -188,36 +182,16 @@ def _code(cls: type) -> str:
         return cls.__qualname__
 
 
-def _is_whole(folder: str) -> bool:
-    """Whether an export is a folder of its own with the files that were made for its name."""
-    try:
-        known = json.loads(read_regular(os.path.join(folder, _RECORD), 1 << 20))
-        return not os.path.islink(folder) and known == _record(folder, os.path.basename(folder))
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
 def _record(folder: str, name: str) -> dict[str, object]:
-    """What the record of an export holds: its name, and digests of its files. Raises ValueError for what is no file."""
-    return {"export": name, "sha256": _digests(folder)}
-
-
-def _digests(folder: str) -> dict[str, str]:
-    """SHA-256 of each file but the record. Raises ValueError for what is no file."""
+    """Name of an export and SHA-256 of each file but the record. Raises ValueError for a file that is not regular."""
     digests = {}
-    for parent, _, names in os.walk(folder):
-        for path in (os.path.join(parent, name) for name in names):
+    for parent, _, files in os.walk(folder):
+        for path in (os.path.join(parent, file) for file in files):
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 raise ValueError(path)
             if path != os.path.join(folder, _RECORD):
                 digests[os.path.relpath(path, folder)] = sha256_of(path)
-    return digests
-
-
-def _mark_as_newest(folder: str, root: str) -> None:
-    """By its time of change, whatever the clock says: it may have been set back."""
-    latest = max(os.path.getmtime(path) for path in _exports(root))
-    os.utime(folder, (max(time.time(), latest + 1),) * 2)
+    return {"export": name, "sha256": digests}
 
 
 def _exports(root: str) -> list[str]:
@@ -225,7 +199,7 @@ def _exports(root: str) -> list[str]:
 
 
 def _prune_old(root: str) -> None:
-    """Remove all but the most recently used exports, and what killed processes left."""
+    """Remove all but the most recently used exports, and leftovers of killed processes."""
     named = [path for path in _exports(root) if not os.path.basename(path).startswith("tmp-")]
     whole = [path for path in named if os.path.exists(os.path.join(path, _RECORD))]
     kept = sorted(whole, key=os.path.getmtime)[-_KEPT:]

@@ -1,4 +1,4 @@
-"""deploy.yaml, which says all that is needed to use an exported model, and how such a model is called."""
+"""deploy.yaml: the description of an exported model, its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FILE = "deploy.yaml"
 NORMALISED = "then (value / 255 - mean) / std"
+IN_THE_MODEL = "these bytes, 0 to 255, are the input: the model itself computes (value / 255 - mean) / std"
 RESIZED = (
     "unless the short side is short_size: antialiased bilinear resize to short_size x int(short_size * 4 / 3), the "
     "longer on the longer side (a square counts as wide); then the central square of target_size, its corner at "
@@ -30,19 +31,19 @@ ANTIALIASED = (
 
 
 class Form(NamedTuple):
-    """How an exported model is called."""
+    """Files, inputs and outputs of an exported model."""
 
     name: str  # of its files, without suffix
     layer: Exportable
     shape: Shape  # of the input; None: any number
     meaning: str  # of the input
     output: str = "probabilities"  # or "logits"
-    companions: dict[str, dict[str, Any]] = {}  # further files, in YAML, that belong to it
-    precision: dict[str, Any] = {}  # the record that proves it, where it computes in fewer bits than float32
+    companions: dict[str, dict[str, Any]] = {}  # further YAML files, by name
+    precision: dict[str, Any] = {}  # validation report, if it computes in low precision
 
 
 def form_of_clips(model: Model, section: ReaderSection, uint8: bool) -> Form:
-    """Clips in, probabilities out: the form for programs of one's own. `uint8`: the model normalises."""
+    """Describe a model from clips to probabilities. `uint8`: the model normalises."""
     settings = model.config.MODEL
     seg_num, seglen, size = clip_sizes(section)
     network = Scorer(model.network, settings.image_mean, settings.image_std, seglen) if uint8 else model.network
@@ -58,7 +59,7 @@ def form_of_clips(model: Model, section: ReaderSection, uint8: bool) -> Form:
 def description(
     form: Form, model: Model, section: ReaderSection, labels: Sequence[str], files: list[str], names: tuple[str, str]
 ) -> dict[str, Any]:
-    """deploy.yaml as plain data. `names`: those of the model's input and output."""
+    """deploy.yaml as plain data. `names`: of the model's input and output."""
     settings = model.config.MODEL
     names_of_any = ("batch", "seg_num")
     return {
@@ -92,7 +93,7 @@ def description(
             "colours": "RGB",
             "short_size": section.short_size,
             "target_size": section.target_size,
-            "meaning": f"{RESIZED}; " + _normalised(form),
+            "meaning": f"{RESIZED}; {IN_THE_MODEL if form.layer.input_dtype == 'uint8' else NORMALISED}",
             "antialiased": ANTIALIASED,
             "mean": list(settings.image_mean),
             "std": list(settings.image_std),
@@ -100,12 +101,6 @@ def description(
         **({"precision": form.precision} if form.precision else {}),
         "labels": list(labels),
     }
-
-
-def _normalised(form: Form) -> str:
-    if form.layer.input_dtype == "uint8":
-        return "these bytes, 0 to 255, are the input: the model itself computes (value / 255 - mean) / std"
-    return NORMALISED
 
 
 def _sampling(clip_format: str, section: ReaderSection) -> dict[str, Any]:

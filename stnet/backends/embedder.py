@@ -1,4 +1,4 @@
-"""Features of clips, by any engine: the network without its classifier stands where the whole one does."""
+"""Features of clips by any engine: the network without its classifier."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Embedder(nn.Layer):
         self.network = network
 
     def forward(self, clips: paddle.Tensor) -> paddle.Tensor:
-        """One array, as engines give."""
+        """Concatenate the features: engines return one array."""
         segments, whole = self.network.embed(clips)
         return paddle.concat([whole, segments.flatten(1)], axis=1)
 
 
 def make_embedder(name: str, model: Model, section: ReaderSection, digest: str = "") -> Embed:
-    """What computes (features of the segments [B, T, C], of the clips [B, C']), float32, by the engine called `name`.
+    """Make a function to float32 features (of the segments [B, T, C], of the clips [B, C']).
 
     Arguments as stnet.backends.engines.make_engine.
 

@@ -1,20 +1,22 @@
-"""The table of engines: the ways to compute logits, and which of them `auto` takes.
+"""Registry of engines, which compute logits, and the order in which `auto` tries them.
 
-What an engine makes is called with uint8 clips [B, seg_num, 3 * seglen, H, W] (Tensor or array) and returns float32
-logits [B, num_classes] as an array. Nothing here imports Paddle before an engine is made.
+`make` returns a function from uint8 clips [B, seg_num, 3 * seglen, H, W] (Tensor or array) to float32 logits
+[B, num_classes] (array). Importing this file does not import Paddle.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from stnet.utils.errors import USE_PADDLE, UserError, last_line
+from stnet import runtime
+from stnet.utils.errors import INSTALL_ONNX, USE_PADDLE, UserError, last_line
 from stnet.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,27 +37,27 @@ ENGINES: Registry[type[Engine]] = Registry("engine")
 
 @dataclass(frozen=True)
 class Task:
-    """What an engine is made for."""
+    """Model and clips that an engine is made for."""
 
     model: Model  # in evaluation mode
-    section: ReaderSection  # of the clips that will come
-    clips: int | None = None  # how many there will be in all, if that is known
-    digest: str = ""  # SHA-256 of the weights that the network holds as they were read, if it does
+    section: ReaderSection  # sizes of the clips
+    clips: int | None = None  # their number, if known
+    digest: str = ""  # SHA-256 of the weights' file, if the network holds them unchanged
 
 
 class Engine:
     """Base of the registered engines. A subclass gives `make`."""
 
     def is_available(self) -> bool:
-        """Whether what it needs is installed."""
+        """Return True if the packages that it needs are installed."""
         return True
 
     def speed(self) -> int:
-        """Its place in the order of `auto` on the device in use, the fastest highest; 0: `auto` does not take it."""
+        """Rank for `auto` on the device in use, the fastest highest; 0: `auto` does not take it."""
         return 0
 
     def make(self, task: Task) -> Compute:
-        """A function from clips to logits; if it has a `name`, the log says that. What it raises says why it can't."""
+        """Make a function from clips to logits, whose `name`, if any, is logged. Raises where it does not work."""
         raise NotImplementedError
 
 
@@ -65,24 +67,24 @@ class ExportEngine(Engine):
     The export is made at the first use, compared with the network and kept (stnet.backends.cache).
     """
 
-    file_format = ""  # by which inference_model.py --format takes it; "" where it does not
+    file_format = ""  # for inference_model.py --format; "": not offered there
 
     def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
-        """Write files whose names begin with `prefix`, for clips of a shape; None in it stands for any number."""
+        """Write files whose names begin with `prefix`, for clips of a shape; None in it: any number."""
         raise NotImplementedError
 
     def load(self, prefix: str) -> Loaded:
-        """(function from clips to what the layer returns, (name of its input, of its output), words for the log)."""
+        """Load (function from clips to the layer's output, (name of its input, of its output), words for the log)."""
         raise NotImplementedError
 
     def form(self, model: Model, section: ReaderSection, labels: Sequence[str], uint8: bool) -> Form:
-        """What inference_model.py exports, and how that is called. `uint8`: the model is to normalise."""
+        """Describe the model that inference_model.py exports. `uint8`: the model normalises."""
         from stnet.backends.deploy_yaml import form_of_clips
 
         return form_of_clips(model, section, uint8)
 
     def make(self, task: Task) -> Compute:
-        """The engine for a task, from the cache if its export is there."""
+        """Load the export for a task from the cache, or make it."""
         from stnet.backends.exported import make_exported
 
         return make_exported(self, task)
@@ -90,23 +92,23 @@ class ExportEngine(Engine):
 
 @ENGINES.register("auto")
 class Auto(Engine):
-    """The fastest that works here, as measured (docs/performance.md); the last is the network as it is."""
+    """The fastest engine that works here, as measured (docs/performance.md)."""
 
     def make(self, task: Task) -> Compute:
-        """The first that can be made."""
+        """Make the first engine that works."""
         return make_by("auto", lambda engine: engine.make(task))
 
 
 @ENGINES.register("paddle")
 class Network(Engine):
-    """The network as it is."""
+    """The dynamic-graph network."""
 
     def speed(self) -> int:
-        """The first choice on a GPU, where the others were not measured."""
+        """First choice on a GPU, where the others were not measured."""
         return 1
 
     def make(self, task: Task) -> Compute:
-        """The network with its normalisation."""
+        """Wrap the network with its normalisation."""
         from stnet.models.dygraph import Dygraph
         from stnet.models.normalizer import Normalizer
 
@@ -116,25 +118,60 @@ class Network(Engine):
 
 @ENGINES.register("inference")
 class PaddleInference(ExportEngine):
-    """paddle.inference."""
+    """paddle.inference, by OpenVINO where Paddle brings it, else by oneDNN; or on the GPU."""
 
     file_format = "paddle"
 
     def speed(self) -> int:
-        """The second choice on the CPU."""
+        """Second choice on the CPU."""
         return 0 if _on_gpu() else 2
 
     def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
-        """PREFIX.pdmodel and PREFIX.pdiparams."""
+        """Write PREFIX.pdmodel and PREFIX.pdiparams."""
         from stnet.backends.program import write_program
 
         write_program(layer, prefix, shape)
 
     def load(self, prefix: str) -> Loaded:
-        """See stnet.backends.paddle_inference."""
-        from stnet.backends.paddle_inference import load
+        """Load a program. Raises what paddle.inference raises."""
+        if _on_gpu():
+            backend, predictor = "GPU", _predictor(prefix, "GPU")
+        else:
+            try:
+                backend, predictor = "OpenVINO", _predictor(prefix, "OpenVINO")
+            except Exception:  # an older Paddle, or one built without it; each raises its own
+                backend, predictor = "oneDNN", _predictor(prefix, "oneDNN")
+        names = predictor.get_input_names()[0], predictor.get_output_names()[0]
+        source, result = predictor.get_input_handle(names[0]), predictor.get_output_handle(names[1])
 
-        return load(prefix)
+        def run(clips: np.ndarray) -> np.ndarray:
+            source.reshape(clips.shape)
+            source.copy_from_cpu(clips)
+            predictor.run()
+            return result.copy_to_cpu()
+
+        return run, names, f"paddle.inference with {backend}"
+
+
+def _predictor(prefix: str, backend: str) -> Any:
+    from paddle import inference
+
+    from stnet.backends.program import program_files
+
+    config = inference.Config(*program_files(prefix))
+    config.disable_glog_info()
+    if backend == "GPU":
+        config.enable_use_gpu(256, 0)
+    else:
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(runtime.threads())
+    if backend == "OpenVINO":
+        config.enable_openvino_engine(inference.PrecisionType.Float32)
+    if backend == "oneDNN":
+        config.enable_mkldnn()
+    with tempfile.TemporaryDirectory() as compiled:  # OpenVINO compiles anew at every start
+        config.set_optim_cache_dir(compiled)
+        return inference.create_predictor(config)
 
 
 @ENGINES.register("onnxruntime")
@@ -144,31 +181,38 @@ class OnnxRuntime(ExportEngine):
     file_format = "onnx"
 
     def is_available(self) -> bool:
-        """Whether ONNX Runtime is installed, and what writes its files."""
+        """Return True if ONNX Runtime and paddle2onnx are installed."""
         return all(importlib.util.find_spec(module) for module in ("onnxruntime", "paddle2onnx"))
 
     def speed(self) -> int:
-        """The first choice on the CPU."""
+        """First choice on the CPU."""
         return 0 if _on_gpu() else 3
 
     def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
-        """PREFIX.onnx."""
+        """Write PREFIX.onnx."""
         from stnet.backends.program import write_onnx
 
         write_onnx(layer, f"{prefix}.onnx", shape)
 
     def load(self, prefix: str) -> Loaded:
-        """See stnet.backends.onnxruntime."""
-        from stnet.backends.onnxruntime import load
-
-        return load(prefix)
+        """Load PREFIX.onnx on the CPU. Raises UserError where ONNX Runtime is not installed."""
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UserError("onnxruntime is not installed", hint=INSTALL_ONNX) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = runtime.threads()
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(f"{prefix}.onnx", options, providers=["CPUExecutionProvider"])
+        names = session.get_inputs()[0].name, session.get_outputs()[0].name
+        return lambda clips: session.run(None, {names[0]: clips})[0], names, "ONNX Runtime"
 
 
 def make_engine(name: str, model: Model, section: ReaderSection, clips: int | None = None, digest: str = "") -> Compute:
-    """What computes logits by the engine called `name`; the arguments are those of Task.
+    """Make the engine called `name`; the arguments are those of Task.
 
     Raises:
-        UserError: the name is unknown, which lists the known, or the engine does not work here.
+        UserError: the name is unknown, or the engine does not work here.
     """
     task = Task(model, section, clips, digest)
     compute = make_by(name, lambda engine: engine.make(task))
@@ -177,7 +221,7 @@ def make_engine(name: str, model: Model, section: ReaderSection, clips: int | No
 
 
 def make_by(name: str, make: Callable[[Engine], Made]) -> Made:
-    """What `make` gives for the engine called `name`; for "auto", for the fastest for which it gives something.
+    """Call `make` with the engine called `name`; with "auto", with the fastest for which it does not raise.
 
     Raises:
         UserError: as make_engine.
@@ -187,7 +231,7 @@ def make_by(name: str, make: Callable[[Engine], Made]) -> Made:
         return _first_that_works(make)
     try:
         return make(engine)
-    except Exception as error:  # Paddle, OpenVINO and ONNX Runtime raise types of their own
+    except Exception as error:  # Paddle, OpenVINO and ONNX Runtime have exceptions of their own
         hint = error.hint if isinstance(error, UserError) and error.hint else USE_PADDLE
         raise UserError(f"engine {name} does not work here: {last_line(error)}", hint) from error
 

@@ -1,4 +1,4 @@
-"""An export of the network for a fixed number of clips, made at the first use and compared with the network."""
+"""Exports of the network for a fixed number of clips, compared with the network when they are made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stnet.config import ReaderSection
 
 TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
-_PIXELS_AT_ONCE = 25 * 256 * 256  # what fills the processor; one clip of the test setting
+_PIXELS_AT_ONCE = 25 * 256 * 256  # fill the processor; one clip of the test setting
 
 
 class Exported:
@@ -26,7 +26,7 @@ class Exported:
 
     Args:
         run: from uint8 [at_once, seg_num, 3 * seglen, H, W] to logits.
-        at_once: that number; the last clips of a batch are filled up.
+        at_once: that number; a smaller remainder is padded with zeros.
         name: for the log.
     """
 
@@ -36,29 +36,30 @@ class Exported:
     def __call__(self, clips: Clips) -> np.ndarray:
         """uint8 clips -> logits [B, num_classes] float32."""
         clips = np.asarray(clips)
-        return np.concatenate([self._part(clips[i : i + self.at_once]) for i in range(0, len(clips), self.at_once)])
-
-    def _part(self, clips: np.ndarray) -> np.ndarray:
-        missing = self.at_once - len(clips)
-        filled = np.concatenate([clips, np.zeros((missing, *clips.shape[1:]), clips.dtype)]) if missing else clips
-        return self.run(np.ascontiguousarray(filled))[: len(clips)]
+        logits = []
+        for start in range(0, len(clips), self.at_once):
+            part = clips[start : start + self.at_once]
+            padding = np.zeros((self.at_once - len(part), *part.shape[1:]), part.dtype)
+            padded = np.concatenate([part, padding]) if len(padding) else part
+            logits.append(self.run(np.ascontiguousarray(padded))[: len(part)])
+        return np.concatenate(logits)
 
 
 def clips_at_once(section: ReaderSection) -> int:
-    """Clips that an exported program takes: more than one only where a clip is too small to fill the processor."""
+    """Clips of an exported program: more than one where a clip is too small to fill the processor."""
     seg_num, _, size = clip_sizes(section)
     pixels = seg_num * size**2
     return max(1, min(section.batch_size, _PIXELS_AT_ONCE // pixels))
 
 
 def make_exported(engine: ExportEngine, task: Task) -> Exported:
-    """The export of a task's network in an engine, from the cache if it is there."""
+    """Load the export of a task's network from the cache, or make it."""
     model, section = task.model, task.section
     settings, network = model.config.MODEL, model.network
     at_once = min(clips_at_once(section), task.clips or section.batch_size)
     seg_num, seglen, size = clip_sizes(section)
     shape = [at_once, seg_num, 3 * seglen, size, size]
-    programs: list[Exported] = []  # one at most: Paddle keeps the memory of those that are given up
+    programs: list[Exported] = []  # one at most: Paddle does not free the memory of further ones
 
     def program(folder: str) -> Exported:
         if not programs:
@@ -69,7 +70,7 @@ def make_exported(engine: ExportEngine, task: Task) -> Exported:
     def export(folder: str) -> None:
         clips = np.random.RandomState(0).randint(0, 256, (1, *shape[1:])).astype(np.uint8)
         expected = Dygraph(network, Normalizer(settings.image_mean, settings.image_std))(clips)
-        runtime.release_memory()  # what one step needs is not held through the next
+        runtime.release_memory()  # before the next step
         engine.write(Scorer(network, settings.image_mean, settings.image_std, seglen), f"{folder}/model", shape)
         runtime.release_memory()
         check(program(folder)(clips), expected)

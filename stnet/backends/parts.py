@@ -1,4 +1,4 @@
-"""A network in parts, as some engine computes them: for the windows of a long video, and for what each segment adds."""
+"""Networks in stages, by any engine: for timelines of long videos, and for shares of segments."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from stnet.models.model import Model
 
 logger = logging.getLogger("stnet")
-_PIXELS_AT_ONCE = 4 * 256 * 256  # of a segment's input: what fills the processor
+_PIXELS_AT_ONCE = 4 * 256 * 256  # of segments; fill the processor
 _MOST_AT_ONCE = 32
 
 
 class StagedNetwork:
-    """A network in parts.
+    """A network in stages.
 
     Args:
         streaming: of the model.
-        runs: that compute its parts, the first from uint8.
+        runs: functions that compute the stages, the first from uint8.
         size: pixels of a segment's side.
         name: for the log.
     """
@@ -45,11 +45,11 @@ class StagedNetwork:
         self.at_once = [segments] * len(runs)
 
     def windows(self) -> Windows:
-        """Begin with a video."""
+        """Make the scorer of one video."""
         return self.streaming.windows(self.runs, self.at_once)
 
     def features(self, clips: np.ndarray) -> np.ndarray:
-        """Features [B, T, C] of uint8 clips [B, T, 3 * seglen, H, W], each by itself; see stnet.models.streaming."""
+        """Compute features [B, T, C] of uint8 clips [B, T, 3 * seglen, H, W]."""
         windows = self.windows()
         for number, clip in enumerate(clips):
             windows.add(number, [(number, segment) for segment in range(len(clip))])
@@ -64,30 +64,30 @@ class StagedNetwork:
 
 
 def build_stages(name: str, model: Model, section: ReaderSection, digest: str = "") -> StagedNetwork:
-    """The network of a model in parts, by the engine called `name`; see stnet.backends.engines.make_engine.
+    """Make a model's stages by the engine called `name`; see stnet.backends.engines.make_engine.
 
     Raises:
-        UserError: the model cannot be cut so, or the engine does not work here, or not on parts.
+        UserError: the model has no stages, or the engine does not work here, or not in stages.
     """
     streaming = model.streaming()
     if streaming is None:
         raise UserError(f"{model.config.MODEL.name} has no segments: it has no timeline, and no shares of segments")
     task = Task(model, section, digest=digest)
-    parts = make_by(name, lambda engine: _parts(engine, task, streaming))
+
+    def make(engine: Engine) -> StagedNetwork:
+        if isinstance(engine, ExportEngine):
+            return _exported(engine, task, streaming)
+        if isinstance(engine, Network):
+            return StagedNetwork(streaming, dygraph_runs(streaming, model), section.target_size, Dygraph.name)
+        raise UserError("it computes whole networks, not their parts")
+
+    parts = make_by(name, make)
     logger.info("engine: %s, in parts", parts.name)
     return parts
 
 
-def _parts(engine: Engine, task: Task, streaming: Streaming) -> StagedNetwork:
-    if isinstance(engine, ExportEngine):
-        return _exported(engine, task, streaming)
-    if isinstance(engine, Network):
-        return StagedNetwork(streaming, dygraph_runs(streaming, task.model), task.section.target_size, Dygraph.name)
-    raise UserError("it computes whole networks, not their parts")
-
-
 def dygraph_runs(streaming: Streaming, model: Model) -> list[Run]:
-    """The parts as they are, the first from uint8."""
+    """Functions of the stages in the dynamic graph, the first from uint8."""
     settings = model.config.MODEL
     first, *others = streaming.parts
     return [Dygraph(first, Normalizer(settings.image_mean, settings.image_std)), *map(_run_of, others)]
@@ -103,16 +103,16 @@ def _run_of(layer: nn.Layer) -> Run:
 
 
 def layers_from_bytes(streaming: Streaming, model: Model) -> list[nn.Layer]:
-    """The parts to export, the first with its normalisation."""
+    """Layers of the stages to export, the first with normalisation."""
     settings, (first, *others) = model.config.MODEL, streaming.parts
     return [Scorer(first, settings.image_mean, settings.image_std, model.seglen), *others]
 
 
 def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> StagedNetwork:
-    """All parts as one export, compared with the whole network on a clip."""
+    """Load the stages from the cache, or export them and compare them with the network on a clip."""
     model, settings = task.model, task.model.config.MODEL
     seg_num, seglen, size = clip_sizes(task.section)
-    programs: list[StagedNetwork] = []  # one at most: Paddle keeps the memory of those that are given up
+    programs: list[StagedNetwork] = []  # one at most: Paddle does not free the memory of further ones
 
     def program(folder: str) -> StagedNetwork:
         if not programs:
@@ -126,7 +126,7 @@ def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> StagedN
         layers = layers_from_bytes(streaming, model)
         for number, (layer, shape) in enumerate(zip(layers, input_shapes(streaming, model, clips))):
             engine.write(layer, f"{folder}/part{number}", shape)
-            runtime.release_memory()  # what one step needs is not held through the next
+            runtime.release_memory()  # before the next step
         check(program(folder)(clips), expected)
         runtime.release_memory()
 
@@ -138,16 +138,16 @@ def _exported(engine: ExportEngine, task: Task, streaming: Streaming) -> StagedN
 
 
 def input_shapes(streaming: Streaming, model: Model, clips: np.ndarray) -> list[Shape]:
-    """Of which shape what each part is given for the clips is, for any number of things."""
+    """Shapes of the inputs of the stages for the clips, with the first axis free."""
     shapes: dict[int, Shape] = {}
 
-    def noting(number: int, run: Run) -> Run:
-        def noted(values: np.ndarray) -> np.ndarray:
+    def recording(number: int, run: Run) -> Run:
+        def recorded(values: np.ndarray) -> np.ndarray:
             shapes[number] = [None, *values.shape[1:]]
             return run(values)
 
-        return noted
+        return recorded
 
-    runs = [noting(number, run) for number, run in enumerate(dygraph_runs(streaming, model))]
+    runs = [recording(number, run) for number, run in enumerate(dygraph_runs(streaming, model))]
     StagedNetwork(streaming, runs, clips.shape[-1], "")(clips)
     return [shapes[number] for number in range(len(runs))]

@@ -1,4 +1,4 @@
-"""The network as a static program: for paddle.inference, for ONNX, for a server."""
+"""Static programs of the network, for paddle.inference and ONNX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stnet.config import ReaderSection
 
 OPSET = 16  # of ONNX files
-Shape = Sequence[Optional[int]]  # of clips; None where any size may come
+Shape = Sequence[Optional[int]]  # of clips; None: any size
 
 
 class Classifier(nn.Layer):
@@ -85,7 +85,7 @@ Exportable = Union[Classifier, Scorer, FrameScorer]
 
 
 def clip_sizes(section: ReaderSection) -> tuple[int, int, int]:
-    """(seg_num, seglen, target_size) of a section as stnet.config.Config.section gives it, the first two filled in."""
+    """(seg_num, seglen, target_size) of a section from stnet.config.Config.section, which fills in the first two."""
     assert section.seg_num is not None and section.seglen is not None
     return section.seg_num, section.seglen, section.target_size
 
@@ -94,7 +94,7 @@ def write_program(layer: Exportable, prefix: str, shape: Shape) -> None:
     """Write PREFIX.pdmodel and PREFIX.pdiparams (or PREFIX.json, should Paddle no longer write the former).
 
     Args:
-        layer: what to export, put into evaluation mode.
+        layer: to export; it is put into evaluation mode.
         prefix: path without suffix, in an existing folder.
         shape: of the clips.
 
@@ -106,7 +106,7 @@ def write_program(layer: Exportable, prefix: str, shape: Shape) -> None:
 
 
 def write_new_program(layer: Exportable, prefix: str, shape: Shape) -> None:
-    """Write PREFIX.json and PREFIX.pdiparams, the format that Paddle 3 brought; arguments as write_program.
+    """Write PREFIX.json and PREFIX.pdiparams, the format of Paddle 3; arguments as write_program.
 
     Raises:
         UserError: this Paddle does not write it, or the files cannot be written.
@@ -134,7 +134,7 @@ def write_onnx(layer: Exportable, path: str, shape: Shape) -> None:
         raise UserError("ONNX files need two packages, paddle2onnx and onnxruntime", hint=INSTALL_ONNX) from None
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         _save(layer, f"{folder}/model", shape)
-        # Its optimisers would install packages by themselves; ONNX Runtime optimises on loading.
+        # Without optimizers, which would install packages; ONNX Runtime optimizes on loading.
         with stdout_held_back():
             paddle2onnx.export(*program_files(f"{folder}/model"), path, opset_version=OPSET, optimize_tool="None")
     if not os.path.exists(path):
@@ -153,7 +153,7 @@ def _save(layer: Exportable, prefix: str, shape: Shape) -> None:
 
 @contextlib.contextmanager
 def _writable_home() -> Iterator[None]:
-    """A HOME in which Paddle can write the code of a static program: the user's, or one that ends with the process."""
+    """Set HOME to a folder in which Paddle can write code: the user's, or a temporary one."""
     home, cache = os.environ.get("HOME"), os.path.expanduser("~/.cache/paddle")
     try:
         os.makedirs(cache, exist_ok=True)
@@ -171,7 +171,7 @@ def _writable_home() -> Iterator[None]:
 
 
 def _program_format() -> contextlib.AbstractContextManager[None]:
-    """Paddle 3 writes the format of Paddle 2 too, which its OpenVINO engine and most servers want."""
+    """Make Paddle 3 write the format of Paddle 2, which its OpenVINO engine and most servers need."""
     try:
         from paddle.pir_utils import OldIrGuard
     except ImportError:

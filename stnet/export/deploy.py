@@ -1,4 +1,4 @@
-"""What a server gets: the exported model and deploy.yaml, which says all that is needed to use it."""
+"""Export of a model and its deploy.yaml into a folder."""
 
 from __future__ import annotations
 
@@ -49,9 +49,8 @@ def deploy(
 ) -> tuple[float, list[str]]:
     """Write a model's files and deploy.yaml into a folder.
 
-    They are used as deploy.yaml says and compared with the network, at two shapes, before anything is put in place. An
-    older export in the folder is replaced as a whole: at any moment all of it is there, or all of the new one. Other
-    files in the folder stay.
+    The export is compared with the network, at two shapes, before it is put in place. It replaces an older export
+    atomically; other files in the folder stay.
 
     Args:
         model: in evaluation mode.
@@ -61,13 +60,13 @@ def deploy(
         file_format: "paddle" (NAME.pdmodel and NAME.pdiparams), "onnx" (NAME.onnx), "paddlex" (inference.json,
             inference.pdiparams and inference.yml), or that of another ExportEngine of the table.
         uint8: the model takes bytes, and normalises them itself.
-        engine: takes the place of the format's own, such as stnet.quantize.formats.QuantisedOnnx.
+        engine: instead of the format's own, such as stnet.quantize.formats.QuantisedOnnx.
 
     Returns:
         (largest deviation of the probabilities, names of the files).
 
     Raises:
-        UserError: the folder cannot be written, a package is missing, or the export computes something else.
+        UserError: the folder cannot be written, a package is missing, or the export deviates from the network.
     """
     folder = os.path.realpath(folder)
     if folder.encode("utf-8", "replace").decode("utf-8") != folder:
@@ -80,11 +79,11 @@ def deploy(
         engine.write(form.layer, f"{unfinished}/{form.name}", form.shape)
         files = sorted(file for file in os.listdir(unfinished) if not file.endswith(".info"))
         with tempfile.TemporaryDirectory() as elsewhere:
-            for file in files:  # what an engine compiles beside the files is not to be shipped
+            for file in files:  # links, so that files which an engine compiles are not exported
                 os.symlink(os.path.join(unfinished, file), os.path.join(elsewhere, file))
             try:
                 run, names, words = engine.load(f"{elsewhere}/{form.name}")
-            except RuntimeError as error:  # Paddle does not notice, while it writes, that a disk is full
+            except RuntimeError as error:  # Paddle does not notice a full disk when it writes
                 raise UserError(
                     f"the exported model cannot be loaded, perhaps the disk is full: {last_line(error)}"
                 ) from error
@@ -92,7 +91,7 @@ def deploy(
             facts = description(form, model, section, labels, files, names)
             exported = DeployedEngine(run, model.config.MODEL, facts, words)
             deviation = largest_deviation(exported, model, section, form.shape[1] is None)
-        if not deviation <= (1 if form.precision else TOLERANCE):  # its record says on clips how far it is
+        if not deviation <= (1 if form.precision else TOLERANCE):  # its validation report bounds it
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
         for name, content in {**form.companions, FILE: facts}.items():
             with open(f"{unfinished}/{name}", "w", encoding="utf-8") as target:
@@ -102,10 +101,10 @@ def deploy(
 
 
 def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
-    """Move an export from the folder `unfinished`, inside of `folder`, into that one. Raises UserError.
+    """Move an export from `unfinished`, inside of `folder`, into `folder`. Raises UserError.
 
-    deploy.yaml comes last, so that a folder which holds one holds an export. To replace an export, a second folder is
-    filled with the new one and with links to what else lies in the first, and the two swap names.
+    deploy.yaml is moved last, so that a folder with one holds a whole export. To replace an export, a second folder is
+    filled with the new one and links to the other files, and the two folders are exchanged.
     """
     if not os.path.exists(f"{folder}/{FILE}"):
         _move(unfinished, folder, names)
@@ -117,8 +116,8 @@ def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
         try:
             replaced = {*names, *_model_files(folder)}
 
-            def left_out(place: str, entries: list[str]) -> list[str]:
-                top = place == folder  # what lies deeper is someone else's, whatever its name
+            def left_out(parent: str, entries: list[str]) -> list[str]:
+                top = parent == folder  # files in subfolders are the user's, whatever their names
                 return [name for name in entries if top and (name in replaced or name.startswith(_EXPORTING))]
 
             shutil.copytree(folder, second, symlinks=True, ignore=left_out, copy_function=os.link, dirs_exist_ok=True)
@@ -136,7 +135,7 @@ def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:
 
 
 def _model_files(folder: str) -> list[str]:
-    """Names of the model's files in a folder, by its deploy.yaml: they go when another export takes its place."""
+    """Names of the files of the export in a folder, by its deploy.yaml."""
     try:
         names = parse_yaml(read_regular(f"{folder}/{FILE}", MAX_YAML))["model"]["files"]
         return [name for name in names if isinstance(name, str) and os.path.basename(name) == name]
@@ -158,21 +157,21 @@ def _temporary() -> str:
 
 
 def _remove_leftovers(folder: str) -> None:
-    """Delete what killed exports left in a folder and beside it."""
-    beside = re.compile(rf"\.{re.escape(os.path.basename(folder))}{re.escape(_EXPORTING)}(\d+)-.*")
+    """Delete leftovers of killed exports in a folder and next to it."""
+    outside = re.compile(rf"\.{re.escape(os.path.basename(folder))}{re.escape(_EXPORTING)}(\d+)-.*")
     inside = re.compile(rf"{re.escape(_EXPORTING)}(\d+)-.*")
-    for place, pattern in ((os.path.dirname(folder), beside), (folder, inside)):
-        for match in filter(None, map(pattern.fullmatch, os.listdir(place))):
+    for parent, pattern in ((os.path.dirname(folder), outside), (folder, inside)):
+        for match in filter(None, map(pattern.fullmatch, os.listdir(parent))):
             if not Process(int(match[1])).is_alive():
-                shutil.rmtree(os.path.join(place, match[0]), ignore_errors=True)
+                shutil.rmtree(os.path.join(parent, match[0]), ignore_errors=True)
 
 
 def largest_deviation(engine: DeployedEngine, model: Model, section: ReaderSection, any_seg_num: bool) -> float:
-    """Between the probabilities of an export and of the network, on random clips of two shapes; NaN if one is."""
+    """Largest difference of probabilities of an export and the network, on random clips of two shapes; may be NaN."""
     settings = model.config.MODEL
     network = Dygraph(model.network, Normalizer(settings.image_mean, settings.image_std))
-    deviations = []
     own_seg_num, seglen, size = clip_sizes(section)
+    deviations = []
     random = np.random.RandomState(0)
     for batch, seg_num in ((1, own_seg_num), (2, 3 if any_seg_num else own_seg_num)):
         clips = random.randint(0, 256, (batch, seg_num, 3 * seglen, size, size)).astype(np.uint8)

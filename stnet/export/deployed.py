@@ -1,4 +1,4 @@
-"""The folder that `inference` wrote, as an engine: its deploy.yaml says all that is needed."""
+"""Engine of an exported model, from the folder that `inference` wrote."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from stnet.config import (
 )
 from stnet.export.formats import exporter
 from stnet.models.dygraph import Clips
-from stnet.quantize.processor import this_processor
-from stnet.quantize.report import Bounds, ValidationReport
+from stnet.quantize.report import Bounds, ValidationReport, this_processor
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import StrPath, read_regular, sha256_of
 from stnet.utils.parsing import MAX_YAML, parse_yaml
@@ -34,13 +33,13 @@ logger = logging.getLogger("stnet")
 
 
 class Deployed(NamedTuple):
-    """An exported model, ready to use."""
+    """An exported model with its configuration."""
 
     engine: DeployedEngine
     config: Config
     labels: list[str]
-    sha256: str  # of the model's largest file, which holds the weights
-    precision: str  # that deploy.yaml says
+    sha256: str  # of the largest file, which holds the weights
+    precision: str  # from deploy.yaml
 
 
 class DeployedEngine:
@@ -49,11 +48,11 @@ class DeployedEngine:
     Args:
         run: the model.
         settings: mean, std and number of classes.
-        facts: deploy.yaml, which says what the model takes and gives.
+        facts: content of deploy.yaml.
         name: for the log.
 
     Raises:
-        KeyError, TypeError, ValueError: the facts are not of deploy.yaml's form.
+        KeyError, TypeError, ValueError: the facts are invalid.
     """
 
     def __init__(self, run: Run, settings: ModelSection, facts: dict[str, Any], name: str) -> None:
@@ -65,9 +64,12 @@ class DeployedEngine:
         self.logits = one_of(facts["output"].get("kind", "probabilities"), "probabilities", "logits") == "logits"
 
     def __call__(self, clips: Clips) -> np.ndarray:
-        """uint8 clips -> logits [B, num_classes], but for a constant a clip where the model gives probabilities."""
+        """uint8 clips -> logits [B, num_classes]; of probabilities, their logarithms."""
         clips = np.asarray(clips)
-        values = clips if self.uint8 else self._normalised(clips)
+        values: np.ndarray = clips
+        if not self.uint8:
+            mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
+            values = (clips / np.float32(255) - mean) / std
         answer = self.run(values.reshape(len(clips), -1, self.channels, *clips.shape[3:]))
         if answer.shape != (len(clips), self.num_classes):
             raise UserError(
@@ -75,25 +77,21 @@ class DeployedEngine:
             )
         return answer if self.logits else np.log(np.maximum(answer, np.finfo(np.float32).tiny))
 
-    def _normalised(self, clips: np.ndarray) -> np.ndarray:
-        mean, std = (np.tile(value, clips.shape[2] // 3)[:, None, None] for value in (self.mean, self.std))
-        return (clips / np.float32(255) - mean) / std
-
 
 def one_of(value: object, *known: str) -> str:
-    """A value that must be one of the known. Raises ValueError."""
+    """Check that a value is one of the known. Raises ValueError."""
     if value not in known:
         raise ValueError(f"expected {' or '.join(known)}, found {value!r:.20}")
     return str(value)
 
 
 def is_deployed(path: StrPath) -> bool:
-    """Whether a path is a folder that holds an export."""
+    """Return True if a path is a folder with an export."""
     return os.path.isfile(os.path.join(path, FILE))
 
 
 def load_deployed(folder: StrPath) -> Deployed:
-    """The model in a folder.
+    """Load the model in a folder.
 
     Raises:
         UserError: deploy.yaml or the model is damaged, or its runtime is not installed.
@@ -117,18 +115,18 @@ def load_deployed(folder: StrPath) -> Deployed:
         run, _, name = exporter("onnx" if suffix == ".onnx" else "paddle").load(prefix)
     except UserError:
         raise
-    except Exception as error:  # both runtimes have types of their own
+    except Exception as error:  # both runtimes have exceptions of their own
         raise UserError(f"the model in {folder} cannot be loaded: {last_line(error)}") from None
     try:
         engine = DeployedEngine(run, config.MODEL, facts, name)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
-    engine.run = _doubted(run, path, engine.logits)
+    engine.run = _checked(run, path, engine.logits)
     return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)), _precision(facts))
 
 
 def _precision(facts: dict[str, Any]) -> str:
-    """What the model computes in, as far as that can be known."""
+    """Precision of the model by deploy.yaml."""
     try:
         return f"{facts['precision']['precision']!s:.20}" if "precision" in facts else "fp32"
     except (KeyError, TypeError):
@@ -136,7 +134,7 @@ def _precision(facts: dict[str, Any]) -> str:
 
 
 def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
-    """Say where the model computes in fewer bits, and that was not proven, or not for this file or processor."""
+    """Warn of low precision without a validation report for this file and processor."""
     if "precision" not in facts:
         return
     folder = os.path.dirname(file)
@@ -154,31 +152,31 @@ def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
         logger.warning("%s computes in %.20s: %s", folder, record.precision, reason)
 
 
-def _doubted(run: Run, path: str, logits: bool) -> Run:
-    """A model that its deploy.yaml may describe wrongly: what it raises, or gives beside the truth, is a UserError."""
+def _checked(run: Run, path: str, logits: bool) -> Run:
+    """Raise UserError where the model fails, or its answers are not those that deploy.yaml describes."""
 
-    def doubted(clips: np.ndarray) -> np.ndarray:
+    def checked(clips: np.ndarray) -> np.ndarray:
         try:
             answer = run(clips)
-        except Exception as error:  # both runtimes have types of their own
+        except Exception as error:  # both runtimes have exceptions of their own
             raise UserError(f"the model does not take what {path} says: {last_line(error)}") from None
         in_range = np.abs(answer - 0.5) <= 0.501  # False for NaN
         if not logits and not (in_range.all() and (np.abs(answer.sum(axis=-1) - 1) <= 1e-2).all()):
             raise UserError(f"the model's answers are no probabilities, as {path} says")
         return answer
 
-    return doubted
+    return checked
 
 
 def _plain_name(name: str) -> str:
-    """A name of a file in the folder. Raises ValueError or TypeError for anything else."""
+    """Check that a name has no folder in it. Raises ValueError or TypeError."""
     if os.path.basename(name) != name or name in ("", ".", ".."):
         raise ValueError(f"expected the name of a file beside it, found {name!r:.40}")
     return name
 
 
 def _check_input(shape: list[Any], config: Config) -> None:
-    """Raises ValueError unless the shape of the model's input is that of the clips."""
+    """Raise ValueError unless the shape of the model's input is that of the clips."""
     size, channels = config.INFER.target_size, (3, 3 * config.MODEL.seglen)
     if len(shape) != 5 or shape[2] not in channels or shape[3:] != [size, size]:
         raise ValueError(f"input {shape!r:.60} does not fit target_size {size} and seglen {config.MODEL.seglen}")
@@ -198,17 +196,17 @@ def _read_facts(path: str) -> dict[str, Any]:
 
 
 def _labels(names: Any) -> list[str]:
-    """Class names. Raises ValueError or TypeError for what is none."""
+    """Parse class names. Raises ValueError or TypeError."""
     if type(names) is not list or not all(isinstance(name, (str, int, float)) for name in names):
         raise ValueError("expected a list of class names")
     labels = [str(name) for name in names]
     for name in labels:
-        name.encode("utf-8")  # half a character, which no file can hold, is a ValueError, too
+        name.encode("utf-8")  # a lone surrogate, which no file can hold, is a ValueError, too
     return labels
 
 
 def _config(facts: dict[str, Any]) -> Config:
-    """A configuration with what deploy.yaml says; the rest has its defaults, and no one asks for it."""
+    """Configuration by deploy.yaml; other settings have their defaults. Raises ValueError, KeyError or TypeError."""
     model, sampling, transform = facts["model"], facts["sampling"], facts["transform"]
     sizes = {"seg_num": sampling["seg_num"], "seglen": sampling["seglen"]}
     settings = ModelSection(

@@ -1,4 +1,4 @@
-"""File formats of exported models: those of the engines, and that of PaddleX and PaddleClas."""
+"""File formats of exported models: those of the engines, and of PaddleX and PaddleClas."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class PaddleX(PaddleInference):
     file_format = "paddlex"
 
     def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
-        """PREFIX.json and PREFIX.pdiparams."""
+        """Write PREFIX.json and PREFIX.pdiparams."""
         write_new_program(layer, prefix, shape)
 
     def form(self, model: Model, section: ReaderSection, labels: Sequence[str], uint8: bool) -> Form:
-        """Frames one after the other in, logits out."""
+        """Describe a model from single frames to logits."""
         settings = model.config.MODEL
         if uint8:
             raise UserError("PaddleX normalises by itself: its format cannot take uint8", "leave out --uint8")
@@ -47,8 +47,8 @@ class PaddleX(PaddleInference):
 
 
 def exporter(file_format: str) -> ExportEngine:
-    """The engine that writes and runs a format of exports. Raises UserError that lists the known formats."""
-    engines = [*(ENGINES.get(name)() for name in ENGINES.names()), PaddleX()]  # PaddleX: for others to run, no --engine
+    """Find the engine that writes and runs a format. Raises UserError for an unknown one."""
+    engines = [*(ENGINES.get(name)() for name in ENGINES.names()), PaddleX()]  # PaddleX is no --engine
     formats = {engine.file_format: engine for engine in engines if isinstance(engine, ExportEngine)}
     if not file_format or file_format not in formats:
         raise UserError(f"unknown format {file_format!r}; known: {', '.join(sorted(filter(None, formats)))}")
@@ -56,7 +56,7 @@ def exporter(file_format: str) -> ExportEngine:
 
 
 def inference_yml(model: Model, section: ReaderSection, labels: Sequence[str]) -> dict[str, Any]:
-    """inference.yml as plain data: the steps of PaddleX's video classification, in its words."""
+    """inference.yml as plain data: the steps of PaddleX's video classification."""
     settings = model.config.MODEL
     seg_num, seglen, size = clip_sizes(section)
     return {

@@ -1,4 +1,4 @@
-"""Why a clip got its classes: what each segment adds to a logit, and where in the picture it is."""
+"""Explanations of predictions: shares of the segments in a logit, and occlusion maps."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from stnet.backends.parts import StagedNetwork
 
 _CLIPS_AT_ONCE = 4
-_NAME = 40  # characters of a class name in the picture
+_NAME = 40  # characters of a class name in the figure
 
 
 class ClassReason(NamedTuple):
-    """One class of a clip. The logit is the sum of `shares` and `rest`."""
+    """Explanation of one class. The logit is the sum of `shares` and `rest`."""
 
     class_id: int
     label: str
     score: float  # probability
     logit: float
-    shares: list[float]  # what each segment adds, T numbers
-    rest: float  # what no segment adds: the classifier's bias
-    where: list[list[float]]  # by how much the logit falls when a square is blanked, [grid, grid]; empty: not asked for
+    shares: list[float]  # contribution of each segment, [T]
+    rest: float  # the classifier's bias
+    where: list[list[float]]  # fall of the logit when a square is blanked, [grid, grid]; empty: not computed
 
 
 @dataclass
 class Explanation:
-    """Why a clip got some of its classes."""
+    """Explanation of some classes of a clip."""
 
     input_path: str
-    segments: list[list[int]]  # numbers of their frames
+    segments: list[list[int]]  # frame numbers
     classes: list[ClassReason]
     frames: np.ndarray = field(repr=False, compare=False)  # uint8 [T, H, W, 3]: the middle one of each segment
 
     @property
     def json(self) -> dict[str, Any]:
-        """All its numbers as plain data."""
+        """Plain data, without the frames."""
         classes = [reason._asdict() for reason in self.classes]
         return {"input_path": self.input_path, "segments": self.segments, "classes": classes}
 
@@ -59,7 +59,7 @@ class Explanation:
         return path
 
     def save_to_img(self, path: StrPath) -> str:
-        """Draw the middle frames, what each segment adds, and where, as `save_to_json` writes; returns its path."""
+        """Draw middle frames, shares and maps into a .png file, or NAME.why.png in a folder; returns its path."""
         path = file_in(path, self.input_path, ".why.png", ".png")
         write_atomically(path, lambda temporary: _draw(self, temporary))
         return path
@@ -76,21 +76,22 @@ def explain(
     blank: Sequence[float] = (0.485, 0.456, 0.406),
     path: str = "",
 ) -> Explanation:
-    """The reasons for some classes of a clip.
+    """Explain some classes of a clip.
 
-    The classifier takes, channel by channel, the largest value over the segments, so that a logit is exactly the sum
-    of what they add; where several are equally large, the first has it all. A segment's value sees up to four
-    neighbours to each side, so a share says where the network found something, give or take these.
+    The classifier takes the maximum of each channel over the segments, so a logit is exactly the sum of their shares
+    and the bias; of equal maxima, the first segment gets all. A segment's features depend on up to four neighbours on
+    each side, so the shares are accurate to within these.
 
     Args:
-        parts: of the model, by any engine.
+        parts: stages of the model, by any engine.
         engine: of the same model, for the occlusion maps.
         clip: uint8 [T, 3 * seglen, H, W].
-        segments: the numbers of its frames, for the report.
+        segments: its frame numbers, for the report.
         labels: names of all classes.
-        class_ids: those to explain, in their order.
+        class_ids: classes to explain.
         grid: squares along a side that are blanked one by one, in all frames; 0: no maps.
-        blank: red, green and blue of a blanked square, 0 to 1: the mean of the data, which is 0 to the network.
+        blank: red, green and blue of a blanked square, 0 to 1; default: the mean of the data.
+        path: of the video, for the report.
     """
     features = parts.features(clip[None])[0]
     by_segment, rest = parts.streaming.shares(features)
@@ -109,14 +110,13 @@ def explain(
         )
         for class_id in class_ids
     ]
-    return Explanation(path, [list(segment) for segment in segments], classes, _middle_frames(clip))
+    middle = clip.shape[1] // 3 // 2  # of the frames of a segment
+    frames = clip[:, 3 * middle : 3 * middle + 3].transpose(0, 2, 3, 1)
+    return Explanation(path, [list(segment) for segment in segments], classes, frames)
 
 
 def occlusion(engine: Run, clip: np.ndarray, grid: int, blank: Sequence[float], log_interval: int = 10) -> np.ndarray:
-    """By how much each logit falls when a square is blanked in all frames, [grid, grid, num_classes].
-
-    Arguments as for `explain`.
-    """
+    """Fall of each logit when a square is blanked in all frames, [grid, grid, num_classes]; arguments as `explain`."""
     seglen, (height, width) = clip.shape[1] // 3, clip.shape[2:]
     colour = np.tile(np.round(255 * np.asarray(blank)), seglen).astype(np.uint8)[None, :, None, None]
     rows, columns = (np.linspace(0, side, grid + 1).round().astype(int) for side in (height, width))
@@ -159,25 +159,19 @@ def _draw(explanation: Explanation, path: str) -> None:
             bars.set(xlim=(-0.5, len(frames) - 0.5), ylabel="adds to the logit", xticks=[])
             terms = f"{reason.logit:.2f} = {sum(reason.shares):.2f} {reason.rest:+.2f}"  # the bars, and the bias
             bars.set_title(f"{name} {reason.score:.1%}: {terms}")
-            _draw_where(figure.add_subplot(grid[row, 1]), reason, frames)
+            _draw_map(figure.add_subplot(grid[row, 1]), reason, frames)
         figure.savefig(path, format="png", dpi=100)
 
 
-def _draw_where(axes: Any, reason: ClassReason, frames: np.ndarray) -> None:
-    """The frame of the segment that adds most, and over it where the logit falls when a square is blanked."""
+def _draw_map(axes: Any, reason: ClassReason, frames: np.ndarray) -> None:
+    """Draw the middle frame of the segment with the largest share, and the occlusion map over it."""
     frame = frames[int(np.argmax(reason.shares))]
     axes.imshow(frame.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     axes.set(xticks=[], yticks=[])
     if reason.where:
         falls = np.asarray(reason.where)
-        most = max(float(np.abs(falls).max()), 1e-9)
+        limit = max(float(np.abs(falls).max()), 1e-9)
         height, width = frame.shape[:2]
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        drawn = axes.imshow(falls, cmap="coolwarm", vmin=-most, vmax=most, alpha=0.5, extent=extent)
+        drawn = axes.imshow(falls, cmap="coolwarm", vmin=-limit, vmax=limit, alpha=0.5, extent=extent)
         axes.figure.colorbar(drawn, ax=axes, label="fall of the logit")
-
-
-def _middle_frames(clip: np.ndarray) -> np.ndarray:
-    """uint8 [T, H, W, 3]: the middle frame of each segment."""
-    middle = clip.shape[1] // 3 // 2
-    return clip[:, 3 * middle : 3 * middle + 3].transpose(0, 2, 3, 1)

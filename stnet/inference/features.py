@@ -1,4 +1,4 @@
-"""What the network makes of videos before it classifies, and the files of it: .npz and .parquet."""
+"""Features of videos, and their files: .npz and .parquet."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ def _nothing() -> np.ndarray:
 
 @dataclass(eq=False)
 class Features:
-    """Of one video: for search, clustering and few-shot work; or why there are none."""
+    """Features of one video for search, clustering and few-shot learning; or the error."""
 
     input_path: str | None  # None: bytes or frames
-    segments: np.ndarray = field(default_factory=_nothing, repr=False)  # float32 [T, C]: pooled, of each segment
-    clip: np.ndarray = field(default_factory=_nothing, repr=False)  # float32 [C']: what the last linear layer takes
-    label: int | None = None  # what the list says
-    error: str = ""  # why the video could not be read
+    segments: np.ndarray = field(
+        default_factory=_nothing, repr=False
+    )  # float32 [T, C]: pooled features of each segment
+    clip: np.ndarray = field(default_factory=_nothing, repr=False)  # float32 [C']: input of the last linear layer
+    label: int | None = None  # from the list
+    error: str = ""  # of a video that could not be read
 
 
 def check_path(path: str, may_exist: bool) -> None:
-    """Raise UserError, before any work, where `save` could not write this file."""
+    """Raise UserError where `save` could not write this file."""
     suffix = os.path.splitext(path)[1]
     if suffix not in _WRITERS:
         raise UserError(f"features {path}: expected a name that ends with {' or '.join(_WRITERS)}")
@@ -59,13 +61,13 @@ def _has_pyarrow() -> bool:
 
 
 def save(path: str, rows: Iterable[Features], count: int, facts: Callable[[], dict[str, str]]) -> None:
-    """Write the features of videos, those that could not be read left out, atomically; nothing where there are none.
+    """Write features atomically, without videos that could not be read; no file where there are none.
 
     Args:
-        path: .npz, whose arrays are kept in memory until all are there, or .parquet, which is written as they come.
-        rows: of the videos.
-        count: how many videos there are.
-        facts: called at the end, for texts that go beside the features.
+        path: .npz, whose arrays are collected in memory, or .parquet, which is written in pieces.
+        rows: one for each video.
+        count: number of videos.
+        facts: called at the end; returns metadata texts.
 
     Raises:
         UserError: the file cannot be written.
@@ -108,21 +110,20 @@ def _save_parquet(path: str, rows: Iterator[Features], count: int, facts: Callab
     schema = pa.schema(list(columns.items()))
 
     def write(temporary: str) -> None:
-        with parquet.ParquetWriter(temporary, schema, store_schema=False) as file:  # which would hide the facts
+        with parquet.ParquetWriter(temporary, schema, store_schema=False) as file:  # which would hide the metadata
             while group := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-                file.write_table(pa.table([list(column) for column in zip(*map(_cells, group))], schema=schema))
+                # Parquet stores UTF-8 only
+                paths = [(row.input_path or "").encode("utf-8", "backslashreplace").decode() for row in group]
+                labels, clips = [row.label for row in group], [row.clip for row in group]
+                segments = [list(row.segments) for row in group]
+                file.write_table(pa.table([paths, labels, clips, segments], schema=schema))
             file.add_key_value_metadata(facts())
 
     write_atomically(path, write)
 
 
-def _cells(row: Features) -> tuple[str, int | None, np.ndarray, list[np.ndarray]]:
-    path = (row.input_path or "").encode("utf-8", "backslashreplace").decode()  # Parquet holds UTF-8 alone
-    return path, row.label, row.clip, list(row.segments)
-
-
 def facts_of(digest: str, **meta: Any) -> dict[str, str]:
-    """The texts beside the features: the weights' SHA-256, and all else as JSON."""
+    """Metadata of the features: the weights' SHA-256, and all else as JSON."""
     return {"weights_sha256": digest, "meta": json.dumps(meta)}
 
 

@@ -1,7 +1,7 @@
-"""Predictions as a table that grows row by row: results.jsonl or results.csv, whole after a kill, gone on with later.
+"""Table of predictions, results.jsonl or results.csv, that grows row by row and can be resumed.
 
-Beside it lies NAME.run.json, which says what made it: weights and configuration must be the same to go on. It has size
-and time of each video's file, too: the row of a video that was replaced is made again.
+NAME.run.json next to it records weights and configuration, which must be the same to resume, and size and time of each
+video's file: the row of a video that has changed is computed again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _NAMES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "new
 
 
 def columns(topk: int) -> list[str]:
-    """Of the CSV file: a row a video."""
+    """Columns of the CSV file, which has one row for each video."""
     tops = [f"{name}_{rank}" for rank in range(1, topk + 1) for name in ("class_id", "label_name", "score")]
     return ["input_path", "label", "error", *tops]
 
 
 def csv_rows(results: Iterable[Result], topk: int, header: bool = True) -> str:
-    """CSV text of results."""
+    """Format results as CSV."""
     lines = [csv_line(columns(topk))] if header else []
     for result in results:
         tops = [value for row in zip(result.class_ids, result.label_names, result.scores) for value in row]
@@ -55,18 +55,18 @@ class Output:
 
     Args:
         path: .jsonl or .csv.
-        inputs: path as it is shown, label, and file of all videos, in order.
-        facts: plain data that must be the same for a run that goes on: weights, their digest, configuration.
-        topk: classes a row.
-        resume: go on with an existing file, which may lack any of the videos; one that is not there is begun.
+        inputs: (path to display, label, file) of all videos, in order.
+        facts: plain data that must be the same to resume: weights, their digest, configuration.
+        topk: classes in a row.
+        resume: continue an existing file, which may lack any of the videos.
         overwrite: replace an existing file.
 
     Attributes:
-        rest: numbers of the inputs that the file does not hold, or whose files were replaced since.
-        failed: how many of those that it holds could not be read.
+        rest: numbers of the inputs that the file does not hold, or whose files have changed.
+        failed: number of videos in the file that could not be read.
 
     Raises:
-        UserError: the file exists and neither is set; it was made by something else, or of other videos; it cannot be
+        UserError: the file exists and neither is set; it was made with other settings or of other videos; it cannot be
             written.
     """
 
@@ -82,7 +82,7 @@ class Output:
         check_path(path, resume or overwrite)
         self.path, self.topk = path, topk
         self._given, self.failed, self.rest = len(inputs), 0, list(range(len(inputs)))
-        stamps: dict[str, list[list[int]]] = {}  # of a name: two lists may have files of one name
+        stamps: dict[str, list[list[int]]] = {}  # by displayed path, which several inputs may share
         for shown, _, file in inputs:
             stamps.setdefault(shown, []).append(_stamp(file))
         facts = json.loads(json.dumps(finite({**facts, "topk": topk})))
@@ -94,17 +94,17 @@ class Output:
         with os_errors_as_user_errors(path):
             if not self.done:
                 self.file.truncate(0)
-            write_json(facts_path(path), {"schema": SCHEMA, **facts, "stamps": stamps})  # once no older row is left
+            write_json(facts_path(path), {"schema": SCHEMA, **facts, "stamps": stamps})  # after older rows are removed
         if path.endswith(".csv") and not os.path.getsize(path):
             self._append(csv_rows([], topk))
 
     @property
     def done(self) -> int:
-        """How many of the inputs the file held at the start."""
+        """Number of the inputs that the file held at the start."""
         return self._given - len(self.rest)
 
     def add(self, result: Result) -> None:
-        """Append a row, and give it to the system at once: a kill loses none."""
+        """Append a row and flush it, so that a killed run loses none."""
         if self.path.endswith(".csv"):
             self._append(csv_rows([result], self.topk, header=False))
         else:
@@ -133,43 +133,42 @@ class Output:
     def _read(
         self, inputs: Sequence[tuple[str, int | None]], facts: dict[str, Any], stamps: dict[str, list[list[int]]]
     ) -> None:
-        """Compare what made the file, and find which rows can stay: whole ones of videos that are as they were."""
-        then = _read_facts(self.path)
-        before = then.pop("stamps")
-        other = sorted(key for key in {*then, *facts} - {"weights"} if then.get(key) != facts.get(key))
-        other = ["weights" if key == "sha256" else key for key in other]  # wherever their file lies now
+        """Check that the file was made in the same way, and keep the whole rows of unchanged videos."""
+        recorded = _read_facts(self.path)
+        old_stamps = recorded.pop("stamps")
+        other = sorted(key for key in {*recorded, *facts} - {"weights"} if recorded.get(key) != facts.get(key))
+        other = ["weights" if key == "sha256" else key for key in other]  # their path may change
         if other:
             raise UserError(f"{self.path} was made with other {', '.join(other)}", _OTHER_TABLE)
         header, rows = _whole_rows(self.path, self.topk)
-        places: dict[tuple[str, int | None], list[int]] = {}
+        numbers: dict[tuple[str, int | None], list[int]] = {}
         for number in self.rest:
-            places.setdefault(inputs[number], []).append(number)
+            numbers.setdefault(inputs[number], []).append(number)
         done, kept = set(), []
         for path, label, error, content in rows:
-            if not places.get((path, label)):
+            if not numbers.get((path, label)):
                 there = repr(path) + ("" if label is None else f" with label {label}")
                 raise UserError(
                     f"{self.path} has a row of {there}, which is not among the videos given now", _OTHER_TABLE
                 )
-            number = places[path, label].pop(0)
-            both = list(zip(before.get(path, stamps[path]), stamps[path]))
-            if all(then == now for then, now in both):
+            number = numbers[path, label].pop(0)
+            if all(old == new for old, new in zip(old_stamps.get(path, stamps[path]), stamps[path])):
                 done.add(number)
                 kept.append(content)
                 self.failed += bool(error)
         self.rest = [number for number in self.rest if number not in done]
         if len(kept) < len(rows):
             logger.info("videos that were replaced since, and are read again: %d", len(rows) - len(kept))
-        self._keep(header + b"".join(kept), as_it_is=len(kept) == len(rows))
+        self._replace(header + b"".join(kept), only_truncate=len(kept) == len(rows))
 
-    def _keep(self, content: bytes, as_it_is: bool) -> None:
-        """Let the file have this content alone: its beginning, if `as_it_is`."""
+    def _replace(self, content: bytes, only_truncate: bool) -> None:
+        """Replace the file's content; `only_truncate`: the file begins with it already."""
 
         def write(temporary: str) -> None:
             with open(temporary, "wb") as file:
                 file.write(content)
 
-        if as_it_is:
+        if only_truncate:
             with os_errors_as_user_errors(self.path):
                 os.truncate(self.path, len(content))
         else:
@@ -179,7 +178,7 @@ class Output:
 
 
 def check_path(path: str, may_exist: bool) -> None:
-    """Raise UserError where the suffix is none of SUFFIXES, or a file is there that must not be."""
+    """Raise UserError for a suffix that is not in SUFFIXES, or a file that must not exist."""
     if not path.endswith(SUFFIXES):
         raise UserError(f"output {path}: expected a name that ends with {' or '.join(SUFFIXES)}")
     check_name(facts_path(path))
@@ -190,13 +189,13 @@ def check_path(path: str, may_exist: bool) -> None:
 
 
 def facts_path(path: str) -> str:
-    """The file beside a table that says what made it."""
+    """Path of the file that records the settings of a table."""
     return f"{path}.run.json"
 
 
 def _read_facts(path: str) -> dict[str, Any]:
     try:
-        facts = parse_json(read_regular(facts_path(path), 1 << 30))  # a line a video
+        facts = parse_json(read_regular(facts_path(path), 1 << 30))  # bytes
         refuse_newer(facts, facts_path(path))
         del facts["schema"]
         facts["stamps"] = dict(facts.get("stamps", {}))  # tables of 0.2.0 have none
@@ -206,7 +205,7 @@ def _read_facts(path: str) -> dict[str, Any]:
 
 
 def _stamp(file: str) -> list[int]:
-    """Size and time of a file, or of those in a folder of frames; [] where there is none."""
+    """Total size and latest time of a file or a folder of frames; [] where it cannot be read."""
     try:
         with os.scandir(file) if os.path.isdir(file) else contextlib.nullcontext([file]) as files:
             states = [os.stat(entry) for entry in files]
@@ -216,28 +215,27 @@ def _stamp(file: str) -> list[int]:
 
 
 def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:
-    """The header and the rows that are whole."""
+    """Read the header and the whole rows."""
     with os_errors_as_user_errors(path), open(path, "rb") as file:
         content = file.read()
     content = content[: content.rfind(b"\n") + 1]
     try:
         if path.endswith(".csv"):
             return _whole_csv_rows(content, topk)
-        lines = content.splitlines(keepends=True)
-        return b"", [_row_of(json.loads(line), line) for line in lines]
+        rows: list[Row] = []
+        for line in content.splitlines(keepends=True):
+            facts = json.loads(line)
+            video, label = facts["input_path"], facts.get("label")
+            if not isinstance(video, str) or type(label) not in (int, type(None)):
+                raise TypeError("another kind of row")
+            rows.append((video, label, facts.get("error", ""), line))
+        return b"", rows
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
         raise UserError(f"{path} is not a table of predictions", _OTHER_TABLE) from None
 
 
-def _row_of(facts: dict[str, Any], line: bytes) -> Row:
-    path, label = facts["input_path"], facts.get("label")
-    if not isinstance(path, str) or type(label) not in (int, type(None)):
-        raise TypeError("another kind of row")
-    return path, label, facts.get("error", ""), line
-
-
 def _whole_csv_rows(content: bytes, topk: int) -> tuple[bytes, list[Row]]:
-    mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""  # of a spreadsheet that saved it
+    mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""  # of a spreadsheet program
     text = content[len(mark) :].decode("utf-8", "surrogateescape")
     lines = io.StringIO(text, newline="").readlines()
     rows, begin, table = [], 0, csv.reader(lines, strict=True)
@@ -246,7 +244,7 @@ def _whole_csv_rows(content: bytes, topk: int) -> tuple[bytes, list[Row]]:
             text = "".join(lines[begin : table.line_num])
             rows.append((row, text.encode("utf-8", "surrogateescape")))
             begin = table.line_num
-    except csv.Error:  # a name with a line end in it, cut at that
+    except csv.Error:  # the last row is cut inside quotes
         if not rows:
             raise
     if not rows:

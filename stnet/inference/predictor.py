@@ -1,4 +1,4 @@
-"""Videos in, classes out: what predict, eval and a notebook call."""
+"""Predictor: classes, features, timelines and explanations of videos."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from stnet.weights.metadata import saved_config
 
 if TYPE_CHECKING:
     from stnet.backends.embedder import Embed
+    from stnet.backends.engines import Compute
     from stnet.backends.parts import StagedNetwork
     from stnet.inference.explain import Explanation
     from stnet.inference.features import Features
@@ -39,28 +40,26 @@ if TYPE_CHECKING:
     from stnet.timeline.events import Events
 
 _TAKE_WEIGHTS = "take the weights that it was made of"
-
-RELEASED_CONFIG = "configs/stnet.yaml"  # which the released weights fit
-_MADE = ("_made", "engine", "_embedder", "_parts", "_timeline_made")  # what holds threads, or locks of them
+RELEASED_CONFIG = "configs/stnet.yaml"  # of the released weights
+_MADE = ("_made", "engine", "_embedder", "_parts", "_timeline_made")  # attributes that hold threads or locks
 _PREDICTORS: weakref.WeakSet[Predictor] = weakref.WeakSet()
 DEVICES: dict[str, bool | Literal["auto"]] = {"auto": "auto", "cpu": False, "gpu": True}
 
 
 class Predictor:
-    """A model that answers with the classes of videos.
+    """A model that predicts the classes of videos.
 
     Args:
         weights: a .pdparams file, or weights in another known format; a folder that `inference` wrote; empty: the
-            released StNet, downloaded if need be.
-        config: a configuration, or a YAML file, relative to the working directory or to the project; default: what
-            stands beside the weights, or else configs/stnet.yaml.
-        engine: what computes, the name of one of stnet.backends.engines.ENGINES; of a folder: what it was written for.
-        device: "cpu", "gpu", or "auto": the GPU if one works; None: what stnet.runtime.start has chosen.
+            released StNet, downloaded if missing.
+        config: a configuration, or a YAML file, relative to the working directory or to the project; default: the one
+            saved with the weights, or configs/stnet.yaml.
+        engine: name of one of stnet.backends.engines.ENGINES; "auto" for a folder.
+        device: "cpu", "gpu", or "auto": the GPU if one works; None: the device of stnet.runtime.start.
         topk: classes in a result, at most all; None: MODEL.topk of the configuration.
-        mode: "test": clips are taken as section TEST of the configuration says, one view of each, and not INFER.
-        clips: how many videos there will be in all, if that is known.
-        precision: "fp32", "bf16", "int8" or "auto"; or a stnet.quantize.report.Precision, which says with which clips
-            it is proven.
+        mode: "test": clips by section TEST of the configuration, one view of each, instead of INFER.
+        clips: number of all videos, if known.
+        precision: "fp32", "bf16", "int8" or "auto"; or a stnet.quantize.report.Precision, with clips to validate it.
 
     Attributes:
         config, labels: of the weights.
@@ -68,8 +67,15 @@ class Predictor:
         digest: SHA-256 of the weights.
 
     Raises:
-        UserError: no such configuration, labels, weights or engine, or they do not fit each other.
+        UserError: configuration, labels, weights or engine do not exist, or do not fit each other.
     """
+
+    model: Model | None = None  # None for an export
+    precision = "fp32"  # as requested
+    engine_name = "auto"
+    _wanted = Precision()
+    _parts: StagedNetwork | None = None
+    _make_engine: Callable[[], tuple[Compute, ValidationReport | None]]
 
     def __init__(
         self,
@@ -99,16 +105,9 @@ class Predictor:
         self.topk = min(topk or self.config.MODEL.topk, self.config.MODEL.num_classes)
         _PREDICTORS.add(self)
 
-    model: Model | None = None  # an export has none
-    precision = "fp32"  # as asked for
-    engine_name = "auto"
-    _wanted = Precision()
-    _parts: StagedNetwork | None = None
-    _make_engine: Callable[[], tuple[Callable[[Clips], np.ndarray], ValidationReport | None]]
-
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         from stnet.export.deployed import load_deployed
-        from stnet.quantize.choose import as_precision
+        from stnet.quantize.run import as_precision
 
         if engine != "auto":
             raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
@@ -134,10 +133,10 @@ class Predictor:
     ) -> None:
         from stnet.backends.engines import ENGINES, Task
         from stnet.models import model_section
-        from stnet.quantize.choose import as_precision, computing
+        from stnet.quantize.run import as_precision, computing
         from stnet.weights.loading import load_model
 
-        ENGINES.get(engine)  # an unknown name is refused first
+        ENGINES.get(engine)  # refuse an unknown name first
         wanted = as_precision(precision, engine)
         if config is None:
             config = load_config(saved_config(weights) or RELEASED_CONFIG, model_section)
@@ -149,16 +148,14 @@ class Predictor:
             sizes = ("short_size", "target_size", "seg_num", "batch_size")
             infer = dataclasses.replace(config.INFER, **{name: getattr(config.TEST, name) for name in sizes})
             config = dataclasses.replace(config, INFER=infer)
-        self.config = config
-        self.model, self.engine_name = model, engine
-        section, digest = config.section("infer"), self.digest
-        clips = clips and clips * self.config.section(mode).views
-        task = Task(model, section, clips, digest)
+        self.config, self.model, self.engine_name = config, model, engine
         self._wanted, self.precision = wanted, wanted.name
+        clips = clips and clips * config.section(mode).views
+        task = Task(model, config.section("infer"), clips, self.digest)
         self._make_engine = lambda: computing(task, self.config, self._wanted, engine)
 
     def set_precision(self, precision: str) -> None:
-        """Compute in the precision that another process has chosen, whatever this one has."""
+        """Use the precision that another process has chosen."""
         made = vars(self).get("_made")
         if made is None or (made[1].precision if made[1] else "fp32") != precision:
             for name in ("_made", "engine"):
@@ -166,30 +163,30 @@ class Predictor:
             self.precision, self._wanted = precision, self._wanted._replace(name=precision, calibrate="")
 
     @functools.cached_property
-    def engine(self) -> Callable[[Clips], np.ndarray]:
-        """From uint8 clips [B, seg_num, 3 * seglen, H, W] to logits; made at the first use. Raises UserError."""
+    def engine(self) -> Compute:
+        """Function from uint8 clips [B, seg_num, 3 * seglen, H, W] to logits. Raises UserError."""
         return self._made[0]
 
     @property
     def proof(self) -> ValidationReport | None:
-        """What proves the precision that computes, if that is not fp32. Raises UserError."""
+        """Validation report of the precision in use; None: fp32. Raises UserError."""
         return None if self.precision == "fp32" else self._made[1]
 
     @functools.cached_property
-    def _made(self) -> tuple[Callable[[Clips], np.ndarray], ValidationReport | None]:
+    def _made(self) -> tuple[Compute, ValidationReport | None]:
         return self._make_engine()
 
     def predict(self, inputs: Input | Iterable[Input]) -> Generator[Result, None, None]:
-        """The results of videos, in order, each as soon as it is there; workers read ahead.
+        """Yield the results of videos, in order; workers read ahead.
 
         Args:
             inputs: one or several of: the path of a video; a folder of videos; a glob; a list file (.list, .txt); the
-                bytes of a file; frames, uint8 [T, H, W, 3] RGB. For a picture or a reason, a result reads the same file
-                or object again.
+                bytes of a file; frames, uint8 [T, H, W, 3] RGB. A result reads them again for a picture or an
+                explanation.
 
         Raises:
-            UserError: an empty folder, a glob without a match, a list that cannot be read, or another thing. A video
-                that cannot be read does not raise: its result says why.
+            UserError: an empty folder, a glob without a match, a list that cannot be read, or an invalid input. A video
+                that cannot be read gives a result with an error instead.
         """
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
             videos = sources(inputs, self.config.MODEL.format, scratch)
@@ -198,13 +195,13 @@ class Predictor:
                 yield from self.results(videos, self.loader(videos))
 
     def loader(self, videos: Sequence[Source]) -> Loader:
-        """What reads videos for `results`."""
+        """Make a loader of videos for `results`."""
         return loader_of(self.config, videos)
 
     def results(
         self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
     ) -> Generator[Result, None, None]:
-        """As `predict`, for what `stnet.reader.sources.sources` gives and the loader of these."""
+        """Yield results as `predict`, for videos of `stnet.reader.sources.sources` and their loader."""
         from stnet.evaluation.loop import rows_of
 
         with contextlib.closing(rows_of(self.engine, loader, "predict", log_interval, self._probabilities)) as rows:
@@ -216,11 +213,11 @@ class Predictor:
                     yield self._result(row, functools.partial(read_again, video, self.config), video.path, video.label)
 
     def results_of(self, clips: Sequence[Clip], topk: int | None = None) -> list[Result]:
-        """The results of clips that are read already, computed together; pictures and reasons read nothing again.
+        """Compute the results of decoded clips as one batch; pictures and explanations do not read them again.
 
         Args:
             clips: of stnet.reader.clip.read_clip, by section INFER.
-            topk: classes in a result, at most all; None: as always.
+            topk: classes in a result, at most all; None: the predictor's.
         """
         from stnet.evaluation.loop import logits_of
         from stnet.reader.transforms import to_super_images
@@ -232,7 +229,7 @@ class Predictor:
 
     @functools.cached_property
     def order(self) -> EpochOrder:
-        """Of an evaluation: how many clips and views are computed together."""
+        """Order of an evaluation, with the number of clips and views that are computed together."""
         return EpochOrder(1, self.config.INFER.batch_size, False, views=self.config.INFER.views)
 
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -241,10 +238,10 @@ class Predictor:
         return softmax(logits)
 
     def features(self, inputs: Input | Iterable[Input]) -> Generator[Features, None, None]:
-        """What the network makes of videos before it classifies, in order; inputs as `predict`.
+        """Yield features of videos, in order; inputs as `predict`.
 
         Raises:
-            UserError: as `predict`; or the model gives no features, or is an export.
+            UserError: as `predict`; or the model has no features, or is an export.
         """
         with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
             videos = sources(inputs, self.config.MODEL.format, scratch)
@@ -255,11 +252,11 @@ class Predictor:
     def features_of(
         self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
     ) -> Generator[Features, None, None]:
-        """As `features`, for what `stnet.reader.sources.sources` gives and the loader of these."""
+        """Yield features as `features`, for videos of `stnet.reader.sources.sources` and their loader."""
         from stnet.evaluation.loop import rows_of
         from stnet.inference.features import Features
 
-        embedder = self._embedder  # refused before anything is computed
+        embedder = self._embedder  # raises before anything is computed
 
         def embed(clips: Clips) -> Any:
             return list(zip(*embedder(clips)))
@@ -283,7 +280,7 @@ class Predictor:
         return make_embedder(self.engine_name, self.model, self.config.section("infer"), self.digest)
 
     def check_parts(self) -> None:
-        """Raise UserError where the model cannot be had in parts: it has no segments, or is an export."""
+        """Raise UserError where the model has no stages: it has no segments, or is an export."""
         if self.model is None:
             raise UserError("an export does not show its segments: it has no timeline, and no shares", _TAKE_WEIGHTS)
         if self.model.streaming() is None:
@@ -291,13 +288,13 @@ class Predictor:
             raise UserError(f"{name} has no segments: it has no timeline, and no shares of segments")
 
     def check_reasons(self) -> None:
-        """Raise UserError where there are no reasons: as `check_parts`, or in fewer bits."""
+        """Raise UserError where there are no explanations: as `check_parts`, or in low precision."""
         self.check_parts()
         if self.precision not in ("fp32", "auto"):
             raise UserError(f"reasons are computed in fp32, not in {self.precision}")
 
     def parts(self) -> StagedNetwork:
-        """The model in parts, by its engine, in float32. Made once. Raises as `check_parts`."""
+        """Make the model's stages, once, by its engine, in float32. Raises as `check_parts`."""
         from stnet.backends.parts import build_stages
 
         self.check_parts()
@@ -307,41 +304,40 @@ class Predictor:
         return self._parts
 
     def timeline_parts(self) -> StagedNetwork:
-        """The model in parts for timelines, in the precision asked for. Raises as `check_parts`, or it is refused."""
+        """Make the model's stages in the requested precision. Raises as `check_parts`, or the precision is refused."""
         return self._timeline_made[0]
 
     @property
     def timeline_proof(self) -> ValidationReport | None:
-        """What proves the precision of timelines, if that is not fp32. Raises UserError."""
+        """Validation report of the precision of timelines; None: fp32. Raises UserError."""
         return self._timeline_made[1]
 
     @functools.cached_property
     def _timeline_made(self) -> tuple[StagedNetwork, ValidationReport | None]:
         from stnet.backends.engines import Task
         from stnet.backends.parts import StagedNetwork
-        from stnet.quantize.choose import choose
         from stnet.quantize.networks import NetworkInParts
+        from stnet.quantize.run import choose
 
         self.check_parts()
         assert self.model is not None
         task = Task(self.model, self.config.section("infer"), digest=self.digest)
-        proven = choose(task, self.config, self._wanted, self.engine_name, NetworkInParts)
-        if proven is None:
+        validated = choose(task, self.config, self._wanted, self.engine_name, NetworkInParts)
+        if validated is None:
             return self.parts(), None
-        assert isinstance(proven.engine, StagedNetwork)
-        return proven.engine, proven.record
+        assert isinstance(validated.engine, StagedNetwork)
+        return validated.engine, validated.record
 
     def timeline(self, path: StrPath, name: StrPath, **settings: Any) -> Events:
-        """What happens in a long video, and when; writes NAME.events.csv and the other files of a timeline.
+        """Find the events of a long video; writes NAME.events.csv and the other files of a timeline.
 
         Args:
             path: the video.
-            name: path without suffix of the files; or a folder, in which they are called like the video.
+            name: path without suffix of the files; or a folder, in which they are named after the video.
             settings: window, stride, threshold, hold, shortest, render, overwrite: as predict's flags.
 
         Raises:
-            UserError: the video cannot be read, a file cannot be written, or a setting makes no sense; as
-                `timeline_parts`.
+            UserError: the video cannot be read, a file cannot be written, or a setting is invalid; as `timeline_parts`.
         """
         from stnet.timeline.run import Settings, make_timeline
 
@@ -382,9 +378,9 @@ class Predictor:
 
 
 def _forget_engines() -> None:
-    """In a forked process: have predictors make their engines anew, as the threads of the parent's are not there.
+    """In a forked process, which lacks the threads of the parent's engines, let predictors make new ones.
 
-    To free the parent's would wait for these threads, so one reference too many keeps them.
+    An extra reference keeps the parent's engines: to free them would wait for these threads.
     """
     for predictor in list(_PREDICTORS):
         for made in (vars(predictor).pop(name, None) for name in _MADE):

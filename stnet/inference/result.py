@@ -1,4 +1,4 @@
-"""What Predictor says of one video: something to print, save and look at."""
+"""Result of one video: to print, save and explain."""
 
 from __future__ import annotations
 
@@ -25,29 +25,23 @@ LONGEST_NAME = 200  # characters of a class name that are printed
 
 @dataclass
 class Result:
-    """The most probable classes of a video, the first the most probable, or why there are none.
-
-    The first four have the names of PaddleX's results.
-    """
+    """The most probable classes of a video, in order, or the error; the first four names are those of PaddleX."""
 
     input_path: str | None  # None: bytes or frames
     class_ids: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)  # probabilities
     label_names: list[str] = field(default_factory=list)
-    label: int | None = None  # what the list says
-    error: str = ""  # why the video could not be read
+    label: int | None = None  # from the list
+    error: str = ""  # of a video that could not be read
     _read: Callable[[], Clip] | None = field(default=None, repr=False, compare=False)
     _explain: Callable[[str, Clip, list[int], int], Explanation] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, probabilities: np.ndarray, labels: Sequence[str], topk: int, **facts: Any) -> Result:
-        """The Result of one clip's probabilities [num_classes]; of equal ones the smaller class number comes first."""
+        """Make a Result of probabilities [num_classes]; of equal ones the smaller class number comes first."""
         ids = np.argsort(-probabilities, kind="stable")[:topk].tolist()
         return cls(
-            class_ids=ids,
-            scores=[float(probabilities[i]) for i in ids],
-            label_names=[labels[i] for i in ids],
-            **facts,
+            class_ids=ids, scores=[float(probabilities[i]) for i in ids], label_names=[labels[i] for i in ids], **facts
         )
 
     @property
@@ -66,18 +60,18 @@ class Result:
         return facts
 
     def __str__(self) -> str:
-        """The path, then a line a class, or the error."""
+        """Format the path, then one line for each class, or the error."""
         names = [printable(name, LONGEST_NAME) for name in self.label_names]
         rows = [f"    {name}, {score:.6f}" for score, name in zip(self.scores, names)]
         return "\n".join([printable(self.input_path or "(no file)"), *(rows or [f"    {printable(self.error)}"])])
 
     def print(self) -> None:
-        """Write it on standard output."""
+        """Print to standard output."""
         print(self, flush=True)
 
     def save_to_json(self, path: StrPath) -> str:
         """Write `json` and the schema into a file; returns its path. `path` may be a folder, see `save_to_img`."""
-        path = self._file(path, ".json")
+        path = file_in(path, self.input_path, ".json")
         write_json(path, {"schema": SCHEMA, **self.json})
         return path
 
@@ -85,7 +79,7 @@ class Result:
         """Write a header and one row, as predict's --output does; returns the path, see `save_to_img`."""
         from stnet.inference.output import csv_rows
 
-        path = self._file(path, ".csv")
+        path = file_in(path, self.input_path, ".csv")
 
         def write(temporary: str) -> None:
             with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -95,10 +89,10 @@ class Result:
         return path
 
     def save_to_img(self, path: StrPath) -> str:
-        """Draw what the network saw, a row a super-image, with the top classes above it.
+        """Draw the clip, one row for each super-image, under the top classes.
 
         Args:
-            path: a .png or .jpg file; or a folder, made if missing, in which the file is called like the video.
+            path: a .png or .jpg file; or a folder, made if missing, in which the file is named after the video.
 
         Returns:
             the path of the file.
@@ -108,24 +102,24 @@ class Result:
         """
         from stnet.reader.contact_sheet import draw_sheet, panel_of
 
-        path = self._file(path, ".png", ".jpg", ".jpeg")
+        path = file_in(path, self.input_path, ".png", ".jpg", ".jpeg")
         sheet = draw_sheet([panel_of(self.clip(), str(self))], TILE)
         kind = "JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "PNG"
         write_atomically(path, functools.partial(sheet.save, format=kind))
         return path
 
     def clip(self) -> Clip:
-        """What the network saw, read once more. Raises UserError where there is nothing to read."""
+        """Read the clip again. Raises UserError where the video could not be read."""
         if self._read is None:
             raise UserError(f"{self.input_path}: {self.error}")
         return self._read()
 
     def explain(self, topk: int | None = None, grid: int = 8) -> Explanation:
-        """What each segment adds to the scores of the top classes, and where in the picture it is; see explain.py.
+        """Explain the top classes by shares of the segments and occlusion maps; see explain.py.
 
         Args:
             topk: of the result's classes; default: all.
-            grid: squares along a side that are blanked one by one; 0: no maps.
+            grid: squares along a side of an occlusion map; 0: no maps.
 
         Raises:
             UserError: the video could not be read, or the model has no segments.
@@ -134,6 +128,3 @@ class Result:
         if self._explain is None:
             raise UserError("an exported model does not show what its segments contributed: take the weights instead")
         return self._explain(self.input_path or "", clip, self.class_ids[:topk], grid)
-
-    def _file(self, path: StrPath, *suffixes: str) -> str:
-        return file_in(path, self.input_path, *suffixes)

@@ -1,1 +1,1 @@
-"""Low precision: bfloat16 and int8 networks, calibration, and the report that says whether they agree with float32."""
+"""Low precision: bfloat16 and int8 networks, calibration, and validation reports of agreement with float32."""

@@ -1,4 +1,4 @@
-"""A network in fewer bits: its files, and how they compute; whole, or in the parts that timelines are computed by."""
+"""Low-precision networks: whole for clips, or in stages for timelines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
@@ -22,50 +22,19 @@ from stnet.utils.files import sha256_of
 if TYPE_CHECKING:
     from stnet.backends.engines import Compute
 
-Clips = Callable[[], Iterator[np.ndarray]]  # reads clips anew, each uint8 [1, T, 3 * seglen, H, W]
-
-
-class LowPrecisionNetwork(Protocol):
-    """A network in a number format, in files of a folder.
-
-    Attributes:
-        kind: the format.
-        what: words for messages, of what is to be proven; "" for the whole network.
-        facts: plain data that tells it from other forms of the same network.
-        made_by: classes whose code the files and what they give depend on, beside the network's.
-        at_once: clips that fill the processor.
-    """
-
-    kind: LowPrecisionFormat
-    what: str
-    facts: list[str]
-    made_by: list[type]
-    at_once: int
-
-    def write_float32(self, folder: str) -> None:
-        """Write what the format is made of, compared with the network. Raises UserError."""
-
-    def prepare(self, folder: str, clips: Clips) -> int:
-        """Calibrate, and write the format. Returns how many clips it took."""
-
-    def fp32_layers(self, folder: str) -> Iterator[list[str]]:
-        """See stnet.quantize.formats.LowPrecisionFormat."""
-
-    def finish(self, folder: str) -> None:
-        """Remove what is not computed with."""
-
-    def sha256(self, folder: str) -> str:
-        """Of what is computed with."""
-
-    def load(self, folder: str) -> Exported | StagedNetwork:
-        """What computes in the format."""
-
-    def float32(self) -> Compute:
-        """What computes the same in float32, without the folder."""
+Clips = Callable[[], Iterator[np.ndarray]]  # reads the clips once, each uint8 [1, T, 3 * seglen, H, W]
 
 
 class WholeNetwork:
-    """From clips to logits in one file."""
+    """A network in one file of a folder, from clips to logits.
+
+    Attributes:
+        kind: the format.
+        what: words for messages; "" for the whole network.
+        facts: plain data for the cache key.
+        made_by: classes, besides the network's, on whose code the files and their logits depend.
+        at_once: clips that fill the processor.
+    """
 
     what = ""
     facts: list[str] = []
@@ -76,9 +45,9 @@ class WholeNetwork:
         self.at_once = min(clips_at_once(task.section), task.clips or task.section.batch_size)
 
     def write_float32(self, folder: str) -> None:
-        """See LowPrecisionNetwork."""
+        """Write FLOAT32, and compare it with the network. Raises UserError."""
         model, settings = self.task.model, self.task.model.config.MODEL
-        clip, path = _some_clip(self.task), f"{folder}/{FLOAT32}"
+        clip, path = _random_clip(self.task), f"{folder}/{FLOAT32}"
         scorer = Scorer(model.network, settings.image_mean, settings.image_std, model.seglen)
         write_onnx(scorer, path, [None, *clip.shape[1:]])
         expected = Network().make(self.task)(clip)
@@ -87,38 +56,38 @@ class WholeNetwork:
         runtime.release_memory()
 
     def prepare(self, folder: str, clips: Clips) -> int:
-        """See LowPrecisionNetwork."""
+        """Calibrate, and write the file. Returns the number of clips."""
         return self.kind.prepare(folder, clips())
 
     def fp32_layers(self, folder: str) -> Iterator[list[str]]:
-        """See LowPrecisionNetwork."""
+        """Rewrite the file as LowPrecisionFormat.fp32_layers."""
         return self.kind.fp32_layers(folder)
 
     def finish(self, folder: str) -> None:
-        """See LowPrecisionNetwork."""
+        """Remove FLOAT32 unless it is the file that computes."""
         _finish(self.kind, folder)
 
     def sha256(self, folder: str) -> str:
-        """Of the one file."""
+        """Digest of the file."""
         return sha256_of(f"{folder}/{self.kind.file}")
 
     def load(self, folder: str) -> Exported:
-        """For any number of clips."""
+        """Load the file; it takes any number of clips."""
         seg_num, seglen, size = clip_sizes(self.task.section)
         run, _, name = self.kind.load(folder, [self.at_once, seg_num, 3 * seglen, size, size])
         return Exported(run, self.at_once, name)
 
     def float32(self) -> Compute:
-        """See LowPrecisionNetwork."""
+        """Make the engine that `auto` takes."""
         task = self.task
         return make_engine("auto", task.model, task.section, task.clips, task.digest)
 
 
 class NetworkInParts:
-    """The parts of a network, each but the last in a file of a folder of its own; the last, the head, is in float32.
+    """The stages of a network, each in a folder of its own, but for the last, the head, which stays in float32.
 
     Raises:
-        UserError: the model cannot be cut so.
+        UserError: the model has no stages.
     """
 
     what = " of timelines"
@@ -136,8 +105,8 @@ class NetworkInParts:
         self.at_once = max(1, StagedNetwork(streaming, [lambda values: values], self.size, "").at_once[0] // seg_num)
 
     def write_float32(self, folder: str) -> None:
-        """See LowPrecisionNetwork."""
-        clip = _some_clip(self.task)
+        """Write FLOAT32 of each stage, and compare them with the network. Raises UserError."""
+        clip = _random_clip(self.task)
         expected = Network().make(self.task)(clip)
         layers = layers_from_bytes(self.streaming, self.task.model)
         for part, layer, shape in zip(self._folders(folder), layers, self._shapes()):
@@ -146,7 +115,7 @@ class NetworkInParts:
                 write_onnx(layer, f"{part}/{FLOAT32}", shape)
             except UserError:
                 raise
-            except Exception as error:  # paddle2onnx has types of its own
+            except Exception as error:  # paddle2onnx has exceptions of its own
                 name = self.task.model.config.MODEL.name
                 raise UserError(f"the parts of {name} cannot be written as ONNX ({last_line(error)})") from None
             runtime.release_memory()
@@ -154,7 +123,7 @@ class NetworkInParts:
         runtime.release_memory()
 
     def prepare(self, folder: str, clips: Clips) -> int:
-        """See LowPrecisionNetwork; each part by what float32 gives it for the clips."""
+        """Calibrate each stage on its inputs in float32, and write the files. Returns the number of clips."""
         count = 0
         for number, (kind, part) in enumerate(zip(self.kinds, self._folders(folder))):
             counted = itertools.count()
@@ -165,16 +134,16 @@ class NetworkInParts:
         return count
 
     def _inputs(self, number: int, folder: str, clips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """What a part is given for clips, batch by batch."""
+        """Inputs of a stage for clips, batch by batch."""
         taken: list[np.ndarray] = []
         runs = self._float32_runs(folder)
         run = runs[number]
 
-        def noted(values: np.ndarray) -> np.ndarray:
+        def recorded(values: np.ndarray) -> np.ndarray:
             taken.append(values)
             return run(values)
 
-        runs[number] = noted
+        runs[number] = recorded
         parts = self._parts(runs, "")
         for clip in clips:
             parts.features(clip)
@@ -182,36 +151,36 @@ class NetworkInParts:
             taken.clear()
 
     def fp32_layers(self, folder: str) -> Iterator[list[str]]:
-        """See LowPrecisionNetwork; of each part the same share of its layers."""
+        """Keep the same share of each stage's layers in float32."""
         parts = self._folders(folder)
         for names in zip(*(kind.fp32_layers(part) for kind, part in zip(self.kinds, parts))):
             yield [f"part{number}: {name}" for number, some in enumerate(names) for name in some]
 
     def finish(self, folder: str) -> None:
-        """See LowPrecisionNetwork."""
+        """Remove each FLOAT32 unless it is the file that computes."""
         for kind, part in zip(self.kinds, self._folders(folder)):
             _finish(kind, part)
 
     def sha256(self, folder: str) -> str:
-        """Of the digests of all files."""
+        """Digest of the digests of all files."""
         digests = [sha256_of(f"{part}/{self.kind.file}") for part in self._folders(folder)]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def load(self, folder: str) -> StagedNetwork:
-        """See LowPrecisionNetwork."""
+        """Load the stages; they take any number of segments."""
         shapes = [[-1 if size is None else size for size in shape] for shape in self._shapes()]  # -1: any number
         loaded = [kind.load(part, shape) for kind, part, shape in zip(self.kinds, self._folders(folder), shapes)]
         return self._parts([*(run for run, _, _ in loaded), self._head()], loaded[0][2])
 
     def float32(self) -> Compute:
-        """See LowPrecisionNetwork."""
+        """Make the stages by the engine that `auto` takes."""
         return build_stages("auto", self.task.model, self.task.section, self.task.digest)
 
     def _folders(self, folder: str) -> list[str]:
         return [f"{folder}/part{number}" for number in range(len(self.kinds))]
 
     def _shapes(self) -> list[Shape]:
-        return input_shapes(self.streaming, self.task.model, _some_clip(self.task))
+        return input_shapes(self.streaming, self.task.model, _random_clip(self.task))
 
     def _float32_runs(self, folder: str) -> list[Run]:
         return [*map(_in_float32, self._folders(folder)), self._head()]
@@ -223,7 +192,10 @@ class NetworkInParts:
         return StagedNetwork(self.streaming, runs, self.size, name)
 
 
-def _some_clip(task: Task) -> np.ndarray:
+LowPrecisionNetwork = Union[WholeNetwork, NetworkInParts]
+
+
+def _random_clip(task: Task) -> np.ndarray:
     seg_num, seglen, size = clip_sizes(task.section)
     return np.random.RandomState(0).randint(0, 256, (1, seg_num, 3 * seglen, size, size)).astype(np.uint8)
 

@@ -1,25 +1,46 @@
-"""The proof that a network in fewer bits still gives the classes of float32: its figures, its record, its verdict."""
+"""Validation report: agreement of low precision with float32 on the user's clips, speed, and the processor."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from stnet import runtime
 from stnet.metrics.probabilities import softmax
-from stnet.quantize.processor import Processor, this_processor
 from stnet.utils.files import StrPath, read_regular
 from stnet.utils.parsing import parse_json
 
-FEWEST = 200  # clips of a proof
+FEWEST = 200  # clips of a report that is accepted
 RECORD = "record.json"
 _RECORD_BYTES = 1 << 20
-_LARGEST = 1e15  # of any number in a record; no clips are as many, and nothing takes so long
+_LARGEST = 1e15  # bound on any number in a record
+
+
+class Processor(NamedTuple):
+    """Model and instruction sets of a processor, as far as number formats depend on them."""
+
+    model: str
+    vnni: bool  # products of bytes are summed without saturating
+    bf16: bool
+    instructions: str  # digest of the names of all instruction sets
+
+
+def this_processor() -> Processor:
+    """Read the processor that this runs on; outside of Linux its fields are empty."""
+    pairs = (line.partition(":") for line in runtime.processor().splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    model = " ".join(facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts)
+    vnni = bool(flags & {"avx512_vnni", "avx_vnni", "asimd"})  # ARM never saturates
+    bf16 = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return Processor(model, vnni, bf16, hashlib.sha256(" ".join(sorted(flags)).encode()).hexdigest()[:16])
 
 
 class Bounds(NamedTuple):
-    """What figures must keep to; docs/precision.md says how the defaults were chosen.
+    """Limits of the disagreement with float32; docs/precision.md says how the defaults were chosen.
 
     Args:
         agreement: share of the clips that must keep their class.
@@ -35,9 +56,9 @@ class Precision(NamedTuple):
 
     Args:
         name: fp32, bf16, int8 or auto.
-        calibrate: a list, folder or glob of clips to calibrate and to prove it with; "": a proof that is kept.
+        calibrate: list, folder or glob of clips to calibrate and compare with; "": use the cached validation report.
         agreement, difference: see Bounds.
-        unproven: use it all the same where they are not kept to, or where the clips are too few.
+        unproven: use it even where the bounds are exceeded or the clips are too few.
     """
 
     name: str = "fp32"
@@ -48,12 +69,12 @@ class Precision(NamedTuple):
 
     @property
     def bounds(self) -> Bounds:
-        """What the figures must keep to."""
+        """Agreement and difference together."""
         return Bounds(self.agreement, self.difference)
 
 
 class AgreementStats(NamedTuple):
-    """What two engines gave for the same clips."""
+    """Agreement of two engines on the same clips."""
 
     clips: int
     equal: int  # clips whose most probable class is the same
@@ -65,37 +86,37 @@ class AgreementStats(NamedTuple):
 
     @classmethod
     def of(cls, expected: np.ndarray, found: np.ndarray, labels: Sequence[int | None]) -> AgreementStats:
-        """The figures of logits [clips, classes].
+        """Compare logits [clips, classes].
 
         Args:
-            expected, found: in float32, and in the precision to be proven; what is not finite agrees with nothing.
+            expected, found: in float32 and in low precision; a row that is not finite agrees with nothing.
             labels: of the clips, None where unknown.
         """
         finite = np.isfinite(expected).all(axis=1) & np.isfinite(found).all(axis=1)
         first, second = expected.argmax(axis=1), found.argmax(axis=1)
         with np.errstate(invalid="ignore", over="ignore"):
-            apart = np.abs(softmax(expected) - softmax(found))
-        apart[~finite] = 1.0
+            differences = np.abs(softmax(expected) - softmax(found))
+        differences[~finite] = 1.0
         known = np.array([label is not None for label in labels], bool)
         truth = np.array([-1 if label is None else label for label in labels])
         return cls(
-            len(expected), int((finite & (first == second)).sum()), float(apart.max()), float(apart.mean()),
+            len(expected), int((finite & (first == second)).sum()), float(differences.max()), float(differences.mean()),
             int(known.sum()), int((known & (first == truth)).sum()), int((known & finite & (second == truth)).sum()),
         )  # fmt: skip
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> AgreementStats:
-        """Figures from plain data. Raises ValueError, KeyError or TypeError where no comparison gives such."""
-        figures = cls(**values)
+        """Parse plain data. Raises ValueError, KeyError or TypeError where the numbers contradict each other."""
+        stats = cls(**values)
         for name in cls._fields:
             _check_number(name, values[name], float if name in ("largest", "mean") else int)
-        whole = figures.equal <= figures.clips and max(figures.right, figures.right_fp32) <= figures.labelled
-        if not (figures.clips and whole and figures.labelled <= figures.clips and figures.mean <= figures.largest <= 1):
+        counts = stats.equal <= stats.clips and max(stats.right, stats.right_fp32) <= stats.labelled <= stats.clips
+        if not (stats.clips and counts and stats.mean <= stats.largest <= 1):
             raise ValueError("the figures contradict each other")
-        return figures
+        return stats
 
     def refusal(self, bounds: Bounds) -> str:
-        """Why they prove nothing; "" where enough clips keep to the bounds."""
+        """Reason for which low precision is refused; "" where enough clips keep to the bounds."""
         if self.clips < FEWEST:
             return f"not proven: {self.clips} clips were compared, at least {FEWEST} are needed"
         reasons = []
@@ -106,7 +127,7 @@ class AgreementStats(NamedTuple):
         return f"refused: {', and '.join(reasons)}" if reasons else ""
 
     def words(self) -> str:
-        """One line."""
+        """Describe the agreement on one line."""
         line = (
             f"{self.equal} of {self.clips} clips keep their class, probabilities differ by {self.largest:.4f} at most, "
             f"{self.mean:.6f} on average"
@@ -117,7 +138,7 @@ class AgreementStats(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Seconds a clip, medians, of two engines that ran in turns, with nothing beside them."""
+    """Median seconds a clip of two engines that ran in turns, with nothing else running."""
 
     fp32: str  # the engine that computes in float32
     batch: int  # clips at once
@@ -126,7 +147,7 @@ class Speed(NamedTuple):
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Speed:
-        """From plain data. Raises ValueError, KeyError or TypeError where nothing takes such time."""
+        """Parse plain data. Raises ValueError, KeyError or TypeError where a number is impossible."""
         speed = cls(**values)
         _check_number("batch", speed.batch, int)
         for seconds in (speed.seconds_fp32, speed.seconds):
@@ -137,11 +158,11 @@ class Speed(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as float32."""
+        """Speed relative to float32; above 1 is faster."""
         return self.seconds_fp32 / self.seconds
 
     def words(self) -> str:
-        """A few."""
+        """Describe the speed in a few words."""
         return f"{self.ratio:.2f} times as fast as float32 by {self.fp32:.60}, {self.batch} at once"
 
 
@@ -151,21 +172,21 @@ def _check_number(name: str, value: float, kind: type[int | float]) -> None:
 
 
 class ValidationReport(NamedTuple):
-    """A proof, or the lack of one: what was compared, where, and what came of it."""
+    """Record of one comparison with float32: the files, the processor, the versions, agreement and speed."""
 
     precision: str
     processor: Processor
     runtimes: dict[str, str]  # versions
     sha256: str  # of the file that was run
-    calibration: dict[str, Any]  # "clips", how many; "sha256", of the list they are from
-    in_float32: list[str]  # layers that were left so
-    searched: bool  # no more layers can be left so
+    calibration: dict[str, Any]  # "clips": number; "sha256": digest of the list that they are from
+    in_float32: list[str]  # layers kept in float32
+    searched: bool  # no further layers can be kept in float32
     figures: AgreementStats
     speed: Speed
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> ValidationReport:
-        """A record from plain data that anyone may have written. Raises ValueError, KeyError or TypeError."""
+        """Parse plain data from an untrusted file. Raises ValueError, KeyError or TypeError."""
         fields = {name: values[name] for name in cls._fields}
         fields["processor"] = processor = Processor(**fields["processor"])
         fields["figures"], fields["speed"] = AgreementStats.read(fields["figures"]), Speed.read(fields["speed"])
@@ -181,18 +202,17 @@ class ValidationReport(NamedTuple):
         return record
 
     def plain(self) -> dict[str, Any]:
-        """As plain data."""
+        """Convert to plain data, which `read` takes."""
         parts = {name: getattr(self, name)._asdict() for name in ("processor", "figures", "speed")}
         return {**self._asdict(), **parts}
 
     def words(self) -> str:
-        """One line: how right, and how fast."""
+        """Describe agreement and speed on one line."""
         return f"{self.figures.words()}; {self.speed.words()}"
 
     def foreign(self, runtimes: Mapping[str, str]) -> str:
-        """What it was made with that is not what is here; "" where nothing is."""
-        here = this_processor()
-        if self.processor != here:
+        """Describe the other processor or versions that it was made with; "" where they are those of this machine."""
+        if self.processor != this_processor():
             return f"another processor ({self.processor.model:.60})"
         if self.runtimes != dict(runtimes):
             return f"other versions ({', '.join(f'{name} {version}' for name, version in self.runtimes.items())})"
@@ -200,5 +220,5 @@ class ValidationReport(NamedTuple):
 
 
 def read_record(path: StrPath) -> ValidationReport:
-    """The record in a file. Raises OSError, ValueError, KeyError or TypeError where there is none."""
+    """Read a report from a file. Raises OSError, ValueError, KeyError or TypeError."""
     return ValidationReport.read(parse_json(read_regular(path, _RECORD_BYTES)))

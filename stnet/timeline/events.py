@@ -1,14 +1,11 @@
-"""What happens when in a long video: a rule from the probabilities of its windows to events.
+"""Events of a long video, from the probabilities of its windows.
 
-1. A window speaks for the time around its centre, halfway to the centres of the windows before and after it that it
-   overlaps; where it overlaps none, at the ends of a video and at gaps, up to its own start or end. So no window speaks
-   for time that it does not hold, and no event spans a gap.
-2. An event of a class begins where a window gives the class at least `threshold`, and goes on, both ways, over the
-   windows next to it that give it at least `hold`.
-3. An event that is shorter than `shortest` seconds is none.
-4. Its probability is the mean over its windows.
-
-Where no class reaches the threshold, nothing is claimed. Events of two classes overlap only where `hold` is below 1/2.
+1. The cell of a window is the time around its centre, halfway to the centres of the windows before and after it that
+   overlap with it; at the ends of a video and at gaps it ends with the window. No cell crosses a gap.
+2. An event of a class begins where a window has at least `threshold`, and extends, both ways, over adjacent windows
+   with at least `hold`. Events of two classes overlap only where `hold` is below 1/2.
+3. Events shorter than `shortest` seconds are dropped.
+4. The probability of an event is the mean over its windows.
 """
 
 from __future__ import annotations
@@ -20,12 +17,12 @@ import numpy as np
 
 from stnet.utils.errors import UserError
 
-THRESHOLD, HOLD = 0.8, 0.5  # probabilities, where nothing else is asked for
+THRESHOLD, HOLD = 0.8, 0.5  # default probabilities
 _TOUCHING = 1e-6  # seconds
 
 
 class Event(NamedTuple):
-    """A class over some time."""
+    """A class over a time span."""
 
     start: float  # seconds
     end: float
@@ -33,14 +30,14 @@ class Event(NamedTuple):
     probability: float
 
     def named(self, label_name: str) -> NamedEvent:
-        """The same event, with the name of its class."""
+        """Make the same event with the name of its class."""
         event = NamedEvent(*self)
         event.label_name = label_name
         return event
 
 
 class NamedEvent(Event):
-    """An event that knows the name of its class; as a tuple it has the four fields of Event.
+    """Event with the name of its class; as a tuple it has the four fields of Event.
 
     Attributes:
         label_name: name of the class.
@@ -50,11 +47,11 @@ class NamedEvent(Event):
 
 
 class Events(list[Event]):
-    """The events of a video, and what comes nearest where there are none.
+    """The events of a video, and its most probable window.
 
     Args:
         events: in order.
-        highest: the largest probability of any class in any window, and when.
+        highest: the window and class with the largest probability.
     """
 
     def __init__(self, events: Iterable[Event], highest: Event) -> None:
@@ -69,7 +66,7 @@ def events_of(
     hold: float = HOLD,
     shortest: float = 0.0,
 ) -> list[Event]:
-    """The events of a video by the rule above, the earliest first.
+    """Find the events of a video by the rule above, the earliest first.
 
     Args:
         spans: (start, end) of each window in seconds, in order.
@@ -93,7 +90,7 @@ def events_of(
 
 
 def cells_of(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The time that each window speaks for."""
+    """Cell of each window, (start, end) in seconds."""
     cells = [list(span) for span in spans]
     for number, ((start, end), (other_start, other_end)) in enumerate(zip(spans, spans[1:])):
         if other_start < end:
@@ -102,7 +99,7 @@ def cells_of(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _runs(held: np.ndarray, cells: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
-    """(first, stop) of each row of windows that are held and whose cells touch."""
+    """(first, stop) of each run of held windows whose cells touch."""
     runs: list[tuple[int, int]] = []
     for i in np.flatnonzero(held).tolist():
         if runs and runs[-1][1] == i and cells[i][0] - cells[i - 1][1] <= _TOUCHING:

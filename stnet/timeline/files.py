@@ -1,4 +1,4 @@
-"""Files of a timeline: scores of windows, events, subtitles, a picture. Each is written whole or not at all."""
+"""Files of a timeline: scores of windows, events, subtitles, a figure. Each is written atomically."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stnet.utils.atomic import write_atomically, write_csv
 from stnet.utils.files import StrPath
 from stnet.utils.fonts import drawable, drawing
 
-_CURVES = 8  # classes in a picture, at most
-_GAP = 2  # strides without a window, at which a curve breaks off
-_NAME = 40  # characters of a class name there
+_CURVES = 8  # classes in the figure besides those of events, at most
+_GAP = 2  # strides between windows at which a curve is interrupted
+_NAME = 40  # characters of a class name in the figure
 
 
 def write_windows_jsonl(
     path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str], topk: int
 ) -> None:
-    """One JSON object a window: its time, its frames, and its most probable classes, the most probable first."""
+    """Write one JSON object for each window: time, frames, and the most probable classes in order."""
 
     def lines() -> Iterable[str]:
         for window, row in zip(windows, probabilities):
@@ -44,19 +44,19 @@ def write_windows_jsonl(
 def write_windows_csv(
     path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str]
 ) -> None:
-    """One row a window: start and end in seconds, then the probability of every class."""
+    """Write one row for each window: start and end in seconds, then the probability of every class."""
     rows = ([f"{w.start:.3f}", f"{w.end:.3f}", *(f"{p:.6g}" for p in row)] for w, row in zip(windows, probabilities))
     write_csv(path, ["start", "end", *labels], rows)
 
 
 def write_events_csv(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
-    """One row an event: start, end, class, probability."""
+    """Write one row for each event: start, end, class, probability."""
     rows = ([f"{e.start:.3f}", f"{e.end:.3f}", labels[e.class_id], f"{e.probability:.6g}"] for e in events)
     write_csv(path, ["start", "end", "class", "probability"], rows)
 
 
 def write_webvtt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
-    """Subtitles for a browser's video element."""
+    """Write subtitles for a browser's video element."""
     cues = [
         f"{_clock(event.start, '.')} --> {_clock(event.end, '.')}\n{html.escape(caption(event, labels), quote=False)}\n"
         for event in events
@@ -65,7 +65,7 @@ def write_webvtt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) 
 
 
 def write_srt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
-    """Subtitles for players."""
+    """Write subtitles for video players."""
     cues = [
         f"{number}\n{_clock(event.start, ',')} --> {_clock(event.end, ',')}\n{caption(event, labels)}\n"
         for number, event in enumerate(events, start=1)
@@ -74,7 +74,7 @@ def write_srt(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> 
 
 
 def caption(event: Event, labels: Sequence[str]) -> str:
-    """What is shown of an event, on one line."""
+    """Format an event on one line."""
     return f"{' '.join(labels[event.class_id].split())} {event.probability:.0%}"
 
 
@@ -86,11 +86,11 @@ def write_picture(
     labels: Sequence[str],
     title: str = "",
 ) -> None:
-    """A PNG: the probabilities of the classes that matter over time, and below them the events."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no state beside the figure
+    """Draw a PNG: probabilities over time of the main classes, and their events below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
     from matplotlib.figure import Figure
 
-    shown = _classes_that_matter(probabilities, events)
+    shown = _main_classes(probabilities, events)
     names, title = [drawable(labels[class_id], _NAME) for class_id in shown], drawable(title)
     with drawing("".join([title, *names])):
         figure = Figure(figsize=(12, 3.2 + 0.3 * len(shown)), layout="constrained")
@@ -98,14 +98,14 @@ def write_picture(
         starts = np.array([window.start for window in windows])
         centres = (starts + [window.end for window in windows]) / 2
         distances = np.diff(starts)
-        gaps = np.flatnonzero(distances > _GAP * np.median(distances)) + 1 if len(distances) else []  # no curve there
+        gaps = np.flatnonzero(distances > _GAP * np.median(distances)) + 1 if len(distances) else []
         times = np.insert(centres, gaps, np.nan)
-        for place, (class_id, name) in enumerate(zip(shown, names)):
-            colour = f"C{place}"
+        for row, (class_id, name) in enumerate(zip(shown, names)):
+            colour = f"C{row}"
             curve = np.insert(probabilities[:, class_id].astype(float), gaps, np.nan)
             curves.plot(times, curve, color=colour, label=name, marker=".", markersize=3)
             spans = [(event.start, event.end - event.start) for event in events if event.class_id == class_id]
-            bars.broken_barh(spans, (place - 0.4, 0.8), color=colour)
+            bars.broken_barh(spans, (row - 0.4, 0.8), color=colour)
         curves.set(ylim=(-0.02, 1.02), ylabel="probability", title=title)
         curves.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         bars.set(yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6), xlabel="seconds")
@@ -115,8 +115,8 @@ def write_picture(
         write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
 
 
-def _classes_that_matter(probabilities: np.ndarray, events: Sequence[Event]) -> list[int]:
-    """Those of events, the longest first, then those with the largest probability anywhere."""
+def _main_classes(probabilities: np.ndarray, events: Sequence[Event]) -> list[int]:
+    """Classes of events, the longest first, then those with the largest probability in any window."""
     length: dict[int, float] = {}
     for event in events:
         length[event.class_id] = length.get(event.class_id, 0) + event.end - event.start
@@ -126,8 +126,8 @@ def _classes_that_matter(probabilities: np.ndarray, events: Sequence[Event]) -> 
 
 
 def _clock(seconds: float, point: str) -> str:
-    """00:00:00.000"""
-    whole = round(1000 * round(seconds, 3))  # as the tables round: half a millisecond times 1000 is another float
+    """Format seconds as 00:00:00.000."""
+    whole = round(1000 * round(seconds, 3))  # rounded as in the tables
     return f"{whole // 3600000:02d}:{whole // 60000 % 60:02d}:{whole // 1000 % 60:02d}{point}{whole % 1000:03d}"
 
 

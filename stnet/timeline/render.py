@@ -1,4 +1,4 @@
-"""A copy of a video with the events of its timeline written into the picture, its sound kept."""
+"""Copy of a video with the events of its timeline drawn into the picture, and its sound."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from stnet.utils.fonts import pillow_font
 _COPIED = ("aac", "mp3")  # sound that every browser plays in mp4; other sound becomes AAC
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _X264 = {"crf": "20", "preset": "fast"}
-_FINEST = 90000  # units a second of the timestamps
-_MARK = "with its timeline by StNet"  # in the copy: another run may replace it
-_UNITS = 4  # of the timestamps between two frames, at least
+_FINEST = 90000  # timestamp units a second, at most
+_MARK = "with its timeline by StNet"  # metadata of copies, which another run may replace
+_UNITS = 4  # timestamp units a frame, at least
 _UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
 
 
 def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
-    """See before any long work that the copy can be written, and replaces no file but an earlier copy.
+    """Check that the copy can be written, and replaces no file but an earlier copy.
 
     Args:
-        source: the video, which it never replaces.
+        source: the video, which must not be replaced.
         target: the copy.
         overwrite: replace any other file.
 
     Raises:
-        UserError
+        UserError: it cannot be written, or would replace another file.
     """
     if os.path.realpath(source) == os.path.realpath(target):
         raise UserError(f"the copy {target} would replace the video that it is made of", "set --render to another file")
@@ -59,27 +59,26 @@ def check_target(source: str, target: StrPath, overwrite: bool = False) -> None:
 
 
 def _is_copy(target: StrPath) -> bool:
-    """Whether a file is what `render` wrote."""
+    """Return True for a file that `render` wrote."""
     with suppress(ClipError), utf8_name(os.fspath(target)) as name, opened(name) as (container, _):
         return container.metadata.get("comment") == _MARK
     return False
 
 
 def render(source: str, target: StrPath, events: Sequence[Event], labels: Sequence[str]) -> list[str]:
-    """Write an mp4 that browsers play: H.264, 4:2:0, its index in front, every frame at its own time.
+    """Write an mp4 that browsers play: H.264, 4:2:0, index in front, timestamps kept.
 
     Args:
-        source: the video; it is turned upright, and an odd width or height loses its last column or row, but a
-            single one is shown twice.
+        source: the video; it is rotated upright, and cropped to even sides (a single row or column is doubled).
         target: mp4 file.
-        events: events, in seconds from the start of the file.
+        events: in seconds from the start of the file.
 
     Returns:
-        what should be said of it: where the video breaks off, sound that cannot be kept.
+        notes for the user: damage of the video, lost sound.
 
     Raises:
-        ClipError: the source cannot be read, or not from its first frame on.
-        UserError: the target cannot be written, or this PyAV has no encoder.
+        ClipError: the source cannot be read.
+        UserError: the target cannot be written, or PyAV has no encoder.
     """
     notes: list[str] = []
     write_atomically(target, lambda temporary: notes.extend(_render(source, temporary, Overlay(events, labels))))
@@ -110,10 +109,10 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
                 picture = _picture_stream(copy, image.shape, video.rate, unit, stream.codec_context.colorspace)
             sound.copy_until(seconds)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            timestamp = max(round(seconds / unit), timestamp + 1)  # two frames at one time would be refused
+            timestamp = max(round(seconds / unit), timestamp + 1)  # the muxer refuses equal timestamps
             frame.pts, frame.time_base = timestamp, unit
             copy.mux(picture.encode(frame))
-        if picture is None:  # a clip of it may yet be read by OpenCV
+        if picture is None:  # OpenCV may still read it
             raise ClipError(f"no frame of it can be read for the copy ({video.damage or 'it has none'})")
         copy.mux(picture.encode())
         sound.copy_until(seconds + 1 / video.rate if video.damage else math.inf)
@@ -124,7 +123,7 @@ def _render(source: str, temporary: str, overlay: Overlay) -> list[str]:
 
 @contextmanager
 def encoding() -> Iterator[None]:
-    """Turn what FFmpeg's encoder and muxer refuse into one line. Raises UserError."""
+    """Convert errors of FFmpeg's encoder and muxer to UserError."""
     import av
 
     try:
@@ -143,7 +142,7 @@ def _picture_stream(copy: Any, shape: tuple[int, ...], rate: float, unit: Fracti
     picture.height, picture.width = shape[:2]
     picture.pix_fmt = "yuv420p"
     picture.codec_context.time_base = unit
-    if matrix != _UNSPECIFIED:  # where the source says nothing, players take both for the same
+    if matrix != _UNSPECIFIED:  # else players guess the same for both
         picture.codec_context.colorspace = _BT601
     return picture
 
@@ -152,8 +151,8 @@ class Sound:
     """The first sound stream of a container, copied into another.
 
     Args:
-        container: to be read, none of whose packets are taken yet.
-        copy: to be written.
+        container: source, of which no packet was read.
+        copy: target.
         video: whose timestamps the sound follows.
     """
 
@@ -169,8 +168,8 @@ class Sound:
             self.notes.append("the sound is left out: there is no decoder for it")
             return
         name = source.codec_context.name.replace("mp3float", "mp3")
-        self.as_it_is = name in _COPIED and bool(source.codec_context.extradata or name == "mp3")
-        if self.as_it_is:
+        self.copied = name in _COPIED and bool(source.codec_context.extradata or name == "mp3")
+        if self.copied:
             self.target = copy.add_stream_from_template(source)
         else:
             rate = source.rate if source.rate in _AAC_RATES else _AAC_RATES[-1]
@@ -180,7 +179,7 @@ class Sound:
         self.waiting: Optional[Any] = None
 
     def copy_until(self, seconds: float) -> None:
-        """Copy what begins before a moment."""
+        """Copy packets that begin by a time."""
         if self.target is None:
             return
         try:
@@ -203,7 +202,7 @@ class Sound:
         offset = round(self.start / packet.time_base)
         packet.dts -= offset
         packet.pts = packet.dts if packet.pts is None else packet.pts - offset
-        if self.as_it_is:
+        if self.copied:
             packet.stream = self.target
             self.copy.mux(packet)
             return
@@ -211,8 +210,8 @@ class Sound:
             self.copy.mux(self.target.encode(frame))
 
     def close(self) -> None:
-        """Write what the encoder still holds."""
-        if self.target is not None and not self.as_it_is:
+        """Flush the encoder."""
+        if self.target is not None and not self.copied:
             try:
                 with decoding():
                     self.copy.mux(self.target.encode())
@@ -221,15 +220,15 @@ class Sound:
 
 
 def _in_time(packets: Iterator[Any], video: VideoStream) -> Iterator[Any]:
-    """Packets of sound, whose times go on with the video's where these begin anew; none before the one before it."""
+    """Shift sound packets as the video's joined parts; drop those that would not be in order."""
     if len(video.parts) == 1:
         yield from packets
         return
     unit, last = video.index.time_base, None
-    stamped = (
+    timed = (
         (None if packet.dts is None else round(packet.dts * packet.time_base / unit), packet) for packet in packets
     )
-    for time, packet in follow(stamped, video.parts):
+    for time, packet in follow(timed, video.parts):
         if time is not None:
             shift = round(time * unit / packet.time_base) - packet.dts
             packet.dts += shift
@@ -241,7 +240,7 @@ def _in_time(packets: Iterator[Any], video: VideoStream) -> Iterator[Any]:
 
 
 class Overlay:
-    """Writes what happens at a moment into the upper left corner."""
+    """Draws the current events into the upper left corner."""
 
     def __init__(self, events: Sequence[Event], labels: Sequence[str]) -> None:
         self.events, self.labels = events, labels
@@ -249,9 +248,9 @@ class Overlay:
         self.strip: Optional[np.ndarray] = None  # uint8 [h, w, 4] of the lines
 
     def drawn(self, image: np.ndarray, seconds: float) -> np.ndarray:
-        """The image, uint8 [H, W, 3] RGB, with what happens at that moment; both sides even."""
+        """Draw the events at a time on an image, uint8 [H, W, 3] RGB, cropped to even sides."""
         height, width = (max(2, side // 2 * 2) for side in image.shape[:2])
-        rows, columns = 1 + (image.shape[0] == 1), 1 + (image.shape[1] == 1)  # a single one is shown twice
+        rows, columns = 1 + (image.shape[0] == 1), 1 + (image.shape[1] == 1)  # a single one is doubled
         image = np.ascontiguousarray(np.tile(image, (rows, columns, 1))[:height, :width])
         lines = [caption(event, self.labels) for event in self.events if event.start <= seconds < event.end]
         if lines != self.lines:
@@ -265,7 +264,7 @@ class Overlay:
 
 
 def _strip(lines: Sequence[str], width: int, height: int) -> np.ndarray:
-    """The lines, white on a half transparent ground, as large as fits: uint8 [h, w, 4]."""
+    """Draw lines, white on half transparent black, as large as fits: uint8 [h, w, 4]."""
     from PIL import Image, ImageDraw
 
     text = "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A timeline of a video, from the weights to the files."""
+"""Timeline of a video: windows, events, and their files."""
 
 from __future__ import annotations
 
@@ -37,33 +37,32 @@ class Unreadable(UserError):
 
 
 class Settings(NamedTuple):
-    """What a user may choose of a timeline."""
+    """Settings of a timeline."""
 
     window: float = 10.0  # seconds
     stride: float = 2.0
-    threshold: float = THRESHOLD  # see stnet.timeline.events
+    threshold: float = THRESHOLD  # probabilities, see stnet.timeline.events
     hold: float = HOLD
     shortest: float | None = None  # seconds; None: half a window
-    render: str = ""  # mp4 file with the events written into the picture; "": none
-    overwrite: bool = False  # replace that file also where it is no such copy
+    render: str = ""  # mp4 file with the events drawn into the picture; "": none
+    overwrite: bool = False  # let `render` replace any file
 
 
 def make_timeline(
     parts: StagedNetwork, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
 ) -> Events:
-    """Score a video window by window, and write all that comes of it.
+    """Score the windows of a video, and write the files of its timeline.
 
-    These are NAME.windows.jsonl and .csv (scores of each window), NAME.events.csv, NAME.vtt, NAME.srt, and
-    NAME.timeline.png
-    (classes over time), where `name` is a path without suffix.
+    These are NAME.windows.jsonl and .csv (scores), NAME.events.csv, NAME.vtt, NAME.srt and NAME.timeline.png, where
+    `name` is a path without suffix.
 
     Raises:
         Unreadable: the video cannot be read.
-        UserError: a file cannot be written, or a setting makes no sense.
+        UserError: a file cannot be written, or a setting is invalid.
     """
     try:
-        check_name(f"{name}.windows.jsonl")  # the longest
-        events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # what makes no sense is refused first
+        check_name(f"{name}.windows.jsonl")  # the longest name
+        events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # refuse invalid settings first
         if settings.render:
             check_target(path, settings.render, settings.overwrite)
         with closing(Timeline(parts, path, config.section("infer"), settings.window, settings.stride)) as timeline:
@@ -90,7 +89,7 @@ def make_timeline(
 
 
 def _scored(timeline: Timeline) -> list[Window]:
-    """All windows; now and then the log says how far it is."""
+    """Compute all windows, and log the progress."""
     logger.info("%s: %s", timeline.path, timeline.notes[0])
     windows: list[Window] = []
     logged = 0.0

@@ -1,4 +1,4 @@
-"""A long video, window by window: what is in it, and when."""
+"""Scores of the windows of a long video, which a child process reads."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from stnet.backends.parts import StagedNetwork
     from stnet.config import ReaderSection
 
-_AHEAD = 32  # answers that the child may prepare: it waits as soon as it has pixels that are not taken
-_FAR = 0.2  # share by which a window may be longer or shorter than was asked for, before that is worth a word
-_LARGE = 1 << 30  # bytes whose packets are read within the time limit of an answer
+_AHEAD = 32  # answers that the child may prepare; it waits while pixels are not taken
+_FAR = 0.2  # relative deviation of a window's length that is noted
+_LARGE = 1 << 30  # bytes that are indexed within the time limit of an answer
 
 
 class Window(NamedTuple):
-    """A part of a video, and what the network says of it."""
+    """A window of a video, and its logits."""
 
     start: float  # seconds
     end: float
@@ -36,25 +36,25 @@ class Window(NamedTuple):
 
 
 class Timeline:
-    """The windows of a video. It is read once, in a child process, and little more than a window is held.
+    """Scores the windows of a video; a child process reads it once, and little more than a window is held in memory.
 
-    Nothing is decoded before `windows` is called: who has limits looks at `facts` first, and closes.
+    Nothing is decoded before `windows` is called, so `facts` can be checked against limits first.
 
     Args:
-        parts: of the model.
+        parts: stages of the model.
         path: the file.
-        section: sizes and sampling; its decode_timeout is how many seconds the child may take for an answer.
+        section: sizes and sampling; decode_timeout is the time limit of an answer of the child, in seconds.
         window, stride: seconds, see stnet.reader.windows.plan_windows.
-        child: starts the process. One that is forked from this would keep what memory this one had, in vain.
+        child: class that starts the process; by default one that does not inherit memory, where possible.
 
     Attributes:
-        facts: what is known of the video.
-        plan: what is made of window and stride.
-        notes: what should be said of the video, complete after the last window.
+        facts: of the video.
+        plan: of the windows.
+        notes: for the user, complete after the last window.
 
     Raises:
-        ClipError: it cannot be read, or reading it hung or crashed.
-        UserError: window or stride make no sense.
+        ClipError: it cannot be read, or reading hung or crashed.
+        UserError: window or stride are invalid.
     """
 
     def __init__(
@@ -72,7 +72,10 @@ class Timeline:
         self.child: Child | None = child(WindowReader(path, section, window, stride))
         try:
             self.child.send([path])
-            self.facts: Facts = self._answer(self.timeout * (1 + _size(path) // _LARGE))
+            size = 0
+            with suppress(OSError, ValueError):  # the child reports it better
+                size = os.path.getsize(path)
+            self.facts: Facts = self._answer(self.timeout * (1 + size // _LARGE))
         except BaseException:
             self.close()
             raise
@@ -80,8 +83,8 @@ class Timeline:
         by_time = ", its frames at uneven distances taken by their time" if self.facts.variable else ""
         self.notes: list[str] = [self.plan.description() + by_time]
         if self.facts.anew:
-            places = "" if len(self.facts.anew) == 1 else f"{len(self.facts.anew)} times, first "
-            self.notes.append(f"its times begin anew {places}at {self.facts.anew[0]:.2f} s: they go on from there")
+            where = "" if len(self.facts.anew) == 1 else f"{len(self.facts.anew)} times, first "
+            self.notes.append(f"its times begin anew {where}at {self.facts.anew[0]:.2f} s: they go on from there")
         length = self.plan.frames / self.plan.rate
         if abs(length - window) > _FAR * window:
             self.notes.append(
@@ -90,19 +93,19 @@ class Timeline:
             )
 
     def close(self) -> None:
-        """End the child, wherever it is; `windows` does so at its end."""
+        """End the child; `windows` does so at its end."""
         child, self.child = self.child, None
         if child is not None:
             child.kill()
 
     def windows(self) -> Iterator[Window]:
-        """Read the video, and give each window as soon as it is computed. Closing the generator ends the child.
+        """Yield each window as soon as it is computed. Closing the generator ends the child.
 
         Raises:
-            ClipError: not a frame can be read, or none that fits; or reading hung or crashed.
+            ClipError: no frame can be read, or none has the right size; or reading hung or crashed.
         """
         scorer, given = self.parts.windows(), 0
-        features: dict[int, np.ndarray] = {}  # of windows that are computed
+        features: dict[int, np.ndarray] = {}  # by window
         spans: deque[Span] = deque()
         try:
             for stretch in self._stretches():
@@ -129,7 +132,7 @@ class Timeline:
             self.close()
 
     def _stretches(self) -> Iterator[Stretch]:
-        """What the child reads, while it reads on."""
+        """Receive what the child reads, while it reads ahead."""
         assert self.child is not None, "a timeline is read once"
         self.child.send([self.path] * _AHEAD)
         while True:
@@ -148,13 +151,13 @@ class Timeline:
             raise ClipError(str(error)) from None
 
     def _whole_video(self, ending: Ending, pixels: np.ndarray, frames: int) -> Window:
-        """A video that is shorter than a window: what predict makes of it."""
+        """Score a video shorter than a window as predict does."""
         features = self.parts.features(pixels[None])[0]
         start, end = (ending.start, ending.end) if ending.frames else (0.0, frames / self.plan.rate)
         return Window(start, end, 0, frames, self.parts.streaming.logits(features))
 
     def _note_end(self, ending: Ending, windows: int) -> None:
-        """Notes of gaps, of what could not be read, and of what no window holds."""
+        """Add notes of gaps, of damage, and of seconds in no window."""
         end, declared = ending.end, ending.declared
         if ending.gaps:
             first, last = max(ending.gaps, key=lambda gap: gap[1] - gap[0])
@@ -175,10 +178,3 @@ class Timeline:
             self.notes.append(f"{ending.unheld:.2f} s before gaps and at its end are too short for a window: in none")
         elif ending.unheld:
             self.notes.append(f"its last {ending.unheld:.2f} s are in no window: too short for another one")
-
-
-def _size(path: str) -> int:
-    """Bytes of a file; 0 if it cannot be had, which the reader says better."""
-    with suppress(OSError, ValueError):
-        return os.path.getsize(path)
-    return 0

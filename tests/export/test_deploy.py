@@ -368,7 +368,7 @@ def test_eval_takes_the_sizes_of_an_export_and_says_so(onnx_export, clip_set, tm
 
 @pytest.mark.parametrize("answer", [[0.5, 0.6], [-0.1, 1.1], [np.nan, 1], [np.inf, 0], [3.5, -2.5]])
 def test_answers_of_an_export_that_are_no_probabilities_are_refused(answer):
-    run = deployed._doubted(lambda clips: np.float32([answer]), "deploy.yaml", logits=False)
+    run = deployed._checked(lambda clips: np.float32([answer]), "deploy.yaml", logits=False)
     with pytest.raises(UserError, match="the model's answers are no probabilities, as deploy.yaml says"):
         run(np.zeros(1))
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from stnet import runtime
-from stnet.quantize.processor import this_processor
-from stnet.quantize.report import AgreementStats, Bounds, ValidationReport
+from stnet.quantize.report import AgreementStats, Bounds, ValidationReport, this_processor
 
 VERSIONS = {"onnxruntime": "1.32.0"}
 

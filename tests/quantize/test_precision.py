@@ -1,4 +1,4 @@
-"""stnet.quantize.choose and what it stands on: a toy of 18 layers in fewer bits."""
+"""stnet.quantize.run and what it stands on: a toy of 18 layers in fewer bits."""
 
 import importlib.util
 import json
@@ -17,10 +17,8 @@ from stnet import runtime
 from stnet.backends.cache import _RECORD as DIGESTS
 from stnet.inference.predictor import Predictor
 from stnet.quantize import formats as precisions
-from stnet.quantize.calibration import Reading, chosen
-from stnet.quantize.processor import this_processor
-from stnet.quantize.quantize import Quantizer
-from stnet.quantize.report import RECORD, Precision
+from stnet.quantize.calibrate import Quantizer, Reading, chosen
+from stnet.quantize.report import RECORD, Precision, this_processor
 from stnet.reader.sources import sources
 from stnet.tools import run_deployed
 from stnet.utils.errors import UserError

@@ -10,8 +10,7 @@ from conftest import write_video
 from entries import predict, run
 
 from stnet.inference.predictor import Predictor
-from stnet.quantize.processor import this_processor
-from stnet.quantize.report import Precision
+from stnet.quantize.report import Precision, this_processor
 from stnet.utils.errors import UserError
 
 pytest.importorskip("onnxruntime")

@@ -1,4 +1,4 @@
-"""In how many bits a network computes: as asked for, or the fastest that is proven."""
+"""Choice of the precision to compute in: the one asked for, or the fastest that passes validation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 from typing import TYPE_CHECKING
 
 from stnet.backends.engines import ExportEngine, Task, make_engine
-from stnet.quantize.calibration import chosen
+from stnet.quantize.calibrate import chosen
+from stnet.quantize.compare import Validated, Validation
 from stnet.quantize.formats import LOW_PRECISION, PRECISIONS, QuantisedOnnx, low_precision_format
 from stnet.quantize.networks import WholeNetwork
 from stnet.quantize.report import Precision, ValidationReport
-from stnet.quantize.validate import Proof, Proven
 from stnet.utils.errors import UserError, last_line
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ logger = logging.getLogger("stnet")
 
 
 def as_precision(asked: object, engine: str) -> Precision:
-    """A name or a Precision. Raises UserError: it is neither, or not what the engine of that name computes in."""
+    """Convert a name to a Precision. Raises UserError: it is invalid, or the engine does not compute in it."""
     wanted = asked if isinstance(asked, Precision) else Precision(asked)  # type: ignore[arg-type]  # checked here
     if wanted.name not in PRECISIONS:
         raise UserError(f"precision {wanted.name!r:.40}: expected one of {', '.join(PRECISIONS)}")
@@ -47,67 +47,68 @@ def as_precision(asked: object, engine: str) -> Precision:
 
 def choose(
     task: Task, config: Config, wanted: Precision, engine: str = "auto", form: Form = WholeNetwork
-) -> Proven | None:
-    """What is to compute; None: float32, which is said and why. Raises UserError where what was asked for is refused.
+) -> Validated | None:
+    """Choose the network to compute with; None: float32. Logs the reason. Raises UserError: the precision is refused.
 
     Args:
         config: whose section INFER the task is of.
-        engine: name of the one that is to compute, or "auto".
-        form: the whole network, or it in parts.
+        engine: name of an engine, or "auto".
+        form: WholeNetwork or NetworkInParts.
     """
     if wanted.name == "fp32":
         return None
     if wanted.name != "auto":
-        proven = prove(task, config, wanted, form)
-        logger.info("precision %s: %s", wanted.name, proven.record.words())
-        return proven
-    fastest: Proven | None = None
+        validated = validate(task, config, wanted, form)
+        logger.info("precision %s: %s", wanted.name, validated.record.words())
+        return validated
+    fastest: Validated | None = None
     reasons: list[str] = []
     for name in LOW_PRECISION:
         if engine not in ("auto", LOW_PRECISION[name]().runtime):
             reasons.append(f"precision {name} is not computed by {engine}")
             continue
         try:
-            proven = prove(task, config, wanted._replace(name=name, unproven=False), form)
-        except Exception as error:  # runtimes and file systems have types of their own; float32 is there
-            reasons.append(
-                last_line(error) if isinstance(error, UserError) else f"precision {name}: {last_line(error)}"
-            )
+            validated = validate(task, config, wanted._replace(name=name, unproven=False), form)
+        except UserError as error:
+            reasons.append(last_line(error))
             continue
-        if proven.record.speed.ratio > (fastest.record.speed.ratio if fastest else 1):
+        except Exception as error:  # runtimes and file systems have exceptions of their own
+            reasons.append(f"precision {name}: {last_line(error)}")
+            continue
+        if validated.record.speed.ratio > (fastest.record.speed.ratio if fastest else 1):
             reasons += [_slower(fastest)] if fastest else []
-            fastest = proven
+            fastest = validated
         else:
-            reasons.append(_slower(proven))
+            reasons.append(_slower(validated))
     took = f"{fastest.low_precision_format.name}: {fastest.record.words()}" if fastest else "fp32"
     logger.info("precision auto takes %s", "; ".join([took, *reasons]))
     return fastest
 
 
 def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tuple[Compute, ValidationReport | None]:
-    """What computes a task's logits, and what proves it where that is not float32; as choose."""
-    proven = choose(task, config, wanted, engine)
-    if proven is None:
+    """Make the engine for a task, with the validation report where it is not float32; as `choose`."""
+    validated = choose(task, config, wanted, engine)
+    if validated is None:
         return make_engine(engine, task.model, task.section, task.clips, task.digest), None
-    return proven.engine, proven.record
+    return validated.engine, validated.record
 
 
-def _slower(proven: Proven) -> str:
-    return f"precision {proven.low_precision_format.name} is proven, {proven.record.speed.words()}"
+def _slower(validated: Validated) -> str:
+    return f"precision {validated.low_precision_format.name} is proven, {validated.record.speed.words()}"
 
 
-def prove(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Proven:
-    """A precision by its kept proof, or by one made with the clips that are named. Raises UserError: it is refused."""
+def validate(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Validated:
+    """Validate a precision by the cached report, or on the clips that are named. Raises UserError: it is refused."""
     kind = low_precision_format(wanted.name)
     clips = chosen(os.fspath(wanted.calibrate), config) if wanted.calibrate else None
     try:
-        return Proof(form(kind, task), task, config, clips, wanted).found()
+        return Validation(form(kind, task), task, config, clips, wanted).found()
     except OSError as error:
         raise UserError(f"precision {kind.name}: its proof cannot be kept: {error}") from None
 
 
 def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -> ExportEngine | None:
-    """What writes the export of a task's network; None: it is one in float32. Raises UserError."""
+    """Make the engine that exports in low precision; None: export in float32. Raises UserError."""
     if wanted.name == "bf16":
         raise UserError(
             "bf16 is how a float32 file is computed: there is no file of it",
@@ -118,18 +119,19 @@ def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -
     if file_format != "onnx":
         raise UserError(f"int8 is not written in the format {file_format}", "set --format=onnx")
     try:
-        proven = prove(task, config, wanted._replace(name="int8"))
+        validated = validate(task, config, wanted._replace(name="int8"))
     except UserError as error:
         if wanted.name != "auto":
             raise
         logger.info("precision auto takes fp32; %s", error)
         return None
-    logger.info("precision int8: %s", proven.record.words())
-    return QuantisedOnnx(f"{proven.folder}/{proven.low_precision_format.file}", proven.record.plain())
+    logger.info("precision int8: %s", validated.record.words())
+    file = f"{validated.folder}/{validated.low_precision_format.file}"
+    return QuantisedOnnx(file, validated.record.plain())
 
 
 def of_flags(args: argparse.Namespace) -> Precision:
-    """What the flags ask for. Raises UserError where one would be without effect."""
+    """Convert flags to a Precision. Raises UserError where one would be without effect."""
     asked = Precision(args.precision or "fp32", args.calibrate, args.agreement, args.unproven, args.difference)
     typed = dict(args.typed)
     without = [name for name in ("calibrate", "agreement", "difference") if typed.get(name, "") != ""]
