@@ -68,9 +68,11 @@ def deploy(
     Raises:
         UserError: the folder cannot be written, a package is missing, or the export computes something else.
     """
+    folder = os.path.realpath(folder)
+    if folder.encode("utf-8", "replace").decode("utf-8") != folder:
+        raise UserError(f"{folder}: Paddle cannot write into a folder whose path is not UTF-8", "save_dir")
     engine = engine or exporter(file_format)
     form = engine.form(model, section, labels, uint8)
-    folder = os.path.realpath(folder)
     prepare_folder(folder)
     _remove_leftovers(folder)
     with tempfile.TemporaryDirectory(prefix=_temporary(), dir=folder) as unfinished:

@@ -19,6 +19,7 @@ from backends.export import program_files
 from core.errors import UserError
 from core.schema import SCHEMA
 from engine.predictor import Predictor
+from models import get_model
 from models.stnet import STNET
 from tools import run_deployed
 
@@ -369,3 +370,11 @@ def test_answers_of_an_export_that_are_no_probabilities_are_refused(answer):
     run = deployed._doubted(lambda clips: np.float32([answer]), "deploy.yaml", logits=False)
     with pytest.raises(UserError, match="the model's answers are no probabilities, as deploy.yaml says"):
         run(np.zeros(1))
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tiny_config, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9")
+    model = get_model("STNET", tiny_config, "infer")
+    with pytest.raises(UserError, match="whose path is not UTF-8"):
+        deploy.deploy(model, tiny_config.section("infer"), list("abcd"), folder, "paddle")
+    assert not os.path.exists(folder)
