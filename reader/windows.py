@@ -171,7 +171,7 @@ class WindowReader:
         index, exact = stream.index, stream.count is not None
         frames = len(index.stamps) if exact else len(index.packets)
         variable = "variable_rate" in index.notes
-        yield Facts(index.width, index.height, frames, exact, index.duration, plan, variable, stream.anew)
+        yield Facts(index.width, index.height, frames, exact, index.duration, plan, variable, tuple(stream.anew))
         pieces: list[Piece] = []
         paced = at_constant_rate(stream.frames(), plan.rate, stream.gap, stream.slack)
         for number, frames_of_piece in itertools.groupby(paced, lambda frame: frame.piece):
