@@ -151,8 +151,7 @@ class Output:
                     f"{self.path} has a row of {there}, which is not among the videos given now", "output of others"
                 )
             number = places[path, label].pop(0)
-            both = list(zip(before.get(path, stamps[path]), stamps[path]))
-            if all(then == now for then, now in both):
+            if all(then == now for then, now in zip(before.get(path, stamps[path]), stamps[path])):
                 done.add(number)
                 kept.append(content)
                 self.failed += bool(error)

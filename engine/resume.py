@@ -66,8 +66,8 @@ def held_by(folder: str, name: str) -> list[str]:
 def remove_run(folder: str, name: str) -> None:
     """Delete a run's checkpoints, logs and page, and nothing else that lies in its folder."""
     own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|training\.html|vdlrecords\..*\.log")
-    folders = [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
-    for place in (folder, *(os.path.join(folder, entry) for entry in (*folders, "visualdl"))):
+    folders = [*_superseded(folder), "visualdl"]
+    for place in (folder, *(os.path.join(folder, entry) for entry in folders)):
         with atomic.writing(place):
             for entry in filter(own.fullmatch, _entries(place)):
                 atomic.remove(os.path.join(place, entry))
@@ -76,6 +76,11 @@ def remove_run(folder: str, name: str) -> None:
 def _checkpoint_file(name: str) -> re.Pattern[str]:
     suffixes = "|".join(checkpoint.SUFFIXES)
     return re.compile(rf"\.?({re.escape(name)}_(?:epoch\d+|step\d+|best|final))\.(?:{suffixes}|next)")
+
+
+def _superseded(folder: str) -> list[str]:
+    """Names of the folders that hold checkpoints which were moved aside."""
+    return [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
 
 
 def _entries(folder: str) -> list[str]:
@@ -124,8 +129,8 @@ def clear(folder: str, name: str, step: int, overwrite: bool) -> None:
         logger.info("removed from %s: %s", folder, _listed(held) or "nothing")
         return
     later = [base for progress, base in checkpoint.numbered(folder, name)[0] if progress["step"] > step]
-    taken = len([entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)])
-    aside = os.path.join(folder, SUPERSEDED if not taken else f"{SUPERSEDED}-{taken + 1}")
+    numbers = [int(name.partition("-")[2] or 1) for name in _superseded(folder)]
+    aside = os.path.join(folder, f"{SUPERSEDED}-{max(numbers) + 1}" if numbers else SUPERSEDED)
     for base in later:
         logger.warning("%s is later than where this run goes on: moved to %s", base, aside)
         checkpoint.move(base, os.path.join(aside, os.path.basename(base)))
