@@ -84,12 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Unusable as error:
         print(f"error: {printable(str(error), LONGEST_ERROR)}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # of print: a full disk
-        print(f"error: standard output: {error.strerror}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     return 0 if not unread else 1 if unread == len(args.videos) else 3
 
 
@@ -101,11 +95,22 @@ def show(video: str, description: dict[str, Any], classify: Callable[[np.ndarray
         print(printable(f"{video}: {error}", LONGEST_ERROR), file=sys.stderr)
         return False
     probabilities = classify(clip[None])[0]
-    print(printable(video))
+    say(printable(video))
     for number in np.argsort(-probabilities, kind="stable")[:topk]:
         label = printable(str(description["labels"][number]), LONGEST_NAME)
-        print(f"    {probabilities[number]:.6f}  {label}", flush=True)
+        say(f"    {probabilities[number]:.6f}  {label}")
     return True
+
+
+def say(line: str) -> None:
+    """Print a line at once. Raises Unusable where it cannot be written, as on a full disk."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where what is still buffered goes
+        raise Unusable(f"cannot write to standard output: {error.strerror}") from None
 
 
 def printable(text: str, longest: int = 0) -> str:

@@ -106,8 +106,7 @@ def unpack(path: Path, most: int) -> int | None:
         WrongRequest: it is no such JSON.
         Refused: the video is too large, or empty.
     """
-    text = path.read_bytes()
-    text = text[len(BOM_UTF8) :] if text.startswith(BOM_UTF8) else text
+    text = path.read_bytes().removeprefix(BOM_UTF8)
     found = _VIDEO.search(text)
     start = found.end() if found else 0
     end = text.find(b'"', start) if found else 0  # base64 has no quotes, not even escaped ones

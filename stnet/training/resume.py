@@ -70,8 +70,8 @@ def held_by(folder: str, name: str) -> list[str]:
 def remove_run(folder: str, name: str) -> None:
     """Delete a run's checkpoints, logs and page, and nothing else in its folder."""
     own = re.compile(rf"{_checkpoint_file(name).pattern}|train_log\.(?:jsonl|png)|training\.html|vdlrecords\..*\.log")
-    subfolders = [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
-    for path in (folder, *(os.path.join(folder, entry) for entry in (*subfolders, "visualdl"))):
+    subfolders = [*_superseded(folder), "visualdl"]
+    for path in (folder, *(os.path.join(folder, entry) for entry in subfolders)):
         with atomic.os_errors_as_user_errors(path):
             for entry in filter(own.fullmatch, _entries(path)):
                 atomic.remove(os.path.join(path, entry))
@@ -80,6 +80,11 @@ def remove_run(folder: str, name: str) -> None:
 def _checkpoint_file(name: str) -> re.Pattern[str]:
     suffixes = "|".join(checkpoint.SUFFIXES)
     return re.compile(rf"\.?({re.escape(name)}_(?:epoch\d+|step\d+|best|final))\.(?:{suffixes}|next)")
+
+
+def _superseded(folder: str) -> list[str]:
+    """Names of the folders that hold checkpoints which were moved aside."""
+    return [entry for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry)]
 
 
 def _entries(folder: str) -> list[str]:
@@ -131,8 +136,8 @@ def clear(folder: str, name: str, step: int, overwrite: bool) -> None:
         logger.info("removed from %s: %s", folder, _listed(held) or "nothing")
         return
     later = [base for progress, base in checkpoint.numbered(folder, name)[0] if progress["step"] > step]
-    taken = sum(1 for entry in _entries(folder) if _SUPERSEDED.fullmatch(entry))
-    aside = os.path.join(folder, SUPERSEDED if not taken else f"{SUPERSEDED}-{taken + 1}")
+    numbers = [int(name.partition("-")[2] or 1) for name in _superseded(folder)]
+    aside = os.path.join(folder, f"{SUPERSEDED}-{max(numbers) + 1}" if numbers else SUPERSEDED)
     for base in later:
         logger.warning("%s is later than where this run goes on: moved to %s", base, aside)
         checkpoint.move(base, os.path.join(aside, os.path.basename(base)))

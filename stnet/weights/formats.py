@@ -268,10 +268,8 @@ def _read_record(record: str) -> list[tuple[str, str]] | None:
     """(digest, name) of each line, or None if there is no such file."""
     try:
         text = read_regular(record, _MAX_RECORD).decode("utf-8-sig")
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             return None
         raise UserError(f"{record} cannot be read: {error}") from None
     lines = [line for line in text.splitlines() if line.strip()]

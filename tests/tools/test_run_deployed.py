@@ -156,7 +156,7 @@ def test_a_full_standard_output_is_one_line(onnx_folder, videos):
     command = [sys.executable, run_deployed.__file__, str(onnx_folder), str(videos / "three_frames.mp4")]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "error: cannot write to standard output: No space left on device\n")
 
 
 def changed(folder, target, **changes):

@@ -15,6 +15,7 @@ from stnet.reader.loader import EpochOrder
 from stnet.training import resume
 from stnet.training.log import Journal, read_journal
 from stnet.training.report import write_training_report
+from stnet.training.trainer import Progress
 from stnet.utils.errors import UserError
 from stnet.weights import checkpoint
 
@@ -105,6 +106,11 @@ def test_going_back_moves_later_checkpoints_aside(clip_set, used):
     resume.clear(str(used), "STNET", 3, overwrite=False)  # back once more: the first is still there
     assert (used / "superseded" / "STNET_epoch1.pdopt").read_bytes() == later
     assert (used / "superseded-2" / "STNET_epoch1.pdopt").read_bytes() == second
+    shutil.rmtree(used / "superseded")  # the next one does not take the place of the second
+    shutil.copytree(used / "superseded-2", used, dirs_exist_ok=True)
+    resume.clear(str(used), "STNET", 3, overwrite=False)
+    assert (used / "superseded-2" / "STNET_epoch1.pdopt").read_bytes() == second
+    assert (used / "superseded-3" / "STNET_epoch1.pdopt").read_bytes() == second
     resume.clear(str(used), "STNET", 0, overwrite=True)
     assert [path.name for path in used.rglob("STNET_*")] == []
 
@@ -293,3 +299,15 @@ def test_a_damaged_description_does_not_end_the_run(clip_set, used):
         trainer.resume(str(used / "STNET_final"))
     assert advised(error.value).endswith("; delete it to use the weights without it")
     assert all((weights(trainer)[name] == value).all() for name, value in before.items())
+
+
+def test_a_run_that_accumulates_more_than_before_ends_its_groups_where_an_uninterrupted_one_does(clip_set, tmp_path):
+    trainer = make_trainer(clip_set, tmp_path, "TRAIN.batch_size=1", "TRAIN.accumulate_steps=4")
+    trainer.progress = Progress(epoch=0, step=2, batch=2)  # of ten batches; each was a step of its own until here
+    assert (trainer.steps_in_epoch, trainer.steps_per_epoch) == (0, 3)
+    groups, steps = [], []
+    trainer.train_step = lambda group: groups.append(len(group))
+    trainer.after_step = lambda last: steps.append(trainer.steps_in_epoch)
+    trainer.train_epoch()
+    trainer.loader.close()
+    assert (groups, steps) == ([2, 4, 2], [1, 2, 3])
