@@ -62,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             predictor = exported or Predictor(
                 args.weights, config, args.engine, None, mode="test", clips=clips, precision=precision
             )
-            proof = predictor.proof  # one rank makes it, while the others wait for its file
-        precision_of_first = parallel.gather(proof.precision if proof else "fp32")[0]
+            validation = predictor.report  # one rank makes it, while the others wait for its file
+        precision_of_first = parallel.gather(validation.precision if validation else "fp32")[0]
         with parallel.raise_on_all_ranks():
-            predictor.set_precision(precision_of_first)
+            predictor.engines.set_precision(precision_of_first)
             engine = predictor.engine
 
         # Loop
@@ -87,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         source = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
         write_report(report, evaluation, scores, source, config, loader.dataset)
         facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
-        if predictor.proof:
-            facts["precision"] = predictor.proof.plain()
+        if predictor.report:
+            facts["precision"] = predictor.report.plain()
         write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
         logger.info("results are in %s; beside it: %s", path, ", ".join(files))
         logger.info("report: %s", report)

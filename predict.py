@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stnet.inference import features
     from stnet.inference.predictor import Predictor
     from stnet.quantize.run import of_flags
-    from stnet.reader.sources import loader_of
+    from stnet.reader.loader import build_loader
 
     ENGINES.get(args.engine)  # an unknown name is refused before anything is read
     if args.output:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.save_config(args, config)
         videos = asked_for(args, config)
         if not (args.resume or args.timeline):
-            loader = loader_of(config, videos)
+            loader = build_loader(config, "infer", clips=[video.clip for video in videos])
             loader.start()  # videos are read while the model is made
         topk, precision = config.MODEL.topk, of_flags(args)
         predictor = Predictor(args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision)
@@ -147,8 +147,8 @@ def predict_into_table(
     """Append each result to --output. Returns the exit code."""
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
     facts["labels"] = predictor.labels
-    if predictor.proof:
-        facts["precision"] = predictor.proof.plain()
+    if predictor.report:
+        facts["precision"] = predictor.report.plain()
     inputs = [(video.path or "", video.label, video.clip.path) for video in videos]
     with contextlib.closing(Output(args.output, inputs, facts, predictor.topk, args.resume, args.overwrite)) as output:
         if output.done:
@@ -177,7 +177,7 @@ def shown(
 ) -> Iterator[Result]:
     """Yield each result, its explanation written with --explain, and print it once it was taken."""
     if args.explain:
-        predictor.parts()  # a model that cannot explain is refused first
+        _ = predictor.engines.stages  # a model that cannot explain is refused first
     for name, result in zip(names, predictor.results(videos, loader, args.log_interval)):
         if args.explain and not result.error:
             explanation = result.explain()
@@ -228,7 +228,7 @@ def no_event(args: argparse.Namespace, highest: Event, labels: Sequence[str]) ->
 
 def write_features(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
     """Write the features of each video into one file. Returns the exit code."""
-    from stnet.inference.features import Features, facts_of, save
+    from stnet.inference.features import Features, facts_of, features_of, save
     from stnet.weights.checkpoint import versions
 
     def facts() -> dict[str, str]:
@@ -236,7 +236,8 @@ def write_features(args: argparse.Namespace, predictor: Predictor, videos: Seque
         meta = {"schema": SCHEMA, "model": predictor.config.MODEL.name, "config": config}
         return facts_of(predictor.digest, **meta, versions=versions(), skipped=loader.bad.summary())
 
-    save(args.features, predictor.features_of(videos, loader, args.log_interval), len(videos), facts)
+    rows = features_of(predictor.engines.embed, videos, loader, args.log_interval)
+    save(args.features, rows, len(videos), facts)
     loader.bad.log_total()
     unread = [Features(videos[index].path, error=reason) for index, reason in sorted(loader.bad.reasons.items())]
     code = exit_code(videos, len(unread), unread)

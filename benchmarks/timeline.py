@@ -43,7 +43,7 @@ def video(spec: Spec) -> np.ndarray:
 def shared(spec: Spec, segments: int, stride: int) -> Run:
     """Contender: all windows of a video by the staged network; gives the first one's logits."""
     model, pixels = load_model(spec), video(spec)
-    from stnet.backends.parts import build_stages
+    from stnet.backends.stages import build_stages
 
     parts = build_stages("auto", model, model.config.section("infer"))
 

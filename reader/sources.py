@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 
+from stnet.reader.clip import Clip as DecodedClip
+from stnet.reader.clip import read_clip
+from stnet.reader.errors import ClipError
 from stnet.reader.formats import FRAMES, PICKLE, VIDEO, Clip
 from stnet.reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list, videos_among
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, find_file, walk
 
 if TYPE_CHECKING:
-    from stnet.config import Config
-    from stnet.reader.clip import Clip as DecodedClip
-    from stnet.reader.loader import Loader
+    from stnet.config import ReaderSection
 
 Bytes = (bytes, bytearray, memoryview)
 Input = Union[StrPath, bytes, bytearray, memoryview, np.ndarray]
@@ -117,24 +118,19 @@ def listed(path: str, clip_format: str) -> list[Source]:
     return [Source(clip.path, label, there) for clip, label, there in zip(clips, labels, found)]
 
 
-def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
-    """Loader of videos, in order; any number of them may be bad."""
-    from stnet.reader.loader import build_loader
+def read_again(video: Source, section: ReaderSection, clip_format: str) -> DecodedClip:
+    """Decode the clip of a video again, which results do not keep. Raises UserError.
 
-    return build_loader(config, "infer", clips=[video.clip for video in videos])
-
-
-def read_again(video: Source, config: Config) -> DecodedClip:
-    """Decode the clip of a video again, which results do not keep. Raises UserError."""
-    from stnet.reader.clip import read_clip
-    from stnet.reader.errors import ClipError
-
+    Args:
+        section: sizes of the clip.
+        clip_format: MODEL.format.
+    """
     with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
         clip = video.clip
         if video.content is not None:
-            (again,) = sources([video.content], config.MODEL.format, scratch)
+            (again,) = sources([video.content], clip_format, scratch)
             clip = again.clip
         try:
-            return read_clip(clip.path, config.section("infer"), clip.format or config.MODEL.format)
+            return read_clip(clip.path, section, clip.format or clip_format)
         except ClipError as error:
             raise UserError(f"{video.path}: {error}") from None

@@ -19,7 +19,7 @@ from stnet.utils.progress import Progress
 from stnet.utils.schema import SCHEMA
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import StagedNetwork
+    from stnet.backends.stages import StagedNetwork
 
 _CLIPS_AT_ONCE = 4
 _NAME = 40  # characters of a class name in the figure
@@ -66,7 +66,7 @@ class Explanation:
 
 
 def explain(
-    parts: StagedNetwork,
+    stages: StagedNetwork,
     engine: Run,
     clip: np.ndarray,
     segments: Sequence[Sequence[int]],
@@ -83,7 +83,7 @@ def explain(
     each side, so the shares are accurate to within these.
 
     Args:
-        parts: stages of the model, by any engine.
+        stages: of the model, by any engine.
         engine: of the same model, for the occlusion maps.
         clip: uint8 [T, 3 * seglen, H, W].
         segments: its frame numbers, for the report.
@@ -93,8 +93,8 @@ def explain(
         blank: red, green and blue of a blanked square, 0 to 1; default: the mean of the data.
         path: of the video, for the report.
     """
-    features = parts.features(clip[None])[0]
-    by_segment, rest = parts.streaming.shares(features)
+    features = stages.features(clip[None])[0]
+    by_segment, rest = stages.streaming.shares(features)
     logits = by_segment.sum(axis=0) + rest
     scores = softmax(logits[None])[0]
     falls = occlusion(engine, clip, grid, blank) if grid else np.zeros((0, 0, len(logits)))

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stnet.evaluation.loop import rows_of
+from stnet.models.dygraph import Clips
+from stnet.reader.loader import Loader
+from stnet.reader.sources import Source
 from stnet.utils.atomic import check_name, prepare_folder, remove_leftovers, write_atomically
-from stnet.utils.errors import UserError
+from stnet.utils.errors import USE_PADDLE, UserError
+
+if TYPE_CHECKING:
+    from stnet.backends.embedder import Embed
 
 _ROWS_AT_ONCE = 64  # of a Parquet file
 
@@ -32,6 +40,35 @@ class Features:
     clip: np.ndarray = field(default_factory=_nothing, repr=False)  # float32 [C']: input of the last linear layer
     label: int | None = None  # from the list
     error: str = ""  # of a video that could not be read
+
+
+def features_of(
+    embed: Embed, videos: Sequence[Source], loader: Loader, log_interval: int = 10
+) -> Generator[Features, None, None]:
+    """Yield the features of videos, in order.
+
+    Args:
+        embed: of stnet.backends.embedder.
+        videos: of stnet.reader.sources.sources.
+        loader: of these.
+        log_interval: batches between lines of the log.
+
+    Raises:
+        UserError: the features are no finite numbers.
+    """
+
+    def compute(clips: Clips) -> Any:
+        return list(zip(*embed(clips)))
+
+    def check(pairs: Any) -> Any:
+        if not all(np.isfinite(array).all() for pair in pairs for array in pair):
+            raise UserError("the engine gave features that are no finite numbers", USE_PADDLE)
+        return pairs
+
+    with contextlib.closing(rows_of(compute, loader, "features", log_interval, check)) as rows:
+        for index, row, reason in rows:
+            arrays = {} if row is None else {"segments": row[0], "clip": row[1]}
+            yield Features(videos[index].path, label=videos[index].label, error=reason, **arrays)
 
 
 def check_path(path: str, may_exist: bool) -> None:

@@ -34,7 +34,7 @@ from stnet.utils.errors import UserError, last_line
 if TYPE_CHECKING:
     from stnet.backends.engines import Compute
     from stnet.backends.exported import Exported
-    from stnet.backends.parts import StagedNetwork
+    from stnet.backends.stages import StagedNetwork
     from stnet.config import Config
     from stnet.quantize.networks import LowPrecisionNetwork
 

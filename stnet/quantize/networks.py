@@ -13,8 +13,8 @@ import numpy as np
 from stnet import runtime
 from stnet.backends.engines import Network, OnnxRuntime, Run, Task, make_engine
 from stnet.backends.exported import Exported, check, clips_at_once
-from stnet.backends.parts import StagedNetwork, build_stages, dygraph_runs, input_shapes, layers_from_bytes
 from stnet.backends.program import Scorer, Shape, clip_sizes, write_onnx
+from stnet.backends.stages import StagedNetwork, build_stages, dygraph_runs, input_shapes, layers_from_bytes
 from stnet.quantize.formats import FLOAT32, LowPrecisionFormat
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import sha256_of
@@ -83,7 +83,7 @@ class WholeNetwork:
         return make_engine("auto", task.model, task.section, task.clips, task.digest)
 
 
-class NetworkInParts:
+class StagedLowPrecision:
     """The stages of a network, each in a folder of its own, but for the last, the head, which stays in float32.
 
     Raises:
@@ -100,7 +100,7 @@ class NetworkInParts:
         self.task, self.streaming, self.kind = task, streaming, kind
         self.kinds = [type(kind)() for _ in streaming.parts[:-1]]
         layers = [type(layer) for part in streaming.parts for layer in part.sublayers(include_self=True)]
-        self.made_by: list[type] = [NetworkInParts, StagedNetwork, type(streaming), *layers]
+        self.made_by: list[type] = [StagedLowPrecision, StagedNetwork, type(streaming), *layers]
         seg_num, _, self.size = clip_sizes(task.section)
         self.at_once = max(1, StagedNetwork(streaming, [lambda values: values], self.size, "").at_once[0] // seg_num)
 
@@ -192,7 +192,7 @@ class NetworkInParts:
         return StagedNetwork(self.streaming, runs, self.size, name)
 
 
-LowPrecisionNetwork = Union[WholeNetwork, NetworkInParts]
+LowPrecisionNetwork = Union[WholeNetwork, StagedLowPrecision]
 
 
 def _random_clip(task: Task) -> np.ndarray:

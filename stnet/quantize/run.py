@@ -53,7 +53,7 @@ def choose(
     Args:
         config: whose section INFER the task is of.
         engine: name of an engine, or "auto".
-        form: WholeNetwork or NetworkInParts.
+        form: WholeNetwork or StagedLowPrecision.
     """
     if wanted.name == "fp32":
         return None

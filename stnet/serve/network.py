@@ -14,7 +14,7 @@ from stnet import runtime
 from stnet.serve.limits import Stats
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import StagedNetwork
+    from stnet.backends.stages import StagedNetwork
     from stnet.inference.predictor import Predictor
     from stnet.inference.result import Result
     from stnet.models.streaming import Run
@@ -98,11 +98,11 @@ class Network:
             if not entry.answer.done():
                 entry.answer.set_result(result)
 
-    def parts_in_turn(self, parts: StagedNetwork, check: Callable[[], None]) -> StagedNetwork:
+    def stages_in_turn(self, stages: StagedNetwork, check: Callable[[], None]) -> StagedNetwork:
         """StagedNetwork for another thread, each step of which runs in this one.
 
         Args:
-            parts: the stages.
+            stages: of the network.
             check: called before each step; raises to stop.
         """
 
@@ -110,8 +110,8 @@ class Network:
             check()
             return self.submit(run, values).result()
 
-        turns = copy.copy(parts)
-        turns.runs = [functools.partial(in_turn, run) for run in parts.runs]
+        turns = copy.copy(stages)
+        turns.runs = [functools.partial(in_turn, run) for run in stages.runs]
         return turns
 
     def close(self) -> None:

@@ -73,11 +73,11 @@ class Service:
         self.one_timeline = asyncio.Semaphore(1)
         await self.decoders.start()
         await self.network.prepare(lambda: self.predictor.engine)
-        if _passes(self.predictor.check_reasons):
-            await self.network.prepare(self.predictor.parts)
+        if _passes(self.predictor.engines.check_explains):
+            await self.network.prepare(lambda: self.predictor.engines.stages)
         if _passes(self._check_timeline):
             try:
-                await self.network.prepare(self.predictor.timeline_parts)
+                await self.network.prepare(lambda: self.predictor.engines.timeline_stages)
             except UserError as error:
                 self.no_timeline = error
                 logger.warning("no timelines: %s", error)
@@ -119,8 +119,8 @@ class Service:
             "topk": self.predictor.topk,
             "seg_num": config.section("infer").seg_num,
             "seglen": config.MODEL.seglen,
-            "precision": self.predictor.precision,
-            "has_shares": _passes(self.predictor.check_reasons),
+            "precision": self.predictor.engines.precision.name,
+            "has_shares": _passes(self.predictor.engines.check_explains),
             "has_timeline": _passes(self._check_timeline),
             "limits": limits,
             "timeline": timelines.DEFAULTS,
@@ -132,7 +132,7 @@ class Service:
         return {"name": name, "sha256": self.predictor.digest}
 
     def _check_timeline(self) -> None:
-        self.predictor.check_parts()
+        self.predictor.engines.check_stages()
         if self.no_timeline:
             raise self.no_timeline
 
@@ -162,7 +162,7 @@ class Service:
                 raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
             topk = min(topk or self.predictor.topk, self.predictor.config.MODEL.num_classes)
             if shares:
-                _require(self.predictor.check_reasons)
+                _require(self.predictor.engines.check_explains)
             yield {"state": "queued"}
             job = Job(path, self.predictor.config.section("infer"), frames)
             async with request.one_of(self.decoders.slots):

@@ -109,8 +109,8 @@ class TimelineJob:
     def _run(self, put: Callable[[Window | None], None]) -> None:
         """Read the video and put each window, in a thread."""
         try:
-            parts = self.network.submit(self.predictor.timeline_parts).result()
-            turns = self.network.parts_in_turn(parts, self._raise_if_stopped)
+            stages = self.network.submit(lambda: self.predictor.engines.timeline_stages).result()
+            turns = self.network.stages_in_turn(stages, self._raise_if_stopped)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
             with closing(Timeline(turns, self.path, section, *sizes, child=self._start_child)) as timeline:

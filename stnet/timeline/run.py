@@ -21,8 +21,8 @@ from stnet.utils.errors import UserError
 from stnet.utils.progress import hours
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import StagedNetwork
-    from stnet.config import Config
+    from stnet.backends.stages import StagedNetwork
+    from stnet.config import ReaderSection
 
 logger = logging.getLogger("stnet")
 _LOG_EVERY = 60.0  # seconds of video between lines of the log
@@ -49,12 +49,26 @@ class Settings(NamedTuple):
 
 
 def make_timeline(
-    parts: StagedNetwork, path: str, config: Config, labels: Sequence[str], name: str, settings: Settings
+    stages: StagedNetwork,
+    path: str,
+    section: ReaderSection,
+    labels: Sequence[str],
+    topk: int,
+    name: str,
+    settings: Settings,
 ) -> Events:
     """Score the windows of a video, and write the files of its timeline.
 
-    These are NAME.windows.jsonl and .csv (scores), NAME.events.csv, NAME.vtt, NAME.srt and NAME.timeline.png, where
-    `name` is a path without suffix.
+    These are NAME.windows.jsonl and .csv (scores), NAME.events.csv, NAME.vtt, NAME.srt and NAME.timeline.png.
+
+    Args:
+        stages: the network.
+        path: the video.
+        section: sizes of the clips.
+        labels: names of all classes.
+        topk: classes of a window in NAME.windows.jsonl.
+        name: path without suffix of the files.
+        settings: of the windows and events.
 
     Raises:
         Unreadable: the video cannot be read.
@@ -65,7 +79,7 @@ def make_timeline(
         events_of([], np.zeros((0, 1)), settings.threshold, settings.hold)  # refuse invalid settings first
         if settings.render:
             check_target(path, settings.render, settings.overwrite)
-        with closing(Timeline(parts, path, config.section("infer"), settings.window, settings.stride)) as timeline:
+        with closing(Timeline(stages, path, section, settings.window, settings.stride)) as timeline:
             windows = _scored(timeline)
         for note in timeline.notes[1:]:
             logger.warning("%s: %s", path, note)
@@ -73,7 +87,7 @@ def make_timeline(
         spans = [(window.start, window.end) for window in windows]
         shortest = settings.window / 2 if settings.shortest is None else settings.shortest
         events = events_of(spans, probabilities, settings.threshold, settings.hold, shortest)
-        files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, config.MODEL.topk)
+        files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, topk)
         files.write_windows_csv(f"{name}.windows.csv", windows, probabilities, labels)
         files.write_events_csv(f"{name}.events.csv", events, labels)
         files.write_webvtt(f"{name}.vtt", events, labels)
@@ -85,7 +99,8 @@ def make_timeline(
     except ClipError as error:
         raise Unreadable(path, str(error)) from None
     window, class_id = np.unravel_index(probabilities.argmax(), probabilities.shape)
-    return Events(events, Event(*spans[window], int(class_id), float(probabilities[window, class_id])))
+    highest = Event(*spans[window], int(class_id), float(probabilities[window, class_id]))
+    return Events((event.named(labels[event.class_id]) for event in events), highest)
 
 
 def _scored(timeline: Timeline) -> list[Window]:

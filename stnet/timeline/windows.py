@@ -17,7 +17,7 @@ from stnet.reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowRe
 from stnet.utils.processes import Child, ForkserverChild
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import StagedNetwork
+    from stnet.backends.stages import StagedNetwork
     from stnet.config import ReaderSection
 
 _AHEAD = 32  # answers that the child may prepare; it waits while pixels are not taken
@@ -59,14 +59,14 @@ class Timeline:
 
     def __init__(
         self,
-        parts: StagedNetwork,
+        stages: StagedNetwork,
         path: str,
         section: ReaderSection,
         window: float = 10,
         stride: float = 2,
         child: Callable[[Callable[[Any], Any]], Child] | None = None,
     ) -> None:
-        self.parts, self.path, self.timeout = parts, path, section.decode_timeout
+        self.stages, self.path, self.timeout = stages, path, section.decode_timeout
         if child is None:  # multiprocessing starts none in a daemonic process
             child = Child if current_process().daemon else ForkserverChild
         self.child: Child | None = child(WindowReader(path, section, window, stride))
@@ -104,7 +104,7 @@ class Timeline:
         Raises:
             ClipError: no frame can be read, or none has the right size; or reading hung or crashed.
         """
-        scorer, given = self.parts.windows(), 0
+        scorer, given = self.stages.windows(), 0
         features: dict[int, np.ndarray] = {}  # by window
         spans: deque[Span] = deque()
         try:
@@ -119,10 +119,10 @@ class Timeline:
                 spans.extend(stretch.spans)
                 while spans and spans[0].window in features:
                     span = spans.popleft()
-                    yield Window(*span[1:], self.parts.streaming.logits(features.pop(span.window)))
+                    yield Window(*span[1:], self.stages.streaming.logits(features.pop(span.window)))
                     given += 1
                 if stretch.ended:
-                    scorer = self.parts.windows()
+                    scorer = self.stages.windows()
             ending = stretch.last
             assert ending is not None
             if ending.clip:
@@ -152,9 +152,9 @@ class Timeline:
 
     def _whole_video(self, ending: Ending, pixels: np.ndarray, frames: int) -> Window:
         """Score a video shorter than a window as predict does."""
-        features = self.parts.features(pixels[None])[0]
+        features = self.stages.features(pixels[None])[0]
         start, end = (ending.start, ending.end) if ending.frames else (0.0, frames / self.plan.rate)
-        return Window(start, end, 0, frames, self.parts.streaming.logits(features))
+        return Window(start, end, 0, frames, self.stages.streaming.logits(features))
 
     def _note_end(self, ending: Ending, windows: int) -> None:
         """Add notes of gaps, of damage, and of seconds in no window."""

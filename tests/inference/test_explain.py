@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stnet.backends.engines import make_engine
-from stnet.backends.parts import build_stages
+from stnet.backends.stages import build_stages
 from stnet.config import load_config
 from stnet.inference.explain import explain, occlusion
 from stnet.models import get_model, model_section

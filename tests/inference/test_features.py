@@ -80,15 +80,16 @@ def test_features_come_in_order_and_a_bad_video_says_why(predictor, clip_set, tm
 
 
 def test_a_network_that_gives_no_features_is_one_line(predictor, clip_set, monkeypatch):
-    monkeypatch.setattr(predictor, "model", SimpleNamespace(network=object(), config=predictor.config))
-    monkeypatch.delitem(predictor.__dict__, "_embedder", raising=False)
+    engines = predictor.engines
+    monkeypatch.setattr(engines, "model", SimpleNamespace(network=object(), config=predictor.config))
+    monkeypatch.delitem(vars(engines), "embed", raising=False)
     with pytest.raises(UserError, match="the network of STNET has no `embed`, and so gives no features"):
         next(predictor.features(clip_set / "val 0.mp4"))
 
 
 def test_features_that_are_no_numbers_are_one_line(predictor, clip_set, monkeypatch):
     nan = np.full((1, 2, 3), np.nan, np.float32), np.zeros((1, 4), np.float32)
-    monkeypatch.setitem(predictor.__dict__, "_embedder", lambda clips: nan)
+    monkeypatch.setitem(vars(predictor.engines), "embed", lambda clips: nan)
     with pytest.raises(UserError, match="features that are no finite numbers"):
         next(predictor.features(clip_set / "val 0.mp4"))
 

@@ -185,7 +185,7 @@ def test_class_names_beside_the_weights_count_where_the_file_of_the_config_is_go
 
 @pytest.mark.parametrize("answer", [np.zeros((1, 4)), np.zeros((2, 3)), np.full((2, 4), np.nan)])
 def test_an_engine_that_answers_something_else_is_one_line(predictor, clip_set, answer, monkeypatch):
-    monkeypatch.setattr(predictor, "engine", lambda clips: answer.astype(np.float32))
+    monkeypatch.setitem(vars(predictor.engines), "logits", lambda clips: answer.astype(np.float32))
     monkeypatch.setattr(predictor.config.INFER, "batch_size", 2)
     with pytest.raises(UserError, match="the engine gave"):
         list(predictor.predict([clip_set / "val 0.mp4", clip_set / "val 1.mp4"]))

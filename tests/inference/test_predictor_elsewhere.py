@@ -66,7 +66,7 @@ def use(predictor, paths, put):
 
 def use_timeline(predictor, path, put):
     """Hand over the windows of a video."""
-    parts = predictor.timeline_parts()
+    parts = predictor.engines.timeline_stages
     timeline = Timeline(parts, str(path), predictor.config.section("infer"), 0.5, 0.25)
     put([(window.start, window.end, window.logits.tolist()) for window in timeline.windows()])
 

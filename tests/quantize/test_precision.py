@@ -67,7 +67,7 @@ def asked(clip_set, trained):
 def int8(asked):
     """The toy in int8, proven with 200 clips."""
     predictor = asked("int8", 216)
-    assert predictor.proof.figures.clips == 200
+    assert predictor.report.figures.clips == 200
     return predictor
 
 
@@ -101,10 +101,10 @@ def assert_near(predictor, expected, clip_set, bound):
 
 def test_int8_is_near_float32_and_its_proof_is_kept(int8, asked, expected, clip_set):
     assert int8.engine.name == "ONNX Runtime in int8"
-    assert int8.proof.figures.equal >= 198
-    assert int8.proof.calibration["clips"] == 16
+    assert int8.report.figures.equal >= 198
+    assert int8.report.calibration["clips"] == 16
     assert_near(int8, expected, clip_set, 0.1)
-    assert asked("int8").proof == int8.proof
+    assert asked("int8").report == int8.report
 
 
 def test_bf16_is_near_float32_where_the_processor_computes_in_it(asked, expected, clip_set):
@@ -122,19 +122,19 @@ def test_auto_is_float32_without_a_proof_and_int8_with_one(asked, int8, monkeypa
     caplog.set_level("INFO")
     monkeypatch.setitem(sys.modules, "openvino", None)
     auto = asked("auto", weights="STNET_epoch0.pdparams")
-    assert auto.proof is None
+    assert auto.report is None
     assert auto.engine.name == "ONNX Runtime"
     assert "precision auto takes fp32; precision int8 has no proof for these weights" in caplog.text
-    assert (asked("auto").proof is not None) == (int8.proof.speed.ratio > 1)  # it never takes the slower
+    assert (asked("auto").report is not None) == (int8.report.speed.ratio > 1)  # it never takes the slower
 
 
 def test_float32_has_no_proof_and_clips_that_are_too_few_are_none(asked, caplog):
-    assert asked("fp32").proof is None
+    assert asked("fp32").report is None
     with pytest.raises(UserError, match="precision int8 not proven: 24 clips are left to compare, at least 200 are"):
         compute(asked("int8", 40, weights="STNET_epoch0.pdparams"))
     assert "calibrating" not in caplog.text  # nothing was computed for it
     forced = asked("int8", 40, weights="STNET_epoch0.pdparams", unproven=True)
-    assert forced.proof.figures.clips == 24
+    assert forced.report.figures.clips == 24
     assert "at least 200 are needed; used all the same" in caplog.text
 
 
@@ -174,7 +174,7 @@ def test_an_edited_record_is_judged_by_its_figures_or_not_believed(change, messa
 
 
 def sha(predictor):
-    return predictor.proof.sha256
+    return predictor.report.sha256
 
 
 def test_a_file_that_was_changed_is_not_run(asked, int8, home, tmp_path):
@@ -209,11 +209,11 @@ def test_a_half_file_with_digests_of_its_own_is_one_line_and_float32_for_auto(as
 def test_a_proof_that_is_refused_does_not_replace_one_that_is_kept(asked, int8):
     with pytest.raises(UserError, match="24 clips are left to compare"):
         compute(asked("int8", 40))
-    assert asked("int8").proof == int8.proof
-    assert asked("int8", 40, unproven=True).proof.figures.clips == 24  # the one that was asked for
+    assert asked("int8").report == int8.report
+    assert asked("int8", 40, unproven=True).report.figures.clips == 24  # the one that was asked for
     with pytest.raises(UserError, match=r"24 clips were compared.*; the proof that was kept stays"):
         compute(asked("int8", 40))
-    assert asked("int8").proof == int8.proof
+    assert asked("int8").report == int8.report
 
 
 def test_a_stricter_bound_on_the_same_clips_searches_once_and_replaces_nothing(asked, int8, caplog):
@@ -225,16 +225,16 @@ def test_a_stricter_bound_on_the_same_clips_searches_once_and_replaces_nothing(a
     with pytest.raises(UserError, match="refused: a probability differs by more than 1e-06"):
         compute(asked("int8", 216, difference=1e-6))
     assert "but for" not in caplog.text
-    assert asked("int8", 216).proof == asked("int8").proof == int8.proof
+    assert asked("int8", 216).report == asked("int8").report == int8.report
 
 
 def test_the_speed_is_that_of_the_batches_that_will_be_computed(int8):
-    assert (int8.proof.speed.batch, int8.proof.speed.fp32) == (int8.engine.at_once, "ONNX Runtime")
+    assert (int8.report.speed.batch, int8.report.speed.fp32) == (int8.engine.at_once, "ONNX Runtime")
 
 
 def test_a_kept_proof_is_used_without_what_it_was_made_by(asked, int8, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle2onnx", None)
-    assert asked("int8").proof == int8.proof
+    assert asked("int8").report == int8.report
 
 
 def test_a_broken_runtime_is_one_line(asked, int8, monkeypatch):
@@ -247,11 +247,11 @@ def test_a_broken_runtime_is_one_line(asked, int8, monkeypatch):
 
 def test_what_another_process_has_chosen_is_computed(asked, int8):
     first, second = asked("auto"), asked("auto")
-    assert (second.proof is None) == (int8.proof.speed.ratio <= 1)  # computed by now
-    first.set_precision("fp32")
-    second.set_precision("int8")
-    assert first.proof is None
-    assert second.proof == int8.proof
+    assert (second.report is None) == (int8.report.speed.ratio <= 1)  # computed by now
+    first.engines.set_precision("fp32")
+    second.engines.set_precision("int8")
+    assert first.report is None
+    assert second.report == int8.report
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not
     flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "-o", "INFER.seg_num=3"]
     assert run(inference_model, *flags, "--format=onnx", "--precision=int8", "--save_dir", tmp_path / "out") == 0
     facts = yaml.safe_load((tmp_path / "out" / "deploy.yaml").read_text())
-    assert facts["precision"] == int8.proof.plain()
+    assert facts["precision"] == int8.report.plain()
     assert sha256_of(tmp_path / "out" / "STNET.onnx") == sha(int8)
     caplog.clear()
     deployed = Predictor(tmp_path / "out", device="cpu")
@@ -326,7 +326,7 @@ def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not
 def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, trained, int8, tmp_path, capsys):
     flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path]
     assert run(eval_entry, *flags, "--precision=int8") == 0
-    assert json.loads((tmp_path / "eval_results.json").read_text())["precision"] == int8.proof.plain()
+    assert json.loads((tmp_path / "eval_results.json").read_text())["precision"] == int8.report.plain()
     table = [*flags, "-o", "INFER.seg_num=3", "--output", tmp_path / "rows.jsonl"]
     assert run(predict, *table, "--precision=int8") == 0
     capsys.readouterr()
@@ -408,7 +408,7 @@ def test_a_model_with_such_channels_everywhere_is_saved_by_layers_in_float32_or_
         [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)],
     )
     try:
-        proof = asked("int8", 216, weights="scaled.pdparams").proof
+        proof = asked("int8", 216, weights="scaled.pdparams").report
         assert proof.in_float32
         assert proof.figures.equal >= 198
     except UserError as error:
@@ -419,7 +419,7 @@ def test_auto_is_float32_for_an_engine_that_computes_nothing_else(int8, trained,
     predictor = Predictor(
         trained / "STNET_final.pdparams", clip_set / "tiny.yaml", "paddle", "cpu", mode="test", precision="auto"
     )
-    assert predictor.proof is None
+    assert predictor.report is None
 
 
 def test_calibration_without_a_readable_clip_is_one_line(asked, clip_set):

@@ -75,19 +75,19 @@ def expected(asked, film, tmp_path_factory):
 def int8(asked, clips):
     """The toy in int8, its timelines proven with 200 clips."""
     predictor = asked("int8", clips)
-    assert predictor.timeline_proof.figures.clips == 200
+    assert predictor.engines.timeline_report.figures.clips == 200
     return predictor
 
 
 def test_a_timeline_in_int8_is_near_float32_and_its_proof_is_kept(int8, asked, expected, film, tmp_path):
-    assert int8.timeline_parts().name == "ONNX Runtime in int8"
-    assert int8.timeline_proof.figures.equal >= 198
-    assert int8.timeline_proof.calibration["clips"] == 16
+    assert int8.engines.timeline_stages.name == "ONNX Runtime in int8"
+    assert int8.engines.timeline_report.figures.equal >= 198
+    assert int8.engines.timeline_report.calibration["clips"] == 16
     found = windows_of(int8, film, tmp_path)
     assert found.shape == expected.shape
     assert len(found) > 2
     assert 0 < np.abs(found - expected).max() <= 0.1
-    assert asked("int8").timeline_proof == int8.timeline_proof
+    assert asked("int8").engines.timeline_report == int8.engines.timeline_report
 
 
 def test_a_timeline_in_bf16_is_near_float32(asked, clips, expected, film, tmp_path):
@@ -96,16 +96,16 @@ def test_a_timeline_in_bf16_is_near_float32(asked, clips, expected, film, tmp_pa
         pytest.skip("this processor does not compute in bf16")
     bf16 = asked("bf16", clips)
     found = windows_of(bf16, film, tmp_path)
-    assert bf16.timeline_parts().name == "OpenVINO in bf16"
+    assert bf16.engines.timeline_stages.name == "OpenVINO in bf16"
     assert 0 < np.abs(found - expected).max() <= 0.02
 
 
 def test_a_proof_of_the_whole_network_is_none_of_a_timeline_and_the_other_way_round(int8, asked, clip_set):
     few = {"weights": "STNET_epoch0.pdparams", "unproven": True}
-    assert asked("int8", str(clip_set / "train.list"), **few).proof.figures.clips
-    assert asked("int8", **few).proof
+    assert asked("int8", str(clip_set / "train.list"), **few).report.figures.clips
+    assert asked("int8", **few).report
     with pytest.raises(UserError, match="precision int8 has no proof of timelines for these weights"):
-        asked("int8", **few).timeline_parts()
+        asked("int8", **few).engines.timeline_stages  # noqa: B018
     with pytest.raises(UserError, match="precision int8 has no proof for these weights"):
         asked("int8").engine  # noqa: B018
 
@@ -113,16 +113,16 @@ def test_a_proof_of_the_whole_network_is_none_of_a_timeline_and_the_other_way_ro
 def test_auto_without_a_proof_is_float32_which_one_line_says(asked, expected, film, tmp_path, caplog):
     caplog.set_level("INFO")
     auto = asked("auto", weights="STNET_epoch0.pdparams")
-    assert auto.timeline_proof is None
-    assert auto.timeline_parts() is auto.parts()
+    assert auto.engines.timeline_report is None
+    assert auto.engines.timeline_stages is auto.engines.stages
     (line,) = (line for line in caplog.messages if line.startswith("precision auto"))
     assert "precision auto takes fp32; precision int8 has no proof of timelines" in line
 
 
 def test_auto_takes_a_proven_precision_if_it_is_faster(int8, asked):
-    auto = asked("auto").timeline_proof
-    if int8.timeline_proof.speed.ratio > 1:
-        assert auto.speed.ratio >= int8.timeline_proof.speed.ratio
+    auto = asked("auto").engines.timeline_report
+    if int8.engines.timeline_report.speed.ratio > 1:
+        assert auto.speed.ratio >= int8.engines.timeline_report.speed.ratio
     else:
         assert auto is None or auto.speed.ratio > 1
 
@@ -133,14 +133,14 @@ def test_a_file_of_a_part_that_was_changed_is_not_run(int8, asked, home):
     path.write_bytes(content[:-1] + b"x")
     try:
         with pytest.raises(UserError, match="no proof of timelines to believe: the one in .* is damaged"):
-            asked("int8").timeline_parts()
+            asked("int8").engines.timeline_stages  # noqa: B018
     finally:
         path.write_bytes(content)
 
 
 def test_reasons_stay_in_float32(int8, clip_set):
     with pytest.raises(UserError, match="reasons are computed in fp32, not in int8"):
-        int8.check_reasons()
+        int8.engines.check_explains()
 
 
 def test_predict_refuses_a_timeline_without_a_proof_and_makes_one_with_clips(

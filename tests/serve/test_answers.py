@@ -172,7 +172,7 @@ def test_a_server_in_int8_has_timelines_only_with_their_own_proof(trained, clip_
     pytest.importorskip("ml_dtypes")
     weights, path = trained / "STNET_final.pdparams", str(clip_set / "val 3.mp4")
     made = Precision("int8", str(clip_set / "train.list"), unproven=True)
-    assert Predictor(weights, clip_set / "tiny.yaml", device="cpu", precision=made).proof
+    assert Predictor(weights, clip_set / "tiny.yaml", device="cpu", precision=made).report
     kept = made._replace(calibrate="")
 
     async def work(service):
@@ -186,5 +186,5 @@ def test_a_server_in_int8_has_timelines_only_with_their_own_proof(trained, clip_
     assert (info["has_shares"], info["has_timeline"], len(answer["categories"])) == (False, False, 4)
     with_proof = Predictor(weights, clip_set / "tiny.yaml", device="cpu", precision=made)
     told = served(with_proof, lambda service: result(service.timeline(path, window=1.0)))
-    assert with_proof.timeline_parts().name == "ONNX Runtime in int8"
+    assert with_proof.engines.timeline_stages.name == "ONNX Runtime in int8"
     assert told["windows"]

@@ -202,9 +202,9 @@ def test_a_bug_in_a_decoder_is_raised_with_its_traceback_and_the_decoder_goes_on
 def test_a_network_that_fails_says_so_and_goes_on(predictor, good, monkeypatch):
     async def work(service):
         engine = predictor.engine
-        monkeypatch.setattr(predictor, "engine", lambda clips: engine(clips) * float("nan"))
+        monkeypatch.setitem(vars(predictor.engines), "logits", lambda clips: engine(clips) * float("nan"))
         told = await refusal(service.classify(good))
-        monkeypatch.setattr(predictor, "engine", engine)
+        monkeypatch.setitem(vars(predictor.engines), "logits", engine)
         return told, await result(service.classify(good))
 
     told, answer = served(predictor, work)

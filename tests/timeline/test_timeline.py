@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from stnet.backends.engines import make_engine
-from stnet.backends.parts import build_stages
+from stnet.backends.stages import build_stages
 from stnet.config import load_config
 from stnet.models import get_model, model_section
 from stnet.reader.clip import read_clip

@@ -14,7 +14,7 @@ from entries import predict, run
 from test_timeline import noise, tiny  # noqa: F401 (a fixture)
 from test_timeline import write_video as write_exact
 
-from stnet.backends.parts import build_stages
+from stnet.backends.stages import build_stages
 from stnet.reader import stream, windows
 from stnet.reader.errors import ClipError
 from stnet.reader.isolate import ReaderDied

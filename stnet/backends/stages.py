@@ -81,9 +81,9 @@ def build_stages(name: str, model: Model, section: ReaderSection, digest: str = 
             return StagedNetwork(streaming, dygraph_runs(streaming, model), section.target_size, Dygraph.name)
         raise UserError("it computes whole networks, not their parts")
 
-    parts = make_by(name, make)
-    logger.info("engine: %s, in parts", parts.name)
-    return parts
+    stages = make_by(name, make)
+    logger.info("engine: %s, in parts", stages.name)
+    return stages
 
 
 def dygraph_runs(streaming: Streaming, model: Model) -> list[Run]:
