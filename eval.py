@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from stnet import parallel  # these need Paddle
     from stnet.backends.engines import ENGINES
+    from stnet.evaluation.files import write_files
     from stnet.evaluation.loop import evaluate
     from stnet.evaluation.report import write_report
     from stnet.evaluation.results import Collector
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with os_errors_as_user_errors(path), contextlib.suppress(FileNotFoundError):
             os.remove(path)
         cli.save_config(args, config)
-        files = [*evaluation.save(args.save_dir, config.MODEL.topk), "report.html"]
+        files = [*write_files(evaluation, args.save_dir, config.MODEL.topk), "report.html"]
         source = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
         write_report(report, evaluation, scores, source, config, loader.dataset)
         facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}

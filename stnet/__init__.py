@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stnet import runtime
+
 if TYPE_CHECKING:
     from stnet.backends.engines import ENGINES as ENGINES
     from stnet.backends.engines import Engine as Engine
@@ -69,6 +71,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use, so that `stnet --help` is instant."""
     if name in _MODULES:
+        runtime.prepare()  # before Paddle is imported
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'stnet' has no attribute {name!r}; it has {', '.join(__all__)}")
 
@@ -84,6 +87,6 @@ def load_config(path: str = "configs/stnet.yaml", overrides: Iterable[str] = (),
         UserError: names the invalid key and the nearest known one.
     """
     from stnet import config
-    from stnet.models import model_section
+    from stnet.models import model_section  # needs NumPy
 
     return config.load_config(path, model_section, overrides, {"MODEL.name": model_name} if model_name else {})

@@ -7,8 +7,8 @@ import pytest
 from conftest import tiny_settings, write_config
 
 from stnet.config import load_config
-from stnet.inference.output import Output
 from stnet.inference.result import Result
+from stnet.inference.table import ResultTable
 from stnet.models import model_section
 from stnet.tools.dataset import kinetics, lists
 from stnet.training.log import read_journal
@@ -56,11 +56,11 @@ def test_logs_and_official_files(tmp_path):
 @pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
 def test_tables_of_predictions_that_go_on(tmp_path, name):
     path, inputs = tmp_path / name, [("a.mp4", None, "a.mp4"), ("b.mp4", None, "b.mp4")]
-    table = Output(str(path), inputs, {}, 1, resume=False, overwrite=False)
+    table = ResultTable(str(path), inputs, {}, 1, resume=False, overwrite=False)
     table.add(Result("a.mp4", [0], [0.5], ["run"]))
     table.close()
     whole = codecs.BOM_UTF8 + path.read_bytes()
     path.write_bytes(whole + b"half")
-    table = Output(str(path), inputs, {}, 1, resume=True, overwrite=False)
+    table = ResultTable(str(path), inputs, {}, 1, resume=True, overwrite=False)
     table.close()
     assert (table.done, path.read_bytes()) == (1, whole)

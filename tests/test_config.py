@@ -47,7 +47,7 @@ def test_every_shipped_config_loads(path):
 def test_every_key_is_read_somewhere():
     sources = "".join(
         path.read_text(encoding="utf-8")
-        for folder in ("", "models", "models/stnet", "reader", "training", "weights")
+        for folder in ("", "models", "models/stnet", "reader", "training", "inference", "weights")
         for path in (PROJECT / "stnet" / folder).glob("*.py")
     )
     classes = [model_section("STNET"), *SECTIONS.values()]

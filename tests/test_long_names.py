@@ -7,8 +7,8 @@ from conftest import write_video
 from entries import failing, predict, run
 
 from stnet.inference.features import check_path
-from stnet.inference.output import Output
 from stnet.inference.result import Result
+from stnet.inference.table import ResultTable
 from stnet.timeline.render import check_target
 from stnet.tools.dataset.__main__ import main as data
 from stnet.utils.atomic import remove_leftovers, write_text
@@ -80,7 +80,7 @@ def test_a_name_that_is_too_long_is_refused_before_anything_is_computed(clip_set
     for check in (
         lambda: check_path(str(root / f"{name}.npz"), may_exist=False),
         lambda: check_target("a.mp4", root / f"{name}.mp4"),
-        lambda: Output(str(root / f"{name[:248]}.jsonl"), [], {}, 1, False, False),
+        lambda: ResultTable(str(root / f"{name[:248]}.jsonl"), [], {}, 1, False, False),
     ):
         with pytest.raises(UserError, match="File name too long"):
             check()

@@ -279,18 +279,7 @@ def test_an_assignment_with_spaces_ends_the_run(edited):
 
 def test_weights_that_run_sh_names_plainly_are_those_that_predict_reads(clip_set, tmp_path):
     line = 'weights="${weights-}"                 # default: the released ones\n'
-    for name in (
-        "core",
-        "models",
-        "reader",
-        "weights",
-        "metrics",
-        "backends",
-        "engine",
-        "predict.py",
-        "configs",
-        "data",
-    ):
+    for name in ("stnet", "models", "reader", "tools", "configs", "data", "predict.py"):
         (tmp_path / name).symlink_to(RUN.parent / name)
     text = RUN.read_text(encoding="utf-8").replace(line, 'weights="../mine.pdparams"\n')
     (tmp_path / "run.sh").write_text(text, encoding="utf-8")

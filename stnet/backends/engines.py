@@ -1,7 +1,7 @@
 """Registry of engines, which compute logits, and the order in which `auto` tries them.
 
 `make` returns a function from uint8 clips [B, seg_num, 3 * seglen, H, W] (Tensor or array) to float32 logits
-[B, num_classes] (array). Importing this file does not import Paddle.
+[B, num_classes] (array).
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stnet import runtime
+from stnet.backends.deploy_yaml import Form, form_of_clips
+from stnet.backends.exported import make_exported
+from stnet.backends.program import Exportable, Shape, program_files, write_onnx, write_program
+from stnet.models.dygraph import Clips, Dygraph
+from stnet.models.normalizer import Normalizer
 from stnet.utils.errors import INSTALL_ONNX, USE_PADDLE, UserError, last_line
 from stnet.utils.registry import Registry
 
 if TYPE_CHECKING:
-    from stnet.backends.deploy_yaml import Form
-    from stnet.backends.program import Exportable, Shape
     from stnet.config import ReaderSection
-    from stnet.models.dygraph import Clips
     from stnet.models.model import Model
 
-    Compute = Callable[[Clips], np.ndarray]  # clips in, logits out
-
 logger = logging.getLogger("stnet")
+Compute = Callable[[Clips], np.ndarray]  # clips in, logits out
 Run = Callable[[np.ndarray], np.ndarray]  # clips in, logits or probabilities out
 Loaded = tuple[Run, tuple[str, str], str]  # the function, the names of its input and output, words for the log
 Made = TypeVar("Made")
@@ -79,14 +80,10 @@ class ExportEngine(Engine):
 
     def form(self, model: Model, section: ReaderSection, labels: Sequence[str], uint8: bool) -> Form:
         """Describe the model that inference_model.py exports. `uint8`: the model normalises."""
-        from stnet.backends.deploy_yaml import form_of_clips
-
         return form_of_clips(model, section, uint8)
 
     def make(self, task: Task) -> Compute:
         """Load the export for a task from the cache, or make it."""
-        from stnet.backends.exported import make_exported
-
         return make_exported(self, task)
 
 
@@ -109,9 +106,6 @@ class Network(Engine):
 
     def make(self, task: Task) -> Compute:
         """Wrap the network with its normalisation."""
-        from stnet.models.dygraph import Dygraph
-        from stnet.models.normalizer import Normalizer
-
         settings = task.model.config.MODEL
         return Dygraph(task.model.network, Normalizer(settings.image_mean, settings.image_std))
 
@@ -128,8 +122,6 @@ class PaddleInference(ExportEngine):
 
     def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
         """Write PREFIX.pdmodel and PREFIX.pdiparams."""
-        from stnet.backends.program import write_program
-
         write_program(layer, prefix, shape)
 
     def load(self, prefix: str) -> Loaded:
@@ -155,8 +147,6 @@ class PaddleInference(ExportEngine):
 
 def _predictor(prefix: str, backend: str) -> Any:
     from paddle import inference
-
-    from stnet.backends.program import program_files
 
     config = inference.Config(*program_files(prefix))
     config.disable_glog_info()
@@ -190,8 +180,6 @@ class OnnxRuntime(ExportEngine):
 
     def write(self, layer: Exportable, prefix: str, shape: Shape) -> None:
         """Write PREFIX.onnx."""
-        from stnet.backends.program import write_onnx
-
         write_onnx(layer, f"{prefix}.onnx", shape)
 
     def load(self, prefix: str) -> Loaded:

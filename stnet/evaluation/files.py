@@ -22,7 +22,16 @@ _NAME = 30  # characters of a class name in the picture
 
 
 def write_files(evaluation: Evaluation, folder: StrPath, topk: int) -> list[str]:
-    """Write all files and return their names; see Evaluation.save."""
+    """Write the files of an evaluation, each atomically, and return their names.
+
+    Args:
+        evaluation: of a list.
+        folder: of the files; those of another evaluation are replaced.
+        topk: classes in a row of predictions.csv.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
     writers = {
         "per_class.csv": lambda path: _write(path, *_per_class(evaluation)),
         "confusion.csv": lambda path: _write(path, *_confusion(evaluation)),

@@ -14,7 +14,6 @@ from stnet.metrics.confusion import confusion_matrix
 from stnet.metrics.probabilities import softmax
 from stnet.reader.bad_clips import BadClips
 from stnet.reader.loader import Batch
-from stnet.utils.files import StrPath
 
 
 @dataclass(frozen=True)
@@ -54,20 +53,6 @@ class Evaluation:
     def temperature(self) -> Temperature | None:
         """Temperature of the logits, fitted and scored on halves; None for fewer than 2 clips."""
         return cross_fitted_temperature(self.logits, self.labels)
-
-    def save(self, folder: StrPath, topk: int) -> list[str]:
-        """Write the files of an evaluation, each atomically, and return their names.
-
-        Args:
-            folder: of the files; those of another evaluation are replaced.
-            topk: classes in a row of predictions.csv.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
-        from stnet.evaluation.files import write_files
-
-        return write_files(self, folder, topk)
 
 
 class Collector:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stnet.inference.table import csv_rows
+from stnet.reader.contact_sheet import draw_sheet, panel_of
 from stnet.utils.atomic import write_atomically, write_json
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, file_in
@@ -77,8 +79,6 @@ class Result:
 
     def save_to_csv(self, path: StrPath) -> str:
         """Write a header and one row, as predict's --output does; returns the path, see `save_to_img`."""
-        from stnet.inference.output import csv_rows
-
         path = file_in(path, self.input_path, ".csv")
 
         def write(temporary: str) -> None:
@@ -100,8 +100,6 @@ class Result:
         Raises:
             UserError: the video could not be read, or the file cannot be written.
         """
-        from stnet.reader.contact_sheet import draw_sheet, panel_of
-
         path = file_in(path, self.input_path, ".png", ".jpg", ".jpeg")
         sheet = draw_sheet([panel_of(self.clip(), str(self))], TILE)
         kind = "JPEG" if path.lower().endswith((".jpg", ".jpeg")) else "PNG"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stnet.evaluation.files import write_files
 from stnet.evaluation.results import Evaluation
 from stnet.metrics import TopK
 from stnet.utils.errors import UserError
@@ -39,7 +40,7 @@ def rows_of(path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("new 视频") / "results"
-    assert EVALUATION.save(folder, topk=2) == FILES
+    assert write_files(EVALUATION, folder, topk=2) == FILES
     assert sorted(os.listdir(folder)) == sorted(FILES)
     return folder
 
@@ -94,7 +95,7 @@ def test_files_are_utf8_without_a_mark_and_paths_keep_their_bytes(folder):
 
 def test_a_lone_carriage_return_breaks_no_row(tmp_path):
     logits = np.eye(2, dtype=np.float32)
-    Evaluation(["p\r.mp4", "q.mp4"], np.array([0, 1]), logits, ["a\rb", "c"], []).save(tmp_path, topk=1)
+    write_files(Evaluation(["p\r.mp4", "q.mp4"], np.array([0, 1]), logits, ["a\rb", "c"], []), tmp_path, topk=1)
     assert [row[1] for row in rows_of(tmp_path / "per_class.csv")] == ["name", "a\rb", "c"]
     assert [row[0] for row in rows_of(tmp_path / "predictions.csv")] == ["input_path", "p\r.mp4", "q.mp4"]
     assert b"\r\n" not in (tmp_path / "predictions.csv").read_bytes()
@@ -130,7 +131,7 @@ def test_predictions_are_right_where_top_k_says_so():
 
 def test_logits_that_are_not_finite_are_wrong_and_said(tmp_path):
     logits = np.array([[0, -np.inf, -np.inf], [2, 0, 0], [0, 3, 0]], np.float32)
-    Evaluation(["infinite", "right", "wrong"], np.array([0, 0, 0]), logits, NAMES, []).save(tmp_path, topk=5)
+    write_files(Evaluation(["infinite", "right", "wrong"], np.array([0, 0, 0]), logits, NAMES, []), tmp_path, topk=5)
     rows = rows_of(tmp_path / "predictions.csv")[1:]
     assert [row[0] for row in rows] == ["wrong", "infinite", "right"]
     assert rows[1] == ["infinite", "0", NAMES[0], "", "", "", "its logits are not finite", *[""] * 9]
@@ -139,7 +140,7 @@ def test_logits_that_are_not_finite_are_wrong_and_said(tmp_path):
 
 def test_nothing_but_logits_that_are_not_finite_is_an_evaluation_too(tmp_path):
     logits = np.full((2, 3), np.inf, np.float32)
-    assert Evaluation(["a", "b"], np.array([0, 1]), logits, NAMES, []).save(tmp_path, topk=1) == FILES
+    assert write_files(Evaluation(["a", "b"], np.array([0, 1]), logits, NAMES, []), tmp_path, topk=1) == FILES
     found = json.loads((tmp_path / "calibration.json").read_text())
     assert (found["ece"], found["temperature"], found["halves"]) == (None, None, [])
 
@@ -149,7 +150,7 @@ def test_five_of_400_classes_leave_files_for_five(tmp_path):
     logits = np.eye(400, dtype=np.float32)[labels] * 5
     logits[0] = np.eye(400)[7] * 9
     names = [f"class number {i}" for i in range(400)]
-    Evaluation([str(i) for i in range(20)], labels, logits, names, []).save(tmp_path, topk=5)
+    write_files(Evaluation([str(i) for i in range(20)], labels, logits, names, []), tmp_path, topk=5)
     rows = rows_of(tmp_path / "per_class.csv")[1:]
     assert [row[0] for row in rows if row[4]] == ["3", "50", "120", "250", "399"]
     assert len(rows) == 400
@@ -160,7 +161,7 @@ def test_five_of_400_classes_leave_files_for_five(tmp_path):
 def test_files_of_another_evaluation_are_replaced(tmp_path):
     for name in FILES:
         (tmp_path / name).write_text("of another")
-    EVALUATION.save(tmp_path, topk=1)
+    write_files(EVALUATION, tmp_path, topk=1)
     assert sorted(os.listdir(tmp_path)) == sorted(FILES)
     assert not [name for name in FILES if (tmp_path / name).read_bytes() == b"of another"]
 
@@ -171,7 +172,7 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_the_older_one(tmp_
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # bytes in a file
     try:
         with pytest.raises(UserError, match=r"^cannot write \S*confusion.png: File too large$"):
-            EVALUATION.save(tmp_path, topk=2)
+            write_files(EVALUATION, tmp_path, topk=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "confusion.png").read_text() == "older"

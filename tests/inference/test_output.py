@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stnet.inference.output import Output, facts_path
 from stnet.inference.result import Result
+from stnet.inference.table import ResultTable, facts_path
 from stnet.utils.errors import UserError
 
 INPUTS = [
@@ -30,7 +30,7 @@ def result(path):
 
 def output(path, inputs=INPUTS, facts=FACTS, topk=2, resume=False, overwrite=False):
     labelled = [(name, 1 if name.startswith("a") else None, str(path.parent / name)) for name in inputs]
-    return Output(str(path), labelled, facts, topk, resume, overwrite)
+    return ResultTable(str(path), labelled, facts, topk, resume, overwrite)
 
 
 def write(path, rows, **options):
@@ -183,7 +183,7 @@ def test_two_videos_of_one_name_in_two_folders_are_told_apart(path, tmp_path):
     facts = {"weights": "w"}
 
     def opened():
-        return Output(str(path), inputs, facts, 1, resume=True, overwrite=False)
+        return ResultTable(str(path), inputs, facts, 1, resume=True, overwrite=False)
 
     table = opened()
     for _ in inputs:
@@ -200,7 +200,7 @@ def test_a_kill_after_a_replaced_videos_row_has_gone_loses_nothing(path, monkeyp
     write(path, INPUTS)
     (path.parent / "last.mp4").write_bytes(b"more content")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("stnet.inference.output.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("stnet.inference.table.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         output(path, resume=True)
     table = output(path, resume=True)
     assert table.rest == [5]

@@ -50,7 +50,7 @@ def csv_rows(results: Iterable[Result], topk: int, header: bool = True) -> str:
     return "".join(lines)
 
 
-class Output:
+class ResultTable:
     """An open table of predictions.
 
     Args:
