@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_report(report, evaluation, scores, source, config, loader.dataset)
         facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
         if predictor.report:
-            facts["precision"] = predictor.report.plain()
+            facts["precision"] = predictor.report.to_dict()
         write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
         logger.info("results are in %s; beside it: %s", path, ", ".join(files))
         logger.info("report: %s", report)

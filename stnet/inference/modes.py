@@ -64,7 +64,7 @@ def predict_into_table(
     facts = {"weights": predictor.weights, "sha256": predictor.digest, "config": predictor.config.scoring()}
     facts["labels"] = predictor.labels
     if predictor.report:
-        facts["precision"] = predictor.report.plain()
+        facts["precision"] = predictor.report.to_dict()
     inputs = [(video.path or "", video.label, video.clip.path) for video in videos]
     table = ResultTable(args.output, inputs, facts, predictor.topk, args.resume, args.overwrite)
     with contextlib.closing(table):

@@ -102,11 +102,11 @@ class Predictor:
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
         if engine != "auto":
-            raise UserError(f"{folder} runs by what it was written for: engine {engine} cannot be had")
+            raise UserError(f"{folder} runs by what it was written for: engine {engine} is not available")
         wanted = as_precision(precision, "auto")
         deployed = load_deployed(folder)
         if wanted.name not in ("fp32", "auto", deployed.precision):
-            raise UserError(f"{folder} was written in {deployed.precision}: precision {wanted.name} cannot be had")
+            raise UserError(f"{folder} was written in {deployed.precision}: precision {wanted.name} is not available")
         if wanted.calibrate:
             raise UserError(f"{folder} runs as it was written: nothing is calibrated")
         self.config, self.labels, self.digest = deployed.config, deployed.labels, deployed.sha256

@@ -68,7 +68,7 @@ class Comparison:
         self.expected: dict[str | None, np.ndarray] = {}  # logits in float32, by path
         self.batch = np.empty(0)
 
-    def figures(self) -> AgreementStats:
+    def agreement(self) -> AgreementStats:
         """Compute the agreement of the files as they are now. Raises UserError: no clip could be read."""
         reading = Reading(self.config, self.videos, self.spare)
         engine, found = self.network.load(self.folder), dict[Any, np.ndarray]()
@@ -209,7 +209,7 @@ class Validation:
         reason = record.figures.refusal(self.wanted.bounds)
         if reason and not self.wanted.unproven:
             kept = "; the proof that was kept stays" if accepted_stays and self.clips is not None else ""
-            fact = f"precision {self.kind.name} {reason}: {record.figures.words()}{kept}"
+            fact = f"precision {self.kind.name} {reason}: {record.figures}{kept}"
             raise UserError(fact, _UNPROVEN)
         if reason:
             logger.warning("precision %s %s; used all the same", self.kind.name, reason)
@@ -261,7 +261,7 @@ class Validation:
             self.kind.name, this_processor(), self.kind.runtimes(), self.network.sha256(folder),
             {"clips": calibrated, "sha256": clips.digest}, in_float32, searched, figures, comparison.speed(),
         )  # fmt: skip
-        write_json(f"{folder}/{RECORD}", record.plain())
+        write_json(f"{folder}/{RECORD}", record.to_dict())
         self.network.finish(folder)
         return figures
 
@@ -274,8 +274,8 @@ class Validation:
 
     def _search(self, folder: str, comparison: Comparison) -> tuple[AgreementStats, list[str], bool]:
         """Keep layers in float32 until the bounds hold: (agreement, these layers, whether no more can be kept)."""
-        figures, in_float32 = comparison.figures(), list[str]()
-        logger.info("precision %s: %s", self.kind.name, figures.words())
+        figures, in_float32 = comparison.agreement(), list[str]()
+        logger.info("precision %s: %s", self.kind.name, figures)
         fp32_layers = self.network.fp32_layers(folder)
         while figures.clips >= FEWEST and figures.refusal(self.wanted.bounds):
             further = next(fp32_layers, None)
@@ -283,6 +283,6 @@ class Validation:
                 return figures, in_float32, True
             in_float32 = further
             logger.info("precision %s, but for %s", self.kind.name, ", ".join(in_float32))
-            figures = comparison.figures()
-            logger.info("precision %s: %s", self.kind.name, figures.words())
+            figures = comparison.agreement()
+            logger.info("precision %s: %s", self.kind.name, figures)
         return figures, in_float32, not self.kind.calibrated

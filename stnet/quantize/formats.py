@@ -46,7 +46,7 @@ class LowPrecisionFormat:
             self.runtimes()
         except Exception as error:  # a broken package may raise anything
             raise UserError(
-                f"precision {self.name} cannot be had: {self.runtime} does not work ({last_line(error)})", self.hint
+                f"precision {self.name} is not available: {self.runtime} does not work ({last_line(error)})", self.hint
             ) from None
         if paddle.get_device().startswith("gpu"):
             raise UserError(f"precision {self.name} is computed by the processor, and a GPU is in use")
@@ -58,7 +58,7 @@ class LowPrecisionFormat:
 
     def _need(self, package: str, hint: str) -> None:
         if not importlib.util.find_spec(package):
-            raise UserError(f"precision {self.name} cannot be had: {package} is not installed", hint)
+            raise UserError(f"precision {self.name} is not available: {package} is not installed", hint)
 
     def runtimes(self) -> dict[str, str]:
         """Versions of the packages that compute it."""
@@ -85,7 +85,7 @@ class BFloat16(LowPrecisionFormat):
     def check(self) -> None:
         """Raise UserError where OpenVINO or the processor does not support it."""
         if not this_processor().bf16:
-            raise UserError("precision bf16 cannot be had: the processor has neither avx512_bf16 nor amx_bf16")
+            raise UserError("precision bf16 is not available: the processor has neither avx512_bf16 nor amx_bf16")
         super().check()
 
     def load(self, folder: str, shape: Sequence[int]) -> Loaded:

@@ -126,7 +126,7 @@ class AgreementStats(NamedTuple):
             reasons.append(f"a probability differs by more than {bounds.difference:g}")
         return f"refused: {', and '.join(reasons)}" if reasons else ""
 
-    def words(self) -> str:
+    def __str__(self) -> str:
         """Describe the agreement on one line."""
         line = (
             f"{self.equal} of {self.clips} clips keep their class, probabilities differ by {self.largest:.4f} at most, "
@@ -161,7 +161,7 @@ class Speed(NamedTuple):
         """Speed relative to float32; above 1 is faster."""
         return self.seconds_fp32 / self.seconds
 
-    def words(self) -> str:
+    def __str__(self) -> str:
         """Describe the speed in a few words."""
         return f"{self.ratio:.2f} times as fast as float32 by {self.fp32:.60}, {self.batch} at once"
 
@@ -201,14 +201,14 @@ class ValidationReport(NamedTuple):
             raise ValueError("a value is of another type")
         return record
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Convert to plain data, which `read` takes."""
         parts = {name: getattr(self, name)._asdict() for name in ("processor", "figures", "speed")}
         return {**self._asdict(), **parts}
 
-    def words(self) -> str:
+    def __str__(self) -> str:
         """Describe agreement and speed on one line."""
-        return f"{self.figures.words()}; {self.speed.words()}"
+        return f"{self.figures}; {self.speed}"
 
     def foreign(self, runtimes: Mapping[str, str]) -> str:
         """Describe the other processor or versions that it was made with; "" where they are those of this machine."""

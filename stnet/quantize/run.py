@@ -59,7 +59,7 @@ def choose(
         return None
     if wanted.name != "auto":
         validated = validate(task, config, wanted, form)
-        logger.info("precision %s: %s", wanted.name, validated.record.words())
+        logger.info("precision %s: %s", wanted.name, validated.record)
         return validated
     fastest: Validated | None = None
     reasons: list[str] = []
@@ -80,7 +80,7 @@ def choose(
             fastest = validated
         else:
             reasons.append(_slower(validated))
-    took = f"{fastest.low_precision_format.name}: {fastest.record.words()}" if fastest else "fp32"
+    took = f"{fastest.low_precision_format.name}: {fastest.record}" if fastest else "fp32"
     logger.info("precision auto takes %s", "; ".join([took, *reasons]))
     return fastest
 
@@ -94,7 +94,7 @@ def computing(task: Task, config: Config, wanted: Precision, engine: str) -> tup
 
 
 def _slower(validated: Validated) -> str:
-    return f"precision {validated.low_precision_format.name} is proven, {validated.record.speed.words()}"
+    return f"precision {validated.low_precision_format.name} is proven, {validated.record.speed}"
 
 
 def validate(task: Task, config: Config, wanted: Precision, form: Form = WholeNetwork) -> Validated:
@@ -125,9 +125,9 @@ def to_deploy(task: Task, config: Config, wanted: Precision, file_format: str) -
             raise
         logger.info("precision auto takes fp32; %s", error)
         return None
-    logger.info("precision int8: %s", validated.record.words())
+    logger.info("precision int8: %s", validated.record)
     file = f"{validated.folder}/{validated.low_precision_format.file}"
-    return QuantisedOnnx(file, validated.record.plain())
+    return QuantisedOnnx(file, validated.record.to_dict())
 
 
 def of_flags(args: argparse.Namespace) -> Precision:

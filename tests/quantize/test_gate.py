@@ -99,7 +99,7 @@ def test_figures_that_no_comparison_gives_are_refused(changes):
 
 def test_a_record_is_read_as_it_was_written():
     read = ValidationReport.read(record())
-    assert read.plain() == record()
+    assert read.to_dict() == record()
     assert read.foreign(VERSIONS) == ""
 
 

@@ -241,7 +241,7 @@ def test_a_broken_runtime_is_one_line(asked, int8, monkeypatch):
     broken = types.ModuleType("onnxruntime")
     broken.__spec__ = importlib.util.find_spec("onnxruntime")
     monkeypatch.setitem(sys.modules, "onnxruntime", broken)
-    with pytest.raises(UserError, match="precision int8 cannot be had: onnxruntime does not work"):
+    with pytest.raises(UserError, match="precision int8 is not available: onnxruntime does not work"):
         compute(asked("int8"))
 
 
@@ -303,7 +303,7 @@ def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not
     flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "-o", "INFER.seg_num=3"]
     assert run(inference_model, *flags, "--format=onnx", "--precision=int8", "--save_dir", tmp_path / "out") == 0
     facts = yaml.safe_load((tmp_path / "out" / "deploy.yaml").read_text())
-    assert facts["precision"] == int8.report.plain()
+    assert facts["precision"] == int8.report.to_dict()
     assert sha256_of(tmp_path / "out" / "STNET.onnx") == sha(int8)
     caplog.clear()
     deployed = Predictor(tmp_path / "out", device="cpu")
@@ -312,7 +312,7 @@ def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not
     again = [clip_set / "train 0.mp4", "--weights", tmp_path / "out", "--save_dir", tmp_path]
     assert run(predict, *again, "--precision=int8") == 0
     assert run(predict, *again, "--precision=bf16") == 1
-    assert f"{tmp_path / 'out'} was written in int8: precision bf16 cannot be had" in capsys.readouterr().err
+    assert f"{tmp_path / 'out'} was written in int8: precision bf16 is not available" in capsys.readouterr().err
     assert run_deployed.main([str(tmp_path / "out"), str(clip_set / "train 0.mp4")]) == 0
     assert "computes in" not in capsys.readouterr().err
     monkeypatch.setattr(runtime, "processor", lambda: ANOTHER)
@@ -326,7 +326,7 @@ def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not
 def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, trained, int8, tmp_path, capsys):
     flags = ["--config", clip_set / "tiny.yaml", "--weights", trained / "STNET_final.pdparams", "--save_dir", tmp_path]
     assert run(eval_entry, *flags, "--precision=int8") == 0
-    assert json.loads((tmp_path / "eval_results.json").read_text())["precision"] == int8.report.plain()
+    assert json.loads((tmp_path / "eval_results.json").read_text())["precision"] == int8.report.to_dict()
     table = [*flags, "-o", "INFER.seg_num=3", "--output", tmp_path / "rows.jsonl"]
     assert run(predict, *table, "--precision=int8") == 0
     capsys.readouterr()
