@@ -125,7 +125,7 @@ def test_a_record_of_another_form_is_refused(changes):
 
 
 def test_a_record_says_how_right_and_how_fast_at_which_batch():
-    assert ValidationReport.read(record()).words() == (
+    assert str(ValidationReport.read(record())) == (
         "198 of 200 clips keep their class, probabilities differ by 0.1000 at most, 0.010000 on average; top-1 0.8900, "
         "in float32 0.9000; 4.00 times as fast as float32 by ONNX Runtime, 3 at once"
     )
