@@ -9,7 +9,7 @@ set -euo pipefail
 #   bash run.sh serve     STNET ./configs/stnet.yaml [flags]: a page and an API, after bash run.sh setup serve
 #   bash run.sh data      make, check, pack and show data sets: data --help, data check --list my.list
 #   bash run.sh demo      set up, draw clips, train, evaluate, predict
-#   bash run.sh test      set up, run the test suite; --fast: some of it, in two minutes; --all: also what takes minutes
+#   bash run.sh test      set up, run the tests; --fast: some, in two minutes; --slow: as CI; --all: also what takes minutes
 #   bash run.sh setup     make .venv and install what is needed
 #
 # Settings: edit them here (epoch=1), or set them in the environment (use_gpu=False bash run.sh ...), which wins in lines
@@ -259,8 +259,11 @@ main() {
         test)
             setup test
             cd "$here"
+            local parallel=(-n auto --maxprocesses 4 --dist worksteal)
             case "${1:-}" in
-                --all) set -- -m "" "${@:2}" ;;
+                "") set -- "${parallel[@]}" ;;
+                --slow) set -- "${parallel[@]}" -m "not long" "${@:2}" ;;
+                --all) set -- "${parallel[@]}" -m "" "${@:2}" ;;
                 --fast) set -- "${fast[@]}" "${@:2}" ;;
             esac
             exec "$venv/bin/python" -m pytest "$@"

@@ -10,6 +10,9 @@ import yaml
 
 from stnet import runtime
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several of these share the cores
+    cores = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
 runtime.prepare()
 
 TESTS = Path(__file__).parent
@@ -129,7 +132,7 @@ def packed(tmp_path_factory):
     return copy_what_is_packed(tmp_path_factory.mktemp("copy") / "my checkout")
 
 
-@pytest.fixture(scope="session", params=["checkout", "editable", "wheel"])
+@pytest.fixture(scope="session", params=["checkout", pytest.param("editable", marks=pytest.mark.slow), "wheel"])
 def installed(request, packed, tmp_path_factory):
     """(Python that has StNet, words that run its command, variables) of each way to have it."""
     from installations import install

@@ -48,7 +48,11 @@ FROM_NOTHING = ["README.md", "README_cn.md", *WALK]  # the others begin after a 
 
 
 def with_commands(pages):
-    return [pytest.param(page, marks=[pytest.mark.long] if page in LONG else []) for page in pages if typed(page)]
+    return [
+        pytest.param(page, marks=pytest.mark.long if page in LONG else pytest.mark.slow)
+        for page in pages
+        if typed(page)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -42,11 +42,13 @@ def names(text, title=""):
     return {row.strip() for table in tables for row in rows.findall(table)}
 
 
+@pytest.mark.slow
 def test_every_script_runs_and_nobody_fails(printed):
     assert set(printed) == {*SCRIPTS, *ON_REQUEST}
     assert not [text for text in printed.values() if "FAILED" in text]
 
 
+@pytest.mark.slow
 def test_reader_is_compared_with_decord_and_the_original(printed):
     text = printed["reader"]
     assert names(text) == {"ours", "ours, normalised by NumPy", "decord alone", "original's way"}
@@ -58,6 +60,7 @@ def test_reader_is_compared_with_decord_and_the_original(printed):
     assert "MB (aim: at most 50)" in text
 
 
+@pytest.mark.slow
 def test_frames_that_shrink_are_compared_with_decoding_and_the_original(printed):
     text = printed["shrinking"]
     assert names(text) == {"ours", "PyAV, decoding all and nothing else", "decord alone", "original's way"}
@@ -65,6 +68,7 @@ def test_frames_that_shrink_are_compared_with_decoding_and_the_original(printed)
     assert text.count("aim: at most 1.6") == 2
 
 
+@pytest.mark.slow
 def test_forward_and_train_step_agree_with_whoever_is_installed(printed):
     forward, there = printed["forward"], {name for name, (_, modules) in PEERS.items() if installed(*modules)}
     expected = {"ours", "ours, --engine=inference", "ours, --engine=paddle"} | there
@@ -76,6 +80,7 @@ def test_forward_and_train_step_agree_with_whoever_is_installed(printed):
     assert names(printed["train_step"]) == {"ours"} | ({"PyTorch"} & there)
 
 
+@pytest.mark.slow
 def test_every_precision_of_this_machine_is_compared_with_float32_and_with_peers(printed):
     text, here = printed["precision"], formats_here()
     assert {f"ours, {name}" for name in ("fp32", *here)} <= names(text)
@@ -84,6 +89,7 @@ def test_every_precision_of_this_machine_is_compared_with_float32_and_with_peers
     assert text.count("logits differ by") == len(names(text))
 
 
+@pytest.mark.slow
 def test_pipeline_and_startup_run_the_programs(printed):
     assert names(printed["pipeline"]) == {"evaluation", "decoding alone", "network alone"}
     assert "evaluation / at best = " in printed["pipeline"]
@@ -91,17 +97,20 @@ def test_pipeline_and_startup_run_the_programs(printed):
     assert "predict.py --help" in printed["startup"]
 
 
+@pytest.mark.slow
 def test_scaling_has_an_efficiency_for_each_row(printed):
     assert {"1 workers", "1 ranks"} <= names(printed["scaling"])
     assert printed["scaling"].count("clips a second, efficiency") == len(names(printed["scaling"]))
 
 
+@pytest.mark.slow
 def test_timeline_is_compared_with_one_window_after_the_other(printed):
     assert names(printed["timeline"]) == {"timeline", "window by window"}
     assert printed["timeline"].count("logits of the first window of both") == 3
     assert all(f"at least {aim}" in printed["timeline"] for aim in ("6.13", "2.47", "1.73"))
 
 
+@pytest.mark.slow
 def test_check_is_compared_with_decord_alone(printed):
     assert names(printed["check"]) == {"check", "decord alone, all cores", "decord alone, one process"}
     assert "decord alone, all cores / check = " in printed["check"]

@@ -216,6 +216,7 @@ def test_a_proof_that_is_refused_does_not_replace_one_that_is_kept(asked, int8):
     assert asked("int8").report == int8.report
 
 
+@pytest.mark.slow
 def test_a_stricter_bound_on_the_same_clips_searches_once_and_replaces_nothing(asked, int8, caplog):
     caplog.set_level("INFO")
     with pytest.raises(UserError, match="refused: a probability differs by more than 1e-06"):
@@ -375,6 +376,7 @@ def scaled(source, target, blocks):
     paddle.save({name: paddle.to_tensor(value) for name, value in weights.items()}, str(target))
 
 
+@pytest.mark.slow
 def test_the_layers_beside_a_channel_that_is_too_large_are_found_and_left_in_float32(
     clip_set, trained, tmp_path, tiny_config, monkeypatch
 ):

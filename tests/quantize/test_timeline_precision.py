@@ -90,6 +90,7 @@ def test_a_timeline_in_int8_is_near_float32_and_its_proof_is_kept(int8, asked, e
     assert asked("int8").engines.timeline_report == int8.engines.timeline_report
 
 
+@pytest.mark.slow
 def test_a_timeline_in_bf16_is_near_float32(asked, clips, expected, film, tmp_path):
     pytest.importorskip("openvino")
     if not this_processor().bf16:
@@ -100,6 +101,7 @@ def test_a_timeline_in_bf16_is_near_float32(asked, clips, expected, film, tmp_pa
     assert 0 < np.abs(found - expected).max() <= 0.02
 
 
+@pytest.mark.slow
 def test_a_proof_of_the_whole_network_is_none_of_a_timeline_and_the_other_way_round(int8, asked, clip_set):
     few = {"weights": "STNET_epoch0.pdparams", "unproven": True}
     assert asked("int8", str(clip_set / "train.list"), **few).report.figures.clips

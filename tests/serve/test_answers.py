@@ -166,6 +166,7 @@ def test_a_model_of_other_things_than_videos_is_not_served(predictor, monkeypatc
         Service(predictor, Limits(), 1)
 
 
+@pytest.mark.slow
 def test_a_server_in_int8_has_timelines_only_with_their_own_proof(trained, clip_set):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("paddle2onnx")

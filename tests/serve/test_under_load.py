@@ -46,6 +46,7 @@ async def from_callers(count, calls, ask):
     return dict(row for rows in await asyncio.gather(*(caller() for _ in range(count))) for row in rows)
 
 
+@pytest.mark.slow
 def test_200_calls_of_20_callers_are_all_answered_rightly_where_they_honour_retry_after(predictor, expected):
     paths, waits = list(expected), []
 

@@ -209,7 +209,7 @@ def parent_of(pid):
         return 0
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
     config = kill_and_resume.prepare(tmp_path, clips=2)
     shm = segments()
@@ -275,6 +275,7 @@ def test_two_ranks_train_and_score_as_one(clip_set, tmp_path):
     assert scores_of_one["valid"]["loss"] != scores_of_one["test"]["loss"]
 
 
+@pytest.mark.slow
 def test_eval_by_run_sh_on_two_ranks_leaves_the_files_of_one(clip_set, tmp_path):
     lines = [f"{clip_set}/val {i}.mp4 {i % 4}\n" for i in range(5)]
     (tmp_path / "val.list").write_text("".join(lines) + "none.mp4 3\n", encoding="utf-8")  # alone in the last batch
@@ -302,6 +303,7 @@ def test_eval_by_run_sh_on_two_ranks_leaves_the_files_of_one(clip_set, tmp_path)
     assert json.loads(files[0][0])["count"] == 5
 
 
+@pytest.mark.slow
 def test_several_ranks_by_run_sh_write_once_refuse_a_used_folder_and_resume(clip_set, tmp_path):
     made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "a b")}
     command = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml"), "--log_interval=1"]
@@ -319,6 +321,7 @@ def test_several_ranks_by_run_sh_write_once_refuse_a_used_folder_and_resume(clip
     assert len(train_losses(tmp_path / "a b")) == 6
 
 
+@pytest.mark.slow
 def test_a_rank_without_a_readable_clip_keeps_step_with_the_others(clip_set, tmp_path):
     lines = [f"{clip_set}/train {i}.mp4 {i % 4}\n" for i in range(6)]
     (tmp_path / "x.list").write_text("none.mp4 0\n" + "".join(lines) + "none either.mp4 1\n")
@@ -335,6 +338,7 @@ def test_a_rank_without_a_readable_clip_keeps_step_with_the_others(clip_set, tmp
     assert 6 <= len(train_losses(tmp_path / "out")) <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["run.sh", "launcher"])
 def test_ranks_whose_starter_is_killed_save_and_end(clip_set, tmp_path, killed):
     folder = tmp_path / "out"
@@ -355,6 +359,7 @@ def test_ranks_whose_starter_is_killed_save_and_end(clip_set, tmp_path, killed):
 HANGUP = pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), HANGUP])
 def test_a_signal_to_run_sh_lets_several_ranks_save(clip_set, tmp_path, number, code):
     made = {**os.environ, "PYTHON": sys.executable, "use_gpu": "False", "nproc": "2", "save_dir": str(tmp_path / "out")}
@@ -372,6 +377,7 @@ def test_a_signal_to_run_sh_lets_several_ranks_save(clip_set, tmp_path, number, 
     assert json.loads(Path(f"{base}.json").read_text())["progress"]["step"] == steps
 
 
+@pytest.mark.slow
 def test_a_dead_rank_ends_the_others(clip_set, tmp_path):
     folder = tmp_path / "out"
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node=2", f"--log_dir={tmp_path}/log"]

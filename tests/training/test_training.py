@@ -171,6 +171,7 @@ def test_mixed_precision_on_a_gpu_stays_near_full_precision(clip_set, tmp_path, 
 # Checkpoints ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_last_keep_checkpoints_stay_besides_best_and_final(clip_set, tmp_path):
     make_trainer(clip_set, tmp_path, "TRAIN.epoch=4", "TRAIN.save_interval=1", "TRAIN.keep=2", validate=True).fit()
     assert saved(tmp_path) == ["STNET_best", "STNET_epoch3", "STNET_final", "STNET_step11"]

@@ -321,6 +321,7 @@ def run_sh(clip_set, folder, *words, **environment):
     return subprocess.run(command, cwd=folder, env=made, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_eval_and_train_fetch_what_they_need_into_an_empty_home(clip_set, tmp_path, published):
     (tmp_path / "home").mkdir()
     with Server(published) as server:
@@ -344,6 +345,7 @@ def test_eval_and_train_fetch_what_they_need_into_an_empty_home(clip_set, tmp_pa
         assert "holds weights alone: fine-tuning from them, from epoch 0" in resumed.stderr
 
 
+@pytest.mark.slow
 def test_without_the_final_file_the_older_release_is_taken(clip_set, tmp_path, published):
     with Server({"STNET.pdparams": published["STNET_final.pdparams"]}) as server:
         done = run_sh(clip_set, tmp_path, "eval", f"--weights_url={server.url}", f"--weights_home={tmp_path}/my cache")

@@ -42,7 +42,9 @@ def golden_case(depth):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("depth", CASES)
+@pytest.mark.parametrize(
+    "depth", [50, pytest.param(101, marks=pytest.mark.slow), pytest.param(152, marks=pytest.mark.slow)]
+)
 def test_files_of_paddles_own_writers_load_and_give_the_golden_logits(depth, tmp_path):
     num_classes, seglen, shape, seed, logits = golden_case(depth)
     shapes = original_shapes(depth, num_classes, seglen)
@@ -133,9 +135,10 @@ def mutate(data, rng):
     return bytes(data)
 
 
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recorded", [True, False], ids=["with .sha256", "bare"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_2000_damaged_files_load_equal_or_are_refused(kind, recorded, tmp_path):
+def test_damaged_files_load_equal_or_are_refused(kind, recorded, count, tmp_path):
     path = tmp_path / "weights"
     victim = write_format(kind, path)
     original, data, rng = loaded(path), victim.read_bytes(), random.Random(kind)
@@ -145,7 +148,7 @@ def test_2000_damaged_files_load_equal_or_are_refused(kind, recorded, tmp_path):
         assert same(loaded(path), original)
     tracemalloc.start()
     refused = 0
-    for _ in range(2000):
+    for _ in range(count):
         damaged = mutate(data, rng)
         victim.write_bytes(damaged)
         try:
@@ -160,7 +163,7 @@ def test_2000_damaged_files_load_equal_or_are_refused(kind, recorded, tmp_path):
         assert {n: v.shape for n, v in found.items()} == {n: v.shape for n, v in original.items()}
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert refused > (1800 if recorded else 1000)
+    assert refused > count * (0.9 if recorded else 0.5)
     assert peak < 20_000_000
 
 

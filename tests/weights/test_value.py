@@ -50,7 +50,7 @@ class _Hash:
 
 
 @pytest.mark.parametrize("entry", [eval_entry, predict], ids=["eval", "predict"])
-@pytest.mark.parametrize("engine", ["paddle", "inference"])
+@pytest.mark.parametrize("engine", ["paddle", pytest.param("inference", marks=pytest.mark.slow)])
 def test_a_program_reads_and_hashes_its_weights_once(entry, engine, clip_set, trained, tmp_path, monkeypatch):
     weights = trained / "STNET_final.pdparams"
     flags = ["--config", clip_set / "tiny.yaml", "--weights", weights, f"--engine={engine}", "--save_dir", tmp_path]
