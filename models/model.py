@@ -75,7 +75,7 @@ class Model:
         return {name: getattr(self.config.MODEL, name) for name in own}
 
     def streaming(self) -> Streaming | None:
-        """Network in parts that score overlapping windows; None: no timelines."""
+        """Network in stages that score overlapping windows; None: no timelines."""
         return None
 
     def original_names(self) -> dict[str, str]:

@@ -30,7 +30,7 @@ class Windows(Protocol):
 
 
 class Streaming(Protocol):
-    """Network in parts, the first of which takes clips of one segment, [N, 1, 3 * seglen, H, W].
+    """Network in stages, the first of which takes clips of one segment, [N, 1, 3 * seglen, H, W].
 
     Each part is a layer that shares the weights of the network, with one input and one output, batched by N.
     """

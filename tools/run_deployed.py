@@ -209,7 +209,7 @@ def warn_of_precision(folder: str, description: dict[str, Any]) -> None:
     except (ArithmeticError, AttributeError, OSError, LookupError, TypeError, ValueError):
         reason = "its record is damaged: nothing proves it"
     if reason:
-        print(f"{folder} computes in fewer bits than float32: {reason}", file=sys.stderr)
+        print(f"{folder} computes in lower precision than float32: {reason}", file=sys.stderr)
 
 
 def this_processor() -> tuple[str, str]:

@@ -57,7 +57,7 @@ class STNET(Model):
         return StNet(depth=section.num_layers, num_classes=section.num_classes, seglen=self.seglen)
 
     def streaming(self) -> Streaming:
-        """Network in parts, for any number of layers and segments."""
+        """Network in stages, for any number of layers and segments."""
         from stnet.models.stnet.streaming import StNetStreaming
 
         return StNetStreaming(self.network)

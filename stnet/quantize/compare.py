@@ -123,7 +123,7 @@ class Validation:
     """Makes a low-precision network and its validation report, or reads them from the weights' cache.
 
     Args:
-        network: whole or in parts; each has its own report.
+        network: whole or in stages; each has its own report.
         clips: to make the report with, unless the cached one was made with them; None: use the cached one.
         wanted: bounds, and whether to use the network where it exceeds them.
     """

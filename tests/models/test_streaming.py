@@ -1,4 +1,4 @@
-"""stnet.models.stnet.streaming: windows in parts against the whole network."""
+"""stnet.models.stnet.streaming: windows in stages against the whole network."""
 
 import numpy as np
 import paddle

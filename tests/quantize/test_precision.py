@@ -1,4 +1,4 @@
-"""stnet.quantize.run and what it stands on: a toy of 18 layers in fewer bits."""
+"""stnet.quantize.run and what it stands on: a toy of 18 layers in low precision."""
 
 import importlib.util
 import json
@@ -321,7 +321,7 @@ def test_an_export_carries_the_proof_and_another_processor_says_that_it_does_not
     Predictor(tmp_path / "out", device="cpu")
     assert "computes in int8: it was proven on another processor" in caplog.text
     assert run_deployed.main([str(tmp_path / "out"), str(clip_set / "train 0.mp4")]) == 0
-    assert "computes in fewer bits than float32: it was proven on another processor" in capsys.readouterr().err
+    assert "computes in lower precision than float32: it was proven on another processor" in capsys.readouterr().err
 
 
 def test_eval_writes_the_record_and_a_table_does_not_mix_precisions(clip_set, trained, int8, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Timelines in fewer bits: the parts of a toy of 18 layers, proven by themselves."""
+"""Timelines in low precision: the stages of a toy of 18 layers, proven by themselves."""
 
 import csv
 import re
