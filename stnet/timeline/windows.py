@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stnet.reader.errors import ClipError
-from stnet.reader.isolate import ReaderDied, receive
 from stnet.reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowReader
-from stnet.utils.processes import Child, ForkserverChild
+from stnet.utils.processes import Child, ChildDied
 
 if TYPE_CHECKING:
     from stnet.backends.parts import StagedNetwork
@@ -45,7 +45,7 @@ class Timeline:
         path: the file.
         section: sizes and sampling; decode_timeout is the time limit of an answer of the child, in seconds.
         window, stride: seconds, see stnet.reader.windows.plan_windows.
-        child: class that starts the process; by default one that does not inherit memory, where possible.
+        child: starts the process; by default a fresh one, or a forked one in a daemon.
 
     Attributes:
         facts: of the video.
@@ -67,9 +67,9 @@ class Timeline:
         child: Callable[[Callable[[Any], Any]], Child] | None = None,
     ) -> None:
         self.parts, self.path, self.timeout = parts, path, section.decode_timeout
-        if child is None:  # multiprocessing starts none in a daemonic process
-            child = Child if current_process().daemon else ForkserverChild
-        self.child: Child | None = child(WindowReader(path, section, window, stride))
+        if child is None:
+            child = functools.partial(Child, fresh=not current_process().daemon)
+        self.child = child(WindowReader(path, section, window, stride))
         try:
             self.child.send([path])
             size = 0
@@ -94,9 +94,7 @@ class Timeline:
 
     def close(self) -> None:
         """End the child; `windows` does so at its end."""
-        child, self.child = self.child, None
-        if child is not None:
-            child.kill()
+        self.child.kill()
 
     def windows(self) -> Iterator[Window]:
         """Yield each window as soon as it is computed. Closing the generator ends the child.
@@ -133,7 +131,7 @@ class Timeline:
 
     def _stretches(self) -> Iterator[Stretch]:
         """Receive what the child reads, while it reads ahead."""
-        assert self.child is not None, "a timeline is read once"
+        assert not self.child.ended, "a timeline is read once"
         self.child.send([self.path] * _AHEAD)
         while True:
             stretch = self._answer(self.timeout)
@@ -143,11 +141,9 @@ class Timeline:
             self.child.send([self.path])
 
     def _answer(self, timeout: float) -> Any:
-        assert self.child is not None
         try:
-            return receive(self.child, timeout)
-        except ReaderDied as error:
-            self.child = None
+            return self.child.receive(timeout)
+        except ChildDied as error:
             raise ClipError(str(error)) from None
 
     def _whole_video(self, ending: Ending, pixels: np.ndarray, frames: int) -> Window:

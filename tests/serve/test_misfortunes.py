@@ -109,7 +109,7 @@ def test_kill_9_of_an_idle_decoder_costs_nothing(predictor, good):
     async def work(service):
         for pid in children(service):
             os.kill(pid, signal.SIGKILL)
-        while any(child.is_alive() for child in service.decoders.idle):
+        while not all(child.pipe.poll() for child in service.decoders.idle):  # readable at its end
             await asyncio.sleep(0.01)
         return await asyncio.gather(*(result(service.classify(good)) for _ in range(3))), service.stats
 
@@ -143,7 +143,7 @@ def test_kill_9_of_what_decoders_are_forked_from_costs_nothing_where_they_are_id
         pids = children(service)
         with open(f"/proc/{pids[0]}/stat", encoding="ascii") as file:
             os.kill(int(file.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
-        while any(child.is_alive() for child in service.decoders.idle):
+        while not all(child.pipe.poll() for child in service.decoders.idle):  # readable at its end
             await asyncio.sleep(0.01)
         return pids, await asyncio.gather(*(result(service.classify(good)) for _ in range(3))), children(service)
 
