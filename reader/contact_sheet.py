@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from stnet.reader.clip import Clip
 from stnet.utils.fonts import pillow_font
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
 
 GAP = 4  # pixels between tiles
 STRIP = 14  # height of the text under a tile
@@ -43,8 +41,6 @@ def seconds_of(clip: Clip) -> list[float]:
 
 def draw_sheet(panels: Sequence[ClipPanel], tile: int) -> Image.Image:
     """Draw panels below each other: a row for each segment, a column for each frame of `tile` x `tile` pixels."""
-    from PIL import Image, ImageDraw
-
     width = max(GAP + len(panel.segments[0]) * (tile + GAP) for panel in panels)
     titles = [GAP + LINE * len(panel.title.splitlines()) for panel in panels]  # heights
     heights = [title + len(panel.segments) * (tile + STRIP + GAP) for title, panel in zip(titles, panels)]
@@ -59,8 +55,6 @@ def draw_sheet(panels: Sequence[ClipPanel], tile: int) -> Image.Image:
 
 
 def _draw_tiles(sheet: Image.Image, pen: ImageDraw.ImageDraw, panel: ClipPanel, tile: int, top: int) -> None:
-    from PIL import Image
-
     seglen = len(panel.segments[0])
     for place, frame in enumerate(panel.frames):
         row, column = divmod(place, seglen)

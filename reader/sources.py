@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 
+from stnet.config import Config
+from stnet.reader.clip import Clip as DecodedClip
+from stnet.reader.clip import read_clip
+from stnet.reader.errors import ClipError
 from stnet.reader.formats import FRAMES, PICKLE, VIDEO, Clip
 from stnet.reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list, videos_among
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, find_file, walk
 
 if TYPE_CHECKING:
-    from stnet.config import Config
-    from stnet.reader.clip import Clip as DecodedClip
     from stnet.reader.loader import Loader
 
 Bytes = (bytes, bytearray, memoryview)
@@ -119,16 +121,13 @@ def listed(path: str, clip_format: str) -> list[Source]:
 
 def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
     """Loader of videos, in order; any number of them may be bad."""
-    from stnet.reader.loader import build_loader
+    from stnet.reader.loader import build_loader  # late: it imports Paddle
 
     return build_loader(config, "infer", clips=[video.clip for video in videos])
 
 
 def read_again(video: Source, config: Config) -> DecodedClip:
     """Decode the clip of a video again, which results do not keep. Raises UserError."""
-    from stnet.reader.clip import read_clip
-    from stnet.reader.errors import ClipError
-
     with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
         clip = video.clip
         if video.content is not None:

@@ -59,7 +59,7 @@ class VideoStream:
         count: number of frames, if the index is reliable; else None.
         start: seconds that are subtracted from all timestamps, so that none is negative.
         parts: of stnet.reader.joined: one, or more where timestamps begin anew.
-        anew: seconds at which they do.
+        resets: seconds at which they do.
         damage: reason why reading ended early; "" if it did not.
         read: number of frames that have been read.
         slack: see at_constant_rate.
@@ -76,14 +76,14 @@ class VideoStream:
             self.rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.count = None if self.index.seek_problem else len(self.index.timestamps)
         self.gap, self.ends = gap, list[float]()
-        self.parts, self.anew = [Part((), 0, 0)], list[float]()
+        self.parts, self.resets = [Part((), 0, 0)], list[float]()
         self.slack = _UNEVEN if "variable_rate" in self.index.notes else _EVEN
         self._measure(gap)
         if not self.rate:
             raise ClipError("neither its packets nor its header say how many frames it has a second")
 
     def _measure(self, gap: float) -> None:
-        """Set rate, gap, ends, start, parts and anew by the timestamps of the index, if these are reliable."""
+        """Set rate, gap, ends, start, parts and resets by the timestamps of the index, if these are reliable."""
         index, times = self.index, self.index.times
         if not times or is_disordered(joined(index.parts)):
             return
@@ -101,7 +101,7 @@ class VideoStream:
         last = [time for time, step in zip(times, steps) if step * unit > self.gap] + times[-1:]
         self.ends = [float(time * unit) - self.start for time in last]
         begins = [min(part.timestamps) + part.shift for part in self.parts[1:]]
-        self.anew = [float(time * unit) - self.start for time in begins]
+        self.resets = [float(time * unit) - self.start for time in begins]
 
     def left(self, seconds: float) -> int | None:
         """Number of frames, at the constant rate, from a time to the end of its piece; None if unknown."""

@@ -91,7 +91,7 @@ class Facts(NamedTuple):
     declared: float  # seconds by the container's header; 0 if missing
     plan: Plan
     variable: bool = False  # its frames come at uneven distances
-    anew: Sequence[float] = ()  # seconds at which its timestamps begin anew
+    resets: Sequence[float] = ()  # seconds at which its timestamps begin anew
 
     @property
     def seconds(self) -> float:
@@ -117,7 +117,7 @@ class Ending(NamedTuple):
     frames: int  # of the file
     gaps: list[tuple[float, float]]  # from the end of a frame to the next one
     short: list[float]  # seconds of pieces that are shorter than a window, and one window each
-    unheld: float  # seconds in no window: too few before a gap or the end
+    unused: float  # seconds in no window: too few before a gap or the end
     declared: float  # seconds by the container's header; 0 if missing, or of another stream
     damage: str  # reason why reading ended early; "" if it did not
     clip: tuple[np.ndarray, int] | None  # without any window: the whole clip, [seg_num, 3 * seglen, H, W], and frames
@@ -164,7 +164,7 @@ class WindowReader:
         index, exact = stream.index, stream.count is not None
         frames = len(index.timestamps) if exact else len(index.packets)
         variable = "variable_rate" in index.notes
-        yield Facts(index.width, index.height, frames, exact, index.duration, plan, variable, tuple(stream.anew))
+        yield Facts(index.width, index.height, frames, exact, index.duration, plan, variable, tuple(stream.resets))
         pieces: list[Piece] = []
         paced = at_constant_rate(stream.frames(), plan.rate, stream.gap, stream.slack)
         for number, frames_of_piece in itertools.groupby(paced, lambda frame: frame.piece):
@@ -190,7 +190,7 @@ class WindowReader:
             frames=stream.read,
             gaps=[(one.end, other.start) for one, other in zip(pieces, pieces[1:])],
             short=[piece.end - piece.start for piece in pieces if piece.given and piece.is_short],
-            unheld=sum(piece.unheld for piece in pieces),
+            unused=sum(piece.unused for piece in pieces),
             declared=declared,
             damage=stream.damage,
             clip=whole,
@@ -231,7 +231,7 @@ class Piece:
             self.frames = left if self.is_short else self.plan.frames
 
     @property
-    def unheld(self) -> float:
+    def unused(self) -> float:
         """Seconds at its end that are in no window."""
         first = self.plan.first(self.given - 1) + self.frames if self.given else 0
         return self.end - self.times[first] if first < len(self.times) else 0.0

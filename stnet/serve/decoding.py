@@ -9,10 +9,12 @@ import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from stnet.config import ReaderSection
 from stnet.inference.result import TILE
 from stnet.reader.bounds import BeyondBounds, Bounded, Bounds
 from stnet.reader.clip import Clip, read_clip
@@ -20,9 +22,6 @@ from stnet.reader.contact_sheet import seconds_of
 from stnet.reader.errors import ClipError
 from stnet.serve.limits import Limits, Refused, Stats
 from stnet.utils.processes import Child, ChildDied
-
-if TYPE_CHECKING:
-    from stnet.config import ReaderSection
 
 PRELOAD = ("numpy", "av", "cv2", "yaml", "PIL.JpegImagePlugin")  # imported once for all decoding processes
 _MEMORY, _FRAMES_HELD = 512 << 20, 32  # bytes of a process without frames; frames in a decoder, 4 bytes a pixel
@@ -53,7 +52,7 @@ def read(job: Job) -> Reading:
     assert clip.video is not None  # it is one
     video, timestamps = clip.video, seconds_of(clip)
     size = video.index.width, video.index.height
-    width, height = size[::-1] if video.index.turned in (90, 270) else size
+    width, height = size[::-1] if video.index.rotation in (90, 270) else size
     facts = {
         "seconds": round(video.index.seconds or video.index.duration, 3),
         "frames": clip.num_frames,
@@ -74,8 +73,6 @@ def read(job: Job) -> Reading:
 
 def picture(frames: np.ndarray) -> str:
     """Frames, uint8 [N, H, W, 3], side by side in a small JPEG, as a data URL."""
-    from PIL import Image
-
     strip = Image.new("RGB", (TILE * len(frames), TILE))
     for slot, frame in enumerate(frames):
         strip.paste(Image.fromarray(frame).resize((TILE, TILE), Image.BILINEAR), (TILE * slot, 0))

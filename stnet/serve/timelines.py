@@ -19,11 +19,11 @@ from stnet.serve.limits import Limits, Refused
 from stnet.timeline.events import HOLD, THRESHOLD, events_of
 from stnet.timeline.windows import Timeline, Window
 from stnet.utils.errors import UserError
+from stnet.utils.processes import Child
 
 if TYPE_CHECKING:
     from stnet.inference.predictor import Predictor
     from stnet.serve.network import Network
-    from stnet.utils.processes import Child
 
 DEFAULTS: dict[str, float | None] = {
     "window": 10.0,  # seconds

@@ -82,9 +82,9 @@ class Timeline:
         self.plan = self.facts.plan
         by_time = ", its frames at uneven distances taken by their time" if self.facts.variable else ""
         self.notes: list[str] = [self.plan.description() + by_time]
-        if self.facts.anew:
-            where = "" if len(self.facts.anew) == 1 else f"{len(self.facts.anew)} times, first "
-            self.notes.append(f"its times begin anew {where}at {self.facts.anew[0]:.2f} s: they go on from there")
+        if self.facts.resets:
+            where = "" if len(self.facts.resets) == 1 else f"{len(self.facts.resets)} times, first "
+            self.notes.append(f"its times begin anew {where}at {self.facts.resets[0]:.2f} s: they go on from there")
         length = self.plan.frames / self.plan.rate
         if abs(length - window) > _FAR * window:
             self.notes.append(
@@ -170,7 +170,7 @@ class Timeline:
             self.notes.append(f"of its {self.facts.frames} frames {ending.frames} could be read in order")
         if not windows:
             self.notes.append("it is shorter than a window: taken as one clip")
-        elif ending.unheld and ending.gaps:
-            self.notes.append(f"{ending.unheld:.2f} s before gaps and at its end are too short for a window: in none")
-        elif ending.unheld:
-            self.notes.append(f"its last {ending.unheld:.2f} s are in no window: too short for another one")
+        elif ending.unused and ending.gaps:
+            self.notes.append(f"{ending.unused:.2f} s before gaps and at its end are too short for a window: in none")
+        elif ending.unused:
+            self.notes.append(f"its last {ending.unused:.2f} s are in no window: too short for another one")

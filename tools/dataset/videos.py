@@ -153,10 +153,8 @@ def _problem(path: str, probe: bool) -> str:
             return "no permission to read it"
     except OSError as error:
         return error.strerror or str(error)
-    return _header_problem(path) if probe else ""
-
-
-def _header_problem(path: str) -> str:
+    if not probe:
+        return ""
     try:
         with opened(path) as (container, stream):
             return "" if next(decoded(container.decode(stream)), None) else "no frame can be decoded"

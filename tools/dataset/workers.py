@@ -43,26 +43,26 @@ def work(
         RuntimeError: a bug in `function`, with its traceback.
     """
     queue = deque(items)
-    crew: list[_Worker] = []
+    running: list[_Worker] = []
     try:
-        while queue or any(worker.items for worker in crew):
-            for worker in crew:
+        while queue or any(worker.items for worker in running):
+            for worker in running:
                 if queue and len(worker.items) <= chunk // 2:  # before the last ones are done
                     worker.send(queue, chunk)
-            while queue and len(crew) < workers:
-                crew.append(_Worker(function))
-                crew[-1].send(queue, chunk)
-            busy = [worker for worker in crew if worker.items]
+            while queue and len(running) < workers:
+                running.append(_Worker(function))
+                running[-1].send(queue, chunk)
+            busy = [worker for worker in running if worker.items]
             left = min(worker.begun for worker in busy) + timeout - time.monotonic()
             wait([worker.child.pipe for worker in busy], max(0.0, left))
             for worker in busy:
                 results = worker.receive(timeout)
                 if worker.child.ended:
-                    crew.remove(worker)
+                    running.remove(worker)
                     queue.extendleft(reversed(worker.items))
                 yield from results
     finally:
-        for worker in crew:
+        for worker in running:
             worker.child.kill()
 
 
