@@ -49,17 +49,12 @@ def draw_sheet(panels: Sequence[ClipPanel], tile: int) -> Image.Image:
     top = 0
     for panel, title, height in zip(panels, titles, heights):
         pen.text((GAP, top + GAP), panel.title, fill=_INK, font=pillow_font(panel.title, LINE - 4))
-        _draw_tiles(sheet, pen, panel, tile, top + title)
+        for place, frame in enumerate(panel.frames):
+            row, column = divmod(place, len(panel.segments[0]))
+            x, y = GAP + column * (tile + GAP), top + title + row * (tile + STRIP + GAP)
+            sheet.paste(Image.fromarray(frame).resize((tile, tile), Image.BILINEAR), (x, y))
+            number = panel.segments[row][column]
+            time = f"  {panel.seconds[number]:.2f} s" if panel.seconds else ""
+            pen.text((x, y + tile + 1), f"{number}{time}", fill=_INK)
         top += height
     return sheet
-
-
-def _draw_tiles(sheet: Image.Image, pen: ImageDraw.ImageDraw, panel: ClipPanel, tile: int, top: int) -> None:
-    seglen = len(panel.segments[0])
-    for place, frame in enumerate(panel.frames):
-        row, column = divmod(place, seglen)
-        x, y = GAP + column * (tile + GAP), top + row * (tile + STRIP + GAP)
-        sheet.paste(Image.fromarray(frame).resize((tile, tile), Image.BILINEAR), (x, y))
-        number = panel.segments[row][column]
-        time = f"  {panel.seconds[number]:.2f} s" if panel.seconds else ""
-        pen.text((x, y + tile + 1), f"{number}{time}", fill=_INK)

@@ -123,7 +123,7 @@ class Ending(NamedTuple):
     clip: tuple[np.ndarray, int] | None  # without any window: the whole clip, [seg_num, 3 * seglen, H, W], and frames
 
 
-class Stretch(NamedTuple):
+class Chunk(NamedTuple):
     """Next frames of a video, with the windows and segments that begin or end in them."""
 
     frames: int  # at the constant rate
@@ -135,7 +135,7 @@ class Stretch(NamedTuple):
 
 
 class WindowReader:
-    """Reader for a child process: its first call returns the Facts of a video, the others Stretches, and at last None.
+    """Reader for a child process: its first call returns the Facts of a video, the others Chunks, and at last None.
 
     Args:
         path: the file.
@@ -147,15 +147,15 @@ class WindowReader:
 
     def __init__(self, path: str, section: ReaderSection, window: float, stride: float) -> None:
         self.path, self.section, self.window, self.stride = path, section, window, stride
-        self.answers: Iterator[Facts | Stretch] | None = None
+        self.answers: Iterator[Facts | Chunk] | None = None
 
-    def __call__(self, _: object) -> Facts | Stretch | None:
+    def __call__(self, _: object) -> Facts | Chunk | None:
         """Return the next answer. Raises ClipError, or UserError as plan_windows."""
         if self.answers is None:
             self.answers = self._read()
         return next(self.answers, None)
 
-    def _read(self) -> Iterator[Facts | Stretch]:
+    def _read(self) -> Iterator[Facts | Chunk]:
         section = self.section
         assert section.seg_num and section.seglen  # Config.section has set them
         plan_windows(self.window, self.stride, 1.0, 1, 1)  # raises before the file is opened
@@ -170,7 +170,7 @@ class WindowReader:
         for number, frames_of_piece in itertools.groupby(paced, lambda frame: frame.piece):
             pieces.append(Piece(plan, section, stream, is_split=number > 0 or len(stream.ends) > 1))
             yield from pieces[-1].read(frames_of_piece)
-        yield Stretch(0, [], [], [], last=self._ending(stream, pieces))
+        yield Chunk(0, [], [], [], last=self._ending(stream, pieces))
 
     def _ending(self, stream: VideoStream, pieces: Sequence[Piece]) -> Ending:
         windows = sum(piece.given for piece in pieces)
@@ -236,30 +236,30 @@ class Piece:
         first = self.plan.first(self.given - 1) + self.frames if self.given else 0
         return self.end - self.times[first] if first < len(self.times) else 0.0
 
-    def read(self, frames: Iterator[Paced]) -> Iterator[Stretch]:
+    def read(self, frames: Iterator[Paced]) -> Iterator[Chunk]:
         """Read the whole piece."""
-        stretch = Stretch(0, [], [], [])
+        chunk = Chunk(0, [], [], [])
         for frame in frames:
             if not self.times:
                 self._begin(frame.seconds)
-            stretch = stretch._replace(frames=stretch.frames + 1)
-            stretch.spans.extend(self._spans(frame.seconds))
+            chunk = chunk._replace(frames=chunk.frames + 1)
+            chunk.spans.extend(self._spans(frame.seconds))
             self.times.append(frame.seconds)
             self.sources.append(frame.source)
             self.end = frame.seconds + 1 / self.plan.rate
-            stretch.windows.extend(self._windows())
+            chunk.windows.extend(self._windows())
             for segment in self.cutter.put(frame):
-                stretch.segments.append(segment)
-                if len(stretch.segments) * self.plan.seglen >= CHUNK:
-                    yield stretch
-                    stretch = Stretch(0, [], [], [])
-            if stretch.segments or stretch.frames == CHUNK:
-                yield stretch
-                stretch = Stretch(0, [], [], [])
+                chunk.segments.append(segment)
+                if len(chunk.segments) * self.plan.seglen >= CHUNK:
+                    yield chunk
+                    chunk = Chunk(0, [], [], [])
+            if chunk.segments or chunk.frames == CHUNK:
+                yield chunk
+                chunk = Chunk(0, [], [], [])
         for segment in self.cutter.flush():
-            yield stretch._replace(segments=[segment])
-            stretch = Stretch(0, [], [], [])
-        yield stretch._replace(spans=[*stretch.spans, *self._spans(self.end)], ended=True)
+            yield chunk._replace(segments=[segment])
+            chunk = Chunk(0, [], [], [])
+        yield chunk._replace(spans=[*chunk.spans, *self._spans(self.end)], ended=True)
 
     def _windows(self) -> Iterator[tuple[int, list[Segment]]]:
         """Windows that begin with the newest frame and fit into the piece."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stnet.reader.errors import ClipError
-from stnet.reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowReader
+from stnet.reader.windows import SHORTER, Chunk, Ending, Facts, Span, WindowReader
 from stnet.utils.processes import Child, ChildDied
 
 if TYPE_CHECKING:
@@ -106,22 +106,22 @@ class Timeline:
         features: dict[int, np.ndarray] = {}  # by window
         spans: deque[Span] = deque()
         try:
-            for stretch in self._stretches():
-                for window, segments in stretch.windows:
+            for chunk in self._chunks():
+                for window, segments in chunk.windows:
                     scorer.add(window, segments)
-                for segment, pixels in stretch.segments:
+                for segment, pixels in chunk.segments:
                     scorer.feed(segment, pixels)
-                if stretch.ended:
+                if chunk.ended:
                     scorer.flush()
                 features.update(scorer.done())
-                spans.extend(stretch.spans)
+                spans.extend(chunk.spans)
                 while spans and spans[0].window in features:
                     span = spans.popleft()
                     yield Window(*span[1:], self.parts.streaming.logits(features.pop(span.window)))
                     given += 1
-                if stretch.ended:
+                if chunk.ended:
                     scorer = self.parts.windows()
-            ending = stretch.last
+            ending = chunk.last
             assert ending is not None
             if ending.clip:
                 yield self._whole_video(ending, *ending.clip)
@@ -129,14 +129,14 @@ class Timeline:
         finally:
             self.close()
 
-    def _stretches(self) -> Iterator[Stretch]:
+    def _chunks(self) -> Iterator[Chunk]:
         """Receive what the child reads, while it reads ahead."""
         assert not self.child.ended, "a timeline is read once"
         self.child.send([self.path] * _AHEAD)
         while True:
-            stretch = self._answer(self.timeout)
-            yield stretch
-            if stretch.last:
+            chunk = self._answer(self.timeout)
+            yield chunk
+            if chunk.last:
                 return
             self.child.send([self.path])
 

@@ -147,7 +147,7 @@ def prepare_out(out: str) -> None:
 
 
 def look_at(
-    entries: Sequence[findings.Entry], reading: Reading, cache: Cache, workers: int, timeout: float
+    entries: Sequence[findings.ListLine], reading: Reading, cache: Cache, workers: int, timeout: float
 ) -> tuple[dict[str, Record], int]:
     """Records of all entries' files, and the number of files that had to be decoded."""
     records, tasks, stamps = {}, [], {}
