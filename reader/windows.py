@@ -15,7 +15,7 @@ from stnet.reader.containers import seconds_of_all
 from stnet.reader.errors import ClipError
 from stnet.reader.resize import CHUNK
 from stnet.reader.sampling import sample_frames
-from stnet.reader.stream import Paced, Segment, SegmentCutter, VideoStream, at_constant_rate
+from stnet.reader.stream import PacedFrame, Segment, SegmentCutter, VideoStream, at_constant_rate
 from stnet.reader.transforms import to_super_images
 from stnet.utils.errors import UserError
 
@@ -236,7 +236,7 @@ class Piece:
         first = self.plan.first(self.given - 1) + self.frames if self.given else 0
         return self.end - self.times[first] if first < len(self.times) else 0.0
 
-    def read(self, frames: Iterator[Paced]) -> Iterator[Chunk]:
+    def read(self, frames: Iterator[PacedFrame]) -> Iterator[Chunk]:
         """Read the whole piece."""
         chunk = Chunk(0, [], [], [])
         for frame in frames:
