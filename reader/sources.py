@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 
-from stnet.config import Config
+from stnet.config import Config, ReaderSection
 from stnet.reader.clip import Clip as DecodedClip
 from stnet.reader.clip import read_clip
 from stnet.reader.errors import ClipError
@@ -126,14 +126,14 @@ def loader_of(config: Config, videos: Sequence[Source]) -> Loader:
     return build_loader(config, "infer", clips=[video.clip for video in videos])
 
 
-def read_again(video: Source, config: Config) -> DecodedClip:
+def read_again(video: Source, section: ReaderSection, clip_format: str) -> DecodedClip:
     """Decode the clip of a video again, which results do not keep. Raises UserError."""
     with tempfile.TemporaryDirectory(prefix="stnet-") as scratch:
         clip = video.clip
         if video.content is not None:
-            (again,) = sources([video.content], config.MODEL.format, scratch)
+            (again,) = sources([video.content], clip_format, scratch)
             clip = again.clip
         try:
-            return read_clip(clip.path, config.section("infer"), clip.format or config.MODEL.format)
+            return read_clip(clip.path, section, clip.format or clip_format)
         except ClipError as error:
             raise UserError(f"{video.path}: {error}") from None

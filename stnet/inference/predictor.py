@@ -204,13 +204,15 @@ class Predictor:
         """Yield results as `predict`, for videos of `stnet.reader.sources.sources` and their loader."""
         from stnet.evaluation.loop import rows_of
 
+        section, clip_format = self.config.section("infer"), self.config.MODEL.format
         with contextlib.closing(rows_of(self.engine, loader, "predict", log_interval, self._probabilities)) as rows:
             for index, row, reason in rows:
                 video = videos[index]
                 if row is None:
                     yield Result(video.path, label=video.label, error=reason)
                 else:
-                    yield self._result(row, functools.partial(read_again, video, self.config), video.path, video.label)
+                    again = functools.partial(read_again, video, section, clip_format)
+                    yield self._result(row, again, video.path, video.label)
 
     def results_of(self, clips: Sequence[Clip], topk: int | None = None) -> list[Result]:
         """Compute the results of decoded clips as one batch; pictures and explanations do not read them again.
