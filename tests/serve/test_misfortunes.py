@@ -138,6 +138,37 @@ def test_kill_9_of_a_decoder_just_before_it_gets_a_video_costs_nothing(predictor
     assert crashed[:2] == (422, "crashed")
 
 
+def test_kill_9_of_a_new_decoder_costs_nothing_once(predictor, good):
+    async def work(service):
+        decoders, started = service.decoders, []
+        begin = decoders.begin
+
+        def killed(times):
+            def start():
+                child = begin()
+                started.append(child.pid)
+                if len(started) <= times:
+                    os.kill(child.pid, signal.SIGKILL)
+                return child
+
+            return start
+
+        answers = []
+        for times in (1, 2):
+            decoders.idle.pop().kill()
+            started.clear()
+            decoders.begin = killed(times)
+            request = service.classify(good)
+            answers.append(await (result(request) if times == 1 else refusal(request)))
+            assert len(started) == 2
+        return answers, service.stats.decoders_died
+
+    (answer, refused), died = served(predictor, work, decoders=1)
+    assert len(answer["categories"]) == 4
+    assert refused == (422, "crashed", "the decoder crashed (SIGKILL)", None)
+    assert died == 3
+
+
 def test_kill_9_of_what_decoders_are_forked_from_costs_nothing_where_they_are_idle(predictor, good):
     async def work(service):
         pids = children(service)
