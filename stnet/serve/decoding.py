@@ -60,13 +60,12 @@ def read(job: Job) -> Reading:
         "height": height,
         "decoder": video.decoder,
     }
-    segments: list[dict[str, Any]] = [
-        {"frames": segment, "seconds": [round(timestamps[frame], 3) for frame in segment] if timestamps else []}
-        for segment in clip.segments
-    ]
-    if job.pictures:
-        for segment, frames in zip(segments, np.split(clip.frames, len(segments))):
-            segment["image"] = picture(frames)
+    segments: list[dict[str, Any]] = []
+    for numbers, frames in zip(clip.segments, np.split(clip.frames, len(clip.segments))):
+        seconds = [round(timestamps[number], 3) for number in numbers] if timestamps else []
+        segments.append({"frames": numbers, "seconds": seconds})
+        if job.pictures:
+            segments[-1]["image"] = picture(frames)
     notes = [f"its data is not whole: {video.in_order}"] if video.damaged else []
     return Reading(clip._replace(video=None), facts, segments, notes)
 

@@ -184,18 +184,21 @@ def _write_list(path: str, entries: Iterable[Entry], labelled: bool, relative: b
 
 def _count(found: FoundClips) -> dict[str, dict[str, int]]:
     """Numbers of clips of each part, in the order train, val, test."""
-    kinds = {
+    parts_of = {
         "present": Counter(entry.part for entry in found.present),
         "missing": Counter(entry.part for entry in found.missing),
         "unreadable": Counter(entry.part for entry, _ in found.unreadable),
     }
-    parts = [part for part in ("train", "val", "test", "all") if any(counts[part] for counts in kinds.values())]
-    numbers = {part: {kind: counts[part] for kind, counts in kinds.items()} for part in parts}
-    return {part: {"clips": sum(of_part.values()), **of_part} for part, of_part in numbers.items()}
+    counts = {}
+    for part in ("train", "val", "test", "all"):
+        of_part = {state: parts[part] for state, parts in parts_of.items()}
+        if any(of_part.values()):
+            counts[part] = {"clips": sum(of_part.values()), **of_part}
+    return counts
 
 
 def _table(counts: dict[str, dict[str, int]]) -> str:
     rows: list[tuple] = [("", "clips", "present", "missing", "unreadable")]
     rows += [(part, *numbers.values()) for part, numbers in counts.items()]
-    widths = [max(len(str(row[i])) for row in rows) for i in range(5)]
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows)]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) for row in rows)
