@@ -106,11 +106,15 @@ def parameter_sets(codec: str, extradata: bytes, length_size: int) -> list[bytes
     if not length_size:
         return _between_start_codes(extradata)
     units: list[bytes] = []
-    offset, arrays = (5, 2) if codec == "h264" else (23, extradata[22] if len(extradata) > 22 else 0)
+    if codec == "h264":
+        offset, arrays = 5, 2
+    else:
+        offset, arrays = 23, extradata[22] if len(extradata) > 22 else 0
     for array in range(arrays):
         if codec == "h264":
             head = extradata[offset : offset + 1]
-            count = (head[0] & (31 if array == 0 else 255)) if head else 0
+            mask = 31 if array == 0 else 255
+            count = head[0] & mask if head else 0
             offset += 1
         else:
             count = int.from_bytes(extradata[offset + 1 : offset + 3], "big")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from stnet.reader.clip import Clip
 from stnet.utils.fonts import pillow_font
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
 
 GAP = 4  # pixels between tiles
 STRIP = 14  # height of the text under a tile
@@ -43,8 +41,6 @@ def seconds_of(clip: Clip) -> list[float]:
 
 def draw_sheet(panels: Sequence[ClipPanel], tile: int) -> Image.Image:
     """Draw panels below each other: a row for each segment, a column for each frame of `tile` x `tile` pixels."""
-    from PIL import Image, ImageDraw
-
     width = max(GAP + len(panel.segments[0]) * (tile + GAP) for panel in panels)
     titles = [GAP + LINE * len(panel.title.splitlines()) for panel in panels]  # heights
     heights = [title + len(panel.segments) * (tile + STRIP + GAP) for title, panel in zip(titles, panels)]
@@ -53,19 +49,12 @@ def draw_sheet(panels: Sequence[ClipPanel], tile: int) -> Image.Image:
     top = 0
     for panel, title, height in zip(panels, titles, heights):
         pen.text((GAP, top + GAP), panel.title, fill=_INK, font=pillow_font(panel.title, LINE - 4))
-        _draw_tiles(sheet, pen, panel, tile, top + title)
+        for place, frame in enumerate(panel.frames):
+            row, column = divmod(place, len(panel.segments[0]))
+            x, y = GAP + column * (tile + GAP), top + title + row * (tile + STRIP + GAP)
+            sheet.paste(Image.fromarray(frame).resize((tile, tile), Image.BILINEAR), (x, y))
+            number = panel.segments[row][column]
+            time = f"  {panel.seconds[number]:.2f} s" if panel.seconds else ""
+            pen.text((x, y + tile + 1), f"{number}{time}", fill=_INK)
         top += height
     return sheet
-
-
-def _draw_tiles(sheet: Image.Image, pen: ImageDraw.ImageDraw, panel: ClipPanel, tile: int, top: int) -> None:
-    from PIL import Image
-
-    seglen = len(panel.segments[0])
-    for place, frame in enumerate(panel.frames):
-        row, column = divmod(place, seglen)
-        x, y = GAP + column * (tile + GAP), top + row * (tile + STRIP + GAP)
-        sheet.paste(Image.fromarray(frame).resize((tile, tile), Image.BILINEAR), (x, y))
-        number = panel.segments[row][column]
-        time = f"  {panel.seconds[number]:.2f} s" if panel.seconds else ""
-        pen.text((x, y + tile + 1), f"{number}{time}", fill=_INK)

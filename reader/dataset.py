@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,10 @@ from stnet.config import ReaderSection
 from stnet.reader.clip import clip_rng, read_clip
 from stnet.reader.errors import ClipError
 from stnet.reader.formats import FORMATS, VIDEO
-from stnet.reader.isolate import IsolatedReader, ReaderDied
 from stnet.reader.lists import Clip
 from stnet.reader.transforms import to_super_images
 from stnet.utils.files import find_file
+from stnet.utils.processes import Child, ChildDied
 
 logger = logging.getLogger("stnet")
 
@@ -31,6 +32,41 @@ class Sample(NamedTuple):
     error: str = ""  # why the clip could not be read
     fatal: str = ""  # traceback of a bug, which ends the run
     quarantine: bool = False  # the clip hangs or crashes the decoder
+
+
+class IsolatedReader:
+    """Calls `read` in a forked child process: a decoder that hangs or crashes costs one clip, not the run.
+
+    Args:
+        read: function of one argument that returns (uint8 array of `shape`, label) or raises.
+        shape: of the array, which is passed through shared memory.
+        timeout: seconds for one call.
+
+    Used from one process only; the child ends when that process does.
+    """
+
+    def __init__(self, read: Callable[[Any], tuple[np.ndarray, Any]], shape: tuple[int, ...], timeout: float) -> None:
+        self.read, self.timeout = read, timeout
+        self.array = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
+        self.child: Child | None = None
+
+    def __call__(self, argument: Any) -> tuple[np.ndarray, Any]:
+        """Return `read(argument)`, or raise its exception. Raises ChildDied; the next call forks another child."""
+        if self.child is None or self.child.ended:
+            self.child = Child(self._fill)
+        self.child.send([argument])
+        label = self.child.receive(self.timeout)
+        return self.array.copy(), label
+
+    def _fill(self, argument: Any) -> Any:
+        """In the child: read into the shared memory. Returns the label."""
+        self.array[...], label = self.read(argument)
+        return label
+
+    def close(self) -> None:
+        """End the child."""
+        if self.child is not None:
+            self.child.kill()
 
 
 class VideoListDataset(Dataset):
@@ -86,7 +122,7 @@ class VideoListDataset(Dataset):
             clip, label = self._isolated(index, epoch) if self.isolate else self.read(index, epoch)
         except ClipError as error:
             return Sample(index, None, -1, str(error))
-        except ReaderDied as error:
+        except ChildDied as error:
             return Sample(index, None, -1, str(error), quarantine=True)
         except Exception:  # a bug: Paddle's loader loses exceptions of a thread
             return Sample(index, None, -1, fatal=f"{self.clips[index].path}: {traceback.format_exc()}")
@@ -99,7 +135,7 @@ class VideoListDataset(Dataset):
         if index not in self.second_tries:
             try:
                 return self.reader((index, epoch))
-            except ReaderDied as error:
+            except ChildDied as error:
                 if not self.second_decoder:
                     raise
                 logger.warning("%s: %s; %s tries it in order", self.clips[index].path, error, self.second_decoder)

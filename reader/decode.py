@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -118,7 +118,7 @@ def _unfit_for_decord(index: Index) -> str:
         return f"container {index.container}"
     if index.codec != "h264" or index.pixel_format not in _DECORD_PIXELS:
         return f"codec {index.codec} with {index.pixel_format}"
-    if index.turned or index.resized or index.width % 2 or index.height % 2:
+    if index.rotation or index.resized or index.width % 2 or index.height % 2:
         return "turned, scaled or of an odd size"
     if 3 * index.width * index.height * len(index.timestamps) > _DECORD_BYTES:
         return "too large"
@@ -150,7 +150,7 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
         failure = " (interlaced, which this OpenCV cannot convert)"
     for name in names:
         try:
-            count = decoders.in_order(readers[name], len(index.timestamps) or index.declared, sink)
+            count = _read_all(readers[name], len(index.timestamps) or index.declared, sink)
         except CorruptVideo as error:
             reason, damaged = f"{DAMAGED}: {error}", True
             failure = f" ({reason})"
@@ -158,6 +158,29 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
         if count:
             return Video(index, count, name, reason, damaged)
     raise ClipError(f"no frame can be decoded{failure}")
+
+
+def _read_all(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expected: int, sink: Sink) -> int:
+    """Read a file in order, again where its number of frames turns out to be another than expected.
+
+    Args:
+        frames_of: begins to read: an iterator over functions that return a frame.
+        expected: likely number of frames.
+        sink: says which frames it wants and takes them.
+
+    Returns:
+        the number of frames.
+    """
+    while True:
+        rows = {frame: row for row, frame in enumerate(sink.begin(expected))} if expected else {}
+        count = 0
+        for number, frame in enumerate(frames_of()):
+            if number in rows:
+                sink.put(rows[number], frame())
+            count = number + 1
+        if count in (0, expected):
+            return count
+        expected = count
 
 
 class Frames:
@@ -185,15 +208,3 @@ def read_video(path: str, pick: Callable[[int], Sequence[int]], decoder: str = "
     sink = Frames(pick)
     read_frames(path, sink, decoder)
     return np.stack(sink.rows), sink.places.reshape(-1)
-
-
-def read_pickle(path: str, pick: Callable[[int], Sequence[int]]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Read frames of a pickled clip: (frames and rows as of `read_video`, label)."""
-    from stnet.reader.pickles import decode_jpegs, load_clip_pickle, read_clip_file
-
-    try:
-        _, label, jpegs = load_clip_pickle(read_clip_file(path))
-        numbers, places = np.unique(np.asarray(pick(len(jpegs))), return_inverse=True)
-        return decode_jpegs([jpegs[i] for i in numbers]), places.reshape(-1), label
-    except ValueError as error:
-        raise ClipError(str(error)) from None

@@ -18,15 +18,13 @@ import numpy as np
 from stnet.reader.bounds import check_frames, check_pixels
 from stnet.reader.containers import DEMUXERS, opened
 from stnet.reader.errors import CorruptVideo, IndexMismatch, decoded, decoding
+from stnet.reader.index import Index, Run
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-
-    from stnet.reader.decode import Sink
-    from stnet.reader.index import Index, Run
 
 Put = Callable[[int, np.ndarray], None]
 
@@ -58,7 +56,9 @@ def by_decord(path: str, index: Index, frames: Sequence[int], put: Put) -> None:
         for row, frame in enumerate(frames):
             with decoding():
                 _advance(video, keys, place, frame)
-                array = _as_numpy(video.next())
+                native = video.next()
+                # read-only and not copied, unless NumPy is older than 1.22
+                array = np.from_dlpack(_DLPack(native)) if hasattr(np, "from_dlpack") else native.asnumpy()
             if array.shape != (index.height, index.width, 3):
                 raise IndexMismatch(f"decord gives frames of shape {array.shape}")
             put(row, array)
@@ -148,31 +148,8 @@ def _decode_run(
     raise IndexMismatch(f"{len(rows)} frames did not come")
 
 
-def in_order(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expected: int, sink: Sink) -> int:
-    """Read a file in order, again where its number of frames turns out to be another than expected.
-
-    Args:
-        frames_of: begins to read: an iterator over functions that return a frame.
-        expected: likely number of frames.
-        sink: says which frames it wants and takes them.
-
-    Returns:
-        the number of frames.
-    """
-    while True:
-        rows = {frame: row for row, frame in enumerate(sink.begin(expected))} if expected else {}
-        count = 0
-        for number, frame in enumerate(frames_of()):
-            if number in rows:
-                sink.put(rows[number], frame())
-            count = number + 1
-        if count in (0, expected):
-            return count
-        expected = count
-
-
 def pyav_frames(path: str, index: Index) -> Iterator[Callable[[], np.ndarray]]:
-    """Iterator for `in_order`, by PyAV. Raises CorruptVideo."""
+    """Iterator for stnet.reader.decode, by PyAV. Raises CorruptVideo."""
     return (rgb for _, rgb in timed_frames(path, index))
 
 
@@ -188,7 +165,7 @@ def timed_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable
 
 
 def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:
-    """Iterator for `in_order`, by OpenCV, as the original reads. Raises CorruptVideo."""
+    """Iterator for stnet.reader.decode, by OpenCV, as the original reads. Raises CorruptVideo."""
     import cv2
 
     with _opencv_options(), decoding():
@@ -242,7 +219,7 @@ class Converter:
         self.stream = stream
         self.size = index.width, index.height
         self.reformatter = VideoReformatter()
-        self.rotation = _ROTATIONS.get(index.turned)
+        self.rotation = _ROTATIONS.get(index.rotation)
         self.graph: Any = None  # filter that marks frames of `shape` as progressive
         self.shape: tuple[int, int, str] | None = None
 
@@ -301,11 +278,6 @@ def _opencv_options() -> Iterator[None]:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
-
-
-def _as_numpy(array: Any) -> np.ndarray:
-    """A decord array as a NumPy array: read-only and not copied, unless NumPy is older than 1.22."""
-    return np.from_dlpack(_DLPack(array)) if hasattr(np, "from_dlpack") else array.asnumpy()
 
 
 class _DLPack:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stnet.reader.decode import ClipSink, read_frames, read_pickle
+from stnet.reader.decode import ClipSink, read_frames
 from stnet.reader.errors import ClipError, CorruptVideo, decoding
+from stnet.reader.pickles import read_pickle
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file
 from stnet.utils.registry import Registry

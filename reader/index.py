@@ -56,7 +56,7 @@ class Index(NamedTuple):
     width: int  # declared by the container: frames of another size are scaled to it, as OpenCV does
     height: int
     resized: bool  # the first frame has another size
-    turned: int  # rotation to be upright, degrees clockwise
+    rotation: int  # degrees clockwise, by which frames become upright
     interlaced: bool
     time_base: Fraction  # seconds a unit of the timestamps
     declared: int  # frames by the container's header; 0 if missing
@@ -126,7 +126,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         width=width,
         height=height,
         resized=bool(first) and (first.width, first.height) != (width, height),
-        turned=-round(first.rotation) % 360 if first else 0,
+        rotation=-round(first.rotation) % 360 if first else 0,
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
         declared=stream.frames,

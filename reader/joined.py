@@ -19,10 +19,6 @@ class Part(NamedTuple):
     step: int  # usual distance of two frames
     shift: int  # what is added to the timestamps, so that they follow those of the part before
 
-    def is_left(self, last: int, timestamp: int) -> bool:
-        """True if a frame belongs to the next part, by the timestamp of the frame shown before."""
-        return last - timestamp > REORDERED // 2 * self.step or timestamp - last > _HALF_CLOCK
-
 
 def parts_of(timestamps: Sequence[int], container: str) -> list[Part]:
     """Cut timestamps where they begin anew: where frames are earlier than all before by more than encoders reorder.
@@ -66,8 +62,10 @@ def follow(stamped: Iterable[tuple[int | None, _Item]], parts: Sequence[Part]) -
         if timestamp is None:
             yield None, item
             continue
-        if last is not None and place + 1 < len(parts) and parts[place].is_left(last, timestamp):
-            place += 1
+        if last is not None and place + 1 < len(parts):
+            back, overflow = last - timestamp > REORDERED // 2 * parts[place].step, timestamp - last > _HALF_CLOCK
+            if back or overflow:
+                place += 1
         last = timestamp
         yield timestamp + parts[place].shift, item
 

@@ -45,7 +45,8 @@ class EpochOrder:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
             if self.clips > self.batch_size:
                 order += order[: -self.clips % self.batch_size]
-        batches = [[(epoch, i) for i in order[start : start + self.batch_size]] for start in self.starts()]
+        places = [(epoch, index) for index in order]
+        batches = [places[start : start + self.batch_size] for start in self.starts()]
         if self.shuffle:
             return [batch[self.rank :: self.ranks] for batch in batches]
         return batches[self.rank :: self.ranks]

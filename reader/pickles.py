@@ -7,10 +7,11 @@ Pickles may be of protocol 2, written by Python 2 (text is bytes) or by Python 3
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from stnet.reader.errors import ClipError
 from stnet.utils.files import read_regular
 from stnet.utils.safe_pickle import load_clip_data
 
@@ -49,6 +50,19 @@ def load_clip_pickle(data: bytes) -> tuple[str, int, list[bytes]]:
     if not frames or not all(isinstance(frame, bytes) for frame in frames):
         raise ValueError("expected at least one frame, each of JPEG bytes")
     return name, label, list(frames)
+
+
+def read_pickle(path: str, pick: Callable[[int], Sequence[int]]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Read frames of a pickled clip: (distinct frames, uint8 [K, H, W, 3] RGB, the row of each number, label).
+
+    `pick` returns, for the number of frames, the wanted ones, which may repeat. Raises ClipError.
+    """
+    try:
+        _, label, jpegs = load_clip_pickle(read_clip_file(path))
+        numbers, places = np.unique(np.asarray(pick(len(jpegs))), return_inverse=True)
+        return decode_jpegs([jpegs[i] for i in numbers]), places.reshape(-1), label
+    except ValueError as error:
+        raise ClipError(str(error)) from None
 
 
 def decode_jpegs(jpegs: Sequence[bytes]) -> np.ndarray:

@@ -6,10 +6,11 @@ import glob
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 
+from stnet.config import ReaderSection
 from stnet.reader.clip import Clip as DecodedClip
 from stnet.reader.clip import read_clip
 from stnet.reader.errors import ClipError
@@ -17,9 +18,6 @@ from stnet.reader.formats import FRAMES, PICKLE, VIDEO, Clip
 from stnet.reader.lists import VIDEO_SUFFIXES, list_folder, list_videos, read_list, videos_among
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, find_file, walk
-
-if TYPE_CHECKING:
-    from stnet.config import ReaderSection
 
 Bytes = (bytes, bytearray, memoryview)
 Input = Union[StrPath, bytes, bytearray, memoryview, np.ndarray]

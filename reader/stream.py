@@ -26,7 +26,7 @@ _GAP, _STEPS = 2.0, 4  # of a gap, at least: seconds without a frame, and multip
 _UNEVEN, _EVEN = 0.5, 4.0  # slack: AVI's first frames may have odd times though its packets are evenly spaced
 
 
-class Shown(NamedTuple):
+class TimedFrame(NamedTuple):
     """Frame of a video."""
 
     number: int
@@ -34,7 +34,7 @@ class Shown(NamedTuple):
     rgb: Callable[[], np.ndarray]  # returns it, uint8 [H, W, 3]
 
 
-class Paced(NamedTuple):
+class PacedFrame(NamedTuple):
     """Frame of a video at a constant rate."""
 
     number: int  # in its piece
@@ -59,7 +59,7 @@ class VideoStream:
         count: number of frames, if the index is reliable; else None.
         start: seconds that are subtracted from all timestamps, so that none is negative.
         parts: of stnet.reader.joined: one, or more where timestamps begin anew.
-        anew: seconds at which they do.
+        resets: seconds at which they do.
         damage: reason why reading ended early; "" if it did not.
         read: number of frames that have been read.
         slack: see at_constant_rate.
@@ -76,14 +76,14 @@ class VideoStream:
             self.rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.count = None if self.index.seek_problem else len(self.index.timestamps)
         self.gap, self.ends = gap, list[float]()
-        self.parts, self.anew = [Part((), 0, 0)], list[float]()
+        self.parts, self.resets = [Part((), 0, 0)], list[float]()
         self.slack = _UNEVEN if "variable_rate" in self.index.notes else _EVEN
         self._measure(gap)
         if not self.rate:
             raise ClipError("neither its packets nor its header say how many frames it has a second")
 
     def _measure(self, gap: float) -> None:
-        """Set rate, gap, ends, start, parts and anew by the timestamps of the index, if these are reliable."""
+        """Set rate, gap, ends, start, parts and resets by the timestamps of the index, if these are reliable."""
         index, times = self.index, self.index.times
         if not times or is_disordered(joined(index.parts)):
             return
@@ -101,14 +101,14 @@ class VideoStream:
         last = [time for time, step in zip(times, steps) if step * unit > self.gap] + times[-1:]
         self.ends = [float(time * unit) - self.start for time in last]
         begins = [min(part.timestamps) + part.shift for part in self.parts[1:]]
-        self.anew = [float(time * unit) - self.start for time in begins]
+        self.resets = [float(time * unit) - self.start for time in begins]
 
     def left(self, seconds: float) -> int | None:
         """Number of frames, at the constant rate, from a time to the end of its piece; None if unknown."""
         place = bisect.bisect_left(self.ends, seconds - 0.5 / self.rate)
         return round((self.ends[place] - seconds) * self.rate) + 1 if place < len(self.ends) else None
 
-    def frames(self) -> Generator[Shown, None, None]:
+    def frames(self) -> Generator[TimedFrame, None, None]:
         """Decode from the start to the end, or to the first damage."""
         seconds, unit = -1 / self.rate, self.index.time_base
         with utf8_name(self.path) as name:
@@ -120,7 +120,7 @@ class VideoStream:
                     else:
                         seconds = shown
                     self.read = number + 1
-                    yield Shown(number, seconds, functools.partial(_converted, rgb))
+                    yield TimedFrame(number, seconds, functools.partial(_converted, rgb))
             except CorruptVideo as error:
                 self.damage = str(error)
 
@@ -132,7 +132,7 @@ def _converted(rgb: Callable[[], np.ndarray]) -> np.ndarray:
         raise ClipError(f"a frame cannot be converted ({error})") from None
 
 
-def at_constant_rate(frames: Iterable[Shown], rate: float, gap: float, slack: float = 0.5) -> Iterator[Paced]:
+def at_constant_rate(frames: Iterable[TimedFrame], rate: float, gap: float, slack: float = 0.5) -> Iterator[PacedFrame]:
     """Resample frames to a constant rate, in pieces between gaps: at each time the frame that is shown then.
 
     Args:
@@ -142,7 +142,7 @@ def at_constant_rate(frames: Iterable[Shown], rate: float, gap: float, slack: fl
         slack: places by which a frame may be early or late and is still the next one.
     """
     piece, begin, place = 0, 0.0, -1
-    last: Shown | None = None
+    last: TimedFrame | None = None
     for frame in frames:
         if last is None or frame.seconds - last.seconds > gap:
             piece, begin, place = piece + (last is not None), frame.seconds, -1
@@ -150,9 +150,9 @@ def at_constant_rate(frames: Iterable[Shown], rate: float, gap: float, slack: fl
         number = place + 1 if abs(due - place - 1) <= slack else round(due)
         for missing in range(place + 1, number):
             assert last is not None  # a piece begins with number 0
-            yield Paced(missing, begin + missing / rate, last.rgb, piece, last.number)
+            yield PacedFrame(missing, begin + missing / rate, last.rgb, piece, last.number)
         if number > place:
-            yield Paced(number, frame.seconds, frame.rgb, piece, frame.number)
+            yield PacedFrame(number, frame.seconds, frame.rgb, piece, frame.number)
             place = number
         last = frame
 
@@ -178,7 +178,7 @@ class SegmentCutter:
             for place, frame in enumerate(segment):
                 self.places.setdefault(frame, []).append((segment, place))
 
-    def put(self, frame: Shown | Paced) -> Iterator[tuple[Segment, np.ndarray]]:
+    def put(self, frame: TimedFrame | PacedFrame) -> Iterator[tuple[Segment, np.ndarray]]:
         """Take the next frame. Yields the segments that are complete, uint8 [3 * seglen, H, W]. Raises ClipError."""
         if frame.number in self.places:
             try:

@@ -15,7 +15,7 @@ from stnet.reader.containers import seconds_of_all
 from stnet.reader.errors import ClipError
 from stnet.reader.resize import CHUNK
 from stnet.reader.sampling import sample_frames
-from stnet.reader.stream import Paced, Segment, SegmentCutter, VideoStream, at_constant_rate
+from stnet.reader.stream import PacedFrame, Segment, SegmentCutter, VideoStream, at_constant_rate
 from stnet.reader.transforms import to_super_images
 from stnet.utils.errors import UserError
 
@@ -91,7 +91,7 @@ class Facts(NamedTuple):
     declared: float  # seconds by the container's header; 0 if missing
     plan: Plan
     variable: bool = False  # its frames come at uneven distances
-    anew: Sequence[float] = ()  # seconds at which its timestamps begin anew
+    resets: Sequence[float] = ()  # seconds at which its timestamps begin anew
 
     @property
     def seconds(self) -> float:
@@ -117,13 +117,13 @@ class Ending(NamedTuple):
     frames: int  # of the file
     gaps: list[tuple[float, float]]  # from the end of a frame to the next one
     short: list[float]  # seconds of pieces that are shorter than a window, and one window each
-    unheld: float  # seconds in no window: too few before a gap or the end
+    unused: float  # seconds in no window: too few before a gap or the end
     declared: float  # seconds by the container's header; 0 if missing, or of another stream
     damage: str  # reason why reading ended early; "" if it did not
     clip: tuple[np.ndarray, int] | None  # without any window: the whole clip, [seg_num, 3 * seglen, H, W], and frames
 
 
-class Stretch(NamedTuple):
+class Chunk(NamedTuple):
     """Next frames of a video, with the windows and segments that begin or end in them."""
 
     frames: int  # at the constant rate
@@ -135,7 +135,7 @@ class Stretch(NamedTuple):
 
 
 class WindowReader:
-    """Reader for a child process: its first call returns the Facts of a video, the others Stretches, and at last None.
+    """Reader for a child process: its first call returns the Facts of a video, the others Chunks, and at last None.
 
     Args:
         path: the file.
@@ -147,15 +147,15 @@ class WindowReader:
 
     def __init__(self, path: str, section: ReaderSection, window: float, stride: float) -> None:
         self.path, self.section, self.window, self.stride = path, section, window, stride
-        self.answers: Iterator[Facts | Stretch] | None = None
+        self.answers: Iterator[Facts | Chunk] | None = None
 
-    def __call__(self, _: object) -> Facts | Stretch | None:
+    def __call__(self, _: object) -> Facts | Chunk | None:
         """Return the next answer. Raises ClipError, or UserError as plan_windows."""
         if self.answers is None:
             self.answers = self._read()
         return next(self.answers, None)
 
-    def _read(self) -> Iterator[Facts | Stretch]:
+    def _read(self) -> Iterator[Facts | Chunk]:
         section = self.section
         assert section.seg_num and section.seglen  # Config.section has set them
         plan_windows(self.window, self.stride, 1.0, 1, 1)  # raises before the file is opened
@@ -164,13 +164,13 @@ class WindowReader:
         index, exact = stream.index, stream.count is not None
         frames = len(index.timestamps) if exact else len(index.packets)
         variable = "variable_rate" in index.notes
-        yield Facts(index.width, index.height, frames, exact, index.duration, plan, variable, tuple(stream.anew))
+        yield Facts(index.width, index.height, frames, exact, index.duration, plan, variable, tuple(stream.resets))
         pieces: list[Piece] = []
         paced = at_constant_rate(stream.frames(), plan.rate, stream.gap, stream.slack)
         for number, frames_of_piece in itertools.groupby(paced, lambda frame: frame.piece):
             pieces.append(Piece(plan, section, stream, is_split=number > 0 or len(stream.ends) > 1))
             yield from pieces[-1].read(frames_of_piece)
-        yield Stretch(0, [], [], [], last=self._ending(stream, pieces))
+        yield Chunk(0, [], [], [], last=self._ending(stream, pieces))
 
     def _ending(self, stream: VideoStream, pieces: Sequence[Piece]) -> Ending:
         windows = sum(piece.given for piece in pieces)
@@ -190,7 +190,7 @@ class WindowReader:
             frames=stream.read,
             gaps=[(one.end, other.start) for one, other in zip(pieces, pieces[1:])],
             short=[piece.end - piece.start for piece in pieces if piece.given and piece.is_short],
-            unheld=sum(piece.unheld for piece in pieces),
+            unused=sum(piece.unused for piece in pieces),
             declared=declared,
             damage=stream.damage,
             clip=whole,
@@ -231,35 +231,35 @@ class Piece:
             self.frames = left if self.is_short else self.plan.frames
 
     @property
-    def unheld(self) -> float:
+    def unused(self) -> float:
         """Seconds at its end that are in no window."""
         first = self.plan.first(self.given - 1) + self.frames if self.given else 0
         return self.end - self.times[first] if first < len(self.times) else 0.0
 
-    def read(self, frames: Iterator[Paced]) -> Iterator[Stretch]:
+    def read(self, frames: Iterator[PacedFrame]) -> Iterator[Chunk]:
         """Read the whole piece."""
-        stretch = Stretch(0, [], [], [])
+        chunk = Chunk(0, [], [], [])
         for frame in frames:
             if not self.times:
                 self._begin(frame.seconds)
-            stretch = stretch._replace(frames=stretch.frames + 1)
-            stretch.spans.extend(self._spans(frame.seconds))
+            chunk = chunk._replace(frames=chunk.frames + 1)
+            chunk.spans.extend(self._spans(frame.seconds))
             self.times.append(frame.seconds)
             self.sources.append(frame.source)
             self.end = frame.seconds + 1 / self.plan.rate
-            stretch.windows.extend(self._windows())
+            chunk.windows.extend(self._windows())
             for segment in self.cutter.put(frame):
-                stretch.segments.append(segment)
-                if len(stretch.segments) * self.plan.seglen >= CHUNK:
-                    yield stretch
-                    stretch = Stretch(0, [], [], [])
-            if stretch.segments or stretch.frames == CHUNK:
-                yield stretch
-                stretch = Stretch(0, [], [], [])
+                chunk.segments.append(segment)
+                if len(chunk.segments) * self.plan.seglen >= CHUNK:
+                    yield chunk
+                    chunk = Chunk(0, [], [], [])
+            if chunk.segments or chunk.frames == CHUNK:
+                yield chunk
+                chunk = Chunk(0, [], [], [])
         for segment in self.cutter.flush():
-            yield stretch._replace(segments=[segment])
-            stretch = Stretch(0, [], [], [])
-        yield stretch._replace(spans=[*stretch.spans, *self._spans(self.end)], ended=True)
+            yield chunk._replace(segments=[segment])
+            chunk = Chunk(0, [], [], [])
+        yield chunk._replace(spans=[*chunk.spans, *self._spans(self.end)], ended=True)
 
     def _windows(self) -> Iterator[tuple[int, list[Segment]]]:
         """Windows that begin with the newest frame and fit into the piece."""

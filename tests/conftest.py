@@ -23,6 +23,21 @@ sys.path.insert(0, str(TESTS / "golden"))
 os.environ["STNET_WEIGHTS_URL"] = "none"  # no test asks the real server
 
 
+def printable(value):
+    """The same with characters escaped that are half of one, as of file names that are not UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    return type(value)(map(printable, value)) if isinstance(value, (list, tuple)) else value
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    """pytest-xdist sends reports as UTF-8."""
+    return printable((yield))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cpu(tmp_path_factory):
     os.environ["STNET_WEIGHTS_HOME"] = str(tmp_path_factory.mktemp("weights"))  # exports go there, too

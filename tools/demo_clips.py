@@ -25,6 +25,11 @@ CLASSES = ("left", "right", "up", "down", "grow", "shrink")
 SIZE = 48  # pixels
 FRAMES = 24
 RATE = 12  # frames a second
+OUTLINES = {  # corner points of shapes without rotational symmetry, within the unit circle: a bar, a triangle, a star
+    2: [[-1, -0.35], [1, -0.2], [1, 0.2], [-1, 0.35]],
+    3: [[1, 0], [-0.7, 0.6], [-0.4, -0.6]],
+    4: [[1, 0], [0.2, 0.25], [-0.2, 0.9], [-0.9, 0], [-0.2, -0.6], [0.2, -0.25]],
+}
 
 
 def draw_clip(name: str, rng: random.Random, count: int = FRAMES) -> np.ndarray:
@@ -68,18 +73,9 @@ def _shape_mask(centre: tuple[float, float], radius: float, angle: float, corner
     for dx in (-SIZE, 0, SIZE):
         for dy in (-SIZE, 0, SIZE):
             centre_here = np.array([centre[0] % SIZE + dx, centre[1] % SIZE + dy])
-            points = centre_here + _outline(corners) @ turn * radius
+            points = centre_here + np.array(OUTLINES[corners]) @ turn * radius
             cv2.fillPoly(mask, [np.round(points * 2**shift).astype(np.int32)], 255, cv2.LINE_AA, shift)
     return mask / 255.0
-
-
-def _outline(corners: int) -> np.ndarray:
-    """Corner points of a shape without rotational symmetry, within the unit circle."""
-    if corners == 2:
-        return np.array([[-1, -0.35], [1, -0.2], [1, 0.2], [-1, 0.35]])
-    if corners == 3:
-        return np.array([[1, 0], [-0.7, 0.6], [-0.4, -0.6]])
-    return np.array([[1, 0], [0.2, 0.25], [-0.2, 0.9], [-0.9, 0], [-0.2, -0.6], [0.2, -0.25]])
 
 
 def write_clip(path: str, frames: np.ndarray) -> None:

@@ -174,13 +174,15 @@ class Predictor:
         self, videos: Sequence[Source], loader: Loader, log_interval: int = 10
     ) -> Generator[Result, None, None]:
         """Yield results as `predict`, for videos of `stnet.reader.sources.sources` and their loader."""
+        section, clip_format = self.config.section("infer"), self.config.MODEL.format
         with contextlib.closing(rows_of(self.engine, loader, "predict", log_interval, self._probabilities)) as rows:
             for index, row, reason in rows:
                 video = videos[index]
                 if row is None:
                     yield Result(video.path, label=video.label, error=reason)
                 else:
-                    yield self._result(row, functools.partial(self._read, video), video.path, video.label)
+                    again = functools.partial(read_again, video, section, clip_format)
+                    yield self._result(row, again, video.path, video.label)
 
     def results_of(self, clips: Sequence[Clip], topk: int | None = None) -> list[Result]:
         """Compute the results of decoded clips as one batch; pictures and explanations do not read them again.
@@ -214,9 +216,6 @@ class Predictor:
     ) -> Result:
         facts = {"input_path": path, "label": label, "_read": read, "_explain": self._explain}
         return Result.of(probabilities, self.labels, topk or self.topk, **facts)
-
-    def _read(self, video: Source) -> Clip:
-        return read_again(video, self.config.section("infer"), self.config.MODEL.format)
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
         engines = self.engines

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import functools
 import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from stnet.config import ReaderSection
 from stnet.inference.result import TILE
 from stnet.reader.bounds import BeyondBounds, Bounded, Bounds
 from stnet.reader.clip import Clip, read_clip
 from stnet.reader.contact_sheet import seconds_of
 from stnet.reader.errors import ClipError
-from stnet.reader.isolate import ReaderDied, receive
 from stnet.serve.limits import Limits, Refused, Stats
-from stnet.utils.processes import Begun, ForkserverChild
-
-if TYPE_CHECKING:
-    from stnet.config import ReaderSection
+from stnet.utils.processes import Child, ChildDied
 
 PRELOAD = ("numpy", "av", "cv2", "yaml", "PIL.JpegImagePlugin")  # imported once for all decoding processes
 _MEMORY, _FRAMES_HELD = 512 << 20, 32  # bytes of a process without frames; frames in a decoder, 4 bytes a pixel
@@ -55,7 +52,7 @@ def read(job: Job) -> Reading:
     assert clip.video is not None  # it is one
     video, timestamps = clip.video, seconds_of(clip)
     size = video.index.width, video.index.height
-    width, height = size[::-1] if video.index.turned in (90, 270) else size
+    width, height = size[::-1] if video.index.rotation in (90, 270) else size
     facts = {
         "seconds": round(video.index.seconds or video.index.duration, 3),
         "frames": clip.num_frames,
@@ -63,21 +60,18 @@ def read(job: Job) -> Reading:
         "height": height,
         "decoder": video.decoder,
     }
-    segments: list[dict[str, Any]] = [
-        {"frames": segment, "seconds": [round(timestamps[frame], 3) for frame in segment] if timestamps else []}
-        for segment in clip.segments
-    ]
-    if job.pictures:
-        for segment, frames in zip(segments, np.split(clip.frames, len(segments))):
-            segment["image"] = picture(frames)
+    segments: list[dict[str, Any]] = []
+    for numbers, frames in zip(clip.segments, np.split(clip.frames, len(clip.segments))):
+        seconds = [round(timestamps[number], 3) for number in numbers] if timestamps else []
+        segments.append({"frames": numbers, "seconds": seconds})
+        if job.pictures:
+            segments[-1]["image"] = picture(frames)
     notes = [f"its data is not whole: {video.in_order}"] if video.damaged else []
     return Reading(clip._replace(video=None), facts, segments, notes)
 
 
 def picture(frames: np.ndarray) -> str:
     """Frames, uint8 [N, H, W, 3], side by side in a small JPEG, as a data URL."""
-    from PIL import Image
-
     strip = Image.new("RGB", (TILE * len(frames), TILE))
     for slot, frame in enumerate(frames):
         strip.paste(Image.fromarray(frame).resize((TILE, TILE), Image.BILINEAR), (TILE * slot, 0))
@@ -86,18 +80,43 @@ def picture(frames: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def child_of(limits: Limits, function: Callable[[Any], Any]) -> ForkserverChild:
+def child_of(limits: Limits, function: Callable[[Any], Any]) -> Child:
     """Start a process that calls a function of one video within the limits."""
     bounds = Bounds(limits.seconds, limits.frames, limits.pixels)
-    return ForkserverChild(Bounded(bounds, function), _MEMORY + 4 * _FRAMES_HELD * limits.pixels, PRELOAD)
+    memory = _MEMORY + 4 * _FRAMES_HELD * limits.pixels
+    return Child(Bounded(bounds, function), fresh=True, memory=memory, preload=PRELOAD)
 
 
 def refusal(error: Exception) -> Refused:
     """Refusal of a video that cannot be read."""
-    if isinstance(error, ReaderDied):
+    if isinstance(error, ChildDied):
         return Refused(422, "crashed", str(error))
     code = _CODES[error.bound] if isinstance(error, BeyondBounds) else "no_video"
     return Refused(422, code, str(error))
+
+
+class Cancellation:
+    """Cancels from another thread what a thread does with a child: kills the child, or the one that it is to use."""
+
+    def __init__(self) -> None:
+        self.lock, self.cancelled = threading.Lock(), False
+        self.child: Child | None = None
+
+    def hold(self, child: Child | None) -> None:
+        """Set the child that is used from now on."""
+        with self.lock:
+            self.child = child
+            self._stop_if_cancelled()
+
+    def cancel(self) -> None:
+        """Kill the child that is used, if any, and those that will be."""
+        with self.lock:
+            self.cancelled = True
+            self._stop_if_cancelled()
+
+    def _stop_if_cancelled(self) -> None:
+        if self.cancelled and self.child is not None:
+            self.child.stop()
 
 
 class Decoders:
@@ -117,7 +136,7 @@ class Decoders:
         self.count, self.stats = count, stats
         self.begin = functools.partial(child_of, limits, function)
         self.threads = ThreadPoolExecutor(count, "decoding")
-        self.idle: list[ForkserverChild] = []
+        self.idle: list[Child] = []
 
     async def start(self) -> None:
         """Start all processes, and wait until they are ready."""
@@ -125,10 +144,11 @@ class Decoders:
         self.slots = asyncio.Semaphore(self.count)
         self.idle += await asyncio.gather(*(loop.run_in_executor(self.threads, self.begin) for _ in range(self.count)))
         for child in self.idle:
-            child.send([Begun()])  # answered once its imports are done
-        for child in self.idle:
-            with contextlib.suppress(TimeoutError, EOFError):  # replaced when it is needed
-                await loop.run_in_executor(self.threads, child.receive, _START_SECONDS)
+            try:
+                await loop.run_in_executor(self.threads, child.wait_until_ready, _START_SECONDS)
+            except ChildDied:  # replaced when it is needed
+                self.stats.decoder_died()
+        self.idle = [child for child in self.idle if not child.ended]
 
     async def read(self, job: Job) -> Any:
         """Have a process read a job; the caller holds one of the `slots`. Cancellation kills the process.
@@ -136,11 +156,11 @@ class Decoders:
         Raises:
             Refused: the video cannot be read.
         """
-        work = _Work(self, job)
+        cancellation = Cancellation()
         try:
-            return await asyncio.wrap_future(self.threads.submit(work.run))
+            return await asyncio.wrap_future(self.threads.submit(self._read, job, cancellation))
         finally:
-            work.give_up()  # does nothing after the end
+            cancellation.cancel()  # does nothing after the end
 
     def close(self) -> None:
         """Stop the processes, which must be idle."""
@@ -148,66 +168,40 @@ class Decoders:
         while self.idle:
             self.idle.pop().kill()
 
-
-class _NotBegun(ReaderDied):
-    """The process died before it began with the job: it was killed while it was idle."""
-
-
-class _Work:
-    """One job, and the thread that waits for its process."""
-
-    def __init__(self, decoders: Decoders, job: Job) -> None:
-        self.decoders, self.job = decoders, job
-        self.lock = threading.Lock()
-        self.child: ForkserverChild | None = None
-        self.given_up = False
-
-    def run(self) -> Any:
+    def _read(self, job: Job, cancellation: Cancellation) -> Any:
+        """Have a process read a job, in a thread."""
+        if cancellation.cancelled:
+            return None
         try:
-            with self.decoders.stats.decoding():
+            with self.stats.decoding():
+                child = self._take(job.section.decode_timeout, cancellation)
                 try:
-                    return self._ask(self._child())
-                except _NotBegun:
-                    return self._ask(self.decoders.begin())
-        except (ClipError, ReaderDied) as error:
+                    child.send([job])
+                    return child.receive(job.section.decode_timeout)
+                except ChildDied:
+                    self.stats.decoder_died()
+                    raise
+                finally:
+                    cancellation.hold(None)
+                    if not child.ended:
+                        self.idle.append(child)
+        except (ClipError, ChildDied) as error:
             raise refusal(error) from None
 
-    def _ask(self, child: ForkserverChild) -> Any:
-        """Send the job to a process, and wait for its result. Raises ClipError, ReaderDied; _NotBegun: try another."""
-        with self.lock:
-            if not self.given_up:
-                self.child = child
-        dies: type[ReaderDied] = _NotBegun
-        try:
-            if self.child is None:
-                return None
-            child.send([Begun()])
-            child.send([self.job])
-            receive(child, self.job.section.decode_timeout)
-            dies = ReaderDied
-            return receive(child, self.job.section.decode_timeout)
-        except ReaderDied as error:
-            self.decoders.stats.decoder_died()
-            raise dies(*error.args) from None
-        finally:
-            with self.lock:
-                self.child = None
-            if not child.pipe.closed:
-                self.decoders.idle.append(child)
-
-    def _child(self) -> ForkserverChild:
-        """Take an idle process, or start a new one."""
-        while self.decoders.idle:
-            child = self.decoders.idle.pop()
-            if child.is_alive() and not child.pipe.poll():  # readable at its end
+    def _take(self, timeout: float, cancellation: Cancellation) -> Child:
+        """Take an idle process that is alive, or start a new one, and another if it dies. Raises ChildDied."""
+        started = 0
+        while True:
+            try:
+                child = self.idle.pop()
+            except IndexError:
+                child = self.begin()
+                started += 1
+            cancellation.hold(child)
+            try:
+                child.wait_until_ready(timeout)
                 return child
-            child.exit_reason()
-            self.decoders.stats.decoder_died()
-        return self.decoders.begin()
-
-    def give_up(self) -> None:
-        """Stop the process, if it works for this job."""
-        with self.lock:
-            self.given_up = True
-            if self.child is not None:
-                self.child.stop()
+            except ChildDied:
+                self.stats.decoder_died()
+                if started == 2 or cancellation.cancelled:
+                    raise

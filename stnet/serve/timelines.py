@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,16 +14,16 @@ from stnet.inference.result import Result
 from stnet.metrics.probabilities import softmax
 from stnet.reader.errors import ClipError
 from stnet.reader.windows import plan_windows
-from stnet.serve.decoding import child_of, refusal
+from stnet.serve.decoding import Cancellation, child_of, refusal
 from stnet.serve.limits import Limits, Refused
 from stnet.timeline.events import HOLD, THRESHOLD, events_of
 from stnet.timeline.windows import Timeline, Window
 from stnet.utils.errors import UserError
+from stnet.utils.processes import Child
 
 if TYPE_CHECKING:
     from stnet.inference.predictor import Predictor
     from stnet.serve.network import Network
-    from stnet.utils.processes import ForkserverChild
 
 DEFAULTS: dict[str, float | None] = {
     "window": 10.0,  # seconds
@@ -71,8 +70,7 @@ class TimelineJob:
     ) -> None:
         self.predictor, self.network, self.limits, self.path = predictor, network, limits, path
         self.settings = settings
-        self.lock, self.stopped = threading.Lock(), False
-        self.child: ForkserverChild | None = None
+        self.cancellation = Cancellation()
         self.notes: list[str] = []
         self.length = 0.0  # seconds, as soon as it is known
 
@@ -99,10 +97,7 @@ class TimelineJob:
 
     async def stop(self) -> None:
         """Stop the work, if it is running."""
-        self.stopped = True
-        with self.lock:
-            if self.child is not None:
-                self.child.stop()
+        self.cancellation.cancel()
         await asyncio.wait([self.work])
         self.work.exception()  # if there is one, `next` has raised it, or nobody waits
 
@@ -123,17 +118,14 @@ class TimelineJob:
         finally:
             put(None)
 
-    def _start_child(self, function: Callable[[Any], Any]) -> ForkserverChild:
+    def _start_child(self, function: Callable[[Any], Any]) -> Child:
         """Start the process that reads."""
         child = child_of(self.limits, function)
-        with self.lock:
-            self.child = child
-        if self.stopped:
-            child.stop()
+        self.cancellation.hold(child)
         return child
 
     def _raise_if_stopped(self) -> None:
-        if self.stopped:
+        if self.cancellation.cancelled:
             raise Stopped
 
 

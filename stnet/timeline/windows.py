@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stnet.reader.errors import ClipError
-from stnet.reader.isolate import ReaderDied, receive
-from stnet.reader.windows import SHORTER, Ending, Facts, Span, Stretch, WindowReader
-from stnet.utils.processes import Child, ForkserverChild
+from stnet.reader.windows import SHORTER, Chunk, Ending, Facts, Span, WindowReader
+from stnet.utils.processes import Child, ChildDied
 
 if TYPE_CHECKING:
     from stnet.backends.stages import StagedNetwork
@@ -45,7 +45,7 @@ class Timeline:
         path: the file.
         section: sizes and sampling; decode_timeout is the time limit of an answer of the child, in seconds.
         window, stride: seconds, see stnet.reader.windows.plan_windows.
-        child: class that starts the process; by default one that does not inherit memory, where possible.
+        child: starts the process; by default a fresh one, or a forked one in a daemon.
 
     Attributes:
         facts: of the video.
@@ -67,9 +67,9 @@ class Timeline:
         child: Callable[[Callable[[Any], Any]], Child] | None = None,
     ) -> None:
         self.stages, self.path, self.timeout = stages, path, section.decode_timeout
-        if child is None:  # multiprocessing starts none in a daemonic process
-            child = Child if current_process().daemon else ForkserverChild
-        self.child: Child | None = child(WindowReader(path, section, window, stride))
+        if child is None:
+            child = functools.partial(Child, fresh=not current_process().daemon)
+        self.child = child(WindowReader(path, section, window, stride))
         try:
             self.child.send([path])
             size = 0
@@ -82,9 +82,9 @@ class Timeline:
         self.plan = self.facts.plan
         by_time = ", its frames at uneven distances taken by their time" if self.facts.variable else ""
         self.notes: list[str] = [self.plan.description() + by_time]
-        if self.facts.anew:
-            where = "" if len(self.facts.anew) == 1 else f"{len(self.facts.anew)} times, first "
-            self.notes.append(f"its times begin anew {where}at {self.facts.anew[0]:.2f} s: they go on from there")
+        if self.facts.resets:
+            where = "" if len(self.facts.resets) == 1 else f"{len(self.facts.resets)} times, first "
+            self.notes.append(f"its times begin anew {where}at {self.facts.resets[0]:.2f} s: they go on from there")
         length = self.plan.frames / self.plan.rate
         if abs(length - window) > _FAR * window:
             self.notes.append(
@@ -94,9 +94,7 @@ class Timeline:
 
     def close(self) -> None:
         """End the child; `windows` does so at its end."""
-        child, self.child = self.child, None
-        if child is not None:
-            child.kill()
+        self.child.kill()
 
     def windows(self) -> Iterator[Window]:
         """Yield each window as soon as it is computed. Closing the generator ends the child.
@@ -108,22 +106,22 @@ class Timeline:
         features: dict[int, np.ndarray] = {}  # by window
         spans: deque[Span] = deque()
         try:
-            for stretch in self._stretches():
-                for window, segments in stretch.windows:
+            for chunk in self._chunks():
+                for window, segments in chunk.windows:
                     scorer.add(window, segments)
-                for segment, pixels in stretch.segments:
+                for segment, pixels in chunk.segments:
                     scorer.feed(segment, pixels)
-                if stretch.ended:
+                if chunk.ended:
                     scorer.flush()
                 features.update(scorer.done())
-                spans.extend(stretch.spans)
+                spans.extend(chunk.spans)
                 while spans and spans[0].window in features:
                     span = spans.popleft()
                     yield Window(*span[1:], self.stages.streaming.logits(features.pop(span.window)))
                     given += 1
-                if stretch.ended:
+                if chunk.ended:
                     scorer = self.stages.windows()
-            ending = stretch.last
+            ending = chunk.last
             assert ending is not None
             if ending.clip:
                 yield self._whole_video(ending, *ending.clip)
@@ -131,23 +129,21 @@ class Timeline:
         finally:
             self.close()
 
-    def _stretches(self) -> Iterator[Stretch]:
+    def _chunks(self) -> Iterator[Chunk]:
         """Receive what the child reads, while it reads ahead."""
-        assert self.child is not None, "a timeline is read once"
+        assert not self.child.ended, "a timeline is read once"
         self.child.send([self.path] * _AHEAD)
         while True:
-            stretch = self._answer(self.timeout)
-            yield stretch
-            if stretch.last:
+            chunk = self._answer(self.timeout)
+            yield chunk
+            if chunk.last:
                 return
             self.child.send([self.path])
 
     def _answer(self, timeout: float) -> Any:
-        assert self.child is not None
         try:
-            return receive(self.child, timeout)
-        except ReaderDied as error:
-            self.child = None
+            return self.child.receive(timeout)
+        except ChildDied as error:
             raise ClipError(str(error)) from None
 
     def _whole_video(self, ending: Ending, pixels: np.ndarray, frames: int) -> Window:
@@ -174,7 +170,7 @@ class Timeline:
             self.notes.append(f"of its {self.facts.frames} frames {ending.frames} could be read in order")
         if not windows:
             self.notes.append("it is shorter than a window: taken as one clip")
-        elif ending.unheld and ending.gaps:
-            self.notes.append(f"{ending.unheld:.2f} s before gaps and at its end are too short for a window: in none")
-        elif ending.unheld:
-            self.notes.append(f"its last {ending.unheld:.2f} s are in no window: too short for another one")
+        elif ending.unused and ending.gaps:
+            self.notes.append(f"{ending.unused:.2f} s before gaps and at its end are too short for a window: in none")
+        elif ending.unused:
+            self.notes.append(f"its last {ending.unused:.2f} s are in no window: too short for another one")

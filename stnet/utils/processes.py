@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import Pipe, current_process, get_context, parent_process, resource_tracker, util
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
@@ -43,38 +44,52 @@ def may_start_workers() -> bool:
     return threading.current_thread() is threading.main_thread() and not current_process().daemon
 
 
-class Begun:
-    """An item that a child answers at once, without calling its function, to show that it is alive."""
+class ChildDied(Exception):
+    """A child took too long and was killed, or died; the message says which: "the decoder crashed (SIGSEGV)"."""
+
+
+class _Ping:
+    """An item that a child answers at once, without calling its function."""
 
 
 class Child:
-    """A forked process that calls a function with each item it is sent, and can be killed meanwhile.
+    """A process that calls a function with each item it is sent, and can be killed meanwhile.
+
+    It is forked from this process, also where that is a worker of a DataLoader, a daemon, which multiprocessing lets
+    start none. A fresh one is forked from multiprocessing's forkserver, without the memory, files and threads of this
+    process, and blocks SIGINT, SIGTERM and SIGHUP, which are for its parent. Either ends with its parent.
 
     Its stderr is dropped, as decoders report damaged files there.
 
     Args:
-        function: of one item; items and results are sent through a pipe: keep them small.
+        function: of one item; items and results are sent through a pipe: keep them small. A fresh child gets it
+            pickled, so it is of a module that can be imported, not of the main script.
+        fresh: start a fresh one.
+        memory: bytes of address space of a fresh one beyond those at its start; 0: no limit.
+        preload: modules that the forkserver imports once, before the first child.
 
     Attributes:
         pid: process ID.
         pipe: for multiprocessing.connection.wait: ready when a result has come, or the child has ended.
+        ended: it was killed, or `receive` has raised ChildDied.
     """
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, function: Callable[[Any], Any], fresh: bool = False, memory: int = 0, preload: Sequence[str] = ()
+    ) -> None:
         self.pipe, theirs = Pipe()
-        parent = os.getpid()
-        for stream in (sys.stdout, sys.stderr):
-            if stream:  # a program may have none
-                stream.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.pipe.close()
-            _serve(function, theirs, parent)
+        self.ended = False
+        self.process: BaseProcess | None = None
+        if fresh:
+            self.process = _start_fresh(function, theirs, memory, preload)
+            self.pid = self.process.pid or 0
+        else:
+            self.pid = _fork(function, self.pipe, theirs)
         theirs.close()
         self._at_exit = util.Finalize(None, self.kill, exitpriority=10)  # a loader's worker kills its child at exit
 
     def send(self, items: Iterable[Any]) -> None:
-        """Send items; `receive` returns an answer for each, or raises if the child has died."""
+        """Send items; `receive` returns an answer for each, or raises ChildDied."""
         with contextlib.suppress(OSError):
             self.pipe.send(list(items))
 
@@ -82,79 +97,76 @@ class Child:
         """Return or raise what the function did for the next item.
 
         Raises:
-            TimeoutError: no answer within `timeout` seconds.
-            EOFError: the child has died.
+            ChildDied: no answer within `timeout` seconds, then the child is killed; or it has died.
         """
         if not self.pipe.poll(max(0.0, timeout)):
-            raise TimeoutError
+            self.kill()
+            raise ChildDied(f"reading took more than {timeout:g} s; the decoder was stopped")
         try:
             value, error = self.pipe.recv()
-        except OSError:
-            raise EOFError from None
+        except (EOFError, OSError):
+            raise ChildDied(f"the decoder {self._wait()}") from None
         if error is not None:
             raise error
         return value
 
-    def kill(self) -> None:
-        """Kill the child and wait for its end."""
-        os.kill(self.pid, signal.SIGKILL)
-        self.exit_reason()
-
-    def exit_reason(self) -> str:
-        """Wait for the child's end. Returns, for example, "crashed (SIGSEGV)"."""
-        self._at_exit.cancel()
-        self.pipe.close()
-        code = self._exit_code()
-        return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit code {code})"
-
-    def _exit_code(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-class ForkserverChild(Child):
-    """A `Child` for a process with threads or secrets: it is forked from multiprocessing's forkserver, without them.
-
-    It blocks SIGINT, SIGTERM and SIGHUP, which are for its parent, and ends with it.
-
-    Args:
-        function: of one item; can be pickled, so it is of a module that can be imported, not of the main script.
-        memory: bytes of address space beyond those at its start; 0: no limit.
-        preload: modules that the forkserver imports once, before the first child.
-    """
-
-    def __init__(self, function: Callable[[Any], Any], memory: int = 0, preload: Sequence[str] = ()) -> None:
-        self.pipe, theirs = Pipe()
-        context = get_context("forkserver")
-        context.set_forkserver_preload(list(preload))
-        self.process = context.Process(target=_serve_fresh, args=(function, theirs, memory), daemon=True)
-        resource_tracker.ensure_running()  # first, as its start unblocks signals
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
-        try:
-            with _without_main():
-                _mark_folder()
-                self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        self.pid = self.process.pid or 0
-        self._at_exit = util.Finalize(None, self.kill, exitpriority=10)
-
-    def is_alive(self) -> bool:
-        """True until the child has ended."""
-        return self.process.is_alive()
+    def wait_until_ready(self, timeout: float) -> None:
+        """Wait until the child has started and answered all items. Raises ChildDied as `receive`."""
+        self.send([_Ping()])
+        self.receive(timeout)
 
     def stop(self) -> None:
-        """Kill the child from another thread than the one that receives, which then gets an EOFError."""
-        self.process.kill()
+        """Kill the child from another thread than the one that receives, which then gets a ChildDied."""
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError):  # the forkserver has waited for it
+                os.kill(self.pid, signal.SIGKILL)
 
     def kill(self) -> None:
         """Kill the child and wait for its end."""
-        self.process.kill()
-        self.exit_reason()
+        if not self.ended:
+            self.stop()
+            self._wait()
 
-    def _exit_code(self) -> int:
-        self.process.join()
-        return self.process.exitcode or 0
+    def _wait(self) -> str:
+        """Wait for the child's end. Returns, for example, "crashed (SIGSEGV)"."""
+        self.ended = True
+        self._at_exit.cancel()
+        self.pipe.close()
+        if self.process is None:
+            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        else:
+            self.process.join()
+            code = self.process.exitcode or 0
+        return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit code {code})"
+
+
+def _fork(function: Callable[[Any], Any], pipe: Connection, theirs: Connection) -> int:
+    parent = os.getpid()
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # a program may have none
+            stream.flush()
+    pid = os.fork()
+    if pid == 0:
+        pipe.close()
+        _serve(function, theirs, parent)
+    return pid
+
+
+def _start_fresh(
+    function: Callable[[Any], Any], theirs: Connection, memory: int, preload: Sequence[str]
+) -> BaseProcess:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    process = context.Process(target=_serve_fresh, args=(function, theirs, memory), daemon=True)
+    resource_tracker.ensure_running()  # first, as its start unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_PARENT)
+    try:
+        with _without_main():
+            _mark_folder()
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process
 
 
 @contextlib.contextmanager
@@ -222,7 +234,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> Non
 def _call(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
     """(result, None), or (None, error); the message of an unexpected error is its traceback."""
     try:
-        return None if isinstance(item, Begun) else function(item), None
+        return None if isinstance(item, _Ping) else function(item), None
     except Exception as error:
         if getattr(error, "expected", False):
             return None, error

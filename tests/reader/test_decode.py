@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from conftest import write_video
 
-from stnet.reader.decode import ClipError, read_pickle, read_video
+from stnet.reader.decode import ClipError, read_video
+from stnet.reader.pickles import read_pickle
 
 
 def every_frame(num_frames):

@@ -10,9 +10,10 @@ from stnet.config import load_config
 from stnet.models import model_section
 from stnet.reader import dataset as kinetics
 from stnet.reader import loader
+from stnet.reader.dataset import IsolatedReader
 from stnet.reader.decode import ClipError
-from stnet.reader.isolate import IsolatedReader, ReaderDied
 from stnet.reader.loader import build_loader
+from stnet.utils.processes import ChildDied
 
 
 def misbehave(word):
@@ -65,7 +66,7 @@ def test_arrays_and_labels_come_back(reader):
 def test_a_child_that_hangs_or_dies_is_replaced(reader, word, message):
     reader("first")
     child = reader.child.pid
-    with pytest.raises(ReaderDied, match=message):
+    with pytest.raises(ChildDied, match=message):
         reader(word)
     assert not alive(child)
     assert reader("next")[1] == "next"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stnet.reader.decode import ClipError, read_pickle
-from stnet.reader.pickles import load_clip_pickle
+from stnet.reader.errors import ClipError
+from stnet.reader.pickles import load_clip_pickle, read_pickle
 
 
 class Evil:

@@ -109,7 +109,7 @@ def test_kill_9_of_an_idle_decoder_costs_nothing(predictor, good):
     async def work(service):
         for pid in children(service):
             os.kill(pid, signal.SIGKILL)
-        while any(child.is_alive() for child in service.decoders.idle):
+        while not all(child.pipe.poll() for child in service.decoders.idle):  # readable at its end
             await asyncio.sleep(0.01)
         return await asyncio.gather(*(result(service.classify(good)) for _ in range(3))), service.stats
 
@@ -138,12 +138,43 @@ def test_kill_9_of_a_decoder_just_before_it_gets_a_video_costs_nothing(predictor
     assert crashed[:2] == (422, "crashed")
 
 
+def test_kill_9_of_a_new_decoder_costs_nothing_once(predictor, good):
+    async def work(service):
+        decoders, started = service.decoders, []
+        begin = decoders.begin
+
+        def killed(times):
+            def start():
+                child = begin()
+                started.append(child.pid)
+                if len(started) <= times:
+                    os.kill(child.pid, signal.SIGKILL)
+                return child
+
+            return start
+
+        answers = []
+        for times in (1, 2):
+            decoders.idle.pop().kill()
+            started.clear()
+            decoders.begin = killed(times)
+            request = service.classify(good)
+            answers.append(await (result(request) if times == 1 else refusal(request)))
+            assert len(started) == 2
+        return answers, service.stats.decoders_died
+
+    (answer, refused), died = served(predictor, work, decoders=1)
+    assert len(answer["categories"]) == 4
+    assert refused == (422, "crashed", "the decoder crashed (SIGKILL)", None)
+    assert died == 3
+
+
 def test_kill_9_of_what_decoders_are_forked_from_costs_nothing_where_they_are_idle(predictor, good):
     async def work(service):
         pids = children(service)
         with open(f"/proc/{pids[0]}/stat", encoding="ascii") as file:
             os.kill(int(file.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
-        while any(child.is_alive() for child in service.decoders.idle):
+        while not all(child.pipe.poll() for child in service.decoders.idle):  # readable at its end
             await asyncio.sleep(0.01)
         return pids, await asyncio.gather(*(result(service.classify(good)) for _ in range(3))), children(service)
 

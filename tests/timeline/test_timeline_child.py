@@ -17,12 +17,11 @@ from test_timeline import write_video as write_exact
 from stnet.backends.stages import build_stages
 from stnet.reader import stream, windows
 from stnet.reader.errors import ClipError
-from stnet.reader.isolate import ReaderDied
 from stnet.reader.stream import SegmentCutter, VideoStream
 from stnet.reader.windows import Facts, WindowReader, plan_windows
 from stnet.timeline import run as timeline_run
 from stnet.timeline.windows import Timeline
-from stnet.utils.processes import Child, ForkserverChild
+from stnet.utils.processes import Child, ChildDied
 
 
 def alive(pid):
@@ -135,10 +134,10 @@ def test_a_large_file_has_longer_until_its_packets_are_read(begin, video, monkey
 
     def noted(child, timeout):
         limits.append(timeout)
-        raise ReaderDied("enough")
+        raise ChildDied("enough")
 
     os.truncate(video, 5 << 30)  # without taking the room
-    monkeypatch.setattr("stnet.timeline.windows.receive", noted)
+    monkeypatch.setattr(Child, "receive", noted)
     with pytest.raises(ClipError, match="enough"):
         begin()
     assert limits == [6]
@@ -165,7 +164,7 @@ def test_closing_the_windows_ends_the_process(begin):
 
 
 def test_another_kind_of_process_gives_the_same_windows(begin):
-    one, other = list(begin().windows()), list(begin(child=ForkserverChild).windows())
+    one, other = list(begin().windows()), list(begin(child=functools.partial(Child, fresh=True)).windows())
     np.testing.assert_array_equal([window.logits for window in one], [window.logits for window in other])
     assert [window[:4] for window in one] == [window[:4] for window in other]
     assert len(one) == 8

@@ -16,7 +16,7 @@ from conftest import tiny_settings, write_config, write_video
 from PIL import Image
 
 from stnet import cli
-from stnet.reader import decode
+from stnet.reader import decode, pickles
 from stnet.reader.pickles import load_clip_pickle
 from stnet.reader.sampling import sample_frames
 from stnet.tools.dataset import pack, show
@@ -78,7 +78,7 @@ def test_a_packed_clip_is_sampled_as_a_pickle_and_shows_the_videos_frames(source
     def pick(n):
         return [i for segment in sample_frames(n, 2, 5, "pkl") for i in segment]
 
-    frames, places, label = decode.read_pickle(str(path), pick)
+    frames, places, label = pickles.read_pickle(str(path), pick)
     assert label == 3
     assert pick(23) == [3, 4, 5, 6, 7, 14, 15, 16, 17, 18]  # i * 11 + (11 - 5) // 2
     original, _ = decode.read_video(str(source / "d.mp4"), lambda n: pick(23))
@@ -92,7 +92,7 @@ def test_a_packed_clip_is_sampled_as_a_pickle_and_shows_the_videos_frames(source
 
 def test_the_short_side_is_scaled_and_the_aspect_kept(source, tmp_path):
     run_pack(source, tmp_path / "out", "--short_side", "24")
-    frames, _, _ = decode.read_pickle(str(tmp_path / "out" / "d.pkl"), lambda n: [0])
+    frames, _, _ = pickles.read_pickle(str(tmp_path / "out" / "d.pkl"), lambda n: [0])
     assert frames.shape == (1, 24, 32, 3)
 
 
@@ -107,7 +107,7 @@ def test_a_damaged_clip_is_packed_with_the_frames_that_the_reader_gives(videos, 
     path.write_bytes((videos / "mpeg4.avi").read_bytes()[:30000])
     whole, _ = decode.read_video(str(path), range)
     pack.pack_clip((str(path), 0, "cut.pkl"), str(tmp_path), short_side=None, quality=100)
-    packed, _, _ = decode.read_pickle(str(tmp_path / "cut.pkl"), range)
+    packed, _, _ = pickles.read_pickle(str(tmp_path / "cut.pkl"), range)
     assert packed.shape == whole.shape
     assert np.abs(packed.astype(float) - whole).mean() < 3
 

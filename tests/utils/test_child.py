@@ -1,3 +1,4 @@
+import functools
 import gc
 import os
 import signal
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from stnet.utils.errors import UserError
-from stnet.utils.processes import Child, ForkserverChild
+from stnet.utils.processes import Child, ChildDied
+
+fresh_child = functools.partial(Child, fresh=True)
 
 
 def act(word):
@@ -29,15 +32,13 @@ def act(word):
     return word.upper()
 
 
-both = pytest.mark.parametrize("kind", [Child, ForkserverChild])
+both = pytest.mark.parametrize("kind", [Child, fresh_child], ids=["forked", "fresh"])
 
 
-@pytest.fixture(params=[Child, ForkserverChild])
+@pytest.fixture(params=[Child, fresh_child], ids=["forked", "fresh"])
 def child(request):
     made = request.param(act)
     yield made
-    if made.pipe.closed:
-        return
     made.kill()
 
 
@@ -61,17 +62,27 @@ def test_what_the_function_raises_is_raised_here_a_bug_with_its_traceback(child)
 def test_a_crash_is_told_from_silence(kind):
     child = kind(act)
     child.send(["sleep"])
-    with pytest.raises(TimeoutError):
+    with pytest.raises(ChildDied, match="^reading took more than 0.05 s; the decoder was stopped$"):
         child.receive(0.05)
-    child.kill()
     other = kind(act)
     other.send(["crash"])
-    with pytest.raises(EOFError):
+    with pytest.raises(ChildDied, match="^the decoder crashed .SIGSEGV.$"):
         other.receive(10)
     other.send(["a"])  # to nobody
-    assert other.exit_reason() == "crashed (SIGSEGV)"
-    with pytest.raises(ProcessLookupError):
-        os.kill(other.pid, 0)
+    for dead in (child, other):
+        assert dead.ended
+        dead.kill()  # to no effect
+        with pytest.raises(ProcessLookupError):
+            os.kill(dead.pid, 0)
+
+
+@both
+def test_a_child_is_ready_once_it_answers_and_not_if_it_was_killed(kind):
+    child = kind(act)
+    child.wait_until_ready(30)
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(ChildDied, match="crashed .SIGKILL"):
+        child.wait_until_ready(30)
 
 
 class Garbage:
@@ -102,7 +113,7 @@ def test_a_child_does_not_free_what_was_garbage_before_it_began():
 
 
 def test_a_fresh_child_takes_no_more_memory_than_it_may():
-    child = ForkserverChild(act, memory=128 << 20)
+    child = fresh_child(act, memory=128 << 20)
     child.send(["allocate", "a"])
     with pytest.raises(RuntimeError, match="MemoryError"):
         child.receive(10)
@@ -111,7 +122,7 @@ def test_a_fresh_child_takes_no_more_memory_than_it_may():
 
 
 def test_a_fresh_child_leaves_the_signals_of_a_terminal_to_its_parent():
-    child = ForkserverChild(act)
+    child = fresh_child(act)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child.pid, number)
     child.send(["a"])
@@ -120,27 +131,26 @@ def test_a_fresh_child_leaves_the_signals_of_a_terminal_to_its_parent():
 
 
 def test_a_fresh_child_can_be_ended_from_another_thread():
-    child = ForkserverChild(act)
+    child = fresh_child(act)
     child.send(["sleep"])
     threading.Timer(0.05, child.stop).start()
-    with pytest.raises(EOFError):
+    with pytest.raises(ChildDied, match="crashed .SIGKILL"):
         child.receive(30)
-    assert child.exit_reason() == "crashed (SIGKILL)"
 
 
 def test_threads_that_start_children_at_once_leave_the_main_module_where_it_is():
     main = sys.modules["__main__"]
     with ThreadPoolExecutor(8) as threads:
-        for child in threads.map(lambda _: ForkserverChild(act), range(32)):
+        for child in threads.map(lambda _: fresh_child(act), range(32)):
             child.kill()
     assert sys.modules["__main__"] is main
 
 
 PARENT = """
 import os, signal, sys, time
-from stnet.utils.processes import ForkserverChild
+from stnet.utils.processes import Child
 if __name__ == "__main__":
-    child = ForkserverChild(time.sleep)
+    child = Child(time.sleep, fresh=True)
     child.send([60])
     print(child.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -177,9 +187,9 @@ def test_the_folder_of_a_killed_parent_is_removed_by_the_next_and_no_other(tmp_p
 
 UNGUARDED = """
 import operator
-from stnet.utils.processes import ForkserverChild
+from stnet.utils.processes import Child
 print("begun", flush=True)
-child = ForkserverChild(operator.neg)
+child = Child(operator.neg, fresh=True)
 child.send([3])
 print(child.receive(30))
 child.kill()

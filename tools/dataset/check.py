@@ -13,12 +13,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from stnet import cli
-from stnet.config import MODES, load_config
+from stnet.config import MODES, Config, ReaderSection, load_config
+from stnet.models import model_section
 from stnet.reader.clip import clip_rng, read_clip
 from stnet.reader.containers import seconds_of_all
+from stnet.reader.decode import Video
 from stnet.reader.errors import ClipError, NoVideo
 from stnet.reader.formats import FORMATS
 from stnet.tools.dataset import findings
@@ -27,10 +29,6 @@ from stnet.tools.dataset.workers import Lost, work_with_progress
 from stnet.utils.atomic import prepare_folder
 from stnet.utils.errors import UserError
 from stnet.utils.files import sha256_of, stem_of
-
-if TYPE_CHECKING:
-    from stnet.config import Config, ReaderSection
-    from stnet.reader.decode import Video
 
 Task = tuple[str, int]  # a file and its index in the list, which seeds the augmentation
 Stamp = list[int]  # size in bytes, time of change in ns
@@ -93,8 +91,6 @@ def add_worker_flags(parser: argparse.ArgumentParser) -> None:
 
 def read_config(args: argparse.Namespace) -> Config:
     """Load plugins, then the configuration of --config and -o."""
-    from stnet.models import model_section
-
     for path in args.plugin:
         cli.load_plugin(path)
     return load_config(args.config, model_section, args.override)
@@ -151,7 +147,7 @@ def prepare_out(out: str) -> None:
 
 
 def look_at(
-    entries: Sequence[findings.Entry], reading: Reading, cache: Cache, workers: int, timeout: float
+    entries: Sequence[findings.ListLine], reading: Reading, cache: Cache, workers: int, timeout: float
 ) -> tuple[dict[str, Record], int]:
     """Records of all entries' files, and the number of files that had to be decoded."""
     records, tasks, stamps = {}, [], {}

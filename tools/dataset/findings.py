@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from stnet.reader import lists
-from stnet.reader.formats import FORMATS, Clip, Format, split_label
+from stnet.reader.formats import FORMATS, Clip, split_label
 from stnet.utils.atomic import write_atomically, write_json
 from stnet.utils.errors import MAKE_LISTS, UserError
 from stnet.utils.files import find_file, sha256_of, stem_of
@@ -41,7 +41,7 @@ _EXAMPLES = 3  # clips of a kind that are shown; report.json has all
 Record = dict[str, Any]  # result of check.examine for a file; plain data, kept as JSON
 
 
-class Entry(NamedTuple):
+class ListLine(NamedTuple):
     """One line of a list."""
 
     number: int  # of the line
@@ -55,12 +55,12 @@ class Entry(NamedTuple):
 class Finding(NamedTuple):
     """One problem or note of one entry."""
 
-    entry: Entry
+    entry: ListLine
     problem: str
     reason: str
 
 
-def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | None) -> list[Entry]:
+def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | None) -> list[ListLine]:
     """Entries of a list, wrong labels included. Raises UserError if it cannot be read or is empty."""
     folder, clip_format = lists.list_folder(filelist), FORMATS.get(format)()
     entries = []
@@ -70,21 +70,17 @@ def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | 
             clip = clip_format.parse_line(line, folder, labelled, num_classes)
         except UserError as refusal:
             error = str(refusal)
-            clip = _without_label(line, folder, clip_format)
-        entries.append(Entry(number, line, clip.path, find_file(clip.path, folder), clip.label, error))
+            path = split_label(line)[0]  # the last word counts as the label where the rest is a file
+            if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
+                clip = Clip(path, -1)
+            else:
+                clip = clip_format.parse_line(line, folder, False, None)
+        entries.append(ListLine(number, line, clip.path, find_file(clip.path, folder), clip.label, error))
     return entries
 
 
-def _without_label(line: str, folder: str, clip_format: Format) -> Clip:
-    """Clip of a line whose label is wrong: the last word counts as the label where the rest is a file."""
-    path = split_label(line)[0]
-    if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
-        return Clip(path, -1)
-    return clip_format.parse_line(line, folder, False, None)
-
-
 def judge(
-    entries: Iterable[Entry],
+    entries: Iterable[ListLine],
     records: Mapping[str, Record],
     needed: int,
     num_classes: int | None,
@@ -100,7 +96,7 @@ def judge(
         elsewhere: SHA-256 of content that must not be in this list -> where it is.
     """
     findings: list[Finding] = []
-    first: dict[str, Entry] = {}
+    first: dict[str, ListLine] = {}
     for entry in entries:
         record = records[entry.file]
         of_entry = []
@@ -183,7 +179,7 @@ def _digest(file: str) -> str:
 
 
 def write_results(
-    out: str, filelist: str, entries: Sequence[Entry], findings: Sequence[Finding], **facts: Any
+    out: str, filelist: str, entries: Sequence[ListLine], findings: Sequence[Finding], **facts: Any
 ) -> dict[str, Any]:
     """Write the clean list, the quarantine list and report.json into a folder.
 
@@ -231,7 +227,7 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{'fine':<16}{report['fine']:>8}  of {report['clips']} clips"])
 
 
-def _clean_line(entry: Entry, filelist: str, out: str) -> str:
+def _clean_line(entry: ListLine, filelist: str, out: str) -> str:
     """The line as it is, unless its path is relative to the list's folder and the clean list goes elsewhere."""
     moved = os.path.abspath(out) != os.path.dirname(os.path.abspath(filelist))
     if not moved or os.path.isabs(entry.path) or entry.file == entry.path:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 
 from stnet.reader.lists import VIDEO_SUFFIXES
 from stnet.tools.dataset import groups, lists
-from stnet.tools.dataset.videos import Entry, find_videos, shown, sort_out
+from stnet.tools.dataset.videos import Entry, check_files, find_videos, shown
 from stnet.utils.errors import UserError
 
 logger = logging.getLogger("stnet")
@@ -58,18 +58,18 @@ def run(args: argparse.Namespace) -> int:
     labels = sort_labels({label for _, _, label in clips})
     warn_of_other_numbers(labels)
     numbers = {label: number for number, label in enumerate(labels)}
-    findings = sort_out([Entry("all", name, path, numbers[label]) for name, path, label in clips], args.probe)
+    found = check_files([Entry("all", name, path, numbers[label]) for name, path, label in clips], args.probe)
     facts = {"ratio": args.ratio, "seed": args.seed}
-    if args.group_by and findings.present:
-        of_clip = groups.groups_of(findings.present, labels, args.group_by)
-        train, held_out = groups.divide_groups(findings.present, of_clip, args.ratio, args.seed)
+    if args.group_by and found.present:
+        of_clip = groups.groups_of(found.present, labels, args.group_by)
+        train, held_out = groups.divide_groups(found.present, of_clip, args.ratio, args.seed)
         groups.check_classes(train, held_out)
         facts.update(group_by=args.group_by, groups=len(set(of_clip.values())))
     else:
-        train, held_out = divide(findings.present, args.ratio, args.seed)
+        train, held_out = divide(found.present, args.ratio, args.seed)
         groups.warn_of_shared_groups(train, held_out, labels)
     entries = {"train.list": train, "val.list": held_out, "test.list": held_out, "infer.list": held_out}
-    lists.write_data_set(args, findings, labels, entries, **facts)
+    lists.write_data_set(args, found, labels, entries, **facts)
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from stnet.config import PACKAGE
 from stnet.tools.dataset import lists
-from stnet.tools.dataset.videos import Entry, VideoIndex, plain, sort_out
+from stnet.tools.dataset.videos import Entry, VideoIndex, check_files, plain
 from stnet.utils.errors import UserError
 from stnet.weights.labels import load_labels
 
@@ -66,12 +66,12 @@ def run(args: argparse.Namespace) -> int:
         Entry(row.part, row.name, path, numbers[plain(row.label)] if row.label else -1)
         for row, path in zip(rows, paths)
     ]
-    findings = sort_out(entries, args.probe)
+    found = check_files(entries, args.probe)
     lists.write_data_set(
         args,
-        findings,
+        found,
         labels,
-        make_lists(entries, findings.present),
+        make_lists(entries, found.present),
         example=os.path.relpath(index.paths[0], args.videos),
         label_order=order,
         repeated_rows=repeated,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from stnet.tools.dataset.videos import Entry, Findings, VideoIndex, plain, shown, sort_out
+from stnet.tools.dataset.videos import Entry, FoundClips, VideoIndex, check_files, plain, shown
 from stnet.utils.atomic import write_atomically, write_json
 from stnet.utils.errors import UserError
 from stnet.utils.schema import SCHEMA
@@ -84,17 +84,17 @@ def write_split(args: argparse.Namespace, clips: Iterable[Entry], labels: Sequen
     for entry in dict.fromkeys(clips):
         stem = os.path.splitext(os.path.basename(entry.name))[0]
         entries.append(entry._replace(path=index.find(stem, labels[entry.label], classes=classes)))
-    findings = sort_out(entries, args.probe)
-    train = [entry for entry in findings.present if entry.part == "train"]
-    test = [entry for entry in findings.present if entry.part == "test"]
+    found = check_files(entries, args.probe)
+    train = [entry for entry in found.present if entry.part == "train"]
+    test = [entry for entry in found.present if entry.part == "test"]
     lists = {"train.list": train, "val.list": test, "test.list": test, "infer.list": test}
     example = os.path.relpath(index.paths[0], args.videos)
-    write_data_set(args, findings, labels, lists, example, split=args.split)
+    write_data_set(args, found, labels, lists, example, split=args.split)
 
 
 def write_data_set(
     args: argparse.Namespace,
-    findings: Findings,
+    found: FoundClips,
     labels: Sequence[str],
     lists: Mapping[str, Sequence[Entry]],
     example: str = "",
@@ -104,7 +104,7 @@ def write_data_set(
 
     Args:
         args: the command's arguments: command, out, relative.
-        findings: of sort_out.
+        found: of check_files.
         labels: class names in the order of their numbers; empty: unknown, no file is written.
         lists: from one of LISTS to its entries; infer.list is written without labels.
         example: a path to show if no entry has a usable file.
@@ -113,15 +113,15 @@ def write_data_set(
     Raises:
         UserError: no entry has a usable file, the folder cannot be written, or it holds another data set's lists.
     """
-    if not findings.present:
-        raise UserError(_nothing(findings, example))
+    if not found.present:
+        raise UserError(_nothing(found, example))
     labels = [shown(label) for label in labels]
     _refuse_mixture(args.out, lists, labels)
     if labels:
         write_json(os.path.join(args.out, "labels.json"), labels)
     for name, entries in lists.items():
         _write_list(os.path.join(args.out, name), entries, name != "infer.list", args.relative)
-    counts = _count(findings)
+    counts = _count(found)
     report = {
         "schema": SCHEMA,
         "command": args.command,
@@ -129,9 +129,9 @@ def write_data_set(
         "clips": counts,
         "lists": {name: len(entries) for name, entries in lists.items()},
         **facts,
-        "missing": [{"part": entry.part, "name": shown(entry.name)} for entry in findings.missing],
+        "missing": [{"part": entry.part, "name": shown(entry.name)} for entry in found.missing],
         "unreadable": [
-            {"part": entry.part, "path": shown(entry.path), "reason": reason} for entry, reason in findings.unreadable
+            {"part": entry.part, "path": shown(entry.path), "reason": reason} for entry, reason in found.unreadable
         ],
     }
     write_json(os.path.join(args.out, "lists_report.json"), report)
@@ -143,13 +143,15 @@ def write_data_set(
     )
 
 
-def _nothing(findings: Findings, example: str) -> str:
-    entry = (findings.missing or [findings.unreadable[0][0]])[0]
-    text = f"no usable clip: {len(findings.missing)} missing, {len(findings.unreadable)} unreadable; expected for "
-    text += f"example {shown(entry.name)}"
-    if not findings.missing:
-        return f"{text}, but {findings.unreadable[0][1]}"
-    return f"{text}, found for example {shown(example)}" if example else text
+def _nothing(found: FoundClips, example: str) -> str:
+    """Message for a data set without a usable clip."""
+    counts = f"{len(found.missing)} missing, {len(found.unreadable)} unreadable"
+    if found.missing:
+        expected, instead = found.missing[0], f", found for example {shown(example)}" if example else ""
+    else:
+        expected, reason = found.unreadable[0]
+        instead = f", but {reason}"
+    return f"no usable clip: {counts}; expected for example {shown(expected.name)}{instead}"
 
 
 def _refuse_mixture(out: str, lists: Iterable[str], labels: list[str]) -> None:
@@ -180,20 +182,23 @@ def _write_list(path: str, entries: Iterable[Entry], labelled: bool, relative: b
     write_atomically(path, write)
 
 
-def _count(findings: Findings) -> dict[str, dict[str, int]]:
+def _count(found: FoundClips) -> dict[str, dict[str, int]]:
     """Numbers of clips of each part, in the order train, val, test."""
-    kinds = {
-        "present": Counter(entry.part for entry in findings.present),
-        "missing": Counter(entry.part for entry in findings.missing),
-        "unreadable": Counter(entry.part for entry, _ in findings.unreadable),
+    parts_of = {
+        "present": Counter(entry.part for entry in found.present),
+        "missing": Counter(entry.part for entry in found.missing),
+        "unreadable": Counter(entry.part for entry, _ in found.unreadable),
     }
-    parts = [part for part in ("train", "val", "test", "all") if any(counts[part] for counts in kinds.values())]
-    numbers = {part: {kind: counts[part] for kind, counts in kinds.items()} for part in parts}
-    return {part: {"clips": sum(of_part.values()), **of_part} for part, of_part in numbers.items()}
+    counts = {}
+    for part in ("train", "val", "test", "all"):
+        of_part = {state: parts[part] for state, parts in parts_of.items()}
+        if any(of_part.values()):
+            counts[part] = {"clips": sum(of_part.values()), **of_part}
+    return counts
 
 
 def _table(counts: dict[str, dict[str, int]]) -> str:
     rows: list[tuple] = [("", "clips", "present", "missing", "unreadable")]
     rows += [(part, *numbers.values()) for part, numbers in counts.items()]
-    widths = [max(len(str(row[i])) for row in rows) for i in range(5)]
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows)]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) for row in rows)

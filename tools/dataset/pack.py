@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from stnet import cli
 from stnet.reader.decode import read_frames
@@ -31,6 +32,7 @@ from stnet.reader.errors import ClipError
 from stnet.reader.formats import PICKLE
 from stnet.reader.lists import read_list
 from stnet.reader.pickles import load_clip_pickle, read_clip_file
+from stnet.reader.transforms import resize
 from stnet.tools.dataset.check import TEXT, add_worker_flags, prepare_out
 from stnet.tools.dataset.findings import write_lines
 from stnet.tools.dataset.workers import Lost, work_with_progress
@@ -176,9 +178,10 @@ def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, qual
         read_frames(source, sink)
     except ClipError as error:
         return str(error)
-    data = pickle_clip(os.path.splitext(name)[0], label, sink.jpegs)
-    write_atomically(os.path.join(out, name), lambda temporary: Path(temporary).write_bytes(data))
-    return len(data)
+    buffer = io.BytesIO()
+    _Python2Pickler(buffer, protocol=2).dump((os.path.splitext(name)[0], label, sink.jpegs))
+    write_atomically(os.path.join(out, name), lambda temporary: Path(temporary).write_bytes(buffer.getbuffer()))
+    return buffer.tell()
 
 
 class Jpegs:
@@ -197,42 +200,30 @@ class Jpegs:
         return range(count)
 
     def put(self, row: int, frame: np.ndarray) -> None:
-        """Keep a frame."""
-        self.jpegs[row] = _jpeg(frame, self.short_side, self.quality)
-
-
-def _jpeg(frame: np.ndarray, short_side: int | None, quality: int) -> bytes:
-    from PIL import Image
-
-    from stnet.reader.transforms import resize
-
-    height, width = frame.shape[:2]
-    if short_side and min(width, height) != short_side:
-        scale = short_side / min(width, height)
-        frame = resize(frame, (max(1, round(width * scale)), max(1, round(height * scale))))
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+        """Scale and compress a frame."""
+        height, width = frame.shape[:2]
+        if self.short_side and min(width, height) != self.short_side:
+            scale = self.short_side / min(width, height)
+            frame = resize(frame, (max(1, round(width * scale)), max(1, round(height * scale))))
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=self.quality)
+        self.jpegs[row] = buffer.getvalue()
 
 
 _Pickler: Any = pickle._Pickler  # typeshed leaves out its write and memoize
 
 
 class _Python2Pickler(_Pickler):
-    """Writes bytes as Python 2 writes its str. Python 3 would write them as text, 1.5 times as long."""
+    """Writes bytes as Python 2 writes its str. Python 3 would write them as text, 1.5 times as long.
+
+    In Python 3, `pickle.load(file, encoding="bytes")` reads them.
+    """
 
     def save_bytes(self, value: bytes) -> None:
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
         self.memoize(value)
 
     dispatch = {**_Pickler.dispatch, bytes: save_bytes}
-
-
-def pickle_clip(name: str, label: int, jpegs: list[bytes]) -> bytes:
-    """Pickle a clip in the original's form. In Python 3, `pickle.load(file, encoding="bytes")` reads it."""
-    buffer = io.BytesIO()
-    _Python2Pickler(buffer, protocol=2).dump((name, label, jpegs))
-    return buffer.getvalue()
 
 
 def unpack_clip(task: tuple[str, str], out: str) -> int | str:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-from typing import TYPE_CHECKING
+import random
 
 from stnet import cli
+from stnet.config import ReaderSection
 from stnet.reader.clip import clip_rng, read_clip
 from stnet.reader.contact_sheet import ClipPanel, draw_sheet, panel_of
 from stnet.reader.errors import ClipError
 from stnet.tools.dataset.check import add_config_flags, read_config
 from stnet.utils.atomic import write_atomically
 from stnet.utils.errors import UserError
-
-if TYPE_CHECKING:
-    import random
-
-    from stnet.config import ReaderSection
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     label: int  # -1: none given
 
 
-class Findings(NamedTuple):
+class FoundClips(NamedTuple):
     """Entries by the state of their files."""
 
     present: list[Entry]
@@ -107,7 +107,7 @@ class VideoIndex:
         return [plain(name) for name in os.path.relpath(path, self.root).split(os.sep)[:-1]]
 
 
-def sort_out(entries: Sequence[Entry], probe: bool = False) -> Findings:
+def check_files(entries: Sequence[Entry], probe: bool = False) -> FoundClips:
     """Sort entries by whether they have a file that can be used.
 
     Args:
@@ -115,13 +115,13 @@ def sort_out(entries: Sequence[Entry], probe: bool = False) -> Findings:
         probe: also open each file and decode one frame; otherwise only its size is checked.
 
     Returns:
-        Findings, each in the order of the entries.
+        FoundClips, each in the order of the entries.
     """
     here = [entry for entry in entries if entry.path]
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda entry: _problem(entry.path, probe), here)
         problems = list(_counted(results, len(here)) if probe else results)
-    return Findings(
+    return FoundClips(
         present=[entry for entry, problem in zip(here, problems) if not problem],
         missing=[entry for entry in entries if not entry.path],
         unreadable=[(entry, problem) for entry, problem in zip(here, problems) if problem],
@@ -153,10 +153,8 @@ def _problem(path: str, probe: bool) -> str:
             return "no permission to read it"
     except OSError as error:
         return error.strerror or str(error)
-    return _header_problem(path) if probe else ""
-
-
-def _header_problem(path: str) -> str:
+    if not probe:
+        return ""
     try:
         with opened(path) as (container, stream):
             return "" if next(decoded(container.decode(stream)), None) else "no frame can be decoded"

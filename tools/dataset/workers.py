@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple, TypeVar
 
-from stnet.utils.processes import Child
+from stnet.utils.processes import Child, ChildDied
 from stnet.utils.progress import Progress
 
 _LINE_EVERY = 50  # items, at least, where there is no terminal for a bar
@@ -43,19 +43,27 @@ def work(
         RuntimeError: a bug in `function`, with its traceback.
     """
     queue = deque(items)
-    crew = [_Worker(function, timeout) for _ in range(min(workers, len(queue)))]
+    running: list[_Worker] = []
     try:
-        while queue or any(worker.items for worker in crew):
-            for worker in crew:
-                worker.top_up(queue, chunk)
-            busy = [worker for worker in crew if worker.items]
-            left = min(worker.deadline for worker in busy) - time.monotonic()
-            wait([worker.child.pipe for worker in busy if worker.child], max(0.0, left))
+        while queue or any(worker.items for worker in running):
+            for worker in running:
+                if queue and len(worker.items) <= chunk // 2:  # before the last ones are done
+                    worker.send(queue, chunk)
+            while queue and len(running) < workers:
+                running.append(_Worker(function))
+                running[-1].send(queue, chunk)
+            busy = [worker for worker in running if worker.items]
+            left = min(worker.begun for worker in busy) + timeout - time.monotonic()
+            wait([worker.child.pipe for worker in busy], max(0.0, left))
             for worker in busy:
-                yield from worker.finished(queue)
+                results = worker.receive(timeout)
+                if worker.child.ended:
+                    running.remove(worker)
+                    queue.extendleft(reversed(worker.items))
+                yield from results
     finally:
-        for worker in crew:
-            worker.end()
+        for worker in running:
+            worker.child.kill()
 
 
 def work_with_progress(
@@ -72,50 +80,34 @@ def work_with_progress(
 
 
 class _Worker:
-    """One child process, forked when there is work, and the items it was given, the current one first."""
+    """A child process, and the items that it was sent and has not answered, the current one first."""
 
-    def __init__(self, function: Callable, timeout: float) -> None:
-        self.function, self.timeout = function, timeout
-        self.child: Child | None = None
+    def __init__(self, function: Callable) -> None:
+        self.child = Child(function)
         self.items: deque = deque()
-        self.deadline = 0.0
+        self.begun = 0.0  # time.monotonic() at which the current item began
 
-    def top_up(self, queue: deque, chunk: int) -> None:
-        """Send more items from the queue before the last ones are done."""
-        if not queue or len(self.items) > chunk // 2:
-            return
-        if self.child is None:
-            self.child = Child(self.function)
-        more = [queue.popleft() for _ in range(min(chunk, len(queue)))]
+    def send(self, queue: deque, chunk: int) -> None:
+        """Send items from the queue."""
+        items = [queue.popleft() for _ in range(min(chunk, len(queue)))]
         if not self.items:
-            self.deadline = time.monotonic() + self.timeout
-        self.items.extend(more)
-        self.child.send(more)
+            self.begun = time.monotonic()
+        self.items.extend(items)
+        self.child.send(items)
 
-    def finished(self, queue: deque) -> list[tuple[Any, Any]]:
-        """Collect (item, result) of finished items; the other items of a lost worker go back to the queue."""
+    def receive(self, timeout: float) -> list[tuple[Any, Any]]:
+        """Receive (item, result) of the finished items. The result is a Lost where the child has ended."""
         results: list[tuple[Any, Any]] = []
         try:
-            while self.items and self.child is not None:
+            while self.items and self.child.pipe.poll():
                 answer = self.child.receive(0)
                 results.append((self.items.popleft(), answer))
-                self.deadline = time.monotonic() + self.timeout
-        except EOFError:
-            child, self.child = self.child, None
-            assert child is not None  # it was given items
-            results.append((self.items.popleft(), Lost("crash", f"the decoder {child.exit_reason()}")))
-        except TimeoutError:  # no more answers yet
-            if time.monotonic() > self.deadline:
-                self.end()
-                lost = Lost("hang", f"it took more than {self.timeout:g} s; the process was stopped")
-                results.append((self.items.popleft(), lost))
-        if self.child is None:
-            queue.extendleft(reversed(self.items))
-            self.items.clear()
-        return results
-
-    def end(self) -> None:
-        """Kill the process."""
-        if self.child is not None:
+                self.begun = time.monotonic()
+        except ChildDied as error:
+            results.append((self.items.popleft(), Lost("crash", str(error))))
+            return results
+        if self.items and time.monotonic() > self.begun + timeout:
             self.child.kill()
-            self.child = None
+            lost = Lost("hang", f"it took more than {timeout:g} s; the process was stopped")
+            results.append((self.items.popleft(), lost))
+        return results
