@@ -20,9 +20,7 @@ logger = logging.getLogger("stnet")
 def main(argv: Sequence[str] | None = None) -> None:
     """Export: configuration, model, files."""
     args = flags.parse("inference", __doc__, argv)
-    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
-
-    config = load_saved_config(args, model_section)
+    config = load_saved_config(args)
 
     from stnet.backends.engines import Task  # these need Paddle
     from stnet.export.deploy import deploy

@@ -43,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Predict: configuration, device, videos, model, loop, results. Returns the exit code."""
     args = flags.parse("predict", __doc__, argv)
     check_together(args)
-    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
-
-    config = load_saved_config(args, model_section)
+    config = load_saved_config(args)
 
     from stnet.backends.engines import ENGINES  # these need Paddle
     from stnet.export.deployed import is_deployed

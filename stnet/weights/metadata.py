@@ -6,11 +6,11 @@ import argparse
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
 
 from stnet import cli
 from stnet.config import Config, ModelSection, parse_override
+from stnet.models import model_section
 from stnet.utils.files import StrPath, read_regular
 from stnet.utils.parsing import parse_json
 
@@ -44,7 +44,7 @@ def saved_config(weights: StrPath) -> dict[str, Any] | None:
     return settings
 
 
-def load_saved_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
+def load_saved_config(args: argparse.Namespace) -> Config:
     """Load the configuration of a command that uses weights, with settings, flags and -o applied.
 
     The configuration saved with the weights replaces --config if that is not typed, or, with a warning, if it does not
