@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from stnet.serve.answers import FAULT, NDJSON, fault_of, line
 from stnet.serve.limits import NotTaken, Refused
 from stnet.serve.service import Service, Slot
-from stnet.serve.uploads import Bounds, UploadFolder, received
+from stnet.serve.uploads import UploadFolder, received
 
 logger = logging.getLogger("stnet")
 T = TypeVar("T")
@@ -27,13 +27,8 @@ class AppState(NamedTuple):
 
     service: Service
     folder: UploadFolder
-    body_seconds: float
+    body_seconds: float  # timeout of an upload
     one_at_a_time: asyncio.Lock  # for bodies that are in memory whole
-
-    @property
-    def bounds(self) -> Bounds:
-        """Limits of an upload."""
-        return Bounds(self.service.limits.bytes, self.body_seconds)
 
 
 def app_state(request: Request) -> AppState:
@@ -52,12 +47,13 @@ async def answer(request: Request, work: Callable[[str, Slot], Steps], as_lines:
 
     Raises:
         Refused: before the first line.
-        ClientDisconnect: nobody waits for the answer any more.
+        ClientDisconnect: the client left.
     """
     state = app_state(request)
     async with contextlib.AsyncExitStack() as stack:
         slot = stack.enter_context(state.service.slot())
-        path = await stack.enter_async_context(received(request, state.folder, state.bounds))
+        max_bytes = state.service.limits.bytes
+        path = await stack.enter_async_context(received(request, state.folder, max_bytes, state.body_seconds))
         steps = work(path, slot)
         if isinstance(steps, AsyncGenerator):
             stack.push_async_callback(steps.aclose)

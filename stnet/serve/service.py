@@ -8,10 +8,10 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib import metadata
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stnet.reader.decode import decoder_asked_for
 from stnet.reader.formats import VIDEO
@@ -32,10 +32,35 @@ _LONGEST_RETRY = 60  # seconds
 _POLL = 0.02  # seconds between looks at the queue while it closes
 
 
-class Slot(NamedTuple):
-    """One of the slots for requests."""
+class Slot:
+    """One of the slots for requests, and how the request in it ended.
 
-    deadline: float  # by time.monotonic
+    Args:
+        deadline: of the request, by time.monotonic.
+        seconds: that a request may take.
+    """
+
+    def __init__(self, deadline: float, seconds: float) -> None:
+        self.deadline, self.seconds = deadline, seconds
+        self.outcome = "gone"  # until it has ended otherwise
+
+    async def within(self, work: Awaitable[Answer]) -> Answer:
+        """Await work until the deadline, then cancel it. Raises Refused."""
+        try:
+            return await in_time(work, self.deadline - monotonic())
+        except asyncio.TimeoutError:
+            raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
+
+    @asynccontextmanager
+    async def one_of(self, semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Hold a semaphore, and release it also where the request is cancelled just as it gets it. Raises Refused."""
+        acquired = asyncio.ensure_future(semaphore.acquire())
+        try:
+            await self.within(acquired)
+            yield
+        finally:
+            if not acquired.cancelled():
+                semaphore.release()
 
 
 class Service:
@@ -102,7 +127,7 @@ class Service:
         self.stats.queue += 1
         begun = monotonic()
         try:
-            yield Slot(begun + self.limits.request_seconds)
+            yield Slot(begun + self.limits.request_seconds, self.limits.request_seconds)
         finally:
             self.stats.queue -= 1
             self.seconds += 0.1 * (monotonic() - begun - self.seconds)
@@ -111,9 +136,13 @@ class Service:
         """Facts about the model and the limits."""
         config, limits = self.predictor.config, self.limits._asdict()
         limits.pop("queue")
+        try:
+            version = metadata.version("stnet-paddle")
+        except metadata.PackageNotFoundError:
+            version = "of a checkout"
         return {
             "model": config.MODEL.name,
-            "version": _version(),
+            "version": version,
             "weights": self.weights(),
             "num_classes": config.MODEL.num_classes,
             "topk": self.predictor.topk,
@@ -222,59 +251,23 @@ class Service:
             yield {"result": {**answer, "notes": job.notes}}
 
     @contextmanager
-    def _request(self, what: str, slot: Slot | None) -> Iterator[_Request]:
-        """Hold a slot, if none is held, and count the outcome."""
-        if slot is None:
-            with self.slot() as slot, self._request(what, slot) as request:
-                yield request
-            return
-        request = _Request(slot.deadline, self.limits.request_seconds)
-        try:
-            yield request
-        except Refused as error:
-            request.outcome = error.code
-            raise
-        except UserError as error:
-            request.outcome = "failed"
-            raise Refused(500, "failed", str(error)) from None
-        except Exception:  # a bug: counted, and passed on
-            request.outcome = "failed"
-            raise
-        finally:
-            self.stats.requests[what, request.outcome] += 1
-
-
-class _Request:
-    """A running request."""
-
-    def __init__(self, deadline: float, seconds: float) -> None:
-        self.deadline, self.seconds = deadline, seconds
-        self.outcome = "gone"  # until it has ended otherwise
-
-    async def within(self, work: Awaitable[Answer]) -> Answer:
-        """Await work until the deadline of the request, then cancel it. Raises Refused."""
-        try:
-            return await in_time(work, self.deadline - monotonic())
-        except asyncio.TimeoutError:
-            raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
-
-    @asynccontextmanager
-    async def one_of(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
-        """Hold a slot; none is lost where the request is cancelled just when it gets one. Raises Refused."""
-        acquired = asyncio.ensure_future(slots.acquire())
-        try:
-            await self.within(acquired)
-            yield
-        finally:
-            if not acquired.cancelled():
-                slots.release()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("stnet-paddle")
-    except metadata.PackageNotFoundError:
-        return "of a checkout"
+    def _request(self, action: str, slot: Slot | None) -> Iterator[Slot]:
+        """Hold a slot, if none is held, and count the outcome of the request in it."""
+        with ExitStack() as stack:
+            slot = slot or stack.enter_context(self.slot())
+            try:
+                yield slot
+            except Refused as error:
+                slot.outcome = error.code
+                raise
+            except UserError as error:
+                slot.outcome = "failed"
+                raise Refused(500, "failed", str(error)) from None
+            except Exception:  # a bug: counted, and passed on
+                slot.outcome = "failed"
+                raise
+            finally:
+                self.stats.requests[action, slot.outcome] += 1
 
 
 def _passes(check: Callable[[], None]) -> bool:

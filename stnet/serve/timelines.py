@@ -108,12 +108,17 @@ class TimelineJob:
 
     def _run(self, put: Callable[[Window | None], None]) -> None:
         """Read the video and put each window, in a thread."""
+
+        def raise_if_stopped() -> None:
+            if self.stopped:
+                raise Stopped
+
         try:
-            parts = self.network.submit(self.predictor.timeline_parts).result()
-            turns = self.network.parts_in_turn(parts, self._raise_if_stopped)
+            staged = self.network.submit(self.predictor.timeline_parts).result()
+            queued = self.network.queued(staged, raise_if_stopped)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
-            with closing(Timeline(turns, self.path, section, *sizes, child=self._start_child)) as timeline:
+            with closing(Timeline(queued, self.path, section, *sizes, child=self._start_child)) as timeline:
                 self.length = timeline.facts.seconds
                 for window in timeline.windows():
                     put(window)
@@ -131,10 +136,6 @@ class TimelineJob:
         if self.stopped:
             child.stop()
         return child
-
-    def _raise_if_stopped(self) -> None:
-        if self.stopped:
-            raise Stopped
 
 
 def summary(windows: list[Window], labels: list[str], topk: int, settings: dict[str, Any]) -> dict[str, Any]:

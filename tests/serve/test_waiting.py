@@ -12,7 +12,7 @@ pytest.importorskip("fastapi_offline", reason="bash run.sh setup serve installs 
 from stnet.serve.guard import Rules
 from stnet.serve.limits import Refused
 from stnet.serve.paddlex import WrongRequest, unpack
-from stnet.serve.service import _Request
+from stnet.serve.service import Slot
 
 
 async def late_cancelled(request, ready):
@@ -26,7 +26,7 @@ async def late_cancelled(request, ready):
 
 def test_who_leaves_just_when_the_work_is_done_has_left():
     async def work():
-        await late_cancelled(_Request(time.monotonic() + 60, 60), asyncio.get_running_loop().create_future())
+        await late_cancelled(Slot(time.monotonic() + 60, 60), asyncio.get_running_loop().create_future())
 
     asyncio.run(work())
 
@@ -39,7 +39,7 @@ def test_a_slot_comes_back_from_who_leaves_just_when_it_is_given():
     async def work():
         slots = asyncio.Semaphore(1)
         await slots.acquire()
-        task = asyncio.ensure_future(hold(_Request(time.monotonic() + 60, 60), slots))
+        task = asyncio.ensure_future(hold(Slot(time.monotonic() + 60, 60), slots))
         for _ in range(3):
             await asyncio.sleep(0)
         slots.release()
