@@ -30,7 +30,7 @@ _MAX_RECORD = 4 << 20  # bytes
 _PADDLE_KEY = "StructuredToParameterName@@"
 _HUB_PREFIX = re.compile(r"@HUB_[^@]+@")  # of every name in a PaddleHub module
 _HUB_FOLDER = "model"  # of a module's tensors
-_OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}
+_OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}  # PyTorch's -> Paddle's
 
 Names = Mapping[str, str]  # original name -> structured name
 Tensors = dict[Any, np.ndarray]
@@ -72,7 +72,11 @@ def read_weights(path: StrPath, names: Names | None = None, describe: Describe |
     description = describe(path, digest_of(digests)) if describe else None
     file_format, tensors = _parse(path, contents, recorded)
     for name, tensor in tensors.items():
-        _refuse_values(path, name, tensor)
+        with np.errstate(over="ignore"):
+            fits_float32 = np.isfinite(tensor.astype("float32", copy=False)).all()
+        if not fits_float32:
+            what = "beyond the range of float32" if np.isfinite(tensor).all() else "that are not finite"
+            raise UserError(f"weights {path}: tensor {name} holds values {what}")
     if names is not None:
         tensors = _structured(tensors, names, path, file_format)
     return Weights(path, file_format, digests, tensors, description)
@@ -119,26 +123,15 @@ def _structured(tensors: Tensors, names: Names, path: str, file_format: str) -> 
     found: Tensors = {}
     for given, tensor in tensors.items():
         plain = _HUB_PREFIX.sub("", given)
-        name = names.get(plain) or _paddle_name(plain)
+        layer, _, last = plain.rpartition(".")
+        structured = f"{layer}.{_OTHER_BN_NAMES[last]}" if last in _OTHER_BN_NAMES else plain
+        name = names.get(plain) or structured
         if name in found:
             raise UserError(f"weights {path}: there are two tensors {name}, one of them named {given}")
         if name.endswith("_variance") and (tensor < 0).any():
             raise UserError(f"weights {path}: tensor {name} holds variances below 0")
         found[name] = tensor
     return found
-
-
-def _paddle_name(name: str) -> str:
-    start, _, last = name.rpartition(".")
-    return f"{start}.{_OTHER_BN_NAMES[last]}" if last in _OTHER_BN_NAMES else name
-
-
-def _refuse_values(path: str, name: object, tensor: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(tensor.astype("float32", copy=False)).all()
-    if not finite:
-        what = "beyond the range of float32" if np.isfinite(tensor).all() else "that are not finite"
-        raise UserError(f"weights {path}: tensor {name} holds values {what}")
 
 
 def _read_file(path: str) -> bytes:
@@ -279,11 +272,6 @@ def _read_record(record: str) -> list[tuple[str, str]] | None:
             f"{record} is no record of SHA-256 digests, as sha256sum writes it", hint="delete it, or mend it"
         )
     return [(match[1], match[2] or "") for match in matches]
-
-
-def record_lines(contents: Mapping[str, bytes]) -> str:
-    """The text of a .sha256 record for contents by relative name."""
-    return record_text({name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
 
 
 def record_text(digests: Mapping[str, str]) -> str:
