@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     exporter(args.format)  # an unknown one is refused first
     runtime.start(config.TRAIN.use_gpu)
-    precision, labels = of_flags(args), labels_for(config, args.weights)
+    precision = of_flags(args)
+    labels = labels_for(config.MODEL.labels, config.MODEL.num_classes, args.weights)
     model, _, digest = load_model(config, "infer", args.weights, labels)
     section = config.section("infer")
     engine = to_deploy(Task(model, section, digest=digest), config, precision, args.format)

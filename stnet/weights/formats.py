@@ -22,7 +22,7 @@ import numpy as np
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, read_regular
 from stnet.utils.safe_pickle import load_plain
-from stnet.weights.stream import HEADER, StreamError, read_tensor, tensor_bytes
+from stnet.weights.lod_tensor import HEADER, StreamError, read_tensor, tensor_bytes
 
 MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
 _MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811

@@ -17,7 +17,7 @@ from stnet.utils.errors import UserError
 from stnet.weights import download
 from stnet.weights.download import released
 from stnet.weights.formats import combined_bytes, read_weights
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.lod_tensor import tensor_bytes
 
 PROJECT = Path(__file__).parents[2]
 WEIGHTS = combined_bytes({name: np.full((40, 50), i, "float32") for i, name in enumerate("abc")})

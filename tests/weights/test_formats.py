@@ -18,8 +18,8 @@ from stnet.models.stnet.names import original_to_structured, structured_to_origi
 from stnet.models.stnet.network import StNet
 from stnet.utils.errors import UserError
 from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights
-from stnet.weights.load import load_weights
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.lod_tensor import tensor_bytes
+from stnet.weights.state_dict import load_weights
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"

@@ -21,9 +21,9 @@ from stnet.models.stnet.network import StNet
 from stnet.tools.convert_weights import convert
 from stnet.utils.errors import UserError
 from stnet.weights.formats import pickle_bytes, read_weights
-from stnet.weights.load import load_weights
 from stnet.weights.loading import start_training_from
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.lod_tensor import tensor_bytes
+from stnet.weights.state_dict import load_weights
 
 PROJECT = Path(__file__).parents[2]
 PREFIX = "@HUB_stnet_kinetics400@"
