@@ -22,8 +22,7 @@ from stnet.utils.parsing import MAX_YAML, parse_yaml
 PACKAGE = os.path.dirname(os.path.abspath(__file__))  # holds configs and labels
 MODES = ("train", "valid", "test", "infer")
 
-# Keys of older files, also of the original's, that have no effect: accepted and reported. "SECTION.key", or "key" for
-# all sections.
+# Keys of older files that have no effect: accepted and reported. "SECTION.key", or "key" for all sections.
 OBSOLETE = {
     "num_gpus": "the number of cards is what the launcher starts",
     "MODEL.channels_last": "the network computes in one layout, whatever the device",
@@ -37,6 +36,7 @@ MOVED = {"TRAIN.pretrain_base": "TRAIN.pretrain", "INFER.kinetics_labels": "MODE
 # Limits for a configuration or a deploy.yaml, which anyone may have written.
 MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # frames of a clip, pixels of a frame's side
 _MOST_PIXELS = 1 << 26  # of all frames of a clip; the released network takes 8 million
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", list: "a list"}
 
 
 def key(
@@ -157,12 +157,6 @@ class Config:
     INFER: InferSection
     notes: list[str] = field(default_factory=list)
 
-    @typing.overload
-    def section(self, mode: Literal["train"]) -> TrainSection: ...
-
-    @typing.overload
-    def section(self, mode: str) -> ReaderSection: ...
-
     def section(self, mode: str) -> ReaderSection:
         """The section of a mode ("train", "valid", "test", "infer"), seg_num and seglen filled in from MODEL."""
         if mode not in MODES:
@@ -223,9 +217,7 @@ def load_config(
     if "name" not in data["MODEL"]:
         raise UserError(f"{path}: missing key MODEL.name")
     classes: dict[str, type] = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
-    sections: dict[str, Any] = {
-        name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()
-    }
+    sections = {name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()}
     config = Config(**sections, notes=notes)
     _check_together(config, data, path)
     return config
@@ -319,9 +311,6 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if choices and value not in choices:
         raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r:.60}")
     return value
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", list: "a list"}
 
 
 def _check_together(config: Config, data: Mapping[str, Any], path: str) -> None:
