@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.features:
         return write_features(args, predictor, videos, loader or predictor.loader(videos))
     if args.output:
-        with next_step.going_on(args, "--resume"):
+        with next_step.resumable(args, "--resume"):
             return predict_into_table(args, predictor, videos, loader)
     return predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
 

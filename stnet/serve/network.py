@@ -1,4 +1,4 @@
-"""The one thread in which the network computes, clip batches and steps of timelines in turn."""
+"""The one thread in which the network computes, batches of clips and stages of timelines one after another."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from stnet.serve.network import Network
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from stnet.inference.explain import Explanation
     from stnet.inference.predictor import Predictor
 
 logger = logging.getLogger("stnet")
@@ -206,17 +207,7 @@ class Service:
             }
             if shares:
                 explanation = await request.within(self.network.call(result.explain, topk, 0))
-                answer["shares"] = [
-                    {
-                        "id": c.class_id,
-                        "name": c.label,
-                        "score": c.score,
-                        "logit": c.logit,
-                        "shares": c.shares,
-                        "rest": c.rest,
-                    }
-                    for c in explanation.classes
-                ]
+                answer["shares"] = _shares(explanation)
             request.outcome = "ok"
             yield {"result": {**answer, "notes": reading.notes}}
 
@@ -268,6 +259,14 @@ class Service:
                 raise
             finally:
                 self.stats.requests[action, slot.outcome] += 1
+
+
+def _shares(explanation: Explanation) -> list[dict[str, Any]]:
+    """Shares of the segments in the logits of an explanation's classes, as plain data."""
+    return [
+        {"id": c.class_id, "name": c.label, "score": c.score, "logit": c.logit, "shares": c.shares, "rest": c.rest}
+        for c in explanation.classes
+    ]
 
 
 def _passes(check: Callable[[], None]) -> bool:
