@@ -58,9 +58,9 @@ async def answer(request: Request, work: Callable[[str, Slot], Steps], as_lines:
         if isinstance(steps, AsyncGenerator):
             stack.push_async_callback(steps.aclose)
         if not as_lines:
-            return JSONResponse(await unless_gone(request.receive, result_of(steps)))
-        first = await unless_gone(request.receive, steps.__anext__())
-        return Lines(first, steps, stack.pop_all())
+            return JSONResponse(await unless_disconnected(request.receive, result_of(steps)))
+        first = await unless_disconnected(request.receive, steps.__anext__())
+        return NdjsonResponse(first, steps, stack.pop_all())
 
 
 async def result_of(steps: Steps) -> dict[str, Any]:
@@ -71,14 +71,14 @@ async def result_of(steps: Steps) -> dict[str, Any]:
     return result
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     """Await `work`; cancel it and raise ClientDisconnect when the client leaves. The body must have been read."""
 
-    async def is_gone() -> None:
+    async def disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(is_gone())
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -90,7 +90,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-class Lines(Response):
+class NdjsonResponse(Response):
     """NDJSON: a line for each step, as they come; the stack is closed at the end."""
 
     media_type = NDJSON
@@ -105,7 +105,7 @@ class Lines(Response):
         async with self._stack:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             with contextlib.suppress(ClientDisconnect):
-                await unless_gone(receive, self._send_lines(send))
+                await unless_disconnected(receive, self._send_lines(send))
 
     async def _send_lines(self, send: Send) -> None:
         async def send_line(item: dict[str, Any], more: bool = True) -> None:

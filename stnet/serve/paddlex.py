@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from stnet.serve.answers import Category, NoResult, error_answer, log_id
-from stnet.serve.exchange import app_state, result_of, unless_gone
+from stnet.serve.exchange import app_state, result_of, unless_disconnected
 from stnet.serve.limits import Refused
 from stnet.serve.uploads import received, too_large
 
@@ -94,7 +94,8 @@ async def infer(request: Request) -> Response:
                     topk = await run_in_threadpool(unpack, Path(path), max_bytes)
             except WrongRequest as wrong:
                 return error_answer(PATH, Refused(422, "request", wrong.message), wrong.log_id)
-            result = await unless_gone(request.receive, result_of(state.service.classify(path, slot=slot, topk=topk)))
+            steps = state.service.classify(path, slot=slot, topk=topk)
+            result = await unless_disconnected(request.receive, result_of(steps))
     return JSONResponse(
         {"logId": log_id(), "result": {"categories": result["categories"]}, "errorCode": 0, "errorMsg": "Success"}
     )

@@ -19,7 +19,7 @@ from stnet.reader.sources import format_of
 from stnet.serve import timelines
 from stnet.serve.decoding import Decoders, Job
 from stnet.serve.limits import Limits, Refused, Stats, in_time
-from stnet.serve.network import Network
+from stnet.serve.predictor_thread import PredictorThread
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Service:
         decoder_asked_for()  # a wrong name is refused here, not at each request
         self.predictor, self.limits, self.stats = predictor, limits, Stats()
         self.decoders = Decoders(decoders, limits, self.stats)
-        self.network = Network(predictor, window, self.stats)
+        self.thread = PredictorThread(predictor, window, self.stats)
         self.timeline_jobs = ThreadPoolExecutor(1, "timelines")  # one at a time
         self.seconds = 1.0  # from accepting a request to its answer, on average
         self.closing = False
@@ -98,12 +98,12 @@ class Service:
         """Make the engine and the decoding processes, before the first request. Raises UserError."""
         self.one_timeline = asyncio.Semaphore(1)
         await self.decoders.start()
-        await self.network.prepare(lambda: self.predictor.engine)
+        await self.thread.prepare(lambda: self.predictor.engine)
         if _passes(self.predictor.check_reasons):
-            await self.network.prepare(self.predictor.parts)
+            await self.thread.prepare(self.predictor.parts)
         if _passes(self._check_timeline):
             try:
-                await self.network.prepare(self.predictor.timeline_parts)
+                await self.thread.prepare(self.predictor.timeline_parts)
             except UserError as error:
                 self.no_timeline = error
                 logger.warning("no timelines: %s", error)
@@ -114,7 +114,7 @@ class Service:
         while self.stats.queue:
             await asyncio.sleep(_POLL)
         self.timeline_jobs.shutdown()
-        self.network.close()
+        self.thread.close()
         self.decoders.close()
 
     @contextmanager
@@ -199,14 +199,14 @@ class Service:
                 yield {"state": "decoding"}
                 reading = await request.within(self.decoders.read(job))
             yield {"state": "computing"}
-            result = await request.within(self.network.classify(reading.clip, topk))
+            result = await request.within(self.thread.classify(reading.clip, topk))
             answer = {
                 "categories": timelines.categories(result, topk),
                 "video": reading.facts,
                 "segments": reading.segments,
             }
             if shares:
-                explanation = await request.within(self.network.call(result.explain, topk, 0))
+                explanation = await request.within(self.thread.call(result.explain, topk, 0))
                 answer["shares"] = _shares(explanation)
             request.outcome = "ok"
             yield {"result": {**answer, "notes": reading.notes}}
@@ -227,7 +227,7 @@ class Service:
             yield {"state": "queued", "seconds": 0, "of": 0}
             async with request.one_of(self.one_timeline):
                 yield {"state": "decoding", "seconds": 0, "of": 0}
-                job = timelines.TimelineJob(self.predictor, self.network, self.limits, path, chosen)
+                job = timelines.TimelineJob(self.predictor, self.thread, self.limits, path, chosen)
                 job.begin(self.timeline_jobs)
                 try:
                     windows = []

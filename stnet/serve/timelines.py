@@ -23,7 +23,7 @@ from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
     from stnet.inference.predictor import Predictor
-    from stnet.serve.network import Network
+    from stnet.serve.predictor_thread import PredictorThread
     from stnet.utils.processes import ForkserverChild
 
 DEFAULTS: dict[str, float | None] = {
@@ -60,16 +60,16 @@ class TimelineJob:
 
     Args:
         predictor: its timeline parts are made if they are not yet.
-        network: the thread that computes.
+        thread: of the predictor.
         limits: of the video.
         path: of the video.
         settings: of `checked`.
     """
 
     def __init__(
-        self, predictor: Predictor, network: Network, limits: Limits, path: str, settings: dict[str, Any]
+        self, predictor: Predictor, thread: PredictorThread, limits: Limits, path: str, settings: dict[str, Any]
     ) -> None:
-        self.predictor, self.network, self.limits, self.path = predictor, network, limits, path
+        self.predictor, self.thread, self.limits, self.path = predictor, thread, limits, path
         self.settings = settings
         self.lock, self.stopped = threading.Lock(), False
         self.child: ForkserverChild | None = None
@@ -114,8 +114,8 @@ class TimelineJob:
                 raise Stopped
 
         try:
-            staged = self.network.submit(self.predictor.timeline_parts).result()
-            queued = self.network.queued(staged, raise_if_stopped)
+            staged = self.thread.submit(self.predictor.timeline_parts).result()
+            queued = self.thread.queued(staged, raise_if_stopped)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
             with closing(Timeline(queued, self.path, section, *sizes, child=self._start_child)) as timeline:

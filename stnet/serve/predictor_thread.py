@@ -29,7 +29,7 @@ class Waiting(NamedTuple):
     answer: asyncio.Future[Result]
 
 
-class Network:
+class PredictorThread:
     """A Predictor in a thread of its own.
 
     Args:
