@@ -11,14 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stnet import runtime
+from stnet.inference.predictor import Predictor
+from stnet.inference.result import Result
+from stnet.models.streaming import Run
+from stnet.reader.clip import Clip
 from stnet.serve.limits import Stats
 
 if TYPE_CHECKING:
-    from stnet.backends.parts import StagedNetwork
-    from stnet.inference.predictor import Predictor
-    from stnet.inference.result import Result
-    from stnet.models.streaming import Run
-    from stnet.reader.clip import Clip
+    from stnet.backends.parts import StagedNetwork  # needs Paddle, which is imported once the address is bound
 
 
 class Waiting(NamedTuple):

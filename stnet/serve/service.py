@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib import metadata
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from stnet.inference.explain import Explanation
+from stnet.inference.predictor import Predictor
 from stnet.reader.decode import decoder_asked_for
 from stnet.reader.formats import VIDEO
 from stnet.reader.sources import format_of
@@ -21,10 +23,6 @@ from stnet.serve.decoding import Decoders, Job
 from stnet.serve.limits import Limits, Refused, Stats, in_time
 from stnet.serve.predictor_thread import PredictorThread
 from stnet.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from stnet.inference.explain import Explanation
-    from stnet.inference.predictor import Predictor
 
 logger = logging.getLogger("stnet")
 __all__ = ["Limits", "Slot", "Refused", "Service"]

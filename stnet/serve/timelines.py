@@ -7,24 +7,22 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from stnet.inference.predictor import Predictor
 from stnet.inference.result import Result
 from stnet.metrics.probabilities import softmax
 from stnet.reader.errors import ClipError
 from stnet.reader.windows import plan_windows
 from stnet.serve.decoding import child_of, refusal
 from stnet.serve.limits import Limits, Refused
+from stnet.serve.predictor_thread import PredictorThread
 from stnet.timeline.events import HOLD, THRESHOLD, events_of
 from stnet.timeline.windows import Timeline, Window
 from stnet.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from stnet.inference.predictor import Predictor
-    from stnet.serve.predictor_thread import PredictorThread
-    from stnet.utils.processes import ForkserverChild
+from stnet.utils.processes import ForkserverChild
 
 DEFAULTS: dict[str, float | None] = {
     "window": 10.0,  # seconds
