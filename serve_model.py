@@ -50,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         bytes=args.max_bytes, seconds=args.max_seconds, frames=args.max_frames, pixels=args.max_pixels,
         request_seconds=args.request_seconds, queue=args.queue,
     )  # fmt: skip
-    given = args.token or os.environ.get("STNET_TOKEN", "")
-    token = given or ("" if address.is_loopback else secrets.token_urlsafe(24))
+    link = f"{address.url.rstrip('/')}{args.root_path}/"
+    token = args.token or os.environ.get("STNET_TOKEN", "")
+    if not token and not address.is_loopback:
+        token = secrets.token_urlsafe(24)
+        link += f"#token={token}"  # only a new one is printed
     rules = Rules(address.is_loopback, token, frozenset(name.lower() for name in args.allowed_hosts))
-    link = f"{address.url.rstrip('/')}{args.root_path}/" + (f"#token={token}" if token and not given else "")
 
     def say_ready() -> None:
         print(f"{predictor.config.MODEL.name} answers at {link}", flush=True)
@@ -64,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             service = Service(predictor, limits, args.decoders, args.batch_window)
             await service.start()
             app = create_app(service, folder, rules, args.body_seconds, args.root_path)
-            patience = args.drain_seconds or args.body_seconds + args.request_seconds
-            return await serve(app, address, say_ready, service.close, patience)
+            drain_seconds = args.drain_seconds or args.body_seconds + args.request_seconds
+            return await serve(app, address, say_ready, service.close, drain_seconds)
         finally:
             folder.close()
 
