@@ -47,6 +47,7 @@ def resumable(args: argparse.Namespace, resume: str) -> Iterator[None]:
 
 
 def _resume_command(args: argparse.Namespace, resume: str) -> str:
+    """Format the command line of this run, without flags that do not apply to resuming it, plus `resume`."""
     typed = {(name, value if name in _REPEATED else ""): value for name, value in args.typed if name not in _LEFT_OUT}
     words: list[str] = []
     for (name, _), value in typed.items():
@@ -76,6 +77,7 @@ def suggest_deployed(args: argparse.Namespace) -> None:
 
 
 def _program(args: argparse.Namespace, action: str) -> list[str]:
+    """First words of a command: program, action, model and configuration, as this user has typed them."""
     if runtime.typed():
         return [*runtime.typed().split(" ", 1), action, args.model_name, args.config]
     typed = dict(args.typed)

@@ -1,8 +1,8 @@
 """Every file format that StNet weights were published in, detected by content, not by name.
 
-- combined (release 1.6): one stream per tensor, sorted by original name, no names in the file;
+- combined (release 1.6): one LoDTensor after another, sorted by original name, no names in the file;
 - pickle (1.7 and later, and today's paddle.save): a dict from name to array, names original or structured;
-- folder (1.5, ResNet50_pretrained): one stream per file, the file's name is the original name;
+- folder (1.5, ResNet50_pretrained): one LoDTensor per file, the file's name is the original name;
 - folder `model` of a PaddleHub module (stnet_kinetics400): the same, each name behind @HUB_stnet_kinetics400@.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, read_regular
 from stnet.utils.safe_pickle import load_plain
-from stnet.weights.lod_tensor import HEADER, StreamError, read_tensor, tensor_bytes
+from stnet.weights.lod_tensor import HEADER, LodTensorError, read_tensor, tensor_bytes
 
 MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
 _MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811
@@ -164,14 +164,14 @@ def _parse_combined(data: bytes, path: str) -> Tensors:
     while offset < len(data):
         if len(tensors) == _MAX_TENSORS:
             raise UserError(f"weights {path}: more than {_MAX_TENSORS} tensors, at offset {offset}")
-        tensors[len(tensors)], offset = _stream(data, offset, path, f"tensor {len(tensors)}")
+        tensors[len(tensors)], offset = _read_tensor(data, offset, path, f"tensor {len(tensors)}")
     return tensors
 
 
-def _stream(data: bytes, offset: int, path: str, what: str) -> tuple[np.ndarray, int]:
+def _read_tensor(data: bytes, offset: int, path: str, what: str) -> tuple[np.ndarray, int]:
     try:
         return read_tensor(data, offset)
-    except StreamError as error:
+    except LodTensorError as error:
         raise UserError(f"weights {path}, {what}: {error}") from None
 
 
@@ -192,7 +192,7 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
         file = os.path.join(path, name)
         if not content or not HEADER.startswith(content[: len(HEADER)]):
             continue  # another file, such as a script; a cut header is a damaged parameter
-        array, end = _stream(content, 0, file, f"tensor {name}")
+        array, end = _read_tensor(content, 0, file, f"tensor {name}")
         if end != len(content):
             raise UserError(f"weights {file}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
         tensors[name] = array

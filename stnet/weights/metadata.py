@@ -61,16 +61,16 @@ def load_saved_config(args: argparse.Namespace) -> Config:
     common = {field.name for field in dataclasses.fields(ModelSection)}
     own = {field.name for field in dataclasses.fields(config.MODEL)} - common
     then = saved["MODEL"]
-    others = [
+    differing = [
         f"{key} is {getattr(config.MODEL, key)} there and {then[key]!s:.60} in the weights"
         for key in (*COMPARED, *sorted(own))
         if key in then and then[key] != getattr(config.MODEL, key) and f"MODEL.{key}" not in typed
     ]
-    if not others or then.get("name") != config.MODEL.name:
+    if not differing or then.get("name") != config.MODEL.name:
         return config
     logger.warning(
         "config %s does not fit: %s; the one beside the weights counts in its place, with its lists and labels",
-        args.config, "; ".join(others),
+        args.config, "; ".join(differing),
     )  # fmt: skip
     return cli.load_run_config(args, model_section, saved)
 
