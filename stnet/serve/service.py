@@ -51,7 +51,7 @@ class Slot:
             raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
 
     @asynccontextmanager
-    async def one_of(self, semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
+    async def hold(self, semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
         """Hold a semaphore, and release it also where the request is cancelled just as it gets it. Raises Refused."""
         acquired = asyncio.ensure_future(semaphore.acquire())
         try:
@@ -185,7 +185,7 @@ class Service:
         Raises:
             Refused
         """
-        with self._request("classify", slot) as request:
+        with self._counted("classify", slot) as slot:
             if topk is not None and topk < 1:
                 raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
             topk = min(topk or self.predictor.topk, self.predictor.config.MODEL.num_classes)
@@ -193,20 +193,20 @@ class Service:
                 _require(self.predictor.check_reasons)
             yield {"state": "queued"}
             job = Job(path, self.predictor.config.section("infer"), frames)
-            async with request.one_of(self.decoders.slots):
+            async with slot.hold(self.decoders.slots):
                 yield {"state": "decoding"}
-                reading = await request.within(self.decoders.read(job))
+                reading = await slot.within(self.decoders.read(job))
             yield {"state": "computing"}
-            result = await request.within(self.thread.classify(reading.clip, topk))
+            result = await slot.within(self.thread.classify(reading.clip, topk))
             answer = {
                 "categories": timelines.categories(result, topk),
                 "video": reading.facts,
                 "segments": reading.segments,
             }
             if shares:
-                explanation = await request.within(self.thread.call(result.explain, topk, 0))
+                explanation = await slot.within(self.thread.call(result.explain, topk, 0))
                 answer["shares"] = _shares(explanation)
-            request.outcome = "ok"
+            slot.outcome = "ok"
             yield {"result": {**answer, "notes": reading.notes}}
 
     async def timeline(self, path: str, *, slot: Slot | None = None, **settings: Any) -> AsyncIterator[dict[str, Any]]:
@@ -219,29 +219,29 @@ class Service:
         Raises:
             Refused
         """
-        with self._request("timeline", slot) as request:
+        with self._counted("timeline", slot) as slot:
             chosen = timelines.checked(settings)
             _require(self._check_timeline)
             yield {"state": "queued", "seconds": 0, "of": 0}
-            async with request.one_of(self.one_timeline):
+            async with slot.hold(self.one_timeline):
                 yield {"state": "decoding", "seconds": 0, "of": 0}
                 job = timelines.TimelineJob(self.predictor, self.thread, self.limits, path, chosen)
                 job.begin(self.timeline_jobs)
                 try:
                     windows = []
-                    while (window := await request.within(job.next())) is not None:
+                    while (window := await slot.within(job.next())) is not None:
                         windows.append(window)
                         seconds, length = round(window.end, 2), round(job.length, 2)
                         yield {"state": "computing", "seconds": seconds, "of": length}
                 finally:
                     await job.stop()
             answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
-            request.outcome = "ok"
+            slot.outcome = "ok"
             yield {"result": {**answer, "notes": job.notes}}
 
     @contextmanager
-    def _request(self, action: str, slot: Slot | None) -> Iterator[Slot]:
-        """Hold a slot, if none is held, and count the outcome of the request in it."""
+    def _counted(self, action: str, slot: Slot | None) -> Iterator[Slot]:
+        """Count the outcome of a request, in a new slot if it has none."""
         with ExitStack() as stack:
             slot = slot or stack.enter_context(self.slot())
             try:

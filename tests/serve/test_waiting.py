@@ -15,8 +15,8 @@ from stnet.serve.paddlex import WrongRequest, unpack
 from stnet.serve.service import Slot
 
 
-async def late_cancelled(request, ready):
-    task = asyncio.ensure_future(request.within(ready))
+async def late_cancelled(slot, ready):
+    task = asyncio.ensure_future(slot.within(ready))
     await asyncio.sleep(0)
     ready.set_result(1)
     task.cancel()
@@ -32,8 +32,8 @@ def test_who_leaves_just_when_the_work_is_done_has_left():
 
 
 def test_a_slot_comes_back_from_who_leaves_just_when_it_is_given():
-    async def hold(request, slots):
-        async with request.one_of(slots):
+    async def hold(slot, slots):
+        async with slot.hold(slots):
             await asyncio.sleep(60)
 
     async def work():
