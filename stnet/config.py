@@ -172,11 +172,11 @@ class Config:
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The whole configuration as plain data, for logs and result files."""
-        sections = {name: getattr(self, name) for name in ("MODEL", *SECTIONS)}
-        return {
-            name: {key_name: copy.copy(getattr(section, key_name)) for key_name in keys_of(section)}
-            for name, section in sections.items()
-        }
+        sections = {}
+        for name in ("MODEL", *SECTIONS):
+            section = getattr(self, name)
+            sections[name] = {key_name: copy.copy(getattr(section, key_name)) for key_name in keys_of(section)}
+        return sections
 
 
 def load_config(

@@ -29,7 +29,10 @@ def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
     carried = [f"--{name}={typed[name]}" for name in _CARRIED if name in typed and name in names]
     carried += [f"--plugin={path}" for path in args.plugin]
     sections = ("MODEL.", f"{flags.SECTIONS[action]}.")
-    overrides = [word for text in args.o if text.startswith(sections) for word in ("-o", text)]
+    overrides: list[str] = []
+    for text in args.o:
+        if text.startswith(sections):
+            overrides += ["-o", text]
     given = _assignments(name for name in _CARRIED if name in names)
     logger.info("next: %s%s", given, shlex.join([*_program(args, action), *words, *carried, *overrides]))
 
