@@ -1,7 +1,6 @@
 """Configuration: a YAML file checked against typed sections, with command-line overrides.
 
-A section is a dataclass; its fields are the keys, their annotations the types. The MODEL section's class
-belongs to the model, so a new model brings its own keys.
+A section is a dataclass: its fields are the keys. The class of MODEL belongs to the model, which may add its own.
 """
 
 import contextlib
