@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from filelock import FileLock
@@ -103,7 +103,7 @@ def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], Weights
         if is_archive:
             _install_archive(part, path, check)
         else:
-            _write_record(path, record_text({os.path.basename(path): check(part).digest}))
+            _write_record(path, {os.path.basename(path): check(part).digest})
             os.replace(part, path)
         discard(part)
     except UserError as error:
@@ -118,20 +118,23 @@ def _fetch(url: str, path: str, is_archive: bool, check: Callable[[str], Weights
 def _install_archive(part: str, path: str, check: Callable[[str], Weights]) -> None:
     with tempfile.TemporaryDirectory(prefix=".unpack.", dir=os.path.dirname(path)) as folder:
         unpack(part, folder)
-        top = os.listdir(folder)
-        inner = os.path.join(folder, top[0]) if len(top) == 1 else folder
-        inner = inner if os.path.isdir(inner) else folder
-        record = record_text(check(inner).digests)
+        names = os.listdir(folder)
+        inner = os.path.join(folder, names[0]) if len(names) == 1 else ""
+        content = inner if os.path.isdir(inner) else folder  # an archive may hold one folder with all in it
+        digests = check(content).digests
         ready = f"{path}.ready"
         shutil.rmtree(ready, ignore_errors=True)
-        shutil.move(inner, ready) if inner != folder else shutil.copytree(inner, ready)
-    _write_record(path, record)
+        if content == folder:
+            shutil.copytree(content, ready)
+        else:
+            shutil.move(content, ready)
+    _write_record(path, digests)
     os.replace(ready, path)
 
 
-def _write_record(path: str, record: str) -> None:
+def _write_record(path: str, digests: Mapping[str, str]) -> None:
     with open(f"{path}.sha256", "w", encoding="utf-8") as file:
-        file.write(record)
+        file.write(record_text(digests))
 
 
 # HTTP ----------------------------------------------------------------------------------------------------------
