@@ -106,14 +106,9 @@ class TimelineJob:
 
     def _run(self, put: Callable[[Window | None], None]) -> None:
         """Read the video and put each window, in a thread."""
-
-        def raise_if_stopped() -> None:
-            if self.stopped:
-                raise Stopped
-
         try:
             staged = self.thread.submit(self.predictor.timeline_parts).result()
-            queued = self.thread.queued(staged, raise_if_stopped)
+            queued = self.thread.queued(staged, self._raise_if_stopped)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
             with closing(Timeline(queued, self.path, section, *sizes, child=self._start_child)) as timeline:
@@ -134,6 +129,10 @@ class TimelineJob:
         if self.stopped:
             child.stop()
         return child
+
+    def _raise_if_stopped(self) -> None:
+        if self.stopped:
+            raise Stopped
 
 
 def summary(windows: list[Window], labels: list[str], topk: int, settings: dict[str, Any]) -> dict[str, Any]:
