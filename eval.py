@@ -25,9 +25,7 @@ RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate: configuration, device, data and model, loop, results."""
     args = flags.parse("eval", __doc__, argv)
-    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
-
-    config = load_saved_config(args, model_section)
+    config = load_saved_config(args)
 
     from stnet import parallel  # these need Paddle
     from stnet.backends.engines import ENGINES

@@ -20,9 +20,7 @@ logger = logging.getLogger("stnet")
 def main(argv: Sequence[str] | None = None) -> None:
     """Export: configuration, model, files."""
     args = flags.parse("inference", __doc__, argv)
-    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
-
-    config = load_saved_config(args, model_section)
+    config = load_saved_config(args)
 
     from stnet.backends.engines import Task  # these need Paddle
     from stnet.export.deploy import deploy
@@ -33,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     exporter(args.format)  # an unknown one is refused first
     runtime.start(config.TRAIN.use_gpu)
-    precision, labels = of_flags(args), labels_for(config, args.weights)
+    precision = of_flags(args)
+    labels = labels_for(config.MODEL.labels, config.MODEL.num_classes, args.weights)
     model, _, digest = load_model(config, "infer", args.weights, labels)
     section = config.section("infer")
     engine = to_deploy(Task(model, section, digest=digest), config, precision, args.format)

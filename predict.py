@@ -26,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Predict: configuration, device, videos, model, loop, results. Returns the exit code."""
     args = flags.parse("predict", __doc__, argv)
     check_together(args)
-    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
-
-    config = load_saved_config(args, model_section)
+    config = load_saved_config(args)
 
     from stnet.backends.engines import ENGINES  # these need Paddle
     from stnet.export.deployed import is_deployed
@@ -64,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.features:
         return modes.write_features(args, predictor, videos, loader or predictor.loader(videos))
     if args.output:
-        with next_step.going_on(args, "--resume"):
+        with next_step.resumable(args, "--resume"):
             return modes.predict_into_table(args, predictor, videos, loader)
     return modes.predict_into_json(args, predictor, videos, loader or predictor.loader(videos))
 

@@ -7,17 +7,23 @@ python serve_model.py --model_name=STNET --config=configs/stnet.yaml --host=0.0.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import secrets
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from stnet import cli, flags, runtime
 from stnet.serve.limits import Limits
 from stnet.utils.errors import UserError
 from stnet.weights.metadata import load_saved_config
+
+if TYPE_CHECKING:
+    from stnet.config import Config
+    from stnet.inference.predictor import Predictor
 
 PACKAGES = {"fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "uvicorn"}  # of the extra `serve`
 
@@ -25,15 +31,10 @@ PACKAGES = {"fastapi", "fastapi_offline", "prometheus_client", "python_multipart
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve: configuration, address, model, server. Returns the exit code."""
     args = flags.parse("serve", __doc__, argv)
-    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
-
-    config = load_saved_config(args, model_section)
+    config = load_saved_config(args)
     check_packages()
 
-    from stnet.export.deployed import is_deployed  # these need Paddle, or the server's packages
-    from stnet.inference.predictor import Predictor
-    from stnet.quantize.run import of_flags
-    from stnet.serve.app import create_app
+    from stnet.serve.app import create_app  # these need the server's packages
     from stnet.serve.guard import Rules
     from stnet.serve.server import bind, serve, set_log_format
     from stnet.serve.service import Service
@@ -42,21 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_log_format(args.log_json)
     address = bind(args.host, args.port)  # one that is in use is refused before the model is made
     runtime.start(config.TRAIN.use_gpu)
-    if is_deployed(args.weights):
-        predictor = Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))
-    else:
-        topk = config.MODEL.topk
-        predictor = Predictor(args.weights, config, args.engine, None, topk, precision=of_flags(args))
+    predictor = make_predictor(args, config)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes it over
 
     limits = Limits(
         bytes=args.max_bytes, seconds=args.max_seconds, frames=args.max_frames, pixels=args.max_pixels,
         request_seconds=args.request_seconds, queue=args.queue,
     )  # fmt: skip
-    given = args.token or os.environ.get("STNET_TOKEN", "")
-    token = given or ("" if address.is_loopback else secrets.token_urlsafe(24))
+    link = f"{address.url.rstrip('/')}{args.root_path}/"
+    token = args.token or os.environ.get("STNET_TOKEN", "")
+    if not token and not address.is_loopback:
+        token = secrets.token_urlsafe(24)
+        link += f"#token={token}"  # only a new one is printed
     rules = Rules(address.is_loopback, token, frozenset(name.lower() for name in args.allowed_hosts))
-    link = f"{address.url.rstrip('/')}{args.root_path}/" + (f"#token={token}" if token and not given else "")
 
     def say_ready() -> None:
         print(f"{predictor.config.MODEL.name} answers at {link}", flush=True)
@@ -67,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             service = Service(predictor, limits, args.decoders, args.batch_window)
             await service.start()
             app = create_app(service, folder, rules, args.body_seconds, args.root_path)
-            patience = args.drain_seconds or args.body_seconds + args.request_seconds
-            return await serve(app, address, say_ready, service.close, patience)
+            drain_seconds = args.drain_seconds or args.body_seconds + args.request_seconds
+            return await serve(app, address, say_ready, service.close, drain_seconds)
         finally:
             folder.close()
 
@@ -79,6 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code:
         os._exit(code)  # at once: threads may still compute
     return code
+
+
+def make_predictor(args: argparse.Namespace, config: Config) -> Predictor:
+    """Load the model. An export has its own configuration in deploy.yaml."""
+    from stnet.export.deployed import is_deployed  # these need Paddle
+    from stnet.inference.predictor import Predictor
+    from stnet.quantize.run import of_flags
+
+    if is_deployed(args.weights):
+        return Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))
+    return Predictor(args.weights, config, args.engine, None, config.MODEL.topk, precision=of_flags(args))
 
 
 def check_packages() -> None:

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cli.save_config(args, config)
 
         # Loop
-        with next_step.going_on(args, "--resume=auto"):
+        with next_step.resumable(args, "--resume=auto"):
             scores = trainer.fit()
     trainer.loader.bad.log_total()
     if scores:

@@ -97,7 +97,7 @@ class Model:
 
     def loss(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """Mean cross entropy of logits [B, num_classes] and labels [B] int64, a scalar."""
-        import paddle.nn.functional as F
+        import paddle.nn.functional as F  # late, so that --help is instant
 
         return F.cross_entropy(logits, labels)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from paddle import nn
 
-Run = Callable[[np.ndarray], np.ndarray]  # part of a network, computed by an engine
+Run = Callable[["np.ndarray"], "np.ndarray"]  # part of a network, computed by an engine
 
 
 class Windows(Protocol):

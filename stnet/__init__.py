@@ -86,7 +86,7 @@ def load_config(path: str = "configs/stnet.yaml", overrides: Iterable[str] = (),
     Raises:
         UserError: names the invalid key and the nearest known one.
     """
-    from stnet import config
-    from stnet.models import model_section  # needs NumPy
+    from stnet import config  # late, so that `stnet --help` is instant
+    from stnet.models import model_section
 
     return config.load_config(path, model_section, overrides, {"MODEL.name": model_name} if model_name else {})

@@ -6,6 +6,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from stnet import __version__
+from stnet.utils import streams
+
 USAGE = """\
 stnet ACTION [flags]      stnet ACTION --help lists an action's flags
 
@@ -40,22 +43,18 @@ def start(argv: Sequence[str] | None) -> int | None:
 
 def main() -> int:
     """Run the command. Returns the exit code."""
-    from stnet.utils import streams
-
     streams.prepare()
     action = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if action in ("-h", "--help", "help"):
         print(USAGE)
         return 0
     if action in ("-V", "--version"):
-        from stnet import __version__
-
         print(f"stnet {__version__}")
         return 0
     if action not in ACTIONS:
         print(f"error: unknown action {action!r}; known: {', '.join(ACTIONS)}", file=sys.stderr)
         return 2
-    from stnet import cli
+    from stnet import cli  # reads YAML: late, so that --help is instant
 
     return cli.run(start)
 

@@ -1,7 +1,6 @@
 """Configuration: a YAML file checked against typed sections, with command-line overrides.
 
-A section is a dataclass; its fields are the keys, their annotations the types. The MODEL section's class
-belongs to the model, so a new model brings its own keys.
+A section is a dataclass: its fields are the keys. The class of MODEL belongs to the model, which may add its own.
 """
 
 import contextlib
@@ -22,8 +21,7 @@ from stnet.utils.parsing import MAX_YAML, parse_yaml
 PACKAGE = os.path.dirname(os.path.abspath(__file__))  # holds configs and labels
 MODES = ("train", "valid", "test", "infer")
 
-# Keys of older files, also of the original's, that have no effect: accepted and reported. "SECTION.key", or "key" for
-# all sections.
+# Keys of older files that have no effect: accepted and reported. "SECTION.key", or "key" for all sections.
 OBSOLETE = {
     "num_gpus": "the number of cards is what the launcher starts",
     "MODEL.channels_last": "the network computes in one layout, whatever the device",
@@ -37,6 +35,7 @@ MOVED = {"TRAIN.pretrain_base": "TRAIN.pretrain", "INFER.kinetics_labels": "MODE
 # Limits for a configuration or a deploy.yaml, which anyone may have written.
 MOST_CLASSES, MOST_FRAMES, LARGEST_SIDE = 65536, 16384, 4096  # frames of a clip, pixels of a frame's side
 _MOST_PIXELS = 1 << 26  # of all frames of a clip; the released network takes 8 million
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", list: "a list"}
 
 
 def key(
@@ -157,12 +156,6 @@ class Config:
     INFER: InferSection
     notes: list[str] = field(default_factory=list)
 
-    @typing.overload
-    def section(self, mode: Literal["train"]) -> TrainSection: ...
-
-    @typing.overload
-    def section(self, mode: str) -> ReaderSection: ...
-
     def section(self, mode: str) -> ReaderSection:
         """The section of a mode ("train", "valid", "test", "infer"), seg_num and seglen filled in from MODEL."""
         if mode not in MODES:
@@ -178,11 +171,11 @@ class Config:
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The whole configuration as plain data, for logs and result files."""
-        sections = {name: getattr(self, name) for name in ("MODEL", *SECTIONS)}
-        return {
-            name: {key_name: copy.copy(getattr(section, key_name)) for key_name in keys_of(section)}
-            for name, section in sections.items()
-        }
+        sections = {}
+        for name in ("MODEL", *SECTIONS):
+            section = getattr(self, name)
+            sections[name] = {key_name: copy.copy(getattr(section, key_name)) for key_name in keys_of(section)}
+        return sections
 
 
 def load_config(
@@ -223,9 +216,7 @@ def load_config(
     if "name" not in data["MODEL"]:
         raise UserError(f"{path}: missing key MODEL.name")
     classes: dict[str, type] = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
-    sections: dict[str, Any] = {
-        name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()
-    }
+    sections = {name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()}
     config = Config(**sections, notes=notes)
     _check_together(config, data, path)
     return config
@@ -319,9 +310,6 @@ def _check(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if choices and value not in choices:
         raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}, found {value!r:.60}")
     return value
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False", list: "a list"}
 
 
 def _check_together(config: Config, data: Mapping[str, Any], path: str) -> None:

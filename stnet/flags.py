@@ -110,10 +110,6 @@ class Flag:
             return self.name
         return f"--{self.name}" if self.name != "o" else "-o"
 
-    def default_of(self, action: str) -> Any:
-        """The default for an action."""
-        return self.default[action] if isinstance(self.default, Mapping) else self.default
-
     def key_of(self, action: str) -> str:
         """The key of the configuration for an action."""
         return self.key.replace("*", SECTIONS[action])
@@ -258,10 +254,11 @@ def _add(parser: argparse.ArgumentParser, flag: Flag, action: str) -> None:
     if flag.kind == "words":
         parser.add_argument(flag.typed, nargs="*", metavar=flag.metavar, help=flag.help)
         return
+    default = [] if flag.kind == "list" else flag.default
     parser.add_argument(
         flag.typed,
         action=_Record,
-        default=[] if flag.kind == "list" else flag.default_of(action),
+        default=default[action] if isinstance(default, Mapping) else default,
         type=_unless_empty(flag.parse),
         metavar=flag.metavar,
         help=flag.help,

@@ -18,7 +18,7 @@ from stnet.utils.signals import Stopped, Terminated
 logger = logging.getLogger("stnet")
 _CARRIED = ("use_gpu", "engine", "weights_home", "weights_url")  # flags that the next command needs, too
 _OF_THE_MACHINE = ("PYTHON", "CUDA_VISIBLE_DEVICES")  # variables that every command needs
-_LEFT_OUT = ("model_name", "config", "resume", "overwrite")  # of a resuming command; `_start` writes the first two
+_LEFT_OUT = ("model_name", "config", "resume", "overwrite")  # of a resuming command; `_program` writes the first two
 _REPEATED = {flag.name for flag in flags.FLAGS if flag.kind == "list"}
 _SCRIPTS = {"train": "train.py", "eval": "eval.py", "predict": "predict.py", "inference": "inference_model.py"}
 
@@ -29,24 +29,28 @@ def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
     carried = [f"--{name}={typed[name]}" for name in _CARRIED if name in typed and name in names]
     carried += [f"--plugin={path}" for path in args.plugin]
     sections = ("MODEL.", f"{flags.SECTIONS[action]}.")
-    overrides = [word for text in args.o if text.startswith(sections) for word in ("-o", text)]
+    overrides: list[str] = []
+    for text in args.o:
+        if text.startswith(sections):
+            overrides += ["-o", text]
     given = _assignments(name for name in _CARRIED if name in names)
-    logger.info("next: %s%s", given, shlex.join([*_start(args, action), *words, *carried, *overrides]))
+    logger.info("next: %s%s", given, shlex.join([*_program(args, action), *words, *carried, *overrides]))
 
 
 @contextlib.contextmanager
-def going_on(args: argparse.Namespace, resume: str) -> Iterator[None]:
+def resumable(args: argparse.Namespace, resume: str) -> Iterator[None]:
     """Context in which a signal raises Stopped with the command that resumes the run: as typed, plus `resume`."""
     try:
         yield
     except Stopped as stop:
-        raise Stopped(stop.number, _again(args, resume)) from None
+        raise Stopped(stop.number, _resume_command(args, resume)) from None
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        raise Stopped(number, _again(args, resume)) from None
+        raise Stopped(number, _resume_command(args, resume)) from None
 
 
-def _again(args: argparse.Namespace, resume: str) -> str:
+def _resume_command(args: argparse.Namespace, resume: str) -> str:
+    """Format the command line of this run, without flags that do not apply to resuming it, plus `resume`."""
     typed = {(name, value if name in _REPEATED else ""): value for name, value in args.typed if name not in _LEFT_OUT}
     words: list[str] = []
     for (name, _), value in typed.items():
@@ -55,7 +59,7 @@ def _again(args: argparse.Namespace, resume: str) -> str:
     words += [flag.typed for flag in switches if flag.name not in _LEFT_OUT]
     of_others = {flag.name for flag in flags.FLAGS} - {flag.name for flag in flags.flags_of(args.action)}
     given = _assignments(name for name in runtime.given() if name not in {*_LEFT_OUT, *of_others})
-    return given + shlex.join([*_start(args, args.action), *getattr(args, "videos", []), *words, resume])
+    return given + shlex.join([*_program(args, args.action), *getattr(args, "videos", []), *words, resume])
 
 
 def _assignments(names: Iterable[str]) -> str:
@@ -75,7 +79,8 @@ def suggest_deployed(args: argparse.Namespace) -> None:
     logger.info("next: %s%s", path, shlex.join(words))
 
 
-def _start(args: argparse.Namespace, action: str) -> list[str]:
+def _program(args: argparse.Namespace, action: str) -> list[str]:
+    """First words of a command: program, action, model and configuration, as this user has typed them."""
     if runtime.typed():
         return [*runtime.typed().split(" ", 1), action, args.model_name, args.config]
     typed = dict(args.typed)

@@ -27,8 +27,9 @@ _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 def prepare() -> None:
     """Set variables and filters before paddle, decord or OpenCV are imported; variables the user has set stay."""
     disable_telemetry()
-    kernels = _mkl_kernels(processor())
-    if kernels:
+    cpu = processor()
+    if "AuthenticAMD" in cpu:  # where MKL's default kernels are slow
+        kernels = _MKL_AVX512 if set(cpu.split()) >= _AVX512 else _MKL_AVX2
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the reader reports damaged files
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
@@ -81,7 +82,10 @@ def start(use_gpu: bool | Literal["auto"]) -> None:
     import paddle
 
     signals.interrupt_normally()
-    _keep_freed_memory()
+    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "mallopt"):
+        # Keep freed memory: fetching it anew page by page took half of a forward pass at 25 x 256 x 256.
+        _C_LIBRARY.mallopt(_M_MMAP_MAX, 0)
+        _C_LIBRARY.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     paddle.disable_static()  # the mode is per thread, and Paddle may have been imported in another
     paddle.base.core.set_num_threads(threads())
     problem = _gpu_problem(paddle) if use_gpu else "use_gpu is False"
@@ -115,13 +119,6 @@ def threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("PADDLE_LOCAL_SIZE") or 1)  # ranks that share this machine
     return max(1, cores // here)
-
-
-def _keep_freed_memory() -> None:
-    """Have malloc keep freed memory: fetching it anew page by page took half of a forward pass at 25 x 256 x 256."""
-    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "mallopt"):
-        _C_LIBRARY.mallopt(_M_MMAP_MAX, 0)
-        _C_LIBRARY.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def release_memory() -> None:
@@ -174,13 +171,6 @@ def processor() -> str:
         return "".join(line for line in lines if not re.match("(?i)cpu mhz|bogomips", line))  # measured at each start
     except OSError:
         return ""
-
-
-def _mkl_kernels(cpu_info: str) -> str:
-    """Value of MKL_DEBUG_CPU_TYPE on an AMD processor, where MKL's default kernels are slow; "" on others."""
-    if "AuthenticAMD" not in cpu_info:
-        return ""
-    return _MKL_AVX512 if set(cpu_info.split()) >= _AVX512 else _MKL_AVX2
 
 
 def seed_everything(fixed: bool) -> int:

@@ -49,7 +49,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(raised, message, monkeypatch):
     args = flags.parse("predict", None, [*typed, "c d", "--video_path=e", "--explain", "--video_path=f"])
     with (
         pytest.raises(Stopped, match=f"^stopped by {message}; to go on: ") as stop,
-        next_step.going_on(args, "--resume"),
+        next_step.resumable(args, "--resume"),
     ):
         raise raised
     assert stop.value.code == {"SIGTERM": 143, "SIGINT": 130}[message]
@@ -62,7 +62,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(raised, message, monkeypatch):
 def test_training_that_is_stopped_goes_on_by_run_sh(monkeypatch):
     monkeypatch.setenv("STNET_TYPED", "bash run.sh")
     args = flags.parse("train", None, ["--model_name=STNET", "--config=c", "--resume=old.pdparams", "--epoch=3"])
-    with pytest.raises(Stopped) as stop, next_step.going_on(args, "--resume=auto"):
+    with pytest.raises(Stopped) as stop, next_step.resumable(args, "--resume=auto"):
         raise Stopped(2)
     assert str(stop.value) == "stopped by SIGINT; to go on: bash run.sh train STNET c --epoch=3 --resume=auto"
 
@@ -75,7 +75,7 @@ def test_settings_given_in_the_environment_of_run_sh_go_along(monkeypatch, caplo
     for name, value in given.items():  # log_interval: run.sh's own default
         monkeypatch.setenv(name, value)
     args = flags.parse("train", None, ["--model_name=STNET", "--config=c"])
-    with pytest.raises(Stopped) as stop, next_step.going_on(args, "--resume=auto"):
+    with pytest.raises(Stopped) as stop, next_step.resumable(args, "--resume=auto"):
         raise Stopped(2)
     command = "epoch=30 save_dir='my run' use_gpu=False bash run.sh train STNET c --resume=auto"
     assert str(stop.value) == f"stopped by SIGINT; to go on: {command}"

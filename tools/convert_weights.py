@@ -20,7 +20,7 @@ from stnet.models.stnet.names import original_to_structured
 from stnet.utils.atomic import write_atomically
 from stnet.utils.errors import UserError
 from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.lod_tensor import tensor_bytes
 
 FORMATS = ("combined", "pickle", "folder", "structured")
 

@@ -27,8 +27,9 @@ def backbone_names(depth: int) -> dict[str, str]:
     names = {"conv1_weights": "conv1.weight", **_bn("bn_conv1_{}", "bn1", _CONV2D_BN)}
     spec = DEPTHS[depth]
     for stage, blocks in enumerate(spec.blocks, start=2):
+        numbered = depth in (101, 152) and stage == 4  # 4a, 4b1, 4b2, ...; others are 4a, 4b, 4c, ...
         for block in range(blocks):
-            theirs = f"{stage}{_block_name(depth, stage, block)}"
+            theirs = f"{stage}b{block}" if numbered and block else f"{stage}{chr(ord('a') + block)}"
             ours = f"layer{stage - 1}.{block}"
             for i in range(spec.convs):
                 names[f"res{theirs}_branch2{'abc'[i]}_weights"] = f"{ours}.conv{i + 1}.weight"
@@ -55,12 +56,6 @@ def head_names(depth: int) -> dict[str, str]:
 
 def _bn(theirs: str, ours: str, suffixes: dict[str, str]) -> dict[str, str]:
     return {theirs.format(suffix): f"{ours}.{name}" for suffix, name in suffixes.items()}
-
-
-def _block_name(depth: int, stage: int, block: int) -> str:
-    if depth in (101, 152) and stage == 4:
-        return "a" if block == 0 else f"b{block}"
-    return chr(ord("a") + block)
 
 
 def _temporal_bn_numbers(depth: int) -> tuple[int, int]:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
 from stnet.config import ModelSection, key
 from stnet.models.model import MODELS, Backbone, Model
 from stnet.models.stnet.depths import DEPTHS
@@ -17,6 +15,8 @@ from stnet.models.streaming import Streaming
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stnet.models.stnet.network import StNet
 
 # Names of the backbone, structured or original; not fc
@@ -48,7 +48,7 @@ class STNET(Model):
 
     def build_network(self) -> StNet:
         """Build the network. Raises UserError for an unknown `num_layers`."""
-        from stnet.models.stnet.network import StNet
+        from stnet.models.stnet.network import StNet  # needs Paddle: late, so that --help is instant
 
         section = self.section
         if section.num_layers not in DEPTHS:
@@ -58,7 +58,7 @@ class STNET(Model):
 
     def streaming(self) -> Streaming:
         """Network in stages, for any number of layers and segments."""
-        from stnet.models.stnet.streaming import StNetStreaming
+        from stnet.models.stnet.streaming import StNetStreaming  # needs Paddle, too
 
         return StNetStreaming(self.network)
 
@@ -98,4 +98,5 @@ def inflate(weight: np.ndarray, channels: int) -> np.ndarray:
     if weight.ndim != 4 or weight.shape[1] == channels:
         return weight
     seglen = channels // 3
-    return np.repeat(weight.mean(axis=1, keepdims=True) / seglen, channels, axis=1).astype(weight.dtype)
+    mean = weight.mean(axis=1, keepdims=True)  # [C, 1, h, w]
+    return (mean / seglen).repeat(channels, axis=1).astype(weight.dtype)

@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -19,19 +18,17 @@ from paddle.nn import functional as F
 from stnet.backends.deploy_yaml import FILE, description
 from stnet.backends.engines import ExportEngine
 from stnet.backends.program import clip_sizes
+from stnet.config import ReaderSection
 from stnet.export.deployed import DeployedEngine
 from stnet.export.formats import exporter
 from stnet.models.dygraph import Dygraph
+from stnet.models.model import Model
 from stnet.models.normalizer import Normalizer
 from stnet.utils.atomic import exchange, os_errors_as_user_errors, prepare_folder, sync_folder
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import read_regular
 from stnet.utils.parsing import MAX_YAML, parse_yaml
 from stnet.utils.signals import Process
-
-if TYPE_CHECKING:
-    from stnet.config import ReaderSection
-    from stnet.models.model import Model
 
 logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the probabilities

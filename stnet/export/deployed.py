@@ -107,7 +107,7 @@ def load_deployed(folder: StrPath) -> Deployed:
         prefix, suffix = os.path.splitext(next(file for file in files if not file.endswith(".pdiparams")))
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration, OverflowError) as error:
         raise _damaged(path, error) from None
-    _warn_of_precision(facts, files[0])
+    precision = _precision(facts, files[0])
     missing = [file for file in files if not os.path.isfile(file)]
     if missing:
         raise UserError(f"{path} names {os.path.basename(missing[0])}, which is not there")
@@ -122,21 +122,17 @@ def load_deployed(folder: StrPath) -> Deployed:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
     engine.run = _checked(run, path, engine.logits)
-    return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)), _precision(facts))
+    return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)), precision)
 
 
-def _precision(facts: dict[str, Any]) -> str:
-    """Precision of the model by deploy.yaml."""
-    try:
-        return f"{facts['precision']['precision']!s:.20}" if "precision" in facts else "fp32"
-    except (KeyError, TypeError):
-        return "unknown precision"
-
-
-def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
-    """Warn of low precision without a validation report for this file and processor."""
+def _precision(facts: dict[str, Any], file: str) -> str:
+    """Precision of the model by deploy.yaml; warns of low precision without a valid report of this file, made here."""
     if "precision" not in facts:
-        return
+        return "fp32"
+    try:
+        precision = f"{facts['precision']['precision']!s:.20}"
+    except (KeyError, TypeError):
+        precision = "unknown precision"
     folder = os.path.dirname(file)
     try:
         record = ValidationReport.read(facts["precision"])
@@ -145,11 +141,12 @@ def _warn_of_precision(facts: dict[str, Any], file: str) -> None:
             reason = "its record is of another file"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         logger.warning("%s: the record of its precision is damaged (%s): nothing proves it", folder, last_line(error))
-        return
+        return precision
     if not reason and record.processor != this_processor():
         reason = f"it was proven on another processor ({record.processor.model:.60}), which proves nothing on this one"
     if reason:
         logger.warning("%s computes in %.20s: %s", folder, record.precision, reason)
+    return precision
 
 
 def _checked(run: Run, path: str, logits: bool) -> Run:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stnet.backends.deploy_yaml import Form
 from stnet.backends.engines import ENGINES, ExportEngine, PaddleInference
 from stnet.backends.program import Exportable, FrameScorer, Shape, clip_sizes, write_new_program
+from stnet.config import ReaderSection
+from stnet.models.model import Model
 from stnet.reader.formats import FRAMES, PICKLE, VIDEO
 from stnet.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from stnet.config import ReaderSection
-    from stnet.models.model import Model
 
 
 class PaddleX(PaddleInference):

@@ -128,7 +128,7 @@ class Predictor:
             config = load_config(saved_config(weights) or RELEASED_CONFIG, model_section)
         elif not isinstance(config, Config):
             config = load_config(os.fspath(config), model_section)
-        self.labels = labels_for(config, weights)
+        self.labels = labels_for(config.MODEL.labels, config.MODEL.num_classes, weights)
         self.model, self.weights, self.digest = load_model(config, mode, weights, self.labels)
         clips = clips and clips * config.section(mode).views
         if mode == "test":

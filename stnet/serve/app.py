@@ -144,7 +144,12 @@ def create_app(
         """Figures for Prometheus."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    _add_health(app)
+    @app.get("/health/live", response_model=Health)
+    @app.get("/health/ready", response_model=Health)
+    async def health() -> Response:  # live and ready are one: the port opens when the server is ready, until it ends
+        """The server is ready."""
+        return JSONResponse({"status": "ready"})
+
     _add_pages(app)
     _add_errors(app)
     paths = frozenset(app.openapi()["paths"]) | {"/", "/docs", "/openapi.json"}
@@ -164,16 +169,6 @@ def _strip_prefix(app: ASGIApp, root_path: str) -> ASGIApp:
         await app(scope, receive, send)
 
     return stripped
-
-
-def _add_health(app: FastAPI) -> None:
-    """Add health checks. Live and ready are one: the port opens when the server is ready, and closes when it ends."""
-
-    @app.get("/health/live", response_model=Health)
-    @app.get("/health/ready", response_model=Health)
-    async def health() -> Response:
-        """The server is ready."""
-        return JSONResponse({"status": "ready"})
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from stnet.serve.answers import FAULT, NDJSON, fault_of, line
 from stnet.serve.limits import NotTaken, Refused
 from stnet.serve.service import Service, Slot
-from stnet.serve.uploads import Bounds, UploadFolder, received
+from stnet.serve.uploads import UploadFolder, received
 
 logger = logging.getLogger("stnet")
 T = TypeVar("T")
@@ -27,13 +27,8 @@ class AppState(NamedTuple):
 
     service: Service
     folder: UploadFolder
-    body_seconds: float
+    body_seconds: float  # timeout of an upload
     one_at_a_time: asyncio.Lock  # for bodies that are in memory whole
-
-    @property
-    def bounds(self) -> Bounds:
-        """Limits of an upload."""
-        return Bounds(self.service.limits.bytes, self.body_seconds)
 
 
 def app_state(request: Request) -> AppState:
@@ -52,19 +47,20 @@ async def answer(request: Request, work: Callable[[str, Slot], Steps], as_lines:
 
     Raises:
         Refused: before the first line.
-        ClientDisconnect: nobody waits for the answer any more.
+        ClientDisconnect: the client left.
     """
     state = app_state(request)
     async with contextlib.AsyncExitStack() as stack:
         slot = stack.enter_context(state.service.slot())
-        path = await stack.enter_async_context(received(request, state.folder, state.bounds))
+        max_bytes = state.service.limits.bytes
+        path = await stack.enter_async_context(received(request, state.folder, max_bytes, state.body_seconds))
         steps = work(path, slot)
         if isinstance(steps, AsyncGenerator):
             stack.push_async_callback(steps.aclose)
         if not as_lines:
-            return JSONResponse(await unless_gone(request.receive, result_of(steps)))
-        first = await unless_gone(request.receive, steps.__anext__())
-        return Lines(first, steps, stack.pop_all())
+            return JSONResponse(await unless_disconnected(request.receive, result_of(steps)))
+        first = await unless_disconnected(request.receive, steps.__anext__())
+        return NdjsonResponse(first, steps, stack.pop_all())
 
 
 async def result_of(steps: Steps) -> dict[str, Any]:
@@ -75,14 +71,14 @@ async def result_of(steps: Steps) -> dict[str, Any]:
     return result
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     """Await `work`; cancel it and raise ClientDisconnect when the client leaves. The body must have been read."""
 
-    async def is_gone() -> None:
+    async def disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(is_gone())
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -94,7 +90,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-class Lines(Response):
+class NdjsonResponse(Response):
     """NDJSON: a line for each step, as they come; the stack is closed at the end."""
 
     media_type = NDJSON
@@ -109,7 +105,7 @@ class Lines(Response):
         async with self._stack:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             with contextlib.suppress(ClientDisconnect):
-                await unless_gone(receive, self._send_lines(send))
+                await unless_disconnected(receive, self._send_lines(send))
 
     async def _send_lines(self, send: Send) -> None:
         async def send_line(item: dict[str, Any], more: bool = True) -> None:

@@ -69,10 +69,11 @@ class Rules(NamedTuple):
             if origin.decode("latin-1").lower() not in (f"http://{host}", f"https://{host}"):
                 message = f"a page of {origin[:80].decode('latin-1')!r} asks, and only this server's own may"
                 raise Refused(403, "origin", message)
-        given = b" ".join(headers.get(b"authorization", []))
         is_open = scope["path"] in _OPEN or scope["path"].startswith(_OPEN_BELOW)
-        if self.token and not is_open and not self._has_token(given):
-            raise Refused(401, "token", "the token is missing or wrong: send it as 'Authorization: Bearer TOKEN'")
+        if self.token and not is_open:
+            kind, _, token = b" ".join(headers.get(b"authorization", [])).partition(b" ")
+            if kind.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self.token.encode()):
+                raise Refused(401, "token", "the token is missing or wrong: send it as 'Authorization: Bearer TOKEN'")
 
     def _is_name(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
@@ -86,10 +87,6 @@ class Rules(NamedTuple):
         except ValueError:
             return False
         return address.is_loopback or not self.loopback
-
-    def _has_token(self, given: bytes) -> bool:
-        kind, _, token = given.partition(b" ")
-        return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self.token.encode())
 
 
 class Guard:

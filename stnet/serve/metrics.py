@@ -50,7 +50,8 @@ class Metrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")  # a proxy may have set one
+        request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
         status = "499"  # the client went away before there was an answer
 
         async def receive_counted() -> Message:
@@ -82,12 +83,6 @@ class Metrics:
                         "%s %s: %s, %.2f s, request %s", method, asked, status, seconds, request_id,
                         extra={"fields": {**fields, "request_id": request_id}},
                     )  # fmt: skip
-
-
-def _request_id(scope: Scope) -> str:
-    """Request id from the header X-Request-ID, where a proxy has set a plain one, else a new one."""
-    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
 
 
 class ServiceCollector(Collector):

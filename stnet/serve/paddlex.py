@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from stnet.serve.answers import Category, NoResult, error_answer, log_id
-from stnet.serve.exchange import app_state, result_of, unless_gone
+from stnet.serve.exchange import app_state, result_of, unless_disconnected
 from stnet.serve.limits import Refused
-from stnet.serve.uploads import Bounds, received
+from stnet.serve.uploads import received, too_large
 
 router = APIRouter(tags=["PaddleX"])
 PATH = "/video-classification"
@@ -85,21 +85,23 @@ async def check_health() -> Response:
 async def infer(request: Request) -> Response:
     """Classify a video in base64."""
     state = app_state(request)
+    max_bytes = state.service.limits.bytes
+    body_bytes = -(-max_bytes // 3) * 4 + _REST_BYTES  # base64 takes 4 bytes for 3
     with state.service.slot() as slot:
-        most = -(-state.bounds.bytes // 3) * 4 + _REST_BYTES
-        async with received(request, state.folder, Bounds(most, state.bounds.seconds), is_json=True) as path:
+        async with received(request, state.folder, body_bytes, state.body_seconds, is_json=True) as path:
             try:
                 async with state.one_at_a_time:
-                    topk = await run_in_threadpool(unpack, Path(path), state.bounds.bytes)
+                    topk = await run_in_threadpool(unpack, Path(path), max_bytes)
             except WrongRequest as wrong:
                 return error_answer(PATH, Refused(422, "request", wrong.message), wrong.log_id)
-            result = await unless_gone(request.receive, result_of(state.service.classify(path, slot=slot, topk=topk)))
+            steps = state.service.classify(path, slot=slot, topk=topk)
+            result = await unless_disconnected(request.receive, result_of(steps))
     return JSONResponse(
         {"logId": log_id(), "result": {"categories": result["categories"]}, "errorCode": 0, "errorMsg": "Success"}
     )
 
 
-def unpack(path: Path, most: int) -> int | None:
+def unpack(path: Path, max_bytes: int) -> int | None:
     """Replace the JSON in a file by the video that it holds. Returns topk.
 
     Raises:
@@ -130,8 +132,8 @@ def unpack(path: Path, most: int) -> int | None:
         raise WrongRequest(json.dumps([fault]), _log_id_in(rest)) from None
     if not size:
         raise Refused(422, "empty", "the upload is empty: 0 bytes")
-    if size > most:
-        raise Refused(413, "too_large", f"the upload is larger than the {most} bytes that are taken")
+    if size > max_bytes:
+        raise too_large(max_bytes)
     return asked.topk
 
 

@@ -141,12 +141,12 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Server that calls `say_ready`; the first SIGTERM or Ctrl-C waits for running requests, the second does not."""
+    """Server that calls `on_ready`; the first SIGTERM or Ctrl-C waits for running requests, the second does not."""
 
-    def __init__(self, config: uvicorn.Config, say_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self.should_exit = False
-        self._say_ready = say_ready
+        self._on_ready = on_ready
         self.number = 0  # of the second signal
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -155,7 +155,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except OSError as error:  # another program has begun to listen there meanwhile
             raise UserError(f"cannot listen: {error.strerror or error}", _OTHER_PORT) from None
-        self._say_ready()
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal has come."""
@@ -169,24 +169,28 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    app: ASGIApp, address: Address, say_ready: Callable[[], None], close: Callable[[], Awaitable[None]], patience: float
+    app: ASGIApp,
+    address: Address,
+    on_ready: Callable[[], None],
+    close: Callable[[], Awaitable[None]],
+    drain_seconds: float,
 ) -> int:
     """Answer until a signal comes. Returns the exit code.
 
     Args:
         app: the application.
         address: bound.
-        say_ready: called when the first request can come.
+        on_ready: called when the first request can come.
         close: shuts the service down.
-        patience: timeout of running requests after the signal, in seconds.
+        drain_seconds: timeout of running requests after the signal, in seconds.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         cast(Any, app), http=Protocol, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, h11_max_incomplete_event_size=_HEAD_BYTES,
-        timeout_graceful_shutdown=int(patience) + 1,
+        timeout_graceful_shutdown=int(drain_seconds) + 1,
     )  # fmt: skip
-    server = Server(config, say_ready)
+    server = Server(config, on_ready)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # what uvicorn puts back, and then raises the signal once more
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

@@ -8,22 +8,23 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib import metadata
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from stnet.inference.explain import Explanation
 from stnet.reader.decode import decoder_asked_for
 from stnet.reader.formats import VIDEO
 from stnet.reader.sources import format_of
 from stnet.serve import timelines
 from stnet.serve.decoding import Decoders, Job
 from stnet.serve.limits import Limits, Refused, Stats, in_time
-from stnet.serve.network import Network
+from stnet.serve.predictor_thread import PredictorThread
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from stnet.inference.predictor import Predictor
+    from stnet.inference.predictor import Predictor  # needs Paddle, which is imported once the address is bound
 
 logger = logging.getLogger("stnet")
 __all__ = ["Limits", "Slot", "Refused", "Service"]
@@ -32,10 +33,35 @@ _LONGEST_RETRY = 60  # seconds
 _POLL = 0.02  # seconds between looks at the queue while it closes
 
 
-class Slot(NamedTuple):
-    """One of the slots for requests."""
+class Slot:
+    """One of the slots for requests, and how the request in it ended.
 
-    deadline: float  # by time.monotonic
+    Args:
+        deadline: of the request, by time.monotonic.
+        seconds: that a request may take.
+    """
+
+    def __init__(self, deadline: float, seconds: float) -> None:
+        self.deadline, self.seconds = deadline, seconds
+        self.outcome = "gone"  # until it has ended otherwise
+
+    async def within(self, work: Awaitable[Answer]) -> Answer:
+        """Await work until the deadline, then cancel it. Raises Refused."""
+        try:
+            return await in_time(work, self.deadline - monotonic())
+        except asyncio.TimeoutError:
+            raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
+
+    @asynccontextmanager
+    async def hold(self, semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Hold a semaphore, and release it also where the request is cancelled just as it gets it. Raises Refused."""
+        acquired = asyncio.ensure_future(semaphore.acquire())
+        try:
+            await self.within(acquired)
+            yield
+        finally:
+            if not acquired.cancelled():
+                semaphore.release()
 
 
 class Service:
@@ -62,7 +88,7 @@ class Service:
         decoder_asked_for()  # a wrong name is refused here, not at each request
         self.predictor, self.limits, self.stats = predictor, limits, Stats()
         self.decoders = Decoders(decoders, limits, self.stats)
-        self.network = Network(predictor, window, self.stats)
+        self.thread = PredictorThread(predictor, window, self.stats)
         self.timeline_jobs = ThreadPoolExecutor(1, "timelines")  # one at a time
         self.seconds = 1.0  # from accepting a request to its answer, on average
         self.closing = False
@@ -72,12 +98,12 @@ class Service:
         """Make the engine and the decoding processes, before the first request. Raises UserError."""
         self.one_timeline = asyncio.Semaphore(1)
         await self.decoders.start()
-        await self.network.prepare(lambda: self.predictor.engine)
+        await self.thread.prepare(lambda: self.predictor.engine)
         if _passes(self.predictor.engines.check_explains):
-            await self.network.prepare(lambda: self.predictor.engines.stages)
+            await self.thread.prepare(lambda: self.predictor.engines.stages)
         if _passes(self._check_timeline):
             try:
-                await self.network.prepare(lambda: self.predictor.engines.timeline_stages)
+                await self.thread.prepare(lambda: self.predictor.engines.timeline_stages)
             except UserError as error:
                 self.no_timeline = error
                 logger.warning("no timelines: %s", error)
@@ -88,7 +114,7 @@ class Service:
         while self.stats.queue:
             await asyncio.sleep(_POLL)
         self.timeline_jobs.shutdown()
-        self.network.close()
+        self.thread.close()
         self.decoders.close()
 
     @contextmanager
@@ -102,7 +128,7 @@ class Service:
         self.stats.queue += 1
         begun = monotonic()
         try:
-            yield Slot(begun + self.limits.request_seconds)
+            yield Slot(begun + self.limits.request_seconds, self.limits.request_seconds)
         finally:
             self.stats.queue -= 1
             self.seconds += 0.1 * (monotonic() - begun - self.seconds)
@@ -111,9 +137,13 @@ class Service:
         """Facts about the model and the limits."""
         config, limits = self.predictor.config, self.limits._asdict()
         limits.pop("queue")
+        try:
+            version = metadata.version("stnet-paddle")
+        except metadata.PackageNotFoundError:
+            version = "of a checkout"
         return {
             "model": config.MODEL.name,
-            "version": _version(),
+            "version": version,
             "weights": self.weights(),
             "num_classes": config.MODEL.num_classes,
             "topk": self.predictor.topk,
@@ -157,7 +187,7 @@ class Service:
         Raises:
             Refused
         """
-        with self._request("classify", slot) as request:
+        with self._counted("classify", slot) as slot:
             if topk is not None and topk < 1:
                 raise Refused(400, "setting", f"topk: expected a whole number of at least 1, found {topk}")
             topk = min(topk or self.predictor.topk, self.predictor.config.MODEL.num_classes)
@@ -165,30 +195,20 @@ class Service:
                 _require(self.predictor.engines.check_explains)
             yield {"state": "queued"}
             job = Job(path, self.predictor.config.section("infer"), frames)
-            async with request.one_of(self.decoders.slots):
+            async with slot.hold(self.decoders.slots):
                 yield {"state": "decoding"}
-                reading = await request.within(self.decoders.read(job))
+                reading = await slot.within(self.decoders.read(job))
             yield {"state": "computing"}
-            result = await request.within(self.network.classify(reading.clip, topk))
+            result = await slot.within(self.thread.classify(reading.clip, topk))
             answer = {
                 "categories": timelines.categories(result, topk),
                 "video": reading.facts,
                 "segments": reading.segments,
             }
             if shares:
-                explanation = await request.within(self.network.call(result.explain, topk, 0))
-                answer["shares"] = [
-                    {
-                        "id": c.class_id,
-                        "name": c.label,
-                        "score": c.score,
-                        "logit": c.logit,
-                        "shares": c.shares,
-                        "rest": c.rest,
-                    }
-                    for c in explanation.classes
-                ]
-            request.outcome = "ok"
+                explanation = await slot.within(self.thread.call(result.explain, topk, 0))
+                answer["shares"] = _shares(explanation)
+            slot.outcome = "ok"
             yield {"result": {**answer, "notes": reading.notes}}
 
     async def timeline(self, path: str, *, slot: Slot | None = None, **settings: Any) -> AsyncIterator[dict[str, Any]]:
@@ -201,80 +221,52 @@ class Service:
         Raises:
             Refused
         """
-        with self._request("timeline", slot) as request:
+        with self._counted("timeline", slot) as slot:
             chosen = timelines.checked(settings)
             _require(self._check_timeline)
             yield {"state": "queued", "seconds": 0, "of": 0}
-            async with request.one_of(self.one_timeline):
+            async with slot.hold(self.one_timeline):
                 yield {"state": "decoding", "seconds": 0, "of": 0}
-                job = timelines.TimelineJob(self.predictor, self.network, self.limits, path, chosen)
+                job = timelines.TimelineJob(self.predictor, self.thread, self.limits, path, chosen)
                 job.begin(self.timeline_jobs)
                 try:
                     windows = []
-                    while (window := await request.within(job.next())) is not None:
+                    while (window := await slot.within(job.next())) is not None:
                         windows.append(window)
                         seconds, length = round(window.end, 2), round(job.length, 2)
                         yield {"state": "computing", "seconds": seconds, "of": length}
                 finally:
                     await job.stop()
             answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
-            request.outcome = "ok"
+            slot.outcome = "ok"
             yield {"result": {**answer, "notes": job.notes}}
 
     @contextmanager
-    def _request(self, what: str, slot: Slot | None) -> Iterator[_Request]:
-        """Hold a slot, if none is held, and count the outcome."""
-        if slot is None:
-            with self.slot() as slot, self._request(what, slot) as request:
-                yield request
-            return
-        request = _Request(slot.deadline, self.limits.request_seconds)
-        try:
-            yield request
-        except Refused as error:
-            request.outcome = error.code
-            raise
-        except UserError as error:
-            request.outcome = "failed"
-            raise Refused(500, "failed", str(error)) from None
-        except Exception:  # a bug: counted, and passed on
-            request.outcome = "failed"
-            raise
-        finally:
-            self.stats.requests[what, request.outcome] += 1
+    def _counted(self, action: str, slot: Slot | None) -> Iterator[Slot]:
+        """Count the outcome of a request, in a new slot if it has none."""
+        with ExitStack() as stack:
+            slot = slot or stack.enter_context(self.slot())
+            try:
+                yield slot
+            except Refused as error:
+                slot.outcome = error.code
+                raise
+            except UserError as error:
+                slot.outcome = "failed"
+                raise Refused(500, "failed", str(error)) from None
+            except Exception:  # a bug: counted, and passed on
+                slot.outcome = "failed"
+                raise
+            finally:
+                self.stats.requests[action, slot.outcome] += 1
 
 
-class _Request:
-    """A running request."""
-
-    def __init__(self, deadline: float, seconds: float) -> None:
-        self.deadline, self.seconds = deadline, seconds
-        self.outcome = "gone"  # until it has ended otherwise
-
-    async def within(self, work: Awaitable[Answer]) -> Answer:
-        """Await work until the deadline of the request, then cancel it. Raises Refused."""
-        try:
-            return await in_time(work, self.deadline - monotonic())
-        except asyncio.TimeoutError:
-            raise Refused(504, "time", f"it took more than the {self.seconds:g} s that a request may") from None
-
-    @asynccontextmanager
-    async def one_of(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
-        """Hold a slot; none is lost where the request is cancelled just when it gets one. Raises Refused."""
-        acquired = asyncio.ensure_future(slots.acquire())
-        try:
-            await self.within(acquired)
-            yield
-        finally:
-            if not acquired.cancelled():
-                slots.release()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("stnet-paddle")
-    except metadata.PackageNotFoundError:
-        return "of a checkout"
+def _shares(explanation: Explanation) -> list[dict[str, Any]]:
+    """Shares of the segments in the logits of an explanation's classes, as plain data."""
+    return [
+        {"id": c.class_id, "name": c.label, "score": c.score, "logit": c.logit, "shares": c.shares, "rest": c.rest}
+        for c in explanation.classes
+    ]
 
 
 def _passes(check: Callable[[], None]) -> bool:

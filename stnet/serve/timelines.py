@@ -16,14 +16,14 @@ from stnet.reader.errors import ClipError
 from stnet.reader.windows import plan_windows
 from stnet.serve.decoding import Cancellation, child_of, refusal
 from stnet.serve.limits import Limits, Refused
+from stnet.serve.predictor_thread import PredictorThread
 from stnet.timeline.events import HOLD, THRESHOLD, events_of
 from stnet.timeline.windows import Timeline, Window
 from stnet.utils.errors import UserError
 from stnet.utils.processes import Child
 
 if TYPE_CHECKING:
-    from stnet.inference.predictor import Predictor
-    from stnet.serve.network import Network
+    from stnet.inference.predictor import Predictor  # needs Paddle, which is imported once the address is bound
 
 DEFAULTS: dict[str, float | None] = {
     "window": 10.0,  # seconds
@@ -59,16 +59,16 @@ class TimelineJob:
 
     Args:
         predictor: its timeline parts are made if they are not yet.
-        network: the thread that computes.
+        thread: of the predictor.
         limits: of the video.
         path: of the video.
         settings: of `checked`.
     """
 
     def __init__(
-        self, predictor: Predictor, network: Network, limits: Limits, path: str, settings: dict[str, Any]
+        self, predictor: Predictor, thread: PredictorThread, limits: Limits, path: str, settings: dict[str, Any]
     ) -> None:
-        self.predictor, self.network, self.limits, self.path = predictor, network, limits, path
+        self.predictor, self.thread, self.limits, self.path = predictor, thread, limits, path
         self.settings = settings
         self.cancellation = Cancellation()
         self.notes: list[str] = []
@@ -104,11 +104,11 @@ class TimelineJob:
     def _run(self, put: Callable[[Window | None], None]) -> None:
         """Read the video and put each window, in a thread."""
         try:
-            stages = self.network.submit(lambda: self.predictor.engines.timeline_stages).result()
-            turns = self.network.stages_in_turn(stages, self._raise_if_stopped)
+            staged = self.thread.submit(lambda: self.predictor.engines.timeline_stages).result()
+            queued = self.thread.queued(staged, self._raise_if_stopped)
             section = self.predictor.config.section("infer")
             sizes = self.settings["window"], self.settings["stride"]
-            with closing(Timeline(turns, self.path, section, *sizes, child=self._start_child)) as timeline:
+            with closing(Timeline(queued, self.path, section, *sizes, child=self._start_child)) as timeline:
                 self.length = timeline.facts.seconds
                 for window in timeline.windows():
                     put(window)

@@ -52,7 +52,7 @@ def _fonts_for(text: str) -> dict[str, str]:
     """Family -> file of the installed fonts; warns of characters that none of them has."""
     fonts = _installed()
     if not set(map(ord, text)) - set(b" \t\n") <= frozenset().union(*map(_charmap, fonts.values())):
-        _say_what_is_missing()
+        _warn_of_missing()
     return fonts
 
 
@@ -81,7 +81,7 @@ def _charmap(path: str) -> frozenset[int]:
 
 
 @functools.lru_cache(maxsize=1)
-def _say_what_is_missing() -> None:
+def _warn_of_missing() -> None:
     logger.warning(
         "no installed font has all characters of the labels: some are drawn as boxes (Noto Sans CJK has most)"
     )

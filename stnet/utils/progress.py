@@ -41,9 +41,14 @@ class Progress:
             if text:
                 self.bar.set_postfix_str(text)
         elif self.step % self.log_interval == 0 or self.step == self.steps:
-            speed = pace(self.done, self.total, time.monotonic() - self.started)
+            seconds = time.monotonic() - self.started
+            rate = self.done / seconds if seconds > 0 else 0.0
+            left = (self.total - self.done) / rate if rate else 0.0
             text = f", {text}" if text else ""
-            logger.info("%s %d/%d clips%s%s, %s", self.what, self.done, self.total, self.of, text, speed)
+            logger.info(
+                "%s %d/%d clips%s%s, %.2f clips/s, ETA %s",
+                self.what, self.done, self.total, self.of, text, rate, hours(left),
+            )  # fmt: skip
 
     def close(self) -> None:
         """Remove the bar."""
@@ -54,13 +59,6 @@ class Progress:
 def on_terminal() -> bool:
     """Check that standard error is a terminal, on which a bar can be drawn."""
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-def pace(done: int, total: int, seconds: float) -> str:
-    """'12.3 clips/s, ETA 0:01:05' from the clips done, all clips, and the seconds taken."""
-    rate = done / seconds if seconds > 0 else 0.0
-    left = (total - done) / rate if rate else 0.0
-    return f"{rate:.2f} clips/s, ETA {hours(left)}"
 
 
 def hours(seconds: float) -> str:

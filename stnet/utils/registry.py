@@ -1,4 +1,4 @@
-"""A registry: names to classes, for models, readers and metrics."""
+"""Registry from names to classes: models, clip formats, engines and metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Registry(Generic[Entry]):
     """Case-insensitive mapping from a name to a class or function.
 
     Args:
-        kind: noun for messages ("model", "reader", ...).
+        kind: noun for messages ("model", "metric", ...).
     """
 
     def __init__(self, kind: str) -> None:

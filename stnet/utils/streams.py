@@ -53,7 +53,9 @@ def prepare() -> None:
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            if not _is_open(number):
+            try:
+                os.fstat(number)
+            except OSError:  # closed
                 _discard(number)
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
         elif number and stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
@@ -71,14 +73,6 @@ def lost() -> str:
         sys.stdout.flush()
     failure = getattr(raw, "failure", None)
     return (failure.strerror or str(failure)) if failure else ""
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

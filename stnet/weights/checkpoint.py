@@ -30,7 +30,7 @@ from stnet.utils.parsing import parse_json
 from stnet.utils.safe_pickle import load_plain
 from stnet.utils.schema import SCHEMA, refuse_newer
 from stnet.weights.formats import read_weights
-from stnet.weights.load import load_for_finetuning, load_weights
+from stnet.weights.state_dict import load_for_finetuning, load_weights
 
 logger = logging.getLogger("stnet")
 _JSON_BYTES = 1 << 26

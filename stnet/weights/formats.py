@@ -1,8 +1,8 @@
 """Every file format that StNet weights were published in, detected by content, not by name.
 
-- combined (release 1.6): one stream per tensor, sorted by original name, no names in the file;
+- combined (release 1.6): one LoDTensor after another, sorted by original name, no names in the file;
 - pickle (1.7 and later, and today's paddle.save): a dict from name to array, names original or structured;
-- folder (1.5, ResNet50_pretrained): one stream per file, the file's name is the original name;
+- folder (1.5, ResNet50_pretrained): one LoDTensor per file, the file's name is the original name;
 - folder `model` of a PaddleHub module (stnet_kinetics400): the same, each name behind @HUB_stnet_kinetics400@.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath, read_regular
 from stnet.utils.safe_pickle import load_plain
-from stnet.weights.stream import HEADER, StreamError, read_tensor, tensor_bytes
+from stnet.weights.lod_tensor import HEADER, LodTensorError, read_tensor, tensor_bytes
 
 MAX_BYTES = 2 << 30  # of a file or folder; a StNet of 152 layers takes 0.3 GB
 _MAX_TENSORS = 10_000  # or files of a folder; a StNet of 152 layers has 811
@@ -30,7 +30,7 @@ _MAX_RECORD = 4 << 20  # bytes
 _PADDLE_KEY = "StructuredToParameterName@@"
 _HUB_PREFIX = re.compile(r"@HUB_[^@]+@")  # of every name in a PaddleHub module
 _HUB_FOLDER = "model"  # of a module's tensors
-_OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}
+_OTHER_BN_NAMES = {"running_mean": "_mean", "running_var": "_variance"}  # PyTorch's -> Paddle's
 
 Names = Mapping[str, str]  # original name -> structured name
 Tensors = dict[Any, np.ndarray]
@@ -72,7 +72,11 @@ def read_weights(path: StrPath, names: Names | None = None, describe: Describe |
     description = describe(path, digest_of(digests)) if describe else None
     file_format, tensors = _parse(path, contents, recorded)
     for name, tensor in tensors.items():
-        _refuse_values(path, name, tensor)
+        with np.errstate(over="ignore"):
+            fits_float32 = np.isfinite(tensor.astype("float32", copy=False)).all()
+        if not fits_float32:
+            what = "beyond the range of float32" if np.isfinite(tensor).all() else "that are not finite"
+            raise UserError(f"weights {path}: tensor {name} holds values {what}")
     if names is not None:
         tensors = _structured(tensors, names, path, file_format)
     return Weights(path, file_format, digests, tensors, description)
@@ -119,26 +123,15 @@ def _structured(tensors: Tensors, names: Names, path: str, file_format: str) -> 
     found: Tensors = {}
     for given, tensor in tensors.items():
         plain = _HUB_PREFIX.sub("", given)
-        name = names.get(plain) or _paddle_name(plain)
+        layer, _, last = plain.rpartition(".")
+        structured = f"{layer}.{_OTHER_BN_NAMES[last]}" if last in _OTHER_BN_NAMES else plain
+        name = names.get(plain) or structured
         if name in found:
             raise UserError(f"weights {path}: there are two tensors {name}, one of them named {given}")
         if name.endswith("_variance") and (tensor < 0).any():
             raise UserError(f"weights {path}: tensor {name} holds variances below 0")
         found[name] = tensor
     return found
-
-
-def _paddle_name(name: str) -> str:
-    start, _, last = name.rpartition(".")
-    return f"{start}.{_OTHER_BN_NAMES[last]}" if last in _OTHER_BN_NAMES else name
-
-
-def _refuse_values(path: str, name: object, tensor: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(tensor.astype("float32", copy=False)).all()
-    if not finite:
-        what = "beyond the range of float32" if np.isfinite(tensor).all() else "that are not finite"
-        raise UserError(f"weights {path}: tensor {name} holds values {what}")
 
 
 def _read_file(path: str) -> bytes:
@@ -171,14 +164,14 @@ def _parse_combined(data: bytes, path: str) -> Tensors:
     while offset < len(data):
         if len(tensors) == _MAX_TENSORS:
             raise UserError(f"weights {path}: more than {_MAX_TENSORS} tensors, at offset {offset}")
-        tensors[len(tensors)], offset = _stream(data, offset, path, f"tensor {len(tensors)}")
+        tensors[len(tensors)], offset = _read_tensor(data, offset, path, f"tensor {len(tensors)}")
     return tensors
 
 
-def _stream(data: bytes, offset: int, path: str, what: str) -> tuple[np.ndarray, int]:
+def _read_tensor(data: bytes, offset: int, path: str, what: str) -> tuple[np.ndarray, int]:
     try:
         return read_tensor(data, offset)
-    except StreamError as error:
+    except LodTensorError as error:
         raise UserError(f"weights {path}, {what}: {error}") from None
 
 
@@ -199,7 +192,7 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
         file = os.path.join(path, name)
         if not content or not HEADER.startswith(content[: len(HEADER)]):
             continue  # another file, such as a script; a cut header is a damaged parameter
-        array, end = _stream(content, 0, file, f"tensor {name}")
+        array, end = _read_tensor(content, 0, file, f"tensor {name}")
         if end != len(content):
             raise UserError(f"weights {file}, tensor {name}: {len(content) - end} bytes follow at offset {end}")
         tensors[name] = array
@@ -279,11 +272,6 @@ def _read_record(record: str) -> list[tuple[str, str]] | None:
             f"{record} is no record of SHA-256 digests, as sha256sum writes it", hint="delete it, or mend it"
         )
     return [(match[1], match[2] or "") for match in matches]
-
-
-def record_lines(contents: Mapping[str, bytes]) -> str:
-    """The text of a .sha256 record for contents by relative name."""
-    return record_text({name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
 
 
 def record_text(digests: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from stnet.config import PACKAGE, Config
+from stnet.config import PACKAGE
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file, read_regular
 from stnet.utils.parsing import parse_json
@@ -50,17 +50,17 @@ def load_labels(path: str, num_classes: int | None) -> list[str]:
     return names
 
 
-def labels_for(config: Config, weights: str) -> list[str]:
-    """The class names of a configuration, or, without its file on this machine, those saved with the weights.
+def labels_for(path: str, num_classes: int, weights: str) -> list[str]:
+    """Class names of the file MODEL.labels, or, without it on this machine, those saved with the weights.
 
     Raises:
         UserError: neither is available, or their number is wrong.
     """
     try:
-        return load_labels(config.MODEL.labels, config.MODEL.num_classes)
+        return load_labels(path, num_classes)
     except UserError:
         saved = saved_labels(weights)
-        if saved is None or len(saved) != config.MODEL.num_classes:
+        if saved is None or len(saved) != num_classes:
             raise
         return saved
 

@@ -16,8 +16,15 @@ from stnet.utils.errors import UserError
 from stnet.weights.checkpoint import read_description
 from stnet.weights.download import DownloadError, released, weights_home
 from stnet.weights.formats import Weights, read_weights
-from stnet.weights.load import fit, fit_for_finetuning, load_for_finetuning, load_weights, set_tensors, shapes_of
 from stnet.weights.metadata import COMPARED
+from stnet.weights.state_dict import (
+    compatible,
+    compatible_for_finetuning,
+    load_for_finetuning,
+    load_weights,
+    set_tensors,
+    shapes_of,
+)
 
 logger = logging.getLogger("stnet")
 START = "set --pretrain to a file, or --pretrain=none to start from random values"  # hint
@@ -54,7 +61,7 @@ def load_model(config: Config, mode: str, weights: str, labels: Sequence[str] | 
 
     def read(path: str) -> Weights:
         value = read_weights(path, names, described)
-        fit(value.path, value.tensors, shapes)
+        compatible(value.path, value.tensors, shapes)
         return value
 
     value = read(weights) if weights else _read_released(model, read, "set --weights to a file")
@@ -90,7 +97,7 @@ def _weights_to_start_from(model: Model, path: str) -> Weights | None:
     def read(file: str) -> Weights:
         value = read_weights(file, model.original_names())
         if _fit_backbone(model, value) is None:
-            fit_for_finetuning(value, shapes_of(model.network), model.head)
+            compatible_for_finetuning(value, shapes_of(model.network), model.head)
         return value
 
     if path.lower() == "none":
@@ -112,7 +119,7 @@ def _fit_backbone(model: Model, weights: Weights) -> dict[str, Any] | None:
     backbone = model.backbone(weights.tensors, shapes)
     if backbone is None:
         return None
-    return fit(weights.path, backbone.tensors, {name: shapes[name] for name in backbone.names})
+    return compatible(weights.path, backbone.tensors, {name: shapes[name] for name in backbone.names})
 
 
 def _read_released(model: Model, read: Read, hint: str, any_head: bool = False) -> Weights:

@@ -6,11 +6,11 @@ import argparse
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
 
 from stnet import cli
 from stnet.config import Config, ModelSection, parse_override
+from stnet.models import model_section
 from stnet.utils.files import StrPath, read_regular
 from stnet.utils.parsing import parse_json
 
@@ -44,7 +44,7 @@ def saved_config(weights: StrPath) -> dict[str, Any] | None:
     return settings
 
 
-def load_saved_config(args: argparse.Namespace, model_section: Callable[[str], type[ModelSection]]) -> Config:
+def load_saved_config(args: argparse.Namespace) -> Config:
     """Load the configuration of a command that uses weights, with settings, flags and -o applied.
 
     The configuration saved with the weights replaces --config if that is not typed, or, with a warning, if it does not
@@ -61,16 +61,16 @@ def load_saved_config(args: argparse.Namespace, model_section: Callable[[str], t
     common = {field.name for field in dataclasses.fields(ModelSection)}
     own = {field.name for field in dataclasses.fields(config.MODEL)} - common
     then = saved["MODEL"]
-    others = [
+    differing = [
         f"{key} is {getattr(config.MODEL, key)} there and {then[key]!s:.60} in the weights"
         for key in (*COMPARED, *sorted(own))
         if key in then and then[key] != getattr(config.MODEL, key) and f"MODEL.{key}" not in typed
     ]
-    if not others or then.get("name") != config.MODEL.name:
+    if not differing or then.get("name") != config.MODEL.name:
         return config
     logger.warning(
         "config %s does not fit: %s; the one beside the weights counts in its place, with its lists and labels",
-        args.config, "; ".join(others),
+        args.config, "; ".join(differing),
     )  # fmt: skip
     return cli.load_run_config(args, model_section, saved)
 

@@ -58,7 +58,7 @@ def test_its_own_keys_are_compared_with_those_of_the_weights(own):
 
 
 def test_a_file_without_names_is_refused_where_the_model_has_no_order(own, tmp_path):
-    from stnet.weights.stream import tensor_bytes
+    from stnet.weights.lod_tensor import tensor_bytes
 
     (tmp_path / "w").write_bytes(tensor_bytes(paddle.ones([2, 3]).numpy()))
     with pytest.raises(UserError, match="tensors without names, and this model has no order of them"):

@@ -72,8 +72,8 @@ def test_a_decoder_that_hangs_is_ended_at_the_time_limit_of_its_request(predicto
 def test_the_time_of_a_request_counts_from_its_admission(predictor, good):
     async def work(service):
         with service.slot() as slot:
-            late = slot._replace(deadline=slot.deadline - 120)
-            return await refusal(service.classify(good, slot=late))
+            slot.deadline -= 120
+            return await refusal(service.classify(good, slot=slot))
 
     assert served(predictor, work, request_seconds=120)[:2] == (504, "time")
 

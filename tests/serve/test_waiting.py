@@ -12,11 +12,11 @@ pytest.importorskip("fastapi_offline", reason="bash run.sh setup serve installs 
 from stnet.serve.guard import Rules
 from stnet.serve.limits import Refused
 from stnet.serve.paddlex import WrongRequest, unpack
-from stnet.serve.service import _Request
+from stnet.serve.service import Slot
 
 
-async def late_cancelled(request, ready):
-    task = asyncio.ensure_future(request.within(ready))
+async def late_cancelled(slot, ready):
+    task = asyncio.ensure_future(slot.within(ready))
     await asyncio.sleep(0)
     ready.set_result(1)
     task.cancel()
@@ -26,20 +26,20 @@ async def late_cancelled(request, ready):
 
 def test_who_leaves_just_when_the_work_is_done_has_left():
     async def work():
-        await late_cancelled(_Request(time.monotonic() + 60, 60), asyncio.get_running_loop().create_future())
+        await late_cancelled(Slot(time.monotonic() + 60, 60), asyncio.get_running_loop().create_future())
 
     asyncio.run(work())
 
 
 def test_a_slot_comes_back_from_who_leaves_just_when_it_is_given():
-    async def hold(request, slots):
-        async with request.one_of(slots):
+    async def hold(slot, slots):
+        async with slot.hold(slots):
             await asyncio.sleep(60)
 
     async def work():
         slots = asyncio.Semaphore(1)
         await slots.acquire()
-        task = asyncio.ensure_future(hold(_Request(time.monotonic() + 60, 60), slots))
+        task = asyncio.ensure_future(hold(Slot(time.monotonic() + 60, 60), slots))
         for _ in range(3):
             await asyncio.sleep(0)
         slots.release()

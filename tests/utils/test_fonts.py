@@ -37,7 +37,7 @@ def test_matplotlib_takes_each_character_from_a_font_that_has_it(caplog):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    fonts._say_what_is_missing.cache_clear()
+    fonts._warn_of_missing.cache_clear()
     drawn = []
     for character in (stix_alone()[2], "\ue123"):  # the second is in no font
         figure = Figure(figsize=(1, 1), dpi=50)

@@ -14,10 +14,10 @@ from servers import Server
 
 from stnet.models.stnet.names import backbone_names, original_to_structured
 from stnet.utils.errors import UserError
-from stnet.weights import download, transfer
+from stnet.weights import download
 from stnet.weights.download import released
 from stnet.weights.formats import combined_bytes, read_weights
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.lod_tensor import tensor_bytes
 
 PROJECT = Path(__file__).parents[2]
 WEIGHTS = combined_bytes({name: np.full((40, 50), i, "float32") for i, name in enumerate("abc")})
@@ -40,7 +40,7 @@ ARCHIVE = archive({"a": tensor_bytes(np.ones((3, 4), "float32")), "b": tensor_by
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("STNET_WEIGHTS_HOME", str(tmp_path / "home of 权重"))
     monkeypatch.setenv("STNET_DOWNLOAD_TIMEOUT", "0.4")
-    monkeypatch.setattr(transfer, "PAUSE", 0.01)
+    monkeypatch.setattr(download, "PAUSE", 0.01)
     with Server({"w.pdparams": WEIGHTS, "ResNet50_pretrained.tar.gz": ARCHIVE}) as running:
         monkeypatch.setenv("STNET_WEIGHTS_URL", running.url)
         yield running
@@ -115,7 +115,7 @@ def left_by_a_process(server, name, size):
     home().mkdir()
     server.behaviours = ["cut", 404]
     with pytest.raises(UserError, match="404"):
-        transfer.download(f"{server.url}/{name}", str(home() / f"{name}.part"))
+        download.download(f"{server.url}/{name}", str(home() / f"{name}.part"))
     os.truncate(home() / f"{name}.part", size)
     server.behaviours, server.asked = [], []
 
@@ -129,7 +129,7 @@ def test_a_later_process_goes_on_from_a_partial_file(server):
 
 def test_a_later_process_puts_a_whole_partial_file_in_place_without_asking(server):
     home().mkdir()
-    transfer.download(f"{server.url}/w.pdparams", str(home() / "w.pdparams.part"))
+    download.download(f"{server.url}/w.pdparams", str(home() / "w.pdparams.part"))
     assert Path(released("w.pdparams")).read_bytes() == WEIGHTS
     assert len(server.asked) == 1
 
@@ -162,7 +162,7 @@ def test_a_range_that_was_not_asked_for_is_not_taken(server):
 
 @pytest.mark.parametrize("length", ["well", "no length"])
 def test_a_file_larger_than_any_is_given_up(server, length, monkeypatch):
-    monkeypatch.setattr(transfer, "MAX_BYTES", 1000)
+    monkeypatch.setattr(download, "MAX_BYTES", 1000)
     server.behaviours = [length]
     with pytest.raises(UserError, match=r"cannot be downloaded: it is of .*more than the 1000( bytes)? that are taken"):
         released("w.pdparams")

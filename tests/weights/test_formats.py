@@ -12,13 +12,14 @@ import numpy as np
 import paddle
 import pytest
 from golden_params import golden_clip, golden_param
+from records import record_lines
 
 from stnet.models.stnet.names import original_to_structured, structured_to_original
 from stnet.models.stnet.network import StNet
 from stnet.utils.errors import UserError
-from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights, record_lines
-from stnet.weights.load import load_weights
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights
+from stnet.weights.lod_tensor import tensor_bytes
+from stnet.weights.state_dict import load_weights
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"

@@ -14,9 +14,9 @@ from stnet.models.stnet.network import StNet
 from stnet.models.stnet.stnet import inflate
 from stnet.utils.errors import UserError
 from stnet.weights.formats import combined_bytes, pickle_bytes, read_weights
-from stnet.weights.load import differences, load_for_finetuning, load_weights, shapes_of
 from stnet.weights.loading import start_training_from
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.lod_tensor import tensor_bytes
+from stnet.weights.state_dict import differences, load_for_finetuning, load_weights, shapes_of
 
 
 def values(network):

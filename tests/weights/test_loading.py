@@ -53,7 +53,7 @@ def configured(clip_set, trained, tmp_path, caplog):
         settings["TEST"]["filelist"] = "of the config"
         config = write_config(tmp_path / "other.yaml", settings)
         args = flags.parse("eval", "", [f"--config={config}", f"--weights={trained}/STNET_final.pdparams", *words])
-        return load_saved_config(args, model_section), caplog.text
+        return load_saved_config(args), caplog.text
 
     return load
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import tiny_settings, write_config
 from entries import predict, run
 from golden_params import golden_clip, golden_param
+from records import record_lines
 from test_formats import golden_case, original_shapes
 
 from stnet.config import load_config
@@ -19,10 +20,10 @@ from stnet.models.stnet.names import original_to_structured, structured_to_origi
 from stnet.models.stnet.network import StNet
 from stnet.tools.convert_weights import convert
 from stnet.utils.errors import UserError
-from stnet.weights.formats import pickle_bytes, read_weights, record_lines
-from stnet.weights.load import load_weights
+from stnet.weights.formats import pickle_bytes, read_weights
 from stnet.weights.loading import start_training_from
-from stnet.weights.stream import tensor_bytes
+from stnet.weights.lod_tensor import tensor_bytes
+from stnet.weights.state_dict import load_weights
 
 PROJECT = Path(__file__).parents[2]
 PREFIX = "@HUB_stnet_kinetics400@"

@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     """Check a list. Returns the exit code: 1 when anything is wrong, else 0."""
     config = read_config(args)
     section, model = config.section(args.mode), config.MODEL
+    assert section.seg_num  # Config.section has set it
     labelled = args.mode != "infer"
     num_classes = model.num_classes if labelled else None
     out = args.out or os.path.dirname(os.path.abspath(args.list))

@@ -1,4 +1,4 @@
-"""The one thread in which the network computes, clip batches and steps of timelines in turn."""
+"""The one thread in which the network computes, batches of clips and stages of timelines one after another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stnet import runtime
+from stnet.inference.result import Result
+from stnet.models.streaming import Run
+from stnet.reader.clip import Clip
 from stnet.serve.limits import Stats
 
 if TYPE_CHECKING:
     from stnet.backends.stages import StagedNetwork
-    from stnet.inference.predictor import Predictor
-    from stnet.inference.result import Result
-    from stnet.models.streaming import Run
-    from stnet.reader.clip import Clip
+    from stnet.inference.predictor import Predictor  # needs Paddle, which is imported once the address is bound
 
 
 class Waiting(NamedTuple):
@@ -29,7 +29,7 @@ class Waiting(NamedTuple):
     answer: asyncio.Future[Result]
 
 
-class Network:
+class PredictorThread:
     """A Predictor in a thread of its own.
 
     Args:
@@ -46,7 +46,12 @@ class Network:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Queue a function call; for other threads."""
-        return self.thread.submit(self._timed, function, *arguments)
+
+        def timed() -> Any:
+            with self.stats.computing():
+                return function(*arguments)
+
+        return self.thread.submit(timed)
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Queue a function call, and await what it returns."""
@@ -55,10 +60,6 @@ class Network:
     async def prepare(self, function: Callable[[], Any]) -> None:
         """Call a function that makes the network ready; its time is not counted."""
         await asyncio.wrap_future(self.thread.submit(function))
-
-    def _timed(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        with self.stats.computing():
-            return function(*arguments)
 
     async def classify(self, clip: Clip, topk: int) -> Result:
         """Classify a clip, in a batch with others that come at about the same time; at least `topk` classes."""
@@ -98,21 +99,21 @@ class Network:
             if not entry.answer.done():
                 entry.answer.set_result(result)
 
-    def stages_in_turn(self, stages: StagedNetwork, check: Callable[[], None]) -> StagedNetwork:
-        """StagedNetwork for another thread, each step of which runs in this one.
+    def queued(self, staged: StagedNetwork, check: Callable[[], None]) -> StagedNetwork:
+        """Copy of a staged network for another thread, each run of a stage queued in this one.
 
         Args:
-            stages: of the network.
-            check: called before each step; raises to stop.
+            staged: made in this thread.
+            check: called before each run; raises to stop.
         """
 
-        def in_turn(run: Run, values: Any) -> Any:
+        def run_queued(run: Run, values: Any) -> Any:
             check()
             return self.submit(run, values).result()
 
-        turns = copy.copy(stages)
-        turns.runs = [functools.partial(in_turn, run) for run in stages.runs]
-        return turns
+        queued = copy.copy(staged)
+        queued.runs = [functools.partial(run_queued, run) for run in staged.runs]
+        return queued
 
     def close(self) -> None:
         """Stop the thread, once it is idle."""

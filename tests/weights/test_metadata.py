@@ -1,4 +1,4 @@
-"""What stands beside weights, and labels, in files that anyone may have written."""
+"""Metadata saved with weights, and labels, in files that anyone may have written."""
 
 import json
 import os

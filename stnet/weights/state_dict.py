@@ -1,6 +1,6 @@
 """Load tensors into a network: all of them, checked by name and shape, or none.
 
-`fit` and `fit_for_finetuning` only check; `set_tensors` sets the tensors that they return.
+`compatible` and `compatible_for_finetuning` only check; `set_tensors` sets the tensors that they return.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def shapes_of(network: paddle.nn.Layer) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in network.state_dict().items()}
 
 
-def fit(path: str, tensors: Tensors, shapes: Shapes) -> Tensors:
-    """Return the tensors if their names and shapes are those of a network.
+def compatible(path: str, tensors: Tensors, shapes: Shapes) -> Tensors:
+    """Check that the tensors' names and shapes are those of a network, and return them.
 
     Raises:
         UserError: lists missing, unexpected and mismatched tensors.
@@ -66,23 +66,23 @@ def fit(path: str, tensors: Tensors, shapes: Shapes) -> Tensors:
     return tensors
 
 
-def fit_for_finetuning(weights: Weights, shapes: Shapes, head: str) -> tuple[Tensors, list[str]]:
-    """`fit` without the tensors whose names begin with `head`, if one of them is for other classes.
+def compatible_for_finetuning(weights: Weights, shapes: Shapes, head: str) -> tuple[Tensors, list[str]]:
+    """`compatible`, but without the tensors whose names begin with `head` if one of them is for other classes.
 
     Returns:
         (tensors to set, names of those for other classes, which keep their initial values).
     """
     other = [name for name in differences(weights.tensors, shapes).other_shape if name.startswith(head)]
     if not other:
-        return fit(weights.path, weights.tensors, shapes), []
+        return compatible(weights.path, weights.tensors, shapes), []
     tensors = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(head)}
     body = {name: shape for name, shape in shapes.items() if not name.startswith(head)}
-    return fit(weights.path, tensors, body), other
+    return compatible(weights.path, tensors, body), other
 
 
 def load_for_finetuning(network: paddle.nn.Layer, weights: Weights, head: str) -> None:
     """`load_weights`, but the head keeps its initial values if it is for other classes, which is logged."""
-    tensors, new = fit_for_finetuning(weights, shapes_of(network), head)
+    tensors, new = compatible_for_finetuning(weights, shapes_of(network), head)
     set_tensors(network, tensors)
     if new:
         classes = weights.tensors[new[-1]].shape[-1:]
@@ -91,11 +91,11 @@ def load_for_finetuning(network: paddle.nn.Layer, weights: Weights, head: str) -
 
 def load_weights(network: paddle.nn.Layer, weights: Weights) -> None:
     """Set all tensors of a network. Raises UserError if they do not fit; the network is then unchanged."""
-    set_tensors(network, fit(weights.path, weights.tensors, shapes_of(network)))
+    set_tensors(network, compatible(weights.path, weights.tensors, shapes_of(network)))
 
 
 def set_tensors(network: paddle.nn.Layer, tensors: Mapping[str, np.ndarray]) -> None:
-    """Set the tensors of a network that are in `tensors`, which has passed `fit`."""
+    """Set the tensors of a network that are in `tensors`, which has passed `compatible`."""
     for name, value in network.state_dict().items():
         if name in tensors:
             value.set_value(np.ascontiguousarray(tensors[name]).astype(str(value.dtype).rsplit(".", 1)[-1]))

@@ -8,12 +8,13 @@ import tarfile
 import numpy as np
 import paddle
 import pytest
+from records import record_lines
 
 from stnet.utils.errors import UserError
 from stnet.weights.archive import unpack
-from stnet.weights.formats import combined_bytes, read_weights, record_lines
-from stnet.weights.load import load_weights
-from stnet.weights.stream import HEADER, tensor_bytes
+from stnet.weights.formats import combined_bytes, read_weights
+from stnet.weights.lod_tensor import HEADER, tensor_bytes
+from stnet.weights.state_dict import load_weights
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])
