@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import secrets
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -44,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     address = bind(args.host, args.port)  # one that is in use is refused before the model is made
     runtime.start(config.TRAIN.use_gpu)
     predictor = make_predictor(args, config)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server takes it over
 
     limits = Limits(
         bytes=args.max_bytes, seconds=args.max_seconds, frames=args.max_frames, pixels=args.max_pixels,

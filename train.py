@@ -14,19 +14,17 @@ import sys
 from collections.abc import Sequence
 
 from stnet import cli, flags, next_step, runtime
+from stnet.models import get_model, model_section
+from stnet.models.model import decay_steps
 from stnet.utils.atomic import exclusive_lock, prepare_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train: configuration, device, folder, data and model, loop."""
     args = flags.parse("train", __doc__, argv)
-    from stnet.models import model_section  # needs NumPy: late, so that --help is instant
-
     config = cli.load_run_config(args, model_section)
 
     from stnet import parallel  # these need Paddle
-    from stnet.models import get_model
-    from stnet.models.model import decay_steps
     from stnet.models.normalizer import Normalizer
     from stnet.reader.loader import build_loader
     from stnet.training import resume

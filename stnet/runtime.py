@@ -9,6 +9,8 @@ import os
 import random
 import re
 import sys
+import threading
+import time
 import warnings
 from types import ModuleType
 from typing import Literal
@@ -21,6 +23,7 @@ _MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, used on AMD p
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # required by the second
 _SETTING = "STNET_SET_"  # prefix of run.sh's settings
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_COMPUTING: set[int] = set()  # native IDs of the threads that have computed
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -110,6 +113,23 @@ def start_thread() -> None:
     paddle.disable_static()
     paddle.base.core.set_num_threads(threads())
     paddle.set_device(paddle.get_device())
+    _COMPUTING.add(threading.get_native_id())
+
+
+def _wait_for_ended_threads() -> None:
+    """Before a fork, wait until threads that have computed and ended are gone from the process.
+
+    While it goes, such a thread holds the locks of Paddle's memory statistics, which the child would wait for.
+    """
+    running = {thread.native_id for thread in threading.enumerate()}
+    deadline = time.monotonic() + 1
+    for number in _COMPUTING - running:
+        while os.path.exists(f"/proc/self/task/{number}") and time.monotonic() < deadline:
+            time.sleep(0.001)
+        _COMPUTING.discard(number)
+
+
+os.register_at_fork(before=_wait_for_ended_threads)
 
 
 def threads() -> int:

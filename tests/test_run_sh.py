@@ -147,13 +147,16 @@ def test_results_of_a_first_export_to_onnx_stand_alone(clip_set, trained, tmp_pa
     assert re.fullmatch(r"TOP1_ACC .* 6 clips\n", done.stdout)
 
 
-def test_ctrl_c_while_paddle_is_imported_is_one_word(clip_set, tmp_path):
-    code = "import os, signal, sys\nclass AtPaddle:\n    def find_spec(name, *_):\n"
-    code += "        if name == 'paddle.base':\n            os.kill(os.getpid(), signal.SIGINT)\n"
-    (tmp_path / "interrupting.py").write_text(f"{code}sys.meta_path.insert(0, AtPaddle)\n", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, "interrupted\n"), ("SIGTERM", 143, "stopped by SIGTERM\n")]
+)
+def test_a_signal_while_paddle_is_imported_is_one_line(name, code, said, clip_set, tmp_path):
+    plugin = "import os, signal, sys\nclass AtPaddle:\n    def find_spec(name, *_):\n"
+    plugin += f"        if name == 'paddle.base':\n            os.kill(os.getpid(), signal.{name})\n"
+    (tmp_path / "interrupting.py").write_text(f"{plugin}sys.meta_path.insert(0, AtPaddle)\n", encoding="utf-8")
     for action in ("train", "eval", "predict", "inference", "serve"):
         done = bash(action, "STNET", clip_set / "tiny.yaml", "--plugin=interrupting.py", folder=tmp_path)
-        assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
 
 
 def test_exit_codes_and_messages_are_the_programs(clip_set, tmp_path):

@@ -101,12 +101,13 @@ class Process:
 
 
 def exit_on_interrupt() -> None:
-    """Have Ctrl-C end this process at once, without clean-up, until `interrupt_normally`.
+    """Have Ctrl-C and SIGTERM end this process at once, without clean-up, until `interrupt_normally`.
 
     For imports: native modules turn a KeyboardInterrupt into an ImportError.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _exit_now)
+        signal.signal(signal.SIGTERM, _exit_now)
 
 
 def interrupt_normally() -> None:
@@ -130,10 +131,10 @@ def _terminate(number: int, _: object) -> None:
     raise Terminated(number)
 
 
-def _exit_now(*_: object) -> None:
+def _exit_now(number: int, _: object) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
-        os.write(2, b"interrupted\n")
-    os._exit(128 + signal.SIGINT)
+        os.write(2, b"interrupted\n" if number == signal.SIGINT else b"stopped by SIGTERM\n")
+    os._exit(128 + number)
 
 
 class Terminated(KeyboardInterrupt):
