@@ -50,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         if args.infer_topk and args.infer_topk > config.MODEL.num_classes:
             logger.warning("--infer_topk %d: there are %d classes", args.infer_topk, config.MODEL.num_classes)
-        cli.save_config(args, config)
         videos = modes.asked_for(args, config)
         if not (args.resume or args.timeline):
             loader = build_loader(config, "infer", clips=[video.clip for video in videos])
             loader.start()  # videos are read while the model is made
         topk, precision = config.MODEL.topk, of_flags(args)
         predictor = Predictor(args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision)
+        cli.save_config(args, config)
     if args.timeline:
         return modes.write_timelines(args, predictor, videos)
     if args.features:

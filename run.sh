@@ -117,7 +117,11 @@ install_paddle() {
 
 # setup [EXTRA ...]: quick when everything is there.
 setup() {
-    local extras="$*"
+    local extras="$*" extra known
+    known="$(sed -n '/extras_require/,$s/^        "\([a-z-]*\)": \[.*/\1/p' "$here/setup.py" | paste -sd ' ')"
+    for extra in "$@"; do
+        [[ " $known " == *" $extra "* ]] || die "unknown extra '$extra'; known: $known"
+    done
     local stamp="$venv/.installed-${extras// /-}"
     if [ -f "$stamp" ] && [ "$stamp" -nt "$here/setup.py" ] && [ -x "$venv/bin/python" ]; then return; fi
     make_venv
@@ -161,7 +165,9 @@ entry() {
         local cards="${CUDA_VISIBLE_DEVICES-}"
         if [[ "$cards" == *,* ]] && [[ ! "$gpu" =~ ^([Ff]alse|FALSE|0)$ ]] && gpu_works; then
             launch=(--devices "$cards")
-        elif [ -n "$processes" ] && [ "$processes" -gt 1 ]; then
+        elif [ -n "$processes" ] && [[ ! "$processes" =~ ^[1-9][0-9]*$ ]]; then
+            die "nproc: expected a number of processes, found '$processes'"
+        elif [ "${processes:-1}" -gt 1 ]; then
             launch=(--nproc_per_node "$processes")
         fi
         if [ "${nnodes:-1}" != 1 ]; then
@@ -217,8 +223,9 @@ demo() {
     local seed="${DEMO_SEED:-0}"
     export STNET_TYPED="bash run.sh"
     cd "$here"
-    echo "== 1/4 drawing clips"
+    [ ! -e "$folder" ] || echo "removing the earlier demo in $folder"
     rm -rf "$folder"
+    echo "== 1/4 drawing clips"
     "$python" -m tools.demo_clips "$folder" --seed "$seed"
     local common=(--model_name=STNET --config=configs/stnet_demo.yaml --use_gpu="${use_gpu-}")
     echo "== 2/4 training"

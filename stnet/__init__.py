@@ -8,7 +8,7 @@ for result in Predictor("STNET_final.pdparams").predict(["clip.mp4"]):
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from stnet.reader.formats import FORMATS as FORMATS
     from stnet.reader.formats import Format as Format
     from stnet.utils.errors import UserError as UserError
+
+INSTALL = "is not installed for this Python: . .venv/bin/activate, after bash run.sh setup; or pip install stnet-paddle"
+for _name in ("filelock", "yaml"):  # of all that StNet needs, these are imported first
+    if importlib.util.find_spec(_name) is None:
+        raise ModuleNotFoundError(f"{_name} {INSTALL}", name=_name)
 
 __version__ = "0.2.0"  # setup.py reads it here
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from stnet import flags, runtime
+from stnet import INSTALL, flags, runtime
 from stnet.config import PACKAGE, Config, ModelSection, load_config, parse_override
 from stnet.flags import positive_int as positive_int  # for the parsers of tools
 from stnet.utils import signals, streams
@@ -24,6 +24,10 @@ from stnet.utils.parsing import PrintableFormatter, printable
 from stnet.utils.signals import Stopped, Terminated
 
 logger = logging.getLogger("stnet")
+_PACKAGES = {
+    "paddle": "PaddlePaddle is not installed: pip install paddlepaddle, or paddlepaddle-gpu",
+    **{name: f"{name} {INSTALL}" for name in ("av", "cv2", "jinja2", "matplotlib", "numpy", "PIL", "tqdm")},
+}
 _plugins: set[str] = set()  # real paths of those that were run
 
 
@@ -118,9 +122,9 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         print(error, file=sys.stderr, flush=True)
         return error.code
     except ModuleNotFoundError as error:
-        if error.name != "paddle":
+        if error.name not in _PACKAGES:
             raise
-        print("error: PaddlePaddle is not installed: pip install paddlepaddle, or paddlepaddle-gpu", file=sys.stderr)
+        print(f"error: {_PACKAGES[error.name]}", file=sys.stderr)
         return 1
     except Terminated:
         print("stopped by SIGTERM", file=sys.stderr, flush=True)

@@ -200,7 +200,8 @@ def load_config(
         data = _read_yaml(path)
     else:
         path, data = "the configuration beside the weights", copy.deepcopy(dict(source))
-    for name, value in [*values.items(), *map(parse_override, overrides)]:
+    overridden = {**values, **dict(map(parse_override, overrides))}
+    for name, value in overridden.items():
         section_name, _, key_name = name.partition(".")
         if not isinstance(data.get(section_name), dict):
             data[section_name] = {}
@@ -216,7 +217,7 @@ def load_config(
     if "name" not in data["MODEL"]:
         raise UserError(f"{path}: missing key MODEL.name")
     classes: dict[str, type] = {"MODEL": model_section(data["MODEL"]["name"]), **SECTIONS}
-    sections = {name: _parse_section(cls, data[name], name, path, notes) for name, cls in classes.items()}
+    sections = {name: _parse_section(cls, data[name], name, path, notes, overridden) for name, cls in classes.items()}
     config = Config(**sections, notes=notes)
     _check_together(config, data, path)
     return config
@@ -271,7 +272,8 @@ def _move(data: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes: list[str]) -> Any:
+def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes: list[str], given: Any = ()) -> Any:
+    """Check a section. `given`: the SECTION.key that are not of the file."""
     fields, hints = keys_of(cls), typing.get_type_hints(cls)
     for spec in fields.values():
         spec.type = hints[spec.name]  # a string, where a module postpones its annotations
@@ -281,8 +283,9 @@ def _parse_section(cls: type, data: dict[str, Any], name: str, path: str, notes:
         if reason and field_name not in fields:
             notes.append(f"{name}.{field_name} is ignored: {reason}")
             continue
-        _refuse_unknown([field_name], tuple(fields), f"{path}: key {name}.")
-        values[field_name] = _check(value, fields[field_name], f"{path}: {name}.{field_name}")
+        source = "override" if f"{name}.{field_name}" in given else path
+        _refuse_unknown([field_name], tuple(fields), f"{source}: key {name}.")
+        values[field_name] = _check(value, fields[field_name], f"{source}: {name}.{field_name}")
     return cls(**values)
 
 
@@ -331,13 +334,10 @@ def _check_together(config: Config, data: Mapping[str, Any], path: str) -> None:
         problem = clip_problem(section.seg_num or config.MODEL.seg_num, config.MODEL.seglen, section.target_size)
         if problem:
             raise UserError(f"{path}: {name}: {problem}")
-    for name in SECTIONS:
         seglen = data[name].get("seglen")
         if seglen not in (None, config.MODEL.seglen):
-            raise UserError(
-                f"{path}: {name}.seglen is {seglen!r} and MODEL.seglen {config.MODEL.seglen}: "
-                "expected MODEL.seglen alone, which counts in every section"
-            )
+            both = f"{name}.seglen is {seglen!r} and MODEL.seglen {config.MODEL.seglen}"
+            raise UserError(f"{path}: {both}: expected MODEL.seglen alone, which counts in every section")
 
 
 def clip_problem(seg_num: int, seglen: int, target_size: int) -> str:

@@ -9,13 +9,16 @@ settings do not count as typed.
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from stnet import runtime
+from stnet.utils.errors import UserError
 
 logger = logging.getLogger("stnet")
 
@@ -226,10 +229,11 @@ def parse(action: str, description: str | None, argv: Sequence[str] | None) -> a
     Returns:
         a value for each flag by its name; `action`; and `typed`, the (name, value) of the command line, in order.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for flag in flags_of(action):
         _add(parser, flag, action)
     settings = runtime.settings()
+    _check_settings(settings)
     set_there = [flag for flag in flags_of(action) if flag.setting is not None and settings.get(flag.name)]
     words = [f"--{flag.name}={settings[flag.name]}" for flag in set_there]
     args = parser.parse_args(words, argparse.Namespace(action=action, typed=[]))
@@ -238,6 +242,35 @@ def parse(action: str, description: str | None, argv: Sequence[str] | None) -> a
         if flag.kind == "words":
             delattr(args, flag.name)  # argparse wants to fill it itself
     return parser.parse_intermixed_args(argv, args)  # videos may stand between flags
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line, which names the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and exit with 2."""
+        unknown = re.match(r"unrecognized arguments: (--\w+)", message)
+        if unknown:
+            near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
+            message += f"; did you mean {near[0]}?" if near else ""
+        self.exit(2, f"error: {message}\n")
+
+
+def _check_settings(settings: Iterable[str]) -> None:
+    """Refuse a variable of run.sh, or warn of one of its environment, whose name is nearly that of a setting.
+
+    Args:
+        settings: names of the variables that are set at the top of run.sh.
+    """
+    known = [flag.name for flag in FLAGS if flag.setting is not None] + [*runtime.OWN_SETTINGS]
+    for name in settings:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if near and name not in known:
+            raise UserError(f"run.sh sets {name}, which is no setting; did you mean {near[0]}?")
+    for name in os.environ if runtime.typed() else ():
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if near and name.islower() and name not in known:
+            logger.warning("%s of the environment is no setting of run.sh; did you mean %s?", name, near[0])
 
 
 def config_values(args: argparse.Namespace) -> dict[str, Any]:

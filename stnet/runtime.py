@@ -22,6 +22,7 @@ logger = logging.getLogger("stnet")
 _MKL_AVX2, _MKL_AVX512 = "5", "7"  # values of MKL_DEBUG_CPU_TYPE, used on AMD processors only
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # required by the second
 _SETTING = "STNET_SET_"  # prefix of run.sh's settings
+OWN_SETTINGS = ("nproc", "nnodes", "node_rank", "master", "PYTHON", "PADDLE_PACKAGE", "CUDA_VISIBLE_DEVICES")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _COMPUTING: set[int] = set()  # native IDs of the threads that have computed
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None

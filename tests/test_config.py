@@ -224,7 +224,8 @@ def test_a_bad_config_is_refused_with_the_key_at_fault(tmp_path, name):
     [
         ("TRAIN.epoch", "expected SECTION.key=value"),
         ("TRIAN.epoch=1", "did you mean 'TRAIN'"),
-        ("TRAIN.epohc=1", "did you mean 'epoch'"),
+        ("TRAIN.epohc=1", "^override: key TRAIN. 'epohc' is unknown; did you mean 'epoch'"),
+        ("TRAIN.epoch=x", "^override: TRAIN.epoch: expected"),
         ("TRAIN.epoch=[", "not valid YAML"),
     ],
 )

@@ -291,3 +291,34 @@ def test_reader_and_network_together_give_the_originals_probabilities(name, requ
         np.testing.assert_allclose([p["probability"] for p in found[:5]], row["prob"], rtol=0, atol=1e-5)
         norm = np.linalg.norm([p["probability"] for p in found])
         assert norm == pytest.approx(row["all_prob_l2"], abs=1e-5)
+
+
+def test_labels_of_other_classes_stop_training_before_it_begins(clip_set, tmp_path, capsys):
+    flags = [
+        "--config",
+        clip_set / "tiny.yaml",
+        f"--save_dir={tmp_path}",
+        "--pretrain=none",
+        "-o",
+        "MODEL.num_classes=3",
+    ]
+    failing("train", "labels.json names 4 classes, but MODEL.num_classes is 3", capsys, *flags)
+
+
+def test_predict_without_a_video_says_that_it_takes_the_list_of_the_configuration(
+    clip_set, trained, tmp_path, capsys, caplog
+):
+    flags = ["--config", clip_set / "tiny.yaml", f"--weights={trained}/STNET_final.pdparams", f"--save_dir={tmp_path}"]
+    assert run(predict, *flags) == 0
+    assert f"no video is given: taking INFER.filelist {clip_set / 'infer.list'}" in caplog.text
+    failing("predict", "no video is given, and INFER.filelist none.list does not exist; name videos", capsys,
+            *flags, "-o", "INFER.filelist=none.list")  # fmt: skip
+
+
+def test_a_predict_that_is_refused_leaves_the_configuration_of_the_last_one(clip_set, trained, tmp_path, capsys):
+    flags = ["--config", clip_set / "tiny.yaml", f"--save_dir={tmp_path}", f"--video_path={clip_set / 'val 0.mp4'}"]
+    assert run(predict, *flags, f"--weights={trained}/STNET_final.pdparams") == 0
+    before = (tmp_path / "predict_config.yaml").read_bytes()
+    message = "the folder holds no Paddle tensors; it holds STNET_"
+    failing("predict", message, capsys, *flags, f"--weights={trained}", "-o", "INFER.batch_size=3")
+    assert (tmp_path / "predict_config.yaml").read_bytes() == before

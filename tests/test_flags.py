@@ -7,6 +7,7 @@ import pytest
 
 from stnet import cli, flags, runtime
 from stnet.models import model_section
+from stnet.utils.errors import UserError
 
 RUN_SH = Path(__file__).parents[1] / "run.sh"
 
@@ -164,3 +165,22 @@ def test_a_setting_of_train_is_none_of_predict(set_in_run_sh):
     set_in_run_sh(resume="auto")
     assert flags.parse("predict", None, []).resume is False
     assert flags.parse("train", None, []).resume == "auto"
+
+
+def test_a_flag_that_is_nearly_one_is_not_taken_and_the_nearest_is_named(capsys):
+    for word in ("--wieghts=a", "--weight=a"):  # a prefix is no abbreviation
+        with pytest.raises(SystemExit):
+            flags.parse("predict", None, [word])
+        assert capsys.readouterr().err == f"error: unrecognized arguments: {word}; did you mean --weights?\n"
+
+
+def test_a_misspelt_setting_is_refused_in_run_sh_and_warned_of_in_the_environment(set_in_run_sh, monkeypatch, caplog):
+    monkeypatch.setenv("STNET_TYPED", "bash run.sh")
+    monkeypatch.setenv("batchsize", "1")
+    monkeypatch.setenv("http_proxy", "")
+    set_in_run_sh(epoch="1", nproc="2", folder="mine")
+    flags.parse("train", None, [])
+    assert caplog.messages == ["batchsize of the environment is no setting of run.sh; did you mean batch_size?"]
+    set_in_run_sh(epocch="1")
+    with pytest.raises(UserError, match=r"^run.sh sets epocch, which is no setting; did you mean epoch\?$"):
+        flags.parse("train", None, [])

@@ -174,6 +174,10 @@ def test_exit_codes_and_messages_are_the_programs(clip_set, tmp_path):
         (["fit"], "unknown action 'fit'"),
         (["train"], "expected: bash run.sh train NAME CONFIG"),
         (["train", "STNET"], "expected: bash run.sh train NAME CONFIG"),
+        (
+            ["setup", "onxx"],
+            "unknown extra 'onxx'; known: browser cpu gpu onnx openvino parquet serve test visualdl dev",
+        ),
     ],
 )
 def test_a_wrong_call_explains_itself(words, message, tmp_path):
@@ -326,3 +330,22 @@ def test_lines_of_settings_that_are_commented_out_are_settings_that_are_not_give
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "unbound" not in done.stderr
+
+
+def test_a_number_of_processes_that_is_none_is_one_line(clip_set, tmp_path):
+    for number in ("two", "2.5", "0"):
+        done = bash("eval", "STNET", clip_set / "tiny.yaml", folder=tmp_path, nproc=number)
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"error: nproc: expected a number of processes, found '{number}'\n",
+        )
+
+
+def test_a_python_without_the_packages_says_how_to_take_the_one_that_has_them(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    for words in (["predict.py", "a.mp4"], ["-m", "tools.dataset"]):
+        done = subprocess.run(
+            [tmp_path / "bare" / "bin" / "python", *words], cwd=RUN.parent, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "filelock is not installed for this Python: . .venv/bin/activate, after bash run.sh" in done.stderr

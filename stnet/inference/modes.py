@@ -38,8 +38,14 @@ def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
     if not paths and not args.filelist and config.INFER.video_path:
         paths = [config.INFER.video_path]
     videos = sources(paths, config.MODEL.format, scratch="")
-    if args.filelist or not paths:
-        videos += listed(args.filelist or config.INFER.filelist, config.MODEL.format)
+    filelist = args.filelist
+    if not paths and not filelist:
+        filelist = config.INFER.filelist
+        if not os.path.exists(filelist):
+            raise UserError(f"no video is given, and INFER.filelist {filelist} does not exist", "name videos: a.mp4")
+        logger.info("no video is given: taking INFER.filelist %s", filelist)
+    if filelist:
+        videos += listed(filelist, config.MODEL.format)
     return videos
 
 

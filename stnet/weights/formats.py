@@ -199,7 +199,9 @@ def _parse_folder(path: str, contents: Mapping[str, bytes], recorded: set[str] |
         if recorded is not None and name not in recorded:
             raise UserError(f"weights {file}: {path}.sha256 does not record it", hint="delete one of the two")
     if not tensors:
-        raise UserError(f"weights {path}: the folder holds no Paddle tensors")
+        checkpoints = sorted(name for name in os.listdir(path) if name.endswith(".pdparams"))
+        held = f"; it holds {', '.join(checkpoints)}: name one of them" if checkpoints else ""
+        raise UserError(f"weights {path}: the folder holds no Paddle tensors{held}")
     return tensors
 
 

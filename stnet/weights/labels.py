@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from stnet.config import PACKAGE
+from stnet.config import PACKAGE, ModelSection
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file, read_regular
 from stnet.utils.parsing import parse_json
@@ -14,6 +14,10 @@ from stnet.weights.metadata import saved_labels
 logger = logging.getLogger("stnet")
 _SET_LABELS = "set MODEL.labels"
 _MAX_BYTES = 1 << 24
+
+
+class WrongNumber(UserError):
+    """A labels file has another number of classes than the model."""
 
 
 def load_labels(path: str, num_classes: int | None) -> list[str]:
@@ -43,7 +47,7 @@ def load_labels(path: str, num_classes: int | None) -> list[str]:
             f"labels file {path}: {unwritable[0]!a} is half a character, which no file can hold", _SET_LABELS
         )
     if num_classes is not None and len(names) != num_classes:
-        raise UserError(
+        raise WrongNumber(
             f"labels file {path} names {len(names)} classes, but MODEL.num_classes is {num_classes}",
             hint="set MODEL.labels to the names of your classes, or MODEL.num_classes",
         )
@@ -66,9 +70,18 @@ def labels_for(path: str, num_classes: int, weights: str) -> list[str]:
 
 
 def labels_for_training(path: str, num_classes: int) -> list[str] | None:
-    """Load the labels, or log a warning and return None: training does not need them."""
+    """Load the labels; None, with a warning, without a file of them, or with the names of Kinetics for other classes.
+
+    Raises:
+        UserError: the file names another number of classes, with which eval would refuse the weights.
+    """
     try:
         return load_labels(path, num_classes)
+    except WrongNumber as error:
+        if path != ModelSection.labels:
+            raise
+        logger.warning("checkpoints will carry no class names: %s", error)
+        return None
     except UserError as error:
         logger.warning("checkpoints will carry no class names: %s", error)
         return None
