@@ -300,9 +300,9 @@ def test_labels_of_other_classes_stop_training_before_it_begins(clip_set, tmp_pa
         f"--save_dir={tmp_path}",
         "--pretrain=none",
         "-o",
-        "MODEL.num_classes=3",
+        "MODEL.num_classes=5",
     ]
-    failing("train", "labels.json names 4 classes, but MODEL.num_classes is 3", capsys, *flags)
+    failing("train", "labels.json names 4 classes, but MODEL.num_classes is 5", capsys, *flags)
 
 
 def test_predict_without_a_video_says_that_it_takes_the_list_of_the_configuration(
