@@ -25,14 +25,15 @@ def lock(path: str) -> int | None:
     return None
 
 
-def sweep(pattern: str, mark: str = "") -> None:
+def sweep(pattern: str, mark: str = "", folder: str = "") -> None:
     """Remove the folders of killed processes: those that are not locked.
 
     Args:
-        pattern: of their names in the system's temporary folder.
+        pattern: of their names.
         mark: name of a file that is in each of them.
+        folder: that holds them; "": the system's temporary folder.
     """
-    for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), pattern)):
+    for path in glob.glob(os.path.join(glob.escape(folder or tempfile.gettempdir()), pattern)):
         if mark and not os.path.lexists(os.path.join(path, mark)):
             continue
         handle = lock(path)

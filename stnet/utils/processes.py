@@ -8,8 +8,10 @@ import fcntl
 import gc
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +26,7 @@ from stnet.utils.folders import lock, sweep
 # Garbage at a fork may be an engine: freeing it in the child would wait for threads that do not exist there.
 os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
+_LONGEST_FOLDER = 60  # bytes; a socket below it has at most 108
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STARTING = threading.Lock()  # guards sys.modules["__main__"]
@@ -183,9 +186,14 @@ def _without_main() -> Iterator[None]:
 
 def _mark_folder() -> None:
     """Lock the folder of the forkserver's socket, and remove those of killed processes."""
+    settings: dict[str, Any] = vars(current_process())["_config"]
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER and "tempdir" not in settings:
+        short = tempfile.mkdtemp(prefix="pymp-", dir="/tmp")  # as multiprocessing itself does from Python 3.14 on
+        util.Finalize(None, shutil.rmtree, args=(short, True), exitpriority=-100)
+        settings["tempdir"] = short
     path = util.get_temp_dir()
     if path not in _LOCKS:
-        sweep("pymp-*", _OURS)
+        sweep("pymp-*", _OURS, os.path.dirname(path))
         _LOCKS[path] = lock(path)
         with contextlib.suppress(OSError), open(os.path.join(path, _OURS), "wb"):
             pass

@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
 from stnet.config import load_config  # noqa: E402
+from stnet.evaluation.files import write_files  # noqa: E402
 from stnet.evaluation.loop import evaluate  # noqa: E402
 from stnet.evaluation.results import Collector  # noqa: E402
 from stnet.models import get_model, model_section  # noqa: E402
@@ -59,7 +60,7 @@ def main(path, folder):
     evaluate(Dygraph(untrained.network, normalize), loader, collector=collector)
     evaluation = collector.evaluation()
     if rank == 0:
-        evaluation.save(f"{folder}/evaluation", topk=2)
+        write_files(evaluation, f"{folder}/evaluation", topk=2)
     if ranks > 1:
         _step_without_clips_on_rank_0(trainer, batches[0], folder)
 

@@ -1,12 +1,15 @@
 import functools
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,15 +175,28 @@ def test_a_fresh_child_ends_with_its_parent(tmp_path):
     pytest.fail("it still runs")
 
 
+def test_a_fresh_child_starts_below_a_temporary_folder_whose_path_no_socket_can_have(tmp_path):
+    (tmp_path / "parent.py").write_text(
+        PARENT.replace("os.kill(", "child.kill(); os.kill(").replace("SIGKILL", "SIGTERM")
+    )
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    variables = {**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
+    done = subprocess.run([sys.executable, tmp_path / "parent.py"], env=variables, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+    assert int(done.stdout) > 0
+
+
 def test_the_folder_of_a_killed_parent_is_removed_by_the_next_and_no_other(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
-    folder = tmp_path / "temporary"
-    (folder / "pymp-others").mkdir(parents=True)
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a short path: see above
+    (folder / "pymp-others").mkdir()
     variables = {**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
     left = []
     for _ in range(2):
         subprocess.run([sys.executable, tmp_path / "parent.py"], env=variables, capture_output=True, check=False)
         left.append({path.name for path in folder.iterdir()})
+    shutil.rmtree(folder)
     assert [len(names) for names in left] == [2, 2]
     assert left[0] & left[1] == {"pymp-others"}
 
