@@ -82,5 +82,5 @@ def test_an_export_has_no_features_and_says_so(clip_set, trained, tmp_path, caps
     capsys.readouterr()
     given = ["--weights", tmp_path / "export", "--save_dir", tmp_path, "--features", tmp_path / "f.npz"]
     assert run(predict, *given, clip_set / "val 0.mp4") == 1
-    assert "an export gives classes alone, and no features; take the weights" in capsys.readouterr().err
+    assert "an export gives classes alone, and no features; use the weights" in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stnet.backends.embedder import Embed
     from stnet.backends.engines import Compute
 
-_TAKE_WEIGHTS = "take the weights that it was made of"
+_USE_WEIGHTS = "use the weights it was made from"
 _HOLD_THREADS = ("_logits", "logits", "embed", "stages", "_timeline")  # cached properties with threads or locks
 _ALL: weakref.WeakSet[ModelEngines] = weakref.WeakSet()
 
@@ -135,11 +135,11 @@ class DeployedEngines(ModelEngines):
     @functools.cached_property
     def embed(self) -> Embed:
         """Raise UserError."""
-        raise UserError("an export gives classes alone, and no features", _TAKE_WEIGHTS)
+        raise UserError("an export gives classes alone, and no features", _USE_WEIGHTS)
 
     def check_stages(self) -> None:
         """Raise UserError."""
-        raise UserError("an export does not show its segments: it has no timeline, and no shares", _TAKE_WEIGHTS)
+        raise UserError("an export does not show its segments: it has no timeline, and no shares", _USE_WEIGHTS)
 
 
 def _forget_engines() -> None:
