@@ -1,6 +1,6 @@
 """Model factory: `get_model("STNET", config, mode)`.
 
-To add a model, put it into a folder and import it below, which registers it.
+To add a model, put it into a folder and import it below, which registers it; or name a file of your own by --plugin.
 """
 
 from __future__ import annotations
