@@ -31,9 +31,10 @@ def test_a_bad_list_stops_with_one_line(name, entry, clip_set, trained, tmp_path
 def test_a_missing_config_or_list_stops_with_one_line(entry, clip_set, trained, tmp_path, capsys):
     failing(entry, "config file not found: none.yaml", capsys, "--config=none.yaml")
     section = {"train": "TRAIN", "eval": "TEST", "predict": "INFER"}[entry]
+    missing = "list file not found: none.list"
     failing(
         entry,
-        "list file not found: none.list",
+        missing if entry != "predict" else "no video is given, and INFER.filelist none.list does not exist",
         capsys,
         "--config",
         clip_set / "tiny.yaml",

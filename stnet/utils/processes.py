@@ -26,7 +26,7 @@ from stnet.utils.folders import lock, sweep
 # Garbage at a fork may be an engine: freeing it in the child would wait for threads that do not exist there.
 os.register_at_fork(after_in_child=gc.freeze)
 _PR_SET_PDEATHSIG = 1
-_LONGEST_FOLDER = 60  # bytes; a socket below it has at most 108
+_LONGEST_FOLDER = 72  # bytes; a socket below it has at most 108
 _CRASHES = (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _FOR_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STARTING = threading.Lock()  # guards sys.modules["__main__"]

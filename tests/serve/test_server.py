@@ -255,7 +255,7 @@ def test_an_address_that_cannot_be_had_is_one_line(server, clip_set):
     assert (code, line.partition(":")[0]) == (1, "error")
     assert "cannot listen at 192.0.2.1, port 0: " in line
     code, line = failing(clip_set, "--port=70000")
-    assert (code, line) == (2, "serve_model.py: error: argument --port: expected 0 to 65535, found 70000")
+    assert (code, line) == (2, "error: argument --port: expected 0 to 65535, found 70000")
 
 
 def test_help_needs_none_of_the_packages(clip_set):

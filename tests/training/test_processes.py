@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -26,10 +27,37 @@ PROJECT = Path(__file__).parents[2]
 RANKS = Path(__file__).with_name("on_ranks.py")
 
 
-def segments():
-    """Paddle's segments in /dev/shm (paddle_PID_...), but for those of living processes, which may be another's."""
-    names = [name for name in os.listdir("/dev/shm") if name.startswith("paddle_")]
-    return {name for name in names if not os.path.exists(f"/proc/{name.split('_')[1]}")}
+def marked(mark):
+    """IDs of living processes that carry a mark in their environment."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environment = Path(f"/proc/{name}/environ").read_bytes()
+            state = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            continue
+        if mark.encode() in environment and state != "Z":
+            found.append(int(name))
+    return found
+
+
+class Watch(threading.Thread):
+    """Remembers all processes that carry a mark: other tests, which run at the same time, leave segments, too."""
+
+    def __init__(self, mark):
+        super().__init__(daemon=True)
+        self.mark, self.seen, self.ended = mark, set(), threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.ended.wait(0.05):
+            self.seen.update(marked(self.mark))
+
+    def segments_of_the_dead(self):
+        """Their segments in /dev/shm (paddle_PID_...)."""
+        names = [name for name in os.listdir("/dev/shm") if name.startswith("paddle_")]
+        pids = {name: int(name.split("_")[1]) for name in names}
+        return [name for name in names if pids[name] in self.seen and not os.path.exists(f"/proc/{pids[name]}")]
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +70,7 @@ def no_run_outlives_its_test():
                 os.kill(pid, signal.SIGKILL)
         run.process.kill()
         run.process.wait()
+        run.watch.ended.set()
         run.log.close()
 
 
@@ -52,7 +81,7 @@ class Run:
 
     def __init__(self, clip_set, folder, *flags, launch=(), run_sh=False, options=None, **environment):
         self.mark, self.folder = uuid.uuid4().hex, folder
-        self.shm = segments()
+        self.watch = Watch(self.mark)
         words = [sys.executable, *launch, str(PROJECT / "train.py"), f"--config={clip_set / 'tiny.yaml'}"]
         if run_sh:
             words = ["bash", str(PROJECT / "run.sh"), "train", "STNET", str(clip_set / "tiny.yaml")]
@@ -78,23 +107,15 @@ class Run:
 
     def descendants(self):
         """Living processes with the mark, but for the first."""
-        found = []
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                environment = Path(f"/proc/{name}/environ").read_bytes()
-                state = Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[0]
-            except OSError:
-                continue
-            if self.mark.encode() in environment and state != "Z" and int(name) != self.process.pid:
-                found.append(int(name))
-        return found
+        return [pid for pid in marked(self.mark) if pid != self.process.pid]
 
     def assert_nothing_is_left(self):
         deadline = time.monotonic() + 20
         while self.descendants() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert self.descendants() == []
-        assert segments() - self.shm == set()
+        assert len(self.watch.seen) > 0
+        assert self.watch.segments_of_the_dead() == []
         assert [p.name for p in self.folder.iterdir() if atomic.TEMPORARY in p.name] == []
 
 
@@ -212,22 +233,25 @@ def parent_of(pid):
 @pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_by_sigkill_goes_on_with_the_very_losses(tmp_path, number):
     config = kill_and_resume.prepare(tmp_path, clips=2)
-    shm = segments()
+    watch = Watch(mark := uuid.uuid4().hex)
     with open(tmp_path / "log", "w") as log:
         kill_and_resume.run(kill_and_resume.command(config, tmp_path / "whole", resume=False), log)
         words = kill_and_resume.command(config, tmp_path / "out")
         if number:
             assert kill_and_resume.kill_in_a_call(words, 9, log)
         else:
-            process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=subprocess.STDOUT)
+            variables = {**os.environ, "STNET_TEST_MARK": mark}
+            process = subprocess.Popen([sys.executable, *words], env=variables, stdout=log, stderr=subprocess.STDOUT)
             while len(train_losses(tmp_path / "out")) < 4:
                 assert process.poll() is None
                 time.sleep(0.01)
             process.kill()
             process.wait()
             time.sleep(1)
-            assert segments() - shm == set()
+            assert len(watch.seen) > 1  # its workers, too
+            assert watch.segments_of_the_dead() == []
         kill_and_resume.run(words, log)
+    watch.ended.set()
     expected = kill_and_resume.losses(tmp_path / "whole")
     assert len(expected) == 6
     assert kill_and_resume.losses(tmp_path / "out") == expected
