@@ -6,6 +6,7 @@ python eval.py --model_name=STNET --config=configs/stnet.yaml --weights=checkpoi
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from stnet import cli, flags, next_step, runtime
+from stnet.config import Config
 from stnet.utils.atomic import exclusive_lock, os_errors_as_user_errors, prepare_folder, write_json
 from stnet.utils.schema import SCHEMA
 from stnet.weights.metadata import load_saved_config, with_sizes_of
@@ -23,10 +25,17 @@ RESERVED = ("schema", "ECE", "files", "skipped", "weights", "config", "precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate: configuration, device, data and model, loop, results."""
+    """Evaluate the flags' weights, and print the scores."""
     args = flags.parse("eval", __doc__, argv)
-    config = load_saved_config(args)
+    scores = evaluate_weights(args, load_saved_config(args))
+    if scores is not None:
+        print(scores, flush=True)
+        weights = [f"--weights={args.weights}"] if args.weights else []
+        next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
 
+
+def evaluate_weights(args: argparse.Namespace, config: Config) -> str | None:
+    """Evaluate: device, data and model, loop, results. Returns the scores as text; None on other ranks than 0."""
     from stnet import parallel  # these need Paddle
     from stnet.backends.engines import ENGINES
     from stnet.evaluation.files import write_files
@@ -74,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         evaluation = collector.evaluation()
         if rank != 0:
-            return
+            return None
         loader.bad.log_total()
 
         # Results; eval_results.json, which names the other files, is removed first and written last
@@ -91,9 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
         logger.info("results are in %s; beside it: %s", path, ", ".join(files))
         logger.info("report: %s", report)
-        print(format_scores(scores), flush=True)
-        weights = [f"--weights={args.weights}"] if args.weights else []
-        next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
+        return format_scores(scores)
 
 
 if __name__ == "__main__":

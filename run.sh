@@ -3,6 +3,7 @@ set -euo pipefail
 # The one command.
 #
 #   bash run.sh train     STNET ./configs/stnet.yaml [flags]
+#   bash run.sh finetune  STNET ./configs/stnet_finetune.yaml --videos=FOLDER [flags]: your own classes, in one command
 #   bash run.sh eval      STNET ./configs/stnet.yaml [flags]
 #   bash run.sh predict   STNET ./configs/stnet.yaml [flags], for example --video_path=a.mp4
 #   bash run.sh inference STNET ./configs/stnet.yaml [flags], for example --format=onnx
@@ -252,7 +253,7 @@ main() {
     local action="${1:-}"
     [ $# -gt 0 ] && shift
     case "$action" in
-        train | eval | predict | inference | serve)
+        train | finetune | eval | predict | inference | serve)
             [ $# -ge 2 ] || die "expected: bash run.sh $action NAME CONFIG [flags]"
             case "$action" in inference | serve) action="${action}_model" ;; esac
             entry "$action.py" "$@"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Union
+from collections.abc import Callable
+from typing import Any, Union
 
 import numpy as np
 import paddle
-
-from stnet.models.normalizer import Normalizer
 
 Clips = Union[np.ndarray, paddle.Tensor]  # uint8 [B, seg_num, 3 * seglen, H, W]
 
@@ -22,7 +21,7 @@ class Dygraph:
 
     name = "paddle, the network as it is"
 
-    def __init__(self, network: paddle.nn.Layer, normalize: Normalizer) -> None:
+    def __init__(self, network: paddle.nn.Layer, normalize: Callable[[Any], paddle.Tensor]) -> None:
         self.network, self.normalize = network, normalize
 
     def __call__(self, clips: Clips) -> np.ndarray:

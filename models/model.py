@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stnet.config import Config, ModelSection, TrainSection
 from stnet.models.streaming import Streaming
+from stnet.utils.errors import UserError
 from stnet.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class Model:
     Attributes:
         network: input [B, seg_num, 3 * seglen, H, W] float32, output logits [B, num_classes]. If it gives features, it
             has `embed`, from the same input to (features of the segments [B, seg_num, C], input of the last linear
-            layer [B, C']), and `embedding_size`, C'.
+            layer [B, C']), and `embedding_size`, C'. If it trains on cached features, it has `classify`, from the
+            features of the segments to logits.
     """
 
     Section: type[ModelSection] = ModelSection
@@ -43,6 +46,10 @@ class Model:
     released: tuple[str, ...] = ()  # released weights, the preferred first
     released_for: dict[str, Any] = {}  # MODEL keys that they fit
     pretrained: tuple[str, ...] = ()  # released weights that training may start from
+    places: dict[str, tuple[str, ...]] = {}  # TRAIN.freeze -> name prefixes of the tensors that it keeps fixed
+
+    class_weights: list[float] | None = None  # of TRAIN.class_balance
+    total_steps = 0  # updates of the run that trains it
 
     def __init__(self, config: Config, mode: str) -> None:
         config.section(mode)  # raises for an unknown mode
@@ -95,16 +102,54 @@ class Model:
         """Released weights to start training from, or "". Raises UserError if none are for this configuration."""
         return self.pretrained[0] if self.pretrained else ""
 
-    def loss(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """Mean cross entropy of logits [B, num_classes] and labels [B] int64, a scalar."""
-        import paddle.nn.functional as F  # late, so that --help is instant
+    def frozen(self, place: str) -> tuple[str, ...]:
+        """Name prefixes of the tensors up to a place of TRAIN.freeze. Raises UserError if there is no such place."""
+        if place == "none":
+            return ()
+        if place not in self.places:
+            known = ", ".join(["none", *self.places])
+            raise UserError(f"TRAIN.freeze {place}: {self.config.MODEL.name} has no such place; known: {known}")
+        return self.places[place]
 
-        return F.cross_entropy(logits, labels)
+    def freeze(self) -> None:
+        """Exclude the tensors up to TRAIN.freeze from training."""
+        prefixes = self.frozen(self.config.TRAIN.freeze)
+        for name, parameter in self.network.named_parameters():
+            if name.startswith(prefixes):
+                parameter.stop_gradient = True
+                parameter.trainable = False
+
+    def train(self) -> None:
+        """Put the network into training mode, its frozen layers into evaluation mode: their statistics stay."""
+        self.network.train()
+        prefixes = self.frozen(self.config.TRAIN.freeze)
+        for name, layer in self.network.named_sublayers():
+            if f"{name}.".startswith(prefixes):
+                layer.eval()
+
+    def loss(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Mean cross entropy of logits [B, num_classes] and labels [B] int64, a scalar.
+
+        With TRAIN.label_smoothing, of smoothed labels; with TRAIN.class_balance, weighted by `class_weights`. The mean
+        is over the clips, not the weights, so that it does not depend on how clips are put together to batches.
+        """
+        import paddle  # late, so that --help is instant
+        import paddle.nn.functional as F
+
+        smoothing = self.config.TRAIN.label_smoothing
+        if self.class_weights is None and not smoothing:
+            return F.cross_entropy(logits, labels)
+        targets = F.one_hot(labels, logits.shape[1]) * (1 - smoothing) + smoothing / logits.shape[1]
+        losses = -(targets * F.log_softmax(logits, axis=1)).sum(axis=1)
+        if self.class_weights is not None:
+            losses = losses * paddle.to_tensor(self.class_weights, "float32").gather(labels)
+        return losses.mean()
 
     def optimizer(self, steps: tuple[int, int]) -> tuple[paddle.optimizer.Optimizer, paddle.optimizer.lr.LRScheduler]:
         """Momentum with L2 decay on every trainable parameter (batch norm and biases too), as the original.
 
-        Off by default: linear warm-up over `warmup_steps`, clipping of the gradient's global norm to `clip_norm`.
+        By TRAIN, AdamW without decay on batch norm and biases. Off by default: linear warm-up over `warmup_steps`,
+        clipping of the gradient's global norm to `clip_norm`.
 
         Args:
             steps: at which the rate is multiplied by `learning_rate_decay`; see `decay_steps`.
@@ -115,25 +160,53 @@ class Model:
         """
         import paddle
 
-        train = self.config.TRAIN
-        scheduler = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: learning_rate(step, train, steps))
-        optimizer = paddle.optimizer.Momentum(
-            learning_rate=scheduler,
-            momentum=train.momentum,
-            parameters=self.network.parameters(),
-            weight_decay=paddle.regularizer.L2Decay(train.l2_weight_decay),
-            grad_clip=paddle.nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None,
-        )
-        return optimizer, scheduler
+        train, total = self.config.TRAIN, self.total_steps
+        scheduler = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: learning_rate(step, train, steps, total))
+        common = {
+            "learning_rate": scheduler,
+            "parameters": self.network.parameters(),
+            "grad_clip": paddle.nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None,
+        }
+        if train.optimizer == "adamw":
+            decayed = {parameter.name for parameter in self.network.parameters() if len(parameter.shape) > 1}
+            adamw = paddle.optimizer.AdamW(
+                weight_decay=train.l2_weight_decay, apply_decay_param_fun=decayed.__contains__, **common
+            )
+            return adamw, scheduler
+        decay = paddle.regularizer.L2Decay(train.l2_weight_decay)
+        return paddle.optimizer.Momentum(momentum=train.momentum, weight_decay=decay, **common), scheduler
 
 
-def learning_rate(step: int, train: TrainSection, falls: Sequence[int]) -> float:
-    """Learning rate after `step` training steps: linear warm-up to the base rate, which decays at each of `falls`.
+def learning_rate(step: int, train: TrainSection, falls: Sequence[int], total: int = 0) -> float:
+    """Learning rate after `step` training steps: linear warm-up to the base rate, then TRAIN.schedule.
 
     The first of `warmup_steps` takes the base rate / warmup_steps, the last the base rate.
+
+    Args:
+        falls: steps at each of which a rate by `step` decays.
+        total: steps of the run, at the end of which a rate by `cosine` is 0.
     """
-    rate = train.learning_rate * train.learning_rate_decay ** sum(step >= fall for fall in falls)
+    if train.schedule == "cosine":
+        done = min(1.0, max(0, step - train.warmup_steps) / max(1, total - train.warmup_steps))
+        rate = train.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    else:
+        rate = train.learning_rate * train.learning_rate_decay ** sum(step >= fall for fall in falls)
     return rate * min(1.0, (step + 1) / max(1, train.warmup_steps))
+
+
+def class_weights(labels: Sequence[int], num_classes: int) -> list[float]:
+    """Weight of each class's clips in the loss: N / (classes present * clips of the class), 0 without clips.
+
+    Raises:
+        UserError: labels are inside the files, and so not known.
+    """
+    if any(label < 0 for label in labels):
+        raise UserError("TRAIN.class_balance needs the labels in the list, and this format has them inside the files")
+    counts = [0] * num_classes
+    for label in labels:
+        counts[label] += 1
+    present = sum(count > 0 for count in counts)
+    return [len(labels) / (present * count) if count else 0.0 for count in counts]
 
 
 def decay_steps(epochs: int, total_videos: int, batch_size: int) -> tuple[int, int]:

@@ -152,7 +152,8 @@ class VideoListDataset(Dataset):
         """(clip uint8 of `clip_shape`, label). Raises ClipError."""
         path, label, own_format = self.clips[index]
         clip_format = own_format or self.format
-        rng = clip_rng(self.seed, epoch, index) if self.augment else None
+        views = getattr(self.section, "augmented_views", 0)
+        rng = clip_rng(self.seed, epoch % views if views else epoch, index) if self.augment else None
         clip = read_clip(find_file(path, self.folder), self.section, clip_format, rng, decoder)
         if FORMATS.get(clip_format).label_inside:
             if clip.label is None:

@@ -141,7 +141,7 @@ class Loader:
         """
         stream = self.start(number, first_step)
         self.place = None
-        read, steps = 0, len(self.order) - first_step
+        steps = len(self.order) - first_step
         try:
             for _ in range(steps):
                 clips, labels, indices, errors, fatal = next(stream)
@@ -151,13 +151,12 @@ class Loader:
                     self.bad.add(index, reason, quarantine)
                     if quarantine:
                         self.dataset.skip[index] = reason
-                read += len(indices)
                 yield Batch(clips, labels, indices)
             self.place = (number + 1, 0)
         finally:
             if self.place is None or number + 1 >= self.epochs:
                 self.close()
-        if steps and not read and self.bad.allowed < math.inf and self.order.ranks == 1:  # others may have read some
+        if steps and len(self.bad.reasons) == len(self.dataset) and self.bad.allowed < math.inf:
             raise self.bad.none_read()
 
     def start(self, number: int = 0, first_step: int = 0) -> _BatchIterator:

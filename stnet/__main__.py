@@ -13,6 +13,7 @@ USAGE = """\
 stnet ACTION [flags]      stnet ACTION --help lists an action's flags
 
   stnet train             train a model
+  stnet finetune          train on your own videos, in one command
   stnet eval              score weights on a labelled list
   stnet predict           classify videos
   stnet inference         export a model for a server
@@ -22,6 +23,7 @@ stnet ACTION [flags]      stnet ACTION --help lists an action's flags
   stnet --version         the version"""
 ACTIONS = {  # script in a checkout, and module
     "train": ("train.py", "stnet.train"),
+    "finetune": ("finetune.py", "stnet.finetune"),
     "eval": ("eval.py", "stnet.eval"),
     "predict": ("predict.py", "stnet.predict"),
     "inference": ("inference_model.py", "stnet.inference_model"),

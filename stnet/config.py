@@ -118,6 +118,14 @@ class TrainSection(ReaderSection):
     amp: str = key("off", choices=("off", "O1", "O2"))
     amp_dtype: str = key("float16", choices=("float16", "bfloat16"))
     sync_bn: bool = False
+    optimizer: str = key("momentum", choices=("momentum", "adamw"))
+    schedule: str = key("step", choices=("step", "cosine"))
+    label_smoothing: float = key(0.0, least=0.0, most=0.9)
+    class_balance: str = key("none", choices=("none", "loss"))
+    patience: int = key(0, least=0)
+    freeze: str = "none"
+    augmented_views: int = key(0, least=0)
+    feature_cache: str = ""
 
 
 @dataclass
@@ -324,6 +332,12 @@ def _check_together(config: Config, data: Mapping[str, Any], path: str) -> None:
             raise UserError(f"{path}: MODEL.{name}: expected three numbers (R, G, B), found {value!r:.60}")
     if any(v <= 0 for v in config.MODEL.image_std):
         raise UserError(f"{path}: MODEL.image_std: expected positive numbers, found {config.MODEL.image_std!r:.60}")
+    train = config.TRAIN
+    if train.feature_cache and (train.freeze != "backbone" or not train.augmented_views or train.amp == "O2"):
+        raise UserError(
+            f"{path}: TRAIN.feature_cache keeps features of a frozen backbone",
+            "set TRAIN.freeze to backbone, TRAIN.augmented_views to 1 or more, and TRAIN.amp to off or O1",
+        )
     for name in SECTIONS:
         section = getattr(config, name)
         if section.target_size > section.short_size:

@@ -23,12 +23,29 @@ from stnet.utils.errors import UserError
 logger = logging.getLogger("stnet")
 
 # Section of the configuration that an action reads.
-SECTIONS = {"train": "TRAIN", "eval": "TEST", "predict": "INFER", "inference": "INFER", "serve": "INFER"}
+SECTIONS = {
+    "train": "TRAIN",
+    "finetune": "TRAIN",
+    "eval": "TEST",
+    "predict": "INFER",
+    "inference": "INFER",
+    "serve": "INFER",
+}
 ACTIONS = tuple(SECTIONS)
-TRAIN, PREDICT, INFERENCE, SERVE = ("train",), ("predict",), ("inference",), ("serve",)
-LOOPS, WRITING = ("train", "eval", "predict"), ("train", "eval", "predict", "inference")
+TRAIN, FINETUNE, PREDICT, INFERENCE, SERVE = ("train",), ("finetune",), ("predict",), ("inference",), ("serve",)
+TRAINING, LOOPS = ("train", "finetune"), ("train", "finetune", "eval", "predict")
+WRITING = ("train", "finetune", "eval", "predict", "inference")
 SCORING, USING = ("eval", "predict", "serve"), ("eval", "predict", "inference", "serve")
-FOLDERS = {"train": "checkpoints", "eval": "results", "predict": "results", "inference": "inference_model"}
+FOLDERS = {
+    "train": "checkpoints",
+    "finetune": "finetune",
+    "eval": "results",
+    "predict": "results",
+    "inference": "inference_model",
+}
+_CONFIGS = {
+    action: "configs/stnet_finetune.yaml" if action == "finetune" else "configs/stnet.yaml" for action in ACTIONS
+}
 
 
 def positive_int(text: str) -> int:
@@ -121,7 +138,7 @@ class Flag:
 # In the order of run.sh's settings: those of more actions first.
 FLAGS = (
     Flag("model_name", "model; default: MODEL.name of the config", metavar="NAME", key="MODEL.name"),
-    Flag("config", "YAML file (default: %(default)s)", default="configs/stnet.yaml", metavar="FILE"),
+    Flag("config", "YAML file (default: %(default)s)", default=_CONFIGS, metavar="FILE"),
     Flag("o", "override one value of the config; repeatable", metavar="SECTION.key=value", kind="list"),
     Flag("use_gpu", "auto: the GPU if one works; default: TRAIN.use_gpu of the config", parse=device_choice,
          metavar="True|False|auto", key="TRAIN.use_gpu", setting="auto",
@@ -151,12 +168,12 @@ FLAGS = (
          "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",
          note="auto, paddle, inference, onnxruntime"),
     Flag("pretrain", "weights to start from: a file of an ImageNet ResNet or of a StNet; released: the released StNet; "
-         "none: random values; default: TRAIN.pretrain of the config, or else the released ResNet-50", TRAIN,
+         "none: random values; default: TRAIN.pretrain of the config, or else the released ResNet-50", TRAINING,
          metavar="FILE", key="TRAIN.pretrain", setting="", note="weights to start from: a file, released, none"),
     Flag("resume", "checkpoint to go on from, weights to fine-tune, or auto: the newest checkpoint in save_dir", TRAIN,
          metavar="FILE", setting="", note="checkpoint to go on from; auto: the newest in save_dir"),
-    Flag("epoch", "epochs", TRAIN, parse=positive_int, metavar="N", key="TRAIN.epoch", setting=""),
-    Flag("learning_rate", "initial learning rate", TRAIN, parse=float, metavar="RATE", key="TRAIN.learning_rate",
+    Flag("epoch", "epochs", TRAINING, parse=positive_int, metavar="N", key="TRAIN.epoch", setting=""),
+    Flag("learning_rate", "initial learning rate", TRAINING, parse=float, metavar="RATE", key="TRAIN.learning_rate",
          setting=""),
     Flag("valid_interval", "epochs between validations; 0: none (default: %(default)s)", TRAIN, 1, int, "N",
          setting="1", note="epochs between validations; 0: none"),
@@ -166,6 +183,15 @@ FLAGS = (
          kind="switch"),
     Flag("no_memory_optimize", "accepted for old scripts; has no effect", TRAIN, kind="switch"),
     Flag("dry_run", "check config, lists, files, weights and one step; stop", TRAIN, kind="switch"),
+    Flag("videos", "your videos: a folder with one sub-folder a class, a CSV file PATH,LABEL, or a list PATH LABEL",
+         FINETUNE, metavar="PATH"),
+    Flag("ratio", "share of the clips that are trained on; the others validate (default: %(default)s)", FINETUNE, 0.8,
+         float, "SHARE"),
+    Flag("group_by", "clips of one group stay on one side: parent, the folder within the class's folder, or a regular "
+         "expression that finds the group in the path", FINETUNE, metavar="GROUP"),
+    Flag("full", "then train the whole network, at a tenth of the learning rate", FINETUNE, kind="switch"),
+    Flag("full_epoch", "epochs of --full (default: %(default)s)", FINETUNE, 5, positive_int, "N"),
+    Flag("overwrite", "start anew in a save_dir that holds another run", FINETUNE, kind="switch"),
     Flag("videos", "videos, folders, globs and list files (.list, .txt)", PREDICT, metavar="VIDEO", kind="words"),
     Flag("video_path", "what to classify, as VIDEO; repeatable", PREDICT, metavar="PATH", kind="list", setting="",
          note="a video, a folder, a glob or a list file"),

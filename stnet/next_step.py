@@ -20,7 +20,13 @@ _CARRIED = ("use_gpu", "engine", "weights_home", "weights_url")  # flags that th
 _OF_THE_MACHINE = ("PYTHON", "CUDA_VISIBLE_DEVICES")  # variables that every command needs
 _LEFT_OUT = ("model_name", "config", "resume", "overwrite")  # of a resuming command; `_program` writes the first two
 _REPEATED = {flag.name for flag in flags.FLAGS if flag.kind == "list"}
-_SCRIPTS = {"train": "train.py", "eval": "eval.py", "predict": "predict.py", "inference": "inference_model.py"}
+_SCRIPTS = {
+    "train": "train.py",
+    "finetune": "finetune.py",
+    "eval": "eval.py",
+    "predict": "predict.py",
+    "inference": "inference_model.py",
+}
 
 
 def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
@@ -38,7 +44,7 @@ def suggest(args: argparse.Namespace, action: str, *words: str) -> None:
 
 
 @contextlib.contextmanager
-def resumable(args: argparse.Namespace, resume: str) -> Iterator[None]:
+def resumable(args: argparse.Namespace, resume: str = "") -> Iterator[None]:
     """Context in which a signal raises Stopped with the command that resumes the run: as typed, plus `resume`."""
     try:
         yield
@@ -59,7 +65,8 @@ def _resume_command(args: argparse.Namespace, resume: str) -> str:
     words += [flag.typed for flag in switches if flag.name not in _LEFT_OUT]
     of_others = {flag.name for flag in flags.FLAGS} - {flag.name for flag in flags.flags_of(args.action)}
     given = _assignments(name for name in runtime.given() if name not in {*_LEFT_OUT, *of_others})
-    return given + shlex.join([*_program(args, args.action), *getattr(args, "videos", []), *words, resume])
+    videos = args.videos if args.action == "predict" else []
+    return given + shlex.join([*_program(args, args.action), *videos, *words, *filter(None, [resume])])
 
 
 def _assignments(names: Iterable[str]) -> str:

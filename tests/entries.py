@@ -3,12 +3,13 @@
 import re
 
 import eval as eval_entry
+import finetune
 import inference_model
 import predict
 import train
 from stnet import cli
 
-ENTRIES = {"train": train, "eval": eval_entry, "predict": predict}
+ENTRIES = {"train": train, "eval": eval_entry, "predict": predict, "finetune": finetune}
 
 
 def run(entry, *argv):
@@ -26,4 +27,4 @@ def failing(entry, message, capsys, *argv):
     assert re.search(message, error), error
 
 
-__all__ = ["ENTRIES", "eval_entry", "failing", "inference_model", "predict", "run", "train"]
+__all__ = ["ENTRIES", "eval_entry", "failing", "finetune", "inference_model", "predict", "run", "train"]

@@ -26,7 +26,7 @@ FLOORS = {
     "tools": 9,
 }
 TOGETHER = {"inference", "timeline"}  # Predictor.timeline makes timelines, and these hold results
-ENTRIES = ["train", "eval", "predict", "inference_model", "serve_model"]  # above all floors, as are these:
+ENTRIES = ["train", "finetune", "eval", "predict", "inference_model", "serve_model"]  # above all floors, as are these:
 OTHERS = ["stnet", "stnet.__main__"]
 
 

@@ -59,13 +59,13 @@ def draw_clip(name: str, rng: random.Random, count: int = FRAMES) -> np.ndarray:
     frames = []
     for i, moment in enumerate(time):
         centre = (x - moment * travel * (pair == 0), y - moment * travel * (pair == 1))
-        mask = _shape_mask(centre, radius[i], angle, corners)[..., None]
+        mask = shape_mask(centre, radius[i], angle, corners)[..., None]
         frames.append(background * (1 - mask) + colour * mask)
     frames = np.clip(np.stack(frames), 0, 255).astype(np.uint8)
     return frames[::-1] if backwards else frames
 
 
-def _shape_mask(centre: tuple[float, float], radius: float, angle: float, corners: int) -> np.ndarray:
+def shape_mask(centre: tuple[float, float], radius: float, angle: float, corners: int) -> np.ndarray:
     """Antialiased bar (2), triangle (3) or star (4), in [0, 1]; it wraps around at the borders."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     shift = 4  # fractional bits of the coordinates

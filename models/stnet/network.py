@@ -143,10 +143,10 @@ class StNet(nn.Layer):
         )
 
     def forward(self, clips: paddle.Tensor) -> paddle.Tensor:
-        return self.fc(self.embed(clips)[1])  # [B, C/2] -> [B, num_classes]
+        return self.classify(self.backbone(clips))
 
-    def embed(self, clips: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """(pooled vectors of the segments [B, T, C], input of the classifier [B, C / 2]); clips as for forward."""
+    def backbone(self, clips: paddle.Tensor) -> paddle.Tensor:
+        """Pooled vectors of the segments [B, T, C]; clips as for forward."""
         if paddle.in_dynamic_mode():
             self._check_input(clips)
         _, seg_num, channels, height, width = clips.shape
@@ -155,9 +155,21 @@ class StNet(nn.Layer):
         x = self.layer3(x)
         x = self.temporal2(x, seg_num)
         x = self.pool(self.layer4(x))  # [B*T, C]
-        segments = x.reshape([-1, seg_num, x.shape[1]])
+        return x.reshape([-1, seg_num, x.shape[1]])
+
+    def relate(self, segments: paddle.Tensor) -> paddle.Tensor:
+        """Input of the classifier [B, C / 2] from the vectors of the segments [B, T, C]."""
         x = self.xception(segments.transpose([0, 2, 1]).unsqueeze(-1))  # [B, C, T, 1] -> [B, C/2, T, 1]
-        return segments, x.max(axis=[2, 3])
+        return x.max(axis=[2, 3])
+
+    def classify(self, segments: paddle.Tensor) -> paddle.Tensor:
+        """Logits [B, num_classes] from the vectors of the segments [B, T, C]."""
+        return self.fc(self.relate(segments))
+
+    def embed(self, clips: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """(vectors of the segments [B, T, C], input of the classifier [B, C / 2]); clips as for forward."""
+        segments = self.backbone(clips)
+        return segments, self.relate(segments)
 
     def stem(self, x: paddle.Tensor) -> paddle.Tensor:
         """Layers before the first temporal block: [N, 3 * seglen, H, W] -> [N, C, H / 8, W / 8]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
 
     from stnet.models.stnet.network import StNet
 
-# Names of the backbone, structured or original; not fc
+# Places of TRAIN.freeze in the order of the network, and the layers between each and the one before
+_PLACES = {
+    "stem": ("conv1.", "bn1."),
+    "stage1": ("layer1.",),
+    "stage2": ("layer2.",),
+    "stage3": ("temporal1.", "layer3."),
+    "backbone": ("temporal2.", "layer4."),
+}
+# Names of the ResNet, structured or original; not fc
 _BACKBONE = re.compile(r"(conv1|bn1|layer\d)\.|(res|bn)\d|(bn_)?conv1_")
 
 
@@ -40,6 +49,7 @@ class STNET(Model):
     released = ("STNET_final.pdparams", "STNET.pdparams")
     released_for = {"num_layers": 50, "num_classes": 400}
     pretrained = ("ResNet50_pretrained",)
+    places = dict(zip(_PLACES, itertools.accumulate(_PLACES.values())))
 
     @property
     def section(self) -> StNetSection:

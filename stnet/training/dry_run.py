@@ -68,7 +68,7 @@ def _check_sample(name: str, loader: Loader) -> None:
 
 def _one_step(trainer: Trainer) -> dict[str, float]:
     """Time and memory of the second of two steps on the first batches."""
-    trainer.model.network.train()
+    trainer.model.train()
     group = list(itertools.islice(trainer.loader.epoch(0), trainer.options.accumulate_steps))
     for _ in range(2):
         began = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,23 @@ class Outcome(NamedTuple):
     labels: paddle.Tensor
 
 
+class HeadOnly(paddle.nn.Layer):
+    """Features [B, seg_num, C] -> logits [B, num_classes], by the layers behind the backbone of a network."""
+
+    def __init__(self, network: paddle.nn.Layer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Classify."""
+        return self.network.classify(features)
+
+
+def as_they_are(features: Any) -> paddle.Tensor:
+    """Features need no normalisation."""
+    return paddle.to_tensor(features)
+
+
 class Stepper:
     """Updates the weights of a model; on several ranks, through paddle.DataParallel.
 
@@ -36,11 +53,20 @@ class Stepper:
         model: its network is prepared for training, in place.
         steps: the two steps at which the learning rate falls.
         clip_shape: of a placeholder clip for a rank that has none to read.
+        on_features: batches hold features of a frozen backbone (stnet.training.feature_cache) instead of clips.
     """
 
-    def __init__(self, model: Model, normalize: Normalizer, steps: tuple[int, int], clip_shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        normalize: Normalizer,
+        steps: tuple[int, int],
+        clip_shape: Sequence[int],
+        on_features: bool = False,
+    ) -> None:
         options = model.config.TRAIN
-        self.model, self.normalize, self.clip_shape = model, normalize, clip_shape
+        self.model, self.clip_shape = model, clip_shape
+        model.freeze()
         if options.sync_bn and parallel.ranks() > 1:
             model.network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model.network)
         self.optimizer, self.scheduler = model.optimizer(steps)
@@ -51,7 +77,9 @@ class Stepper:
             )
         use_scaler = self.amp != "off" and self.amp_dtype == "float16"
         self.scaler = paddle.amp.GradScaler(enable=use_scaler, init_loss_scaling=2.0**15)
-        self.wrapped = paddle.DataParallel(model.network) if parallel.ranks() > 1 else model.network
+        self.normalize: Callable[[Any], paddle.Tensor] = as_they_are if on_features else normalize
+        self.network = HeadOnly(model.network) if on_features else model.network
+        self.wrapped = paddle.DataParallel(self.network) if parallel.ranks() > 1 else self.network
         self.last_batch: Batch | None = None
 
     def step(self, group: Sequence[Batch]) -> list[Outcome]:
@@ -84,15 +112,19 @@ class Stepper:
             self.last_batch = batch
             return self._backward(batch, len(batch.indices) * parallel.ranks() / total)  # the ranks' mean is taken
         if parallel.ranks() > 1:
-            placeholder = self.last_batch or batch._replace(
-                clips=paddle.zeros([1, *self.clip_shape], "uint8"), labels=paddle.zeros([1], "int64")
-            )
+            placeholder = self.last_batch or self._placeholder(batch)
             network = self.model.network  # batch norm's statistics are parameters that are not trained
             saved = [(p, p.clone()) for p in (*network.parameters(), *network.buffers()) if p.stop_gradient]
             self._backward(placeholder, 0.0)
             for p, before in saved:
                 p.set_value(before)
         return None
+
+    def _placeholder(self, batch: Batch) -> Batch:
+        """A batch without clips has features in their shape, but no clips in theirs."""
+        if isinstance(self.network, HeadOnly):
+            return batch
+        return batch._replace(clips=paddle.zeros([1, *self.clip_shape], "uint8"), labels=paddle.zeros([1], "int64"))
 
     def _backward(self, batch: Batch, share: float | paddle.Tensor) -> Outcome:
         mixed = self.amp != "off"

@@ -19,11 +19,12 @@ from stnet.evaluation.loop import evaluate
 from stnet.evaluation.results import Collector
 from stnet.metrics import TopK, metric_classes
 from stnet.models.dygraph import Dygraph
-from stnet.models.model import Model
+from stnet.models.model import Model, class_weights
 from stnet.models.normalizer import Normalizer
 from stnet.reader.loader import Batch, Loader
 from stnet.training import resume
 from stnet.training.ema import make_average, restore_weights
+from stnet.training.feature_cache import FeatureLoader
 from stnet.training.log import RESERVED, Journal, read_journal
 from stnet.training.report import write_training_report
 from stnet.training.step import Outcome, State, Stepper
@@ -45,6 +46,7 @@ class Progress:
     step: int = 0  # updates done
     batch: int = 0  # batches of the current epoch done
     best: float | None = None  # best validation top-1 so far
+    since_best: int = 0  # validations after it
 
 
 class Trainer:
@@ -81,7 +83,12 @@ class Trainer:
         self.loader, self.valid_loader = loader, valid_loader
         self.save_dir, self.seed = save_dir, seed
         self.log_interval, self.valid_interval, self.labels = log_interval, valid_interval, labels
-        self.stepper = Stepper(model, normalize, steps, loader.dataset.clip_shape)
+        model.total_steps = self.steps_per_epoch * self.options.epoch
+        if self.options.class_balance == "loss":
+            labels_listed = [clip.label for clip in loader.dataset.clips]
+            model.class_weights = class_weights(labels_listed, model.config.MODEL.num_classes)
+        on_features = isinstance(loader, FeatureLoader)
+        self.stepper = Stepper(model, normalize, steps, loader.dataset.clip_shape, on_features)
         self.ema = make_average(model.network, self.options.ema_decay)
         self.metrics = metric_classes(model.config.MODEL.metrics)
         self.progress = Progress()
@@ -130,7 +137,8 @@ class Trainer:
         """Restore everything but the weights from a checkpoint's state."""
         progress = state["progress"]
         batch = resume.next_batch(progress, self.data, self.loader.order, state.get("batch_size"))
-        self.progress = Progress(progress["epoch"], progress["step"], batch, progress.get("best"))
+        best, since_best = progress.get("best"), progress.get("since_best", 0)
+        self.progress = Progress(progress["epoch"], progress["step"], batch, best, since_best)
         if "seed" in progress:
             self.seed = progress["seed"]
             logger.info("the order of the clips is that of the resumed run: seed %d", self.seed)
@@ -170,11 +178,12 @@ class Trainer:
             self.journal = Journal(self.save_dir, self.progress.step)
         try:
             with StopRequest(parallel.launchers()) as self.stop:
-                while self.progress.epoch < self.options.epoch:
+                while self.progress.epoch < self.options.epoch and not self.has_stalled():
                     self.train_epoch()
                     loader = self.loader_to_validate()
                     if loader is not None:
-                        self.save(f"step{self.progress.step}")  # validation can take long, and be killed
+                        if not isinstance(loader, FeatureLoader):
+                            self.save(f"step{self.progress.step}")  # validation can take long, and be killed
                         scores = self.validate(loader)
                     self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
                     self.save(f"epoch{self.progress.epoch - 1}")
@@ -189,7 +198,7 @@ class Trainer:
     def train_epoch(self) -> None:
         """Train to the end of the current epoch."""
         at, total = self.progress, len(self.loader)
-        self.model.network.train()
+        self.model.train()
         self.clock = Clock(at.step, self.counts[0])
         with contextlib.closing(self.loader.epoch(at.epoch, at.batch)) as batches:
             group: list[Batch] = []
@@ -225,6 +234,19 @@ class Trainer:
                 parallel.gather(None)  # a rank that ends would end the others before the checkpoint is written
                 raise Stopped(number)
 
+    def has_stalled(self) -> bool:
+        """Return True after `patience` validations without a better top-1; the log says so."""
+        at, patience = self.progress, self.options.patience
+        if not patience or at.since_best < patience:
+            return False
+        logger.info(
+            "no better top-1 than %.4f in %d validations: training ends after %d epochs",
+            at.best,
+            at.since_best,
+            at.epoch,
+        )
+        return True
+
     def loader_to_validate(self) -> Loader | None:
         """The loader of the validation clips, if validation is due after this epoch."""
         epochs = self.progress.epoch + 1
@@ -235,13 +257,14 @@ class Trainer:
         at, network = self.progress, self.model.network
         parallel.share_statistics(network)
         with self.ema.applied():
-            engine = Dygraph(network, self.stepper.normalize)
+            engine = Dygraph(self.stepper.network, self.stepper.normalize)
             self.validated = Collector(self.class_names, loader.bad)
             scores = evaluate(
                 engine, loader, "valid", self.log_interval, self.stop_now, self.metrics, self.validated, RESERVED
             )
+            at.since_best += 1
             if at.best is None or scores["TOP1_ACC"] > at.best:
-                at.best = scores["TOP1_ACC"]
+                at.best, at.since_best = scores["TOP1_ACC"], 0
                 self.save("best")
         logger.info("valid epoch %d: %s", at.epoch, format_scores(scores))
         if self.journal:
