@@ -52,22 +52,19 @@ def ridge(features: np.ndarray, labels: np.ndarray, num_classes: int, strength: 
     """Fit a linear head by ridge regression to one-hot targets, in closed form.
 
     Args:
-        features: [N, C]; they are standardised, and the head undoes it.
+        features: [N, C], of one scale, as rows of length 1 are; they are centred, and the head undoes it.
         labels: int [N], 0 to num_classes - 1; a class without clips is never predicted.
         num_classes: K.
-        strength: of the penalty, relative to the mean square of the standardised features' singular values.
+        strength: of the penalty, relative to the mean square of the centred features' singular values.
     """
-    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale = np.where(deviation > 0, deviation, 1)
-    rows, targets = (features - mean) / scale, one_hot(labels, num_classes)
-    share = targets.mean(axis=0)
+    mean, targets = features.mean(axis=0, dtype=np.float64), one_hot(labels, num_classes)
+    rows, share = features - mean, targets.mean(axis=0)
     size = min(rows.shape)
-    penalty = strength * max(float((rows**2).sum()) / size, 1e-12) * np.eye(size)
+    penalty = max(strength * float((rows**2).sum()) / size, 1e-12) * np.eye(size)
     if len(rows) <= rows.shape[1]:  # of the two equal forms, the smaller system
         weight = rows.T @ np.linalg.solve(rows @ rows.T + penalty, targets - share)
     else:
         weight = np.linalg.solve(rows.T @ rows + penalty, rows.T @ (targets - share))
-    weight /= scale[:, None]
     return Head(weight, np.where(share > 0, share - mean @ weight, -np.inf))
 
 

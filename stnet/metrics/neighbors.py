@@ -17,7 +17,7 @@ NEIGHBORS = 10  # clips that vote on a label
 FEW = 5  # clips below which a class is small, and its labels are not judged
 BLOCK = 1024  # clips that are compared with as many others at once
 _USUAL, _SAMPLE = 5, 1024  # the neighbour of the usual distance, and the clips of which it is taken
-_ROUNDING = 1e-6  # of the similarity of equal vectors in float32
+_DIGITS = 6  # of a similarity: in float32, equal vectors are similar by 1 only within these
 
 
 class Duplicate(NamedTuple):
@@ -56,10 +56,9 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
 
 def most_similar(query: np.ndarray, features: np.ndarray, paths: Sequence[str], topk: int) -> list[tuple[int, float]]:
     """Find the clips that are most similar to a query [C]: (index, similarity), best first, equal ones by path."""
-    similar = np.clip(unit_rows(features) @ unit_rows(query[None])[0], -1, 1)
-    rounded = [round(float(value), 6) for value in similar]
-    order = sorted(range(len(rounded)), key=lambda i: (-rounded[i], paths[i]))
-    return [(i, rounded[i]) for i in order[:topk]]
+    similar = _rounded(unit_rows(features) @ unit_rows(query[None])[0])
+    order = sorted(range(len(similar)), key=lambda i: (-similar[i], paths[i]))
+    return [(i, similar[i]) for i in order[:topk]]
 
 
 def duplicate_threshold(features: np.ndarray) -> float:
@@ -73,8 +72,11 @@ def duplicate_threshold(features: np.ndarray) -> float:
         return LEAST
     sample = rows[np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)]
     fifth = min(_USUAL, count - 1)  # the most similar one is the clip itself
-    pieces = [np.partition(-(sample[i : i + 64] @ rows.T), fifth, axis=1)[:, fifth] for i in range(0, len(sample), 64)]
-    return max(LEAST, 1 - NEAR * (1 + float(np.median(np.concatenate(pieces)))))
+    distances = np.empty(len(sample))
+    for first in range(0, len(sample), 64):
+        piece = slice(first, first + 64)
+        distances[piece] = 1 + np.partition(-(sample[piece] @ rows.T), fifth, axis=1)[:, fifth]
+    return min(1.0, max(LEAST, 1 - NEAR * float(np.median(distances))))
 
 
 def near_duplicates(
@@ -103,8 +105,8 @@ def near_duplicates(
         values, here = similar[np.arange(len(similar)), nearest], slice(start, start + len(similar))
         better = values > best[here]
         best[here][better], other[here][better] = values[better], first + nearest[better]
-    found = np.flatnonzero(best >= threshold - _ROUNDING).tolist()
-    return [Duplicate(i, int(other[i]), min(1.0, float(best[i]))) for i in found]
+    pairs = zip(range(len(rows)), other.tolist(), _rounded(best))
+    return [Duplicate(*pair) for pair in pairs if pair[2] >= threshold]
 
 
 def groups_of(count: int, duplicates: Sequence[Duplicate]) -> np.ndarray:
@@ -189,6 +191,10 @@ def class_balance(labels: np.ndarray, num_classes: int) -> Balance:
     some = counts[counts > 0]
     ratio = float(some.max() / some.min()) if len(some) else 0.0
     return Balance(counts.tolist(), ratio, np.flatnonzero(counts < FEW).tolist())
+
+
+def _rounded(similar: np.ndarray) -> list[float]:
+    return [round(value, _DIGITS) for value in np.minimum(similar, 1).astype(np.float64).tolist()]
 
 
 def _blocks(rows: np.ndarray, others: np.ndarray, block: int) -> Iterator[tuple[int, int, np.ndarray]]:
