@@ -18,7 +18,7 @@ from stnet.utils.parsing import parse_json
 from stnet.utils.schema import refuse_newer
 
 SUFFIXES = (".npz", ".parquet")
-MAX_VALUES = 1 << 31  # of a Parquet column; an .npz file holds no more than its size
+MAX_BYTES = 1 << 34  # of a Parquet file, unpacked; an .npz file unpacks to no more than its size
 _MAKE_THEM = "predict --features writes such files"
 # Type and axes of the arrays of an .npz file; "U" is text.
 _ARRAYS = {
@@ -59,15 +59,15 @@ def read_features(path: StrPath, segments: bool = True) -> FeatureFile:
     read = {".npz": _read_npz, ".parquet": _read_parquet}.get(os.path.splitext(path)[1])
     if read is None:
         raise UserError(f"features {path}: expected a name that ends with {' or '.join(SUFFIXES)}")
+    if not os.path.isfile(path):
+        raise UserError(f"features file not found: {path}", _MAKE_THEM)
     try:
         found = read(path, segments)
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"cannot read features {path}: {error.strerror or first_line(error)}", _MAKE_THEM) from None
     except MemoryError:
         raise UserError(f"features {path} are too large for this machine's memory") from None
-    except Exception as error:  # ValueError, zipfile's and pyarrow's own
+    except Exception as error:  # OSError, ValueError, zipfile's and pyarrow's own
         raise UserError(f"features {path} cannot be read: {first_line(error)}", _MAKE_THEM) from None
     return _checked(path, found)
 
@@ -155,9 +155,9 @@ def _read_parquet(path: str, segments: bool) -> dict[str, Any]:
         texts = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
         if kinds != expected or not {"weights_sha256", "meta"} <= texts.keys():
             raise ValueError("its columns and texts are not those of features")
-        chunks = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        if sum(chunk.column(i).num_values for chunk in chunks for i in range(chunk.num_columns)) > MAX_VALUES:
-            raise ValueError(f"it claims more than {MAX_VALUES} values")
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > MAX_BYTES:
+            raise ValueError(f"it claims more than {MAX_BYTES} bytes")
         table = file.read(columns)
     rows, labels = table.num_rows, table.column("label").to_numpy()
     found = {
