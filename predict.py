@@ -4,6 +4,7 @@
 python predict.py a.mp4 'clips/*.mp4' --weights=checkpoints/STNET_final.pdparams
 python predict.py --model_name=STNET --config=configs/stnet.yaml --video_path=clips --output=results.jsonl
 python predict.py clips --weights=checkpoints/STNET_final.pdparams --features=features.npz
+python predict.py clips --similar_to=a.mp4 --weights=checkpoints/STNET_final.pdparams
 python predict.py long.mp4 --weights=checkpoints/STNET_final.pdparams --timeline --window=10 --stride=2
 """
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictor = Predictor(args.weights, None, args.engine, None, topk, precision=precision)
         videos = modes.asked_for(args, predictor.config)
     else:
-        if args.infer_topk and args.infer_topk > config.MODEL.num_classes:
+        if args.infer_topk and args.infer_topk > config.MODEL.num_classes and not args.similar_to:
             logger.warning("--infer_topk %d: there are %d classes", args.infer_topk, config.MODEL.num_classes)
         videos = modes.asked_for(args, config)
         if not (args.resume or args.timeline):
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.save_config(args, config)
     if args.timeline:
         return modes.write_timelines(args, predictor, videos)
+    if args.similar_to:
+        return modes.write_similar(args, predictor, videos, loader or predictor.loader(videos))
     if args.features:
         return modes.write_features(args, predictor, videos, loader or predictor.loader(videos))
     if args.output:
@@ -84,12 +87,15 @@ def check_together(args: argparse.Namespace) -> None:
         raise UserError(
             f"--timeline writes files of its own: it cannot be combined with --{'output' if args.output else 'explain'}"
         )
-    others = [name for name in ("explain", "features") if getattr(args, name)]
+    others = [name for name in ("explain", "features", "similar_to") if getattr(args, name)]
     if args.precision not in ("fp32", "auto") and others:
         raise UserError(f"--{others[0]} computes in fp32: leave out --precision")
     others = [name for name in ("output", "timeline", "explain") if getattr(args, name)]
     if args.features and others:
         raise UserError(f"--features writes a file of its own, without --{others[0]}")
+    others = [name for name in ("output", "timeline", "explain", "features") if getattr(args, name)]
+    if args.similar_to and others:
+        raise UserError(f"--similar_to writes a file of its own, without --{others[0]}")
     if args.features and "infer_topk" in typed:
         raise UserError("--features writes no classes: --infer_topk is without effect")
 

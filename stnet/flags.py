@@ -206,6 +206,8 @@ FLAGS = (
          kind="switch"),
     Flag("features", "file of the videos' features, .npz or .parquet, instead of their classes: for search, clustering "
          "and few-shot work", PREDICT, metavar="FILE"),
+    Flag("similar_to", "video to which the others, or those of a features file, are compared: the most similar ones, "
+         "--infer_topk of them (default: 10), instead of classes", PREDICT, metavar="VIDEO"),
     Flag("timeline", "of long videos: score overlapping windows, say what happens when; files go to save_dir", PREDICT,
          kind="switch"),
     Flag("window", "seconds of a timeline's window (default: %(default)s)", PREDICT, 10.0, float, "SECONDS"),

@@ -1,4 +1,4 @@
-"""The outputs of predict: predict_results.json, a table, timelines, features.
+"""The outputs of predict: predict_results.json, a table, timelines, features, similar videos.
 
 Each function writes one and returns the exit code. `args` are the flags of predict.
 """
@@ -15,6 +15,7 @@ from stnet.config import Config
 from stnet.inference.features import Features, facts_of, features_of, save
 from stnet.inference.predictor import Predictor
 from stnet.inference.result import LONGEST_NAME, Result
+from stnet.inference.similar import TOPK, features_among, ranked, read_known, to_compare
 from stnet.inference.table import ResultTable
 from stnet.reader.loader import Loader
 from stnet.reader.sources import Source, listed, sources
@@ -33,10 +34,9 @@ SOME_UNREAD = 3  # exit code
 
 def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
     """Videos that the flags name, or else the configuration."""
-    typed = "video_path" in dict(args.typed)  # and not in run.sh's settings alone
-    paths = [path for path in (*args.videos, *(args.video_path if typed or not args.videos else ())) if path]
-    if not paths and not args.filelist and config.INFER.video_path:
-        paths = [config.INFER.video_path]
+    paths = named(args, config)
+    if args.similar_to and features_among([*paths, *filter(None, [args.filelist])]):
+        return to_compare(sources(args.similar_to, config.MODEL.format, scratch=""), [])
     videos = sources(paths, config.MODEL.format, scratch="")
     filelist = args.filelist
     if not paths and not filelist:
@@ -46,7 +46,18 @@ def asked_for(args: argparse.Namespace, config: Config) -> list[Source]:
         logger.info("no video is given: taking INFER.filelist %s", filelist)
     if filelist:
         videos += listed(filelist, config.MODEL.format)
+    if args.similar_to:
+        videos = to_compare(sources(args.similar_to, config.MODEL.format, scratch=""), videos)
     return videos
+
+
+def named(args: argparse.Namespace, config: Config) -> list[str]:
+    """Paths that the flags name, or else the configuration; none where a list is given."""
+    typed = "video_path" in dict(args.typed)  # and not in run.sh's settings alone
+    paths = [path for path in (*args.videos, *(args.video_path if typed or not args.videos else ())) if path]
+    if not paths and not args.filelist and config.INFER.video_path:
+        return [config.INFER.video_path]
+    return paths
 
 
 def predict_into_json(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
@@ -161,6 +172,23 @@ def write_features(args: argparse.Namespace, predictor: Predictor, videos: Seque
     code = exit_code(videos, len(unread), unread)
     logger.info("features are in %s", args.features)
     return code
+
+
+def write_similar(args: argparse.Namespace, predictor: Predictor, videos: Sequence[Source], loader: Loader) -> int:
+    """Print the videos that are most similar to the first one, and write similar.json. Returns the exit code."""
+    path = features_among(named(args, predictor.config))
+    known = read_known(path, predictor.digest, predictor.config) if path else None
+    rows = features_of(predictor.engines.embed, videos, loader, args.log_interval)
+    found = ranked(rows, args.infer_topk or TOPK, known)
+    loader.bad.log_total()
+    for similar in found:
+        print(similar, flush=True)
+    path = os.path.join(args.save_dir, "similar.json")
+    facts = {"skipped": loader.bad.summary(), "weights": predictor.weights}
+    content = {"schema": SCHEMA, "query": args.similar_to, "rows": [similar.json for similar in found], **facts}
+    write_json(path, content)
+    logger.info("similar videos are in %s", path)
+    return SOME_UNREAD if loader.bad.reasons else 0
 
 
 def exit_code(videos: Sequence[Source], unread: int, results: Sequence[Result | Features] = ()) -> int:

@@ -21,6 +21,7 @@ from stnet.inference.explain import Explanation, explain
 from stnet.inference.features import Features, features_of
 from stnet.inference.model_engines import DeployedEngines, ModelEngines
 from stnet.inference.result import Result
+from stnet.inference.similar import TOPK, Similar, features_among, ranked, read_known, to_compare
 from stnet.metrics.probabilities import softmax
 from stnet.models import model_section
 from stnet.models.model import Model
@@ -30,7 +31,7 @@ from stnet.reader.clip import Clip
 from stnet.reader.formats import VIDEO
 from stnet.reader.loader import Loader, build_loader
 from stnet.reader.order import EpochOrder
-from stnet.reader.sources import Input, Source, format_of, read_again, sources
+from stnet.reader.sources import Bytes, Input, Source, format_of, read_again, sources
 from stnet.reader.transforms import to_super_images
 from stnet.timeline.events import Events
 from stnet.timeline.run import Settings, make_timeline
@@ -237,6 +238,28 @@ class Predictor:
             if videos:
                 runtime.start_thread()
                 yield from features_of(self.engines.embed, videos, self.loader(videos))
+
+    def similar(self, query: Input, inputs: Input | Iterable[Input], topk: int = TOPK) -> list[Similar]:
+        """Find the videos whose clip features are most similar to those of one video, best first.
+
+        Args:
+            query: a video, as one of `predict`.
+            inputs: as `predict`, or the path of a features file of these weights. The query's own file is left out.
+            topk: videos in the result, at most.
+
+        Raises:
+            UserError: as `features`; the query cannot be read; the features file is damaged, or of other weights.
+        """
+        with tempfile.TemporaryDirectory(prefix="stnet-") as scratch, tempfile.TemporaryDirectory(dir=scratch) as other:
+            inputs = inputs if isinstance(inputs, (str, os.PathLike, *Bytes, np.ndarray)) else list(inputs)
+            path = features_among(inputs)
+            known = read_known(path, self.digest, self.config) if path else None
+            clip_format = self.config.MODEL.format
+            videos = to_compare(
+                sources([query], clip_format, scratch), sources([] if path else inputs, clip_format, other)
+            )
+            runtime.start_thread()
+            return ranked(features_of(self.engines.embed, videos, self.loader(videos)), topk, known)
 
     def timeline(self, path: StrPath, name: StrPath, **settings: Any) -> Events:
         """Find the events of a long video; writes NAME.events.csv and the other files of a timeline.

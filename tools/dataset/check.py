@@ -23,7 +23,7 @@ from stnet.reader.containers import seconds_of_all
 from stnet.reader.decode import Video
 from stnet.reader.errors import ClipError, NoVideo
 from stnet.reader.formats import FORMATS
-from stnet.tools.dataset import findings
+from stnet.tools.dataset import findings, resemblance
 from stnet.tools.dataset.findings import Record, content_elsewhere, lists_to_compare
 from stnet.tools.dataset.workers import Lost, work_with_progress
 from stnet.utils.atomic import prepare_folder
@@ -65,6 +65,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="list whose content must not be in this one; repeatable (default in valid and test: TRAIN.filelist)",
     )
+    resemblance.add_flags(parser)
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds a clip may take (default: decode_timeout)")
     parser.set_defaults(run=run)
 
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or os.path.dirname(os.path.abspath(args.list))
     entries = findings.read_entries(args.list, model.format, labelled, num_classes)
     against = lists_to_compare(args.list, args.against, config.TRAIN.filelist, args.mode)
+    known = resemblance.read_known(args)
     prepare_out(out)
     reading = Reading(section, model.format, args.mode == "train")
     timeout = args.timeout or section.decode_timeout
@@ -115,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     elsewhere = content_elsewhere(against, model.format, records, args.workers)
     decoders = Counter(record["decoder"] for record in records.values() if record["decoder"])  # files read by each
     judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes, elsewhere)
-    facts = {
+    facts: dict[str, Any] = {
         "mode": args.mode,
         "against": [os.path.abspath(path) for path in against],
         "format": model.format,
@@ -125,8 +127,14 @@ def run(args: argparse.Namespace) -> int:
         "looked_at": looked_at,
         "decoders": dict(sorted(decoders.items())),
     }
+    if known:
+        resembling, about = resemblance.resembling(entries, records, judged, known, args.similarity, num_classes)
+        judged = sorted([*judged, *resembling], key=lambda finding: finding.entry.number)
+        facts["features"] = about
     report = findings.write_results(out, args.list, entries, judged, **facts, seconds=time.monotonic() - started)
     print(findings.table(report))
+    for line in resemblance.lines_about(report["features"]) if known else ():
+        print(line)
     if against:
         leaks = report["notes"]["leak"]
         print(f"compared with {', '.join(against)}: {leaks} clips hold the same content")

@@ -37,6 +37,11 @@ NOTES = {
     "damaged": "data that is not whole; OpenCV decodes it in order, as the original",
     "decoder_lost": "another decoder hung or crashed; OpenCV reads it after that",
 }
+FEATURE_NOTES = {  # of check --features
+    "near_duplicate": "features nearly those of a clip further up: the same, encoded or cut anew",
+    "near_leak": "features nearly those of a clip of --features_against",
+    "suspect_label": "most of the nearest neighbours have one other label",
+}
 _EXAMPLES = 3  # clips of a kind that are shown; report.json has all
 Record = dict[str, Any]  # result of check.examine for a file; plain data, kept as JSON
 
@@ -196,6 +201,7 @@ def write_results(
     write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
     write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
     counts = Counter(finding.problem for finding in findings)
+    notes = [*NOTES, *(FEATURE_NOTES if "features" in facts else ())]
     report = {
         "schema": SCHEMA,
         "list": os.path.abspath(filelist),
@@ -204,7 +210,7 @@ def write_results(
         "fine": len(good),
         "bad": len(bad),
         "problems": {name: counts[name] for name in PROBLEMS},
-        "notes": {name: counts[name] for name in NOTES},
+        "notes": {name: counts[name] for name in notes},
         "findings": [
             {"line": f.entry.number, "path": f.entry.path, "problem": f.problem, "reason": f.reason} for f in findings
         ],
@@ -216,7 +222,10 @@ def write_results(
 def table(report: Mapping[str, Any]) -> str:
     """Counts of the report as text, a problem or note a line, each with its first few clips."""
     lines = []
-    meanings = {**PROBLEMS, **{name: f"{meaning} (only a note)" for name, meaning in NOTES.items()}}
+    meanings = {
+        **PROBLEMS,
+        **{name: f"{meaning} (only a note)" for name, meaning in {**NOTES, **FEATURE_NOTES}.items()},
+    }
     for name, count in {**report["problems"], **report["notes"]}.items():
         if count:
             lines.append(f"{name:<16}{count:>8}  {meanings[name]}")
