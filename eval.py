@@ -12,12 +12,16 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from stnet import cli, flags, next_step, runtime
 from stnet.config import Config
 from stnet.utils.atomic import exclusive_lock, os_errors_as_user_errors, prepare_folder, write_json
 from stnet.utils.schema import SCHEMA
 from stnet.weights.metadata import load_saved_config, with_sizes_of
+
+if TYPE_CHECKING:
+    from stnet.report.data import DataSection
 
 logger = logging.getLogger("stnet")
 # Keys of eval_results.json that no metric may take.
@@ -34,8 +38,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
 
 
-def evaluate_weights(args: argparse.Namespace, config: Config) -> str | None:
-    """Evaluate: device, data and model, loop, results. Returns the scores as text; None on other ranks than 0."""
+def evaluate_weights(args: argparse.Namespace, config: Config, data: DataSection | None = None) -> str | None:
+    """Evaluate: device, data and model, loop, results.
+
+    Args:
+        args: flags of eval.
+        config: with the list in section TEST.
+        data: section of report.html about the clips.
+
+    Returns:
+        the scores as text; None on other ranks than 0.
+    """
     from stnet import parallel  # these need Paddle
     from stnet.backends.engines import ENGINES
     from stnet.evaluation.files import write_files
@@ -93,7 +106,7 @@ def evaluate_weights(args: argparse.Namespace, config: Config) -> str | None:
         cli.save_config(args, config)
         files = [*write_files(evaluation, args.save_dir, config.MODEL.topk), "report.html"]
         source = [("Weights", predictor.weights), ("SHA-256", predictor.digest), ("List", config.TEST.filelist)]
-        write_report(report, evaluation, scores, source, config, loader.dataset)
+        write_report(report, evaluation, scores, source, config, loader.dataset, data)
         facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
         if predictor.report:
             facts["precision"] = predictor.report.to_dict()

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stnet import cli, flags, next_step
 from stnet.config import Config
@@ -28,6 +28,9 @@ from stnet.utils.errors import UserError
 from stnet.utils.files import read_regular
 from stnet.utils.parsing import parse_json
 from stnet.utils.progress import hours
+
+if TYPE_CHECKING:
+    from stnet.report.data import DataSection
 
 logger = logging.getLogger("stnet")
 _RATE_OF_ALL = 0.1  # of the learning rate, with --full, of the whole network
@@ -55,9 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             config = with_lists(config, data, clean=True)
             cli.save_config(args, config)
 
+        from stnet.training.data_report import data_report  # needs Paddle
+
         logger.info("== training the layers behind the backbone")
-        weights = train_stage(args, replace(config, TRAIN=replace(config.TRAIN, feature_cache=features)), folder)
-        scores = evaluate_stage(args, config, weights, os.path.join(folder, "results"))
+        on_features = config.TRAIN.freeze == "backbone"
+        cached = replace(config.TRAIN, feature_cache=features if on_features else "")
+        weights = train_stage(args, replace(config, TRAIN=cached), folder)
+        about_data = data_report(config, weights, features) if on_features else None
+        scores = evaluate_stage(args, config, weights, os.path.join(folder, "results"), about_data)
         if args.full:
             logger.info("== training the whole network")
             rate = config.TRAIN.learning_rate * _RATE_OF_ALL
@@ -170,12 +178,14 @@ def train_stage(args: argparse.Namespace, config: Config, folder: str) -> str:
     return os.path.join(folder, f"{config.MODEL.name.upper()}_best.pdparams")
 
 
-def evaluate_stage(args: argparse.Namespace, config: Config, weights: str, folder: str) -> str:
+def evaluate_stage(
+    args: argparse.Namespace, config: Config, weights: str, folder: str, data: DataSection | None = None
+) -> str:
     """Evaluate weights on the validation clips, with a report. Returns the scores as text."""
     from stnet.eval import evaluate_weights  # needs Paddle
 
     words = [f"--save_dir={folder}", f"--weights={weights}", f"--log_interval={args.log_interval}"]
-    return evaluate_weights(flags.parse("eval", None, words), config) or ""
+    return evaluate_weights(flags.parse("eval", None, words), config, data) or ""
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from stnet.config import Config
     from stnet.reader.dataset import VideoListDataset
+    from stnet.report.data import DataSection
 
 STRIPS = 12  # clips shown
 STRIP, TILE = 300, 56  # pixels: width of a row of frames, least side of a frame
@@ -70,6 +71,7 @@ def write_report(
     facts: Facts,
     config: Config,
     dataset: VideoListDataset,
+    data: DataSection | None = None,
 ) -> None:
     """Write the page of an evaluation, atomically.
 
@@ -80,6 +82,7 @@ def write_report(
         facts: further (name, value).
         config: of the run.
         dataset: from which the clips shown are read again.
+        data: section about the clips of the lists.
 
     Raises:
         UserError: it cannot be written.
@@ -97,6 +100,7 @@ def write_report(
         names=[shown(name) for name in evaluation.names],
         scores=scores_of(evaluation),
         strips=_strips(evaluation, dataset),
+        data=data,
     )
 
 
