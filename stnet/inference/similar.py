@@ -117,11 +117,8 @@ def ranked(rows: Iterable[Features], topk: int = TOPK, known: FeatureFile | None
     clips = np.stack([query.clip, *(clip for _, _, clip in read)])[1:]
     if known:
         itself = _identity(query.input_path) if query.input_path else None
-        others = [
-            i
-            for i, path in enumerate(known.paths)
-            if itself is None or _identity(find_file(path, known.folder)) != itself
-        ]
+        places = [_identity(find_file(path, known.folder)) for path in known.paths]
+        others = [i for i, place in enumerate(places) if place != itself]
         paths, clips = [known.paths[i] for i in others], known.clips[others]
         labels = [int(label) if label >= 0 else None for label in known.labels[others]]
     if clips.shape[1] != query.clip.size:

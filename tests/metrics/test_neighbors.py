@@ -151,11 +151,14 @@ def test_wrong_labels_are_found_with_the_right_one_and_right_ones_are_not():
 
 
 def test_half_of_the_neighbours_are_not_enough():
-    features = np.concatenate([circle(0), circle(*range(1, 5)), circle(*range(180, 190))])
-    labels = [0, 1, 1, 0, 0, *10 * [0]]
+    features = circle(0, 1, 2, 3, 4, *range(180, 190))
+    labels = np.array([1, 1, 1, 0, 0, *10 * [1]])
     assert suspicious_labels(features, labels, k=4) == []
-    labels[3] = 1
-    assert [(suspect.clip, suspect.score) for suspect in suspicious_labels(features, labels, k=4)][0] == (0, 0.75)
+    labels[2] = 0
+    assert [(s.clip, s.suggested, s.score) for s in suspicious_labels(features, labels, k=4)] == [
+        (0, 0, 0.75),
+        (1, 0, 0.75),
+    ]
 
 
 def test_copies_with_one_wrong_label_do_not_vouch_for_each_other():
