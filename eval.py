@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from stnet import parallel  # these need Paddle
     from stnet.backends.engines import ENGINES
-    from stnet.evaluation.files import write_files
+    from stnet.evaluation.files import keep_rejection, write_files
     from stnet.evaluation.loop import evaluate
     from stnet.evaluation.report import write_report
     from stnet.evaluation.results import Collector
@@ -69,10 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         # Loop
         collector = Collector(predictor.labels, loader.bad)
+        reserved = (*RESERVED, "reject") if args.reject else RESERVED
         scores = evaluate(
-            engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED
+            engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=reserved
         )
-        evaluation = collector.evaluation()
+        evaluation = collector.evaluation(args.reject or None)
         if rank != 0:
             return
         loader.bad.log_total()
@@ -88,12 +89,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
         if predictor.report:
             facts["precision"] = predictor.report.to_dict()
+        if evaluation.fitted_rejection:
+            facts["reject"] = evaluation.fitted_rejection.facts
         write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
         logger.info("results are in %s; beside it: %s", path, ", ".join(files))
         logger.info("report: %s", report)
         print(format_scores(scores), flush=True)
-        weights = [f"--weights={args.weights}"] if args.weights else []
-        next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
+        words = [f"--weights={args.weights}"] if args.weights else []
+        if args.reject and keep_rejection(evaluation, predictor.weights, predictor.digest, config):
+            words += ["--reject"]
+        next_step.suggest(args, "predict", *words, "--video_path=a.mp4")
 
 
 if __name__ == "__main__":

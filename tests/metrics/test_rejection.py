@@ -43,9 +43,7 @@ def test_shares_in_percent_are_exact():
         assert (confidence >= threshold_for(confidence, percent / 100)).sum() == percent
 
 
-@pytest.mark.parametrize(
-    ("confidence", "share"), [([0.5], 0), ([0.5], 1.01), ([0.5], NAN), ([NAN], 0.5), ([], 0.5)]
-)
+@pytest.mark.parametrize(("confidence", "share"), [([0.5], 0), ([0.5], 1.01), ([0.5], NAN), ([NAN], 0.5), ([], 0.5)])
 def test_a_share_that_cannot_be_kept_is_refused(confidence, share):
     with pytest.raises(ValueError, match="expected a share|no confidence is finite"):
         threshold_for(np.array(confidence), share)
