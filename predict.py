@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     loader = None
     if is_deployed(args.weights):
         topk, precision = args.infer_topk or None, of_flags(args)
-        predictor = Predictor(args.weights, None, args.engine, None, topk, precision=precision)
+        predictor = Predictor(args.weights, None, args.engine, None, topk, precision=precision, reject=args.reject)
         videos = modes.asked_for(args, predictor.config)
     else:
         if args.infer_topk and args.infer_topk > config.MODEL.num_classes:
@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             loader = build_loader(config, "infer", clips=[video.clip for video in videos])
             loader.start()  # videos are read while the model is made
         topk, precision = config.MODEL.topk, of_flags(args)
-        predictor = Predictor(args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision)
+        predictor = Predictor(
+            args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision, reject=args.reject
+        )
         cli.save_config(args, config)
     if args.timeline:
         return modes.write_timelines(args, predictor, videos)
@@ -92,6 +94,8 @@ def check_together(args: argparse.Namespace) -> None:
         raise UserError(f"--features writes a file of its own, without --{others[0]}")
     if args.features and "infer_topk" in typed:
         raise UserError("--features writes no classes: --infer_topk is without effect")
+    if args.features and args.reject:
+        raise UserError("--features writes no classes: --reject is without effect")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stnet.metrics.calibration import COLDEST, HOTTEST, Temperature
 
-UNKNOWN = "unknown"  # answer to a clip that belongs to no class
+UNKNOWN = "unknown"  # answer to a clip that belongs to no class; a class may have this name, too: is_unknown tells
+FACTS = ("answer", "is_unknown", "scaled_probability", "threshold")  # keys of Judgement.facts
 SHARES = np.arange(1, 101) / 100  # of a coverage curve
 
 
@@ -22,6 +23,11 @@ class Judgement(NamedTuple):
     def is_unknown(self) -> bool:
         """True where the probability is below the threshold, or NaN."""
         return not self.scaled_probability >= self.threshold
+
+    def facts(self, label_name: str) -> dict[str, Any]:
+        """Plain data for a file or an answer, of a clip whose most probable class has this name."""
+        answer = UNKNOWN if self.is_unknown else label_name
+        return {"answer": answer, "is_unknown": self.is_unknown, **self._asdict()}
 
 
 class Rejection(NamedTuple):
