@@ -10,7 +10,7 @@ from itertools import repeat
 import numpy as np
 
 from stnet.inference.result import Result
-from stnet.metrics.rejection import Judgement
+from stnet.metrics.rejection import UNKNOWN, Judgement
 from stnet.timeline.events import Event, cells_of
 from stnet.timeline.windows import Window
 from stnet.utils.atomic import write_atomically, write_csv
@@ -131,9 +131,10 @@ def write_picture(
             curves.plot(times, curve, color=colour, label=name, marker=".", markersize=3)
             spans = [(event.start, event.end - event.start) for event in events if event.class_id == class_id]
             bars.broken_barh(spans, (row - 0.4, 0.8), color=colour)
-        for (start, end), judgement in zip(cells_of([(w.start, w.end) for w in windows]) if judged else (), judged):
-            if judgement.is_unknown:
-                curves.axvspan(start, end, color="0.9", linewidth=0)
+        cells = cells_of([(window.start, window.end) for window in windows])
+        unknown = [cell for cell, judgement in zip(cells, judged) if judgement.is_unknown]
+        for number, (start, end) in enumerate(unknown):
+            curves.axvspan(start, end, color="0.9", linewidth=0, label="" if number else UNKNOWN)
         curves.set(ylim=(-0.02, 1.02), ylabel="probability", title=title)
         curves.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         bars.set(yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6), xlabel="seconds")

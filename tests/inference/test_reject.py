@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_the_answer_below_the_threshold_is_unknown_with_its_reason_and_classes(c
         first = f"    unknown: scaled probability {result.judged.scaled_probability:.6f} below {threshold:.6f}"
         assert (str(result).splitlines()[1] == first) == result.is_unknown
         assert len(str(result).splitlines()) == 3 + result.is_unknown
-    saved = json.loads(open(results[0].save_to_json(tmp_path), encoding="utf-8").read())
+    saved = json.loads(Path(results[0].save_to_json(tmp_path)).read_text(encoding="utf-8"))
     assert saved["is_unknown"] == results[0].is_unknown
     with open(results[0].save_to_csv(tmp_path), encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)

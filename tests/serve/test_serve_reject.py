@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import write_video
@@ -61,7 +62,7 @@ def test_a_timeline_says_which_windows_are_unknown(predictor, tmp_path):
 
 
 def test_the_paths_of_a_server_agree_and_only_one_with_the_flag_says_it(clip_set, weights, paths, predictor, tmp_path):
-    content = open(paths[1], "rb").read()
+    content = Path(paths[1]).read_bytes()
     for flags in ([], ["--reject"]):
         folder = tmp_path / f"server{len(flags)}"
         folder.mkdir()
