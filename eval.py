@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = evaluate_weights(args, load_saved_config(args))
     if scores is not None:
         print(scores, flush=True)
-        weights = [f"--weights={args.weights}"] if args.weights else []
-        next_step.suggest(args, "predict", *weights, "--video_path=a.mp4")
+        words = [f"--weights={args.weights}"] if args.weights else []
+        words += ["--reject"] if args.reject else []
+        next_step.suggest(args, "predict", *words, "--video_path=a.mp4")
 
 
 def evaluate_weights(args: argparse.Namespace, config: Config, data: DataSection | None = None) -> str | None:
@@ -51,7 +52,7 @@ def evaluate_weights(args: argparse.Namespace, config: Config, data: DataSection
     """
     from stnet import parallel  # these need Paddle
     from stnet.backends.engines import ENGINES
-    from stnet.evaluation.files import write_files
+    from stnet.evaluation.files import keep_rejection, write_files
     from stnet.evaluation.loop import evaluate
     from stnet.evaluation.report import write_report
     from stnet.evaluation.results import Collector
@@ -91,10 +92,11 @@ def evaluate_weights(args: argparse.Namespace, config: Config, data: DataSection
 
         # Loop
         collector = Collector(predictor.labels, loader.bad)
+        reserved = (*RESERVED, "reject") if args.reject else RESERVED
         scores = evaluate(
-            engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=RESERVED
+            engine, loader, "eval", args.log_interval, metrics=metrics, collector=collector, reserved=reserved
         )
-        evaluation = collector.evaluation()
+        evaluation = collector.evaluation(args.reject or None)
         if rank != 0:
             return None
         loader.bad.log_total()
@@ -110,9 +112,13 @@ def evaluate_weights(args: argparse.Namespace, config: Config, data: DataSection
         facts = {"skipped": loader.bad.summary(), "weights": predictor.weights, "config": config.as_dict()}
         if predictor.report:
             facts["precision"] = predictor.report.to_dict()
+        if evaluation.fitted_rejection:
+            facts["reject"] = evaluation.fitted_rejection.facts
         write_json(path, {"schema": SCHEMA, "ECE": evaluation.reliability.ece, **scores, "files": files, **facts})
         logger.info("results are in %s; beside it: %s", path, ", ".join(files))
         logger.info("report: %s", report)
+        if args.reject and not keep_rejection(evaluation, predictor.weights, predictor.digest, config):
+            args.reject = ""  # nothing was kept that predict could use
         return format_scores(scores)
 
 

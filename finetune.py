@@ -184,7 +184,7 @@ def evaluate_stage(
     """Evaluate weights on the validation clips, with a report. Returns the scores as text."""
     from stnet.eval import evaluate_weights  # needs Paddle
 
-    words = [f"--save_dir={folder}", f"--weights={weights}", f"--log_interval={args.log_interval}"]
+    words = [f"--save_dir={folder}", f"--weights={weights}", f"--log_interval={args.log_interval}", "--reject=0.95"]
     return evaluate_weights(flags.parse("eval", None, words), config, data) or ""
 
 

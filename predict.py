@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     loader = None
     if is_deployed(args.weights):
         topk, precision = args.infer_topk or None, of_flags(args)
-        predictor = Predictor(args.weights, None, args.engine, None, topk, precision=precision)
+        predictor = Predictor(args.weights, None, args.engine, None, topk, precision=precision, reject=args.reject)
         videos = modes.asked_for(args, predictor.config)
     else:
         if args.infer_topk and args.infer_topk > config.MODEL.num_classes and not args.similar_to:
@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             loader = build_loader(config, "infer", clips=[video.clip for video in videos])
             loader.start()  # videos are read while the model is made
         topk, precision = config.MODEL.topk, of_flags(args)
-        predictor = Predictor(args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision)
+        predictor = Predictor(
+            args.weights, config, args.engine, None, topk, clips=len(videos), precision=precision, reject=args.reject
+        )
         cli.save_config(args, config)
     if args.timeline:
         return modes.write_timelines(args, predictor, videos)
@@ -83,21 +85,26 @@ def check_together(args: argparse.Namespace) -> None:
         raise UserError(f"--{name} is without effect unless --{needed} is given")
     if args.resume and args.overwrite:
         raise UserError("--resume goes on with a table, --overwrite replaces it: set one of them")
-    if args.timeline and (args.output or args.explain):
-        raise UserError(
-            f"--timeline writes files of its own: it cannot be combined with --{'output' if args.output else 'explain'}"
-        )
-    others = [name for name in ("explain", "features", "similar_to") if getattr(args, name)]
-    if args.precision not in ("fp32", "auto") and others:
-        raise UserError(f"--{others[0]} computes in fp32: leave out --precision")
-    others = [name for name in ("output", "timeline", "explain") if getattr(args, name)]
-    if args.features and others:
-        raise UserError(f"--features writes a file of its own, without --{others[0]}")
-    others = [name for name in ("output", "timeline", "explain", "features") if getattr(args, name)]
-    if args.similar_to and others:
-        raise UserError(f"--similar_to writes a file of its own, without --{others[0]}")
-    if args.features and "infer_topk" in typed:
-        raise UserError("--features writes no classes: --infer_topk is without effect")
+    check_outputs(args)
+    for flag, effect in (("infer_topk", "infer_topk" in typed), ("reject", args.reject)):
+        if args.features and effect:
+            raise UserError(f"--features writes no classes: --{flag} is without effect")
+    if args.similar_to and args.reject:
+        raise UserError("--similar_to says no classes: --reject is without effect")
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise UserError where two kinds of output are asked for, or one that low precision does not have."""
+    asked = [name for name in ("similar_to", "features", "timeline", "output", "explain") if getattr(args, name)]
+    if args.precision not in ("fp32", "auto"):
+        for name in asked:
+            if name in ("explain", "features", "similar_to"):
+                raise UserError(f"--{name} computes in fp32: leave out --precision")
+    if len(asked) < 2 or asked == ["output", "explain"]:
+        return
+    if asked[0] == "timeline":
+        raise UserError(f"--timeline writes files of its own: it cannot be combined with --{asked[1]}")
+    raise UserError(f"--{asked[0]} writes a file of its own, without --{asked[1]}")
 
 
 if __name__ == "__main__":

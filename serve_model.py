@@ -85,8 +85,9 @@ def make_predictor(args: argparse.Namespace, config: Config) -> Predictor:
     from stnet.quantize.run import of_flags
 
     if is_deployed(args.weights):
-        return Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args))
-    return Predictor(args.weights, config, args.engine, None, config.MODEL.topk, precision=of_flags(args))
+        return Predictor(args.weights, None, args.engine, None, None, precision=of_flags(args), reject=args.reject)
+    topk = config.MODEL.topk
+    return Predictor(args.weights, config, args.engine, None, topk, precision=of_flags(args), reject=args.reject)
 
 
 def check_packages() -> None:

@@ -140,7 +140,7 @@ def advised(error: UserError) -> str:
     """The error's message and its hint, which does not name run.sh where there is none, as in a wheel."""
     hint = error.hint
     if not os.path.exists(os.path.join(os.path.dirname(PACKAGE), "run.sh")):
-        hint = re.sub(r"bash run\.sh setup \w+, or ", "", hint)
+        hint = re.sub(r"bash run\.sh setup \w+, or ", "", hint).replace("python eval.py ", "stnet eval ")
         hint = re.sub(
             r"bash run\.sh data (.*), see data/dataset/README\.md", r"stnet data \1, see stnet data --help", hint
         )

@@ -64,6 +64,14 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number above 0, up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 1, found {text}")
+    return value
+
+
 def port_number(text: str) -> int:
     """A whole number from 0 to 65535."""
     value = int(text)
@@ -109,6 +117,7 @@ class Flag:
         key: SECTION.key of the configuration that a given value replaces; "*" is the section that the action reads.
         setting: default of run.sh's variable of the same name; None: there is no variable.
         note: comment of that variable; default: `help`.
+        alone: value where the flag stands without one; None: it needs one.
         kind: "value"; "switch", without a value; "list", repeatable; "words", the positional arguments.
     """
 
@@ -121,6 +130,7 @@ class Flag:
     key: str = ""
     setting: str | None = None
     note: str = ""
+    alone: Any = None
     kind: Literal["value", "switch", "list", "words"] = "value"
 
     @property
@@ -167,6 +177,10 @@ FLAGS = (
     Flag("engine", "what computes the logits: auto (the fastest that works here), paddle (the network as it is), "
          "inference, onnxruntime, or one of a plugin", SCORING, "auto", metavar="NAME", setting="",
          note="auto, paddle, inference, onnxruntime"),
+    Flag("reject", "fit and keep the threshold below which a clip is unknown: this share of the list's clips keeps its "
+         "class (alone: 0.95)", ("eval",), parse=share, metavar="SHARE", alone=0.95),
+    Flag("reject", "answer unknown below the threshold that eval --reject has kept", ("predict", "serve"),
+         kind="switch"),
     Flag("pretrain", "weights to start from: a file of an ImageNet ResNet or of a StNet; released: the released StNet; "
          "none: random values; default: TRAIN.pretrain of the config, or else the released ResNet-50", TRAINING,
          metavar="FILE", key="TRAIN.pretrain", setting="", note="weights to start from: a file, released, none"),
@@ -319,6 +333,8 @@ def _add(parser: argparse.ArgumentParser, flag: Flag, action: str) -> None:
     parser.add_argument(
         flag.typed,
         action=_Record,
+        nargs=None if flag.alone is None else "?",
+        const=flag.alone,
         default=default[action] if isinstance(default, Mapping) else default,
         type=_unless_empty(flag.parse),
         metavar=flag.metavar,

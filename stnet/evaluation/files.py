@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,17 @@ import numpy as np
 
 from stnet.metrics.confusion import most_confused
 from stnet.utils.atomic import write_atomically, write_csv, write_json
+from stnet.utils.errors import UserError
 from stnet.utils.files import StrPath
 from stnet.utils.fonts import drawable, drawing
 from stnet.utils.schema import SCHEMA
+from stnet.weights.rejection import write_rejection
 
 if TYPE_CHECKING:
+    from stnet.config import Config
     from stnet.evaluation.results import Evaluation
 
+logger = logging.getLogger("stnet")
 _NUMBERED = 30  # classes up to which the picture has the shares as numbers
 _NAME = 30  # characters of a class name in the picture
 
@@ -45,6 +50,36 @@ def write_files(evaluation: Evaluation, folder: StrPath, topk: int) -> list[str]
     return list(writers)
 
 
+def keep_rejection(evaluation: Evaluation, weights: StrPath, digest: str, config: Config) -> bool:
+    """Write the fitted threshold beside the weights, and log it. False where there is none, or it cannot be written.
+
+    Args:
+        digest: SHA-256 of the weights.
+        config: of the evaluation.
+    """
+    fitted, filelist = evaluation.fitted_rejection, config.TEST.filelist
+    if fitted is None:
+        logger.warning("no clip has finite logits: no threshold was fitted")
+        return False
+    if os.path.realpath(filelist) == os.path.realpath(config.TRAIN.filelist):
+        logger.warning(
+            "the threshold is fitted on %s, the list of training, of whose clips the network is surer than of others: "
+            "set -o TEST.filelist to clips that it was not trained on", filelist,
+        )  # fmt: skip
+    logger.info(
+        "below %.6g, with temperature %.4g, a clip is unknown: %.1f%% of %d clips keep their class, %.1f%% of these "
+        "are right", fitted.rejection.threshold, fitted.rejection.temperature, 100 * fitted.kept, fitted.clips,
+        100 * fitted.accuracy,
+    )  # fmt: skip
+    try:
+        path = write_rejection(weights, digest, fitted.rejection, fitted.share, fitted.clips, filelist)
+    except UserError as error:
+        logger.warning("the threshold is in the results alone: %s", error)
+        return False
+    logger.info("the threshold is kept in %s", path)
+    return True
+
+
 def worst_first(evaluation: Evaluation) -> list[int]:
     """Indices of the clips: wrong ones by falling probability, those without finite logits, right ones by rising."""
     predictions = evaluation.predictions
@@ -55,7 +90,7 @@ def worst_first(evaluation: Evaluation) -> list[int]:
 
 
 def calibration(evaluation: Evaluation) -> dict[str, Any]:
-    """Plain data of calibration.json: reliability curve, ECE, temperature and its two halves."""
+    """Plain data of calibration.json: reliability curve, ECE, temperature and its two halves; the threshold, if any."""
     curve = evaluation.reliability
     fitted = evaluation.temperature
     columns = (curve.edges[:-1], curve.edges[1:], curve.counts, curve.accuracy, curve.confidence)
@@ -67,7 +102,18 @@ def calibration(evaluation: Evaluation) -> dict[str, Any]:
         "bins": bins,
         "temperature": fitted and fitted.temperature,
         "halves": [half._asdict() for half in fitted.halves] if fitted else [],
+        **_rejection(evaluation),
     }
+
+
+def _rejection(evaluation: Evaluation) -> dict[str, Any]:
+    """The key "reject" of calibration.json; nothing where no threshold was fitted."""
+    fitted = evaluation.fitted_rejection
+    if fitted is None:
+        return {}
+    columns = (column.tolist() for column in fitted.curve)
+    curve = [dict(zip(("threshold", "kept", "accuracy"), row)) for row in zip(*columns)]
+    return {"reject": {**fitted.facts, "curve": curve}}
 
 
 def draw_confusion(path: StrPath, matrix: np.ndarray, names: list[str]) -> None:

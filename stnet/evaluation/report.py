@@ -45,6 +45,7 @@ class Scores:
     pairs: Table
     reliability_chart: Chart
     confidence_chart: Chart
+    coverage_chart: Chart | None  # with a threshold for unknown clips
     temperature: str
     halves: Table
     clips: Table
@@ -130,6 +131,7 @@ def scores_of(evaluation: Evaluation) -> Scores:
         pairs=_pairs(evaluation),
         reliability_chart=charts.reliability_chart(curve),
         confidence_chart=charts.confidence_chart(curve),
+        coverage_chart=_coverage_chart(evaluation),
         temperature=temperature,
         halves=halves,
         clips=_clips(evaluation),
@@ -171,6 +173,13 @@ def _temperatures(evaluation: Evaluation) -> tuple[str, Table]:
     at_bound = fitted.temperature in (COLDEST, HOTTEST)
     note = ", the bound of the search: no temperature to use" if at_bound else ""
     return f"{fitted.temperature:.4f}{note}", Table("halves", columns, rows)
+
+
+def _coverage_chart(evaluation: Evaluation) -> Chart | None:
+    fitted = evaluation.fitted_rejection
+    if fitted is None:
+        return None
+    return charts.coverage_chart(fitted.curve, fitted.rejection.threshold, fitted.kept, fitted.accuracy)
 
 
 def _clips(evaluation: Evaluation) -> Table:

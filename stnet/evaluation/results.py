@@ -12,8 +12,34 @@ from stnet import parallel
 from stnet.metrics.calibration import Reliability, Temperature, cross_fitted_temperature, reliability
 from stnet.metrics.confusion import confusion_matrix
 from stnet.metrics.probabilities import softmax
+from stnet.metrics.rejection import (
+    Coverage,
+    Rejection,
+    coverage,
+    scaled_confidence,
+    threshold_for,
+    usable_temperature,
+)
 from stnet.reader.bad_clips import BadClips
 from stnet.reader.loader import Batch
+
+
+@dataclass(frozen=True)
+class FittedRejection:
+    """A threshold below which clips are unknown, and what it does to the clips that it was fitted on."""
+
+    rejection: Rejection
+    share: float  # of clips that was to stay
+    clips: int  # with finite logits
+    kept: float  # share of clips that stays
+    accuracy: float  # of those
+    curve: Coverage
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """All but the curve, as plain data."""
+        kept = {"share": self.share, "clips": self.clips, "kept": self.kept, "accuracy": self.accuracy}
+        return {**self.rejection._asdict(), **kept}
 
 
 @dataclass(frozen=True)
@@ -25,6 +51,7 @@ class Evaluation:
     logits: np.ndarray  # float32 [N, C]
     names: list[str]  # of the C classes
     unread: list[tuple[str, str]]  # (path, reason) of clips that could not be read
+    reject_share: float | None = None  # share of clips that a threshold is to keep; None: no threshold
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
@@ -54,6 +81,19 @@ class Evaluation:
         """Temperature of the logits, fitted and scored on halves; None for fewer than 2 clips."""
         return cross_fitted_temperature(self.logits, self.labels)
 
+    @functools.cached_property
+    def fitted_rejection(self) -> FittedRejection | None:
+        """Threshold that keeps `reject_share` of the clips; None if that is None, or no clip has finite logits."""
+        if self.reject_share is None or not (self.predictions >= 0).any():
+            return None
+        temperature = usable_temperature(self.temperature)
+        confidence, right = scaled_confidence(self.logits, temperature), self.predictions == self.labels
+        threshold = threshold_for(confidence, self.reject_share)
+        kept, clips = confidence >= threshold, int(np.isfinite(confidence).sum())
+        share, accuracy = float(kept.sum() / clips), float(right[kept].mean())
+        curve = coverage(confidence, right)
+        return FittedRejection(Rejection(temperature, threshold), self.reject_share, clips, share, accuracy, curve)
+
 
 class Collector:
     """Collects labels and logits of this rank, batch by batch.
@@ -75,8 +115,8 @@ class Collector:
         self.labels.append(batch.labels.numpy())
         self.logits.append(np.asarray(logits, np.float32))
 
-    def evaluation(self) -> Evaluation:
-        """Gather all ranks' clips; must be called on all ranks."""
+    def evaluation(self, reject_share: float | None = None) -> Evaluation:
+        """Gather all ranks' clips; must be called on all ranks. `reject_share`: see Evaluation."""
         labels = np.concatenate([np.zeros(0, np.int64), *self.labels])
         logits = np.concatenate([np.zeros((0, len(self.names)), np.float32), *self.logits])
         ranks = parallel.gather((self.indices, labels, logits))
@@ -89,4 +129,5 @@ class Collector:
             np.concatenate([logits for *_, logits in ranks])[order],
             self.names,
             [(paths[index], reason) for index, reason in sorted(self.bad.reasons.items())],
+            reject_share,
         )

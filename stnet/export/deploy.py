@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -19,8 +20,9 @@ from stnet.backends.deploy_yaml import FILE, description
 from stnet.backends.engines import ExportEngine
 from stnet.backends.program import clip_sizes
 from stnet.config import ReaderSection
-from stnet.export.deployed import DeployedEngine
+from stnet.export.deployed import DeployedEngine, digest_of
 from stnet.export.formats import exporter
+from stnet.metrics.rejection import Rejection
 from stnet.models.dygraph import Dygraph
 from stnet.models.model import Model
 from stnet.models.normalizer import Normalizer
@@ -32,6 +34,10 @@ from stnet.utils.signals import Process
 
 logger = logging.getLogger("stnet")
 TOLERANCE = 1e-4  # of the probabilities
+UNKNOWN_IF = (
+    "a clip belongs to no class where the largest value of softmax(logits / temperature) is below threshold; of "
+    "probabilities, their logarithms are the logits"
+)
 _EXPORTING = ".exporting-"
 
 
@@ -43,6 +49,7 @@ def deploy(
     file_format: str,
     uint8: bool = False,
     engine: ExportEngine | None = None,
+    rejection: Rejection | None = None,
 ) -> tuple[float, list[str]]:
     """Write a model's files and deploy.yaml into a folder.
 
@@ -58,6 +65,7 @@ def deploy(
             inference.pdiparams and inference.yml), or that of another ExportEngine of the table.
         uint8: the model takes bytes, and normalises them itself.
         engine: instead of the format's own, such as stnet.quantize.formats.QuantisedOnnx.
+        rejection: which clips are unknown, for deploy.yaml; None: nothing is said of it.
 
     Returns:
         (largest deviation of the probabilities, names of the files).
@@ -90,11 +98,19 @@ def deploy(
             deviation = largest_deviation(exported, model, section, form.shape[1] is None)
         if not deviation <= (1 if form.precision else TOLERANCE):  # its validation report bounds it
             raise UserError(f"the exported model deviates by {deviation:.2g} from the network: nothing was written")
-        for name, content in {**form.companions, FILE: facts}.items():
-            with open(f"{unfinished}/{name}", "w", encoding="utf-8") as target:
-                yaml.safe_dump(content, target, allow_unicode=True, sort_keys=False)
+        for name, content in form.companions.items():
+            _write_yaml(f"{unfinished}/{name}", content)
+        if rejection:
+            digest = digest_of([f"{unfinished}/{name}" for name in files])
+            facts["reject"] = {**rejection._asdict(), "sha256": digest, "meaning": UNKNOWN_IF}
+        _write_yaml(f"{unfinished}/{FILE}", facts)
         put_in_place(unfinished, folder, [*files, FILE])
     return deviation, [*files, FILE]
+
+
+def _write_yaml(path: str, content: dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as target:
+        yaml.safe_dump(content, target, allow_unicode=True, sort_keys=False)
 
 
 def put_in_place(unfinished: str, folder: str, names: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,12 +23,14 @@ from stnet.config import (
     clip_problem,
 )
 from stnet.export.formats import exporter
+from stnet.metrics.rejection import Rejection
 from stnet.models.dygraph import Clips
 from stnet.quantize.report import Bounds, ValidationReport, this_processor
 from stnet.utils.errors import UserError, last_line
 from stnet.utils.files import StrPath, read_regular, sha256_of
 from stnet.utils.parsing import MAX_YAML, parse_yaml
 from stnet.utils.schema import refuse_newer
+from stnet.weights.rejection import checked_rejection
 
 logger = logging.getLogger("stnet")
 
@@ -40,6 +43,11 @@ class Deployed(NamedTuple):
     labels: list[str]
     sha256: str  # of the largest file, which holds the weights
     precision: str  # from deploy.yaml
+
+
+def digest_of(files: Sequence[str]) -> str:
+    """SHA-256 of the largest of an export's files, which holds the weights."""
+    return sha256_of(max(files, key=os.path.getsize))
 
 
 class DeployedEngine:
@@ -122,7 +130,21 @@ def load_deployed(folder: StrPath) -> Deployed:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
     engine.run = _checked(run, path, engine.logits)
-    return Deployed(engine, config, labels, sha256_of(max(files, key=os.path.getsize)), precision)
+    return Deployed(engine, config, labels, digest_of(files), precision)
+
+
+def exported_rejection(folder: StrPath, digest: str) -> Rejection | None:
+    """The threshold in deploy.yaml below which a clip is unknown; None if there is none.
+
+    Args:
+        digest: SHA-256 of the largest file, as in Deployed.
+
+    Raises:
+        UserError: it is damaged, or of another model.
+    """
+    path = os.path.join(folder, FILE)
+    facts = _read_facts(path).get("reject")
+    return None if facts is None else checked_rejection(facts, path, folder, digest)
 
 
 def _precision(facts: dict[str, Any], file: str) -> str:

@@ -82,6 +82,8 @@ def predict_into_table(
     facts["labels"] = predictor.labels
     if predictor.report:
         facts["precision"] = predictor.report.to_dict()
+    if predictor.rejection:
+        facts["reject"] = predictor.rejection._asdict()
     inputs = [(video.path or "", video.label, video.clip.path) for video in videos]
     table = ResultTable(args.output, inputs, facts, predictor.topk, args.resume, args.overwrite)
     with contextlib.closing(table):
@@ -141,6 +143,7 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             continue
         lines = [f"    {e.start:.2f} - {e.end:.2f} s, {labels[e.class_id]}, {e.probability:.6f}" for e in events]
         lines = lines or [f"    {no_event(args, events.highest, labels)}"]
+        lines += [f"    {events.note}"] if events.note else []
         print(printable(str(video.path)), *lines, sep="\n", flush=True)
     if unread:
         logger.warning("%d of %d videos could not be read", unread, len(videos))
@@ -204,4 +207,4 @@ def as_before(result: Result) -> dict[str, object]:
     rows = zip(result.class_ids, result.label_names, result.scores)
     predictions = [{"class": number, "label": name, "probability": score} for number, name, score in rows]
     label = {} if result.label is None else {"label": result.label}
-    return {"path": result.input_path, **label, "predictions": predictions}
+    return {"path": result.input_path, **label, "predictions": predictions, **result.reject_facts}

@@ -8,7 +8,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from stnet import runtime
 from stnet.backends.engines import ENGINES
 from stnet.config import Config, load_config
 from stnet.evaluation.loop import logits_of, rows_of
-from stnet.export.deployed import is_deployed, load_deployed
+from stnet.export.deployed import exported_rejection, is_deployed, load_deployed
 from stnet.inference.explain import Explanation, explain
 from stnet.inference.features import Features, features_of
 from stnet.inference.model_engines import DeployedEngines, ModelEngines
 from stnet.inference.result import Result
 from stnet.inference.similar import TOPK, Similar, features_among, ranked, read_known, to_compare
 from stnet.metrics.probabilities import softmax
+from stnet.metrics.rejection import Judgement, Rejection
 from stnet.models import model_section
 from stnet.models.model import Model
 from stnet.quantize.report import Precision, ValidationReport
@@ -40,11 +41,13 @@ from stnet.utils.files import StrPath, stem_of
 from stnet.weights.labels import labels_for
 from stnet.weights.loading import load_model
 from stnet.weights.metadata import saved_config
+from stnet.weights.rejection import fit_hint, read_rejection
 
 if TYPE_CHECKING:
     from stnet.backends.engines import Compute
 
 RELEASED_CONFIG = "configs/stnet.yaml"  # of the released weights
+Scored = tuple[np.ndarray, Optional[Judgement]]  # probabilities [num_classes] of a clip, and whether it is unknown
 DEVICES: dict[str, bool | Literal["auto"]] = {"auto": "auto", "cpu": False, "gpu": True}
 
 
@@ -62,6 +65,7 @@ class Predictor:
         mode: "test": clips by section TEST of the configuration, one view of each, instead of INFER.
         clips: number of all videos, if known.
         precision: "fp32", "bf16", "int8" or "auto"; or a stnet.quantize.report.Precision, with clips to validate it.
+        reject: whether clips below the threshold that `eval --reject` has kept are unknown.
 
     Attributes:
         config, labels: of the weights.
@@ -69,9 +73,10 @@ class Predictor:
         digest: SHA-256 of the weights.
         model: the network with its settings; None for an export.
         engines: what computes it, see stnet.inference.model_engines.
+        rejection: which clips are unknown; None: `reject` is False.
 
     Raises:
-        UserError: configuration, labels, weights or engine do not exist, or do not fit each other.
+        UserError: configuration, labels, weights, engine or threshold do not exist, or do not fit each other.
     """
 
     model: Model | None = None
@@ -88,6 +93,7 @@ class Predictor:
         mode: str = "infer",
         clips: int | None = None,
         precision: str | Precision = "fp32",
+        reject: bool = False,
     ) -> None:
         if device not in (*DEVICES, None):
             raise UserError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
@@ -99,6 +105,7 @@ class Predictor:
             self._use_export(os.fspath(weights), engine, precision)
         else:
             self._use_weights(os.fspath(weights), config, engine, mode, clips, precision)
+        self.rejection = self._kept_rejection() if reject else None
         self.topk = min(topk or self.config.MODEL.topk, self.config.MODEL.num_classes)
 
     def _use_export(self, folder: str, engine: str, precision: str | Precision) -> None:
@@ -139,6 +146,15 @@ class Predictor:
         self.config = config
         self.engines = ModelEngines(self.model, config, self.digest, engine, wanted, clips)
 
+    def _kept_rejection(self) -> Rejection:
+        """The threshold that eval has kept for these weights, or that came into an export with them."""
+        found = read_rejection(self.weights, self.digest)
+        if found is None and self.model is None:
+            found = exported_rejection(self.weights, self.digest)
+        if found is None:
+            raise UserError(f"no threshold is kept for {self.weights}", fit_hint(self.weights))
+        return found
+
     @property
     def engine(self) -> Compute:
         """Function from uint8 clips [B, seg_num, 3 * seglen, H, W] to logits. Raises UserError."""
@@ -176,7 +192,7 @@ class Predictor:
     ) -> Generator[Result, None, None]:
         """Yield results as `predict`, for videos of `stnet.reader.sources.sources` and their loader."""
         section, clip_format = self.config.section("infer"), self.config.MODEL.format
-        with contextlib.closing(rows_of(self.engine, loader, "predict", log_interval, self._probabilities)) as rows:
+        with contextlib.closing(rows_of(self.engine, loader, "predict", log_interval, self._scored)) as rows:
             for index, row, reason in rows:
                 video = videos[index]
                 if row is None:
@@ -194,7 +210,7 @@ class Predictor:
         """
         pixels = np.stack([to_super_images(clip.frames, len(clip.segments)) for clip in clips])
         logits = logits_of(self.engine, pixels, self.config.INFER.views, self.order.computed_at_once)
-        rows = zip(self._probabilities(logits), clips)
+        rows = zip(self._scored(logits), clips)
         return [self._result(row, lambda clip=clip: clip, topk=topk) for row, clip in rows]  # type: ignore[misc]
 
     @functools.cached_property
@@ -202,20 +218,22 @@ class Predictor:
         """Order of an evaluation, with the number of clips and views that are computed together."""
         return EpochOrder(1, self.config.INFER.batch_size, False, views=self.config.INFER.views)
 
-    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+    def _scored(self, logits: np.ndarray) -> list[Scored]:
         if len(logits) and (logits.shape[1:] != (len(self.labels),) or not np.isfinite(logits).all()):
             raise UserError(f"the engine gave no logits of {len(self.labels)} classes", USE_PADDLE)
-        return softmax(logits)
+        judged = self.rejection.judge(logits) if self.rejection and len(logits) else [None] * len(logits)
+        return list(zip(softmax(logits), judged))
 
     def _result(
         self,
-        probabilities: np.ndarray,
+        scored: Scored,
         read: Callable[[], Clip],
         path: str | None = None,
         label: int | None = None,
         topk: int | None = None,
     ) -> Result:
-        facts = {"input_path": path, "label": label, "_read": read, "_explain": self._explain}
+        probabilities, judged = scored
+        facts = {"input_path": path, "label": label, "judged": judged, "_read": read, "_explain": self._explain}
         return Result.of(probabilities, self.labels, topk or self.topk, **facts)
 
     def _explain(self, path: str, clip: Clip, class_ids: Sequence[int], grid: int) -> Explanation:
@@ -283,5 +301,6 @@ class Predictor:
         runtime.start_thread()
         stages, section = self.engines.timeline_stages, self.config.section("infer")
         return make_timeline(
-            stages, os.fspath(path), section, self.labels, self.config.MODEL.topk, name, Settings(**settings)
-        )
+            stages, os.fspath(path), section, self.labels, self.config.MODEL.topk, name, Settings(**settings),
+            self.rejection,
+        )  # fmt: skip

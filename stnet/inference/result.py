@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stnet.inference.table import csv_rows
+from stnet.metrics.rejection import UNKNOWN, Judgement
 from stnet.reader.contact_sheet import draw_sheet, panel_of
 from stnet.utils.atomic import write_atomically, write_json
 from stnet.utils.errors import UserError
@@ -35,6 +36,7 @@ class Result:
     label_names: list[str] = field(default_factory=list)
     label: int | None = None  # from the list
     error: str = ""  # of a video that could not be read
+    judged: Judgement | None = None  # where rejection was asked for
     _read: Callable[[], Clip] | None = field(default=None, repr=False, compare=False)
     _explain: Callable[[str, Clip, list[int], int], Explanation] | None = field(default=None, repr=False, compare=False)
 
@@ -47,8 +49,23 @@ class Result:
         )
 
     @property
+    def is_unknown(self) -> bool:
+        """True for a video that belongs to no class, where rejection was asked for."""
+        return self.judged is not None and self.judged.is_unknown
+
+    @property
+    def answer(self) -> str:
+        """Name of the most probable class, or "unknown"; "" for a video that could not be read."""
+        return UNKNOWN if self.is_unknown else "".join(self.label_names[:1])
+
+    @property
+    def reject_facts(self) -> dict[str, Any]:
+        """The answer and its reason as plain data; nothing where rejection was not asked for."""
+        return {} if self.judged is None else self.judged.facts(self.answer)
+
+    @property
     def json(self) -> dict[str, Any]:
-        """Plain data: input_path, class_ids, scores, label_names; label and error where there is one."""
+        """Plain data: input_path, class_ids, scores, label_names; label, error and reject_facts where there are any."""
         facts: dict[str, Any] = {
             "input_path": self.input_path,
             "class_ids": self.class_ids,
@@ -59,12 +76,15 @@ class Result:
             facts["label"] = self.label
         if self.error:
             facts["error"] = self.error
-        return facts
+        return {**facts, **self.reject_facts}
 
     def __str__(self) -> str:
-        """Format the path, then one line for each class, or the error."""
+        """Format the path, then one line for each class, or the error; before the classes why they do not count."""
         names = [printable(name, LONGEST_NAME) for name in self.label_names]
         rows = [f"    {name}, {score:.6f}" for score, name in zip(self.scores, names)]
+        if self.judged and self.is_unknown:
+            reason = f"scaled probability {self.judged.scaled_probability:.6f} below {self.judged.threshold:.6f}"
+            rows.insert(0, f"    {UNKNOWN}: {reason}")
         return "\n".join([printable(self.input_path or "(no file)"), *(rows or [f"    {printable(self.error)}"])])
 
     def print(self) -> None:
@@ -83,7 +103,7 @@ class Result:
 
         def write(temporary: str) -> None:
             with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                file.write(csv_rows([self], len(self.class_ids)))
+                file.write(csv_rows([self], len(self.class_ids), reject=self.judged is not None))
 
         write_atomically(path, write)
         return path

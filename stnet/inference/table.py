@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
+from stnet.metrics.rejection import FACTS
 from stnet.utils.atomic import check_name, csv_line, finite, os_errors_as_user_errors, write_atomically, write_json
 from stnet.utils.errors import UserError
 from stnet.utils.files import read_regular
@@ -33,19 +34,20 @@ Row = tuple[str, Optional[int], str, bytes]  # path, label, error, and its bytes
 _NAMES: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
-def columns(topk: int) -> list[str]:
-    """Columns of the CSV file, which has one row for each video."""
+def columns(topk: int, reject: bool = False) -> list[str]:
+    """Columns of the CSV file, which has one row for each video; `reject`: with whether it is unknown."""
     tops = [f"{name}_{rank}" for rank in range(1, topk + 1) for name in ("class_id", "label_name", "score")]
-    return ["input_path", "label", "error", *tops]
+    return ["input_path", "label", "error", *tops, *(FACTS if reject else ())]
 
 
-def csv_rows(results: Iterable[Result], topk: int, header: bool = True) -> str:
-    """Format results as CSV."""
-    lines = [csv_line(columns(topk))] if header else []
+def csv_rows(results: Iterable[Result], topk: int, header: bool = True, reject: bool = False) -> str:
+    """Format results as CSV; `reject`: see `columns`."""
+    lines = [csv_line(columns(topk, reject))] if header else []
     for result in results:
         tops = [value for row in zip(result.class_ids, result.label_names, result.scores) for value in row]
         label = "" if result.label is None else result.label
         row = [result.input_path or "", label, result.error, *tops, *[""] * (3 * topk - len(tops))]
+        row += [result.reject_facts.get(key, "") for key in FACTS] if reject else []
         lines.append(csv_line(row))
     return "".join(lines)
 
@@ -56,7 +58,8 @@ class ResultTable:
     Args:
         path: .jsonl or .csv.
         inputs: (path to display, label, file) of all videos, in order.
-        facts: plain data that must be the same to resume: weights, their digest, configuration.
+        facts: plain data that must be the same to resume: weights, their digest, configuration; with "reject", rows
+            say whether a video is unknown.
         topk: classes in a row.
         resume: continue an existing file, which may lack any of the videos.
         overwrite: replace an existing file.
@@ -80,7 +83,7 @@ class ResultTable:
         overwrite: bool,
     ) -> None:
         check_path(path, resume or overwrite)
-        self.path, self.topk = path, topk
+        self.path, self.topk, self.reject = path, topk, "reject" in facts
         self._given, self.failed, self.rest = len(inputs), 0, list(range(len(inputs)))
         stamps: dict[str, list[list[int]]] = {}  # by displayed path, which several inputs may share
         for shown, _, file in inputs:
@@ -96,7 +99,7 @@ class ResultTable:
                 self.file.truncate(0)
             write_json(facts_path(path), {"schema": SCHEMA, **facts, "stamps": stamps})  # after older rows are removed
         if path.endswith(".csv") and not os.path.getsize(path):
-            self._append(csv_rows([], topk))
+            self._append(csv_rows([], topk, reject=self.reject))
 
     @property
     def done(self) -> int:
@@ -106,7 +109,7 @@ class ResultTable:
     def add(self, result: Result) -> None:
         """Append a row and flush it, so that a killed run loses none."""
         if self.path.endswith(".csv"):
-            self._append(csv_rows([result], self.topk, header=False))
+            self._append(csv_rows([result], self.topk, header=False, reject=self.reject))
         else:
             self._append(json.dumps(finite(result.json)) + "\n")
 
@@ -140,7 +143,7 @@ class ResultTable:
         other = ["weights" if key == "sha256" else key for key in other]  # their path may change
         if other:
             raise UserError(f"{self.path} was made with other {', '.join(other)}", _OTHER_TABLE)
-        header, rows = _whole_rows(self.path, self.topk)
+        header, rows = _whole_rows(self.path, columns(self.topk, self.reject))
         numbers: dict[tuple[str, int | None], list[int]] = {}
         for number in self.rest:
             numbers.setdefault(inputs[number], []).append(number)
@@ -214,14 +217,14 @@ def _stamp(file: str) -> list[int]:
     return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
 
 
-def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:
-    """Read the header and the whole rows."""
+def _whole_rows(path: str, expected: list[str]) -> tuple[bytes, list[Row]]:
+    """Read the header, which must have the expected columns, and the whole rows."""
     with os_errors_as_user_errors(path), open(path, "rb") as file:
         content = file.read()
     content = content[: content.rfind(b"\n") + 1]
     try:
         if path.endswith(".csv"):
-            return _whole_csv_rows(content, topk)
+            return _whole_csv_rows(content, expected)
         rows: list[Row] = []
         for line in content.splitlines(keepends=True):
             facts = json.loads(line)
@@ -234,7 +237,7 @@ def _whole_rows(path: str, topk: int) -> tuple[bytes, list[Row]]:
         raise UserError(f"{path} is not a table of predictions", _OTHER_TABLE) from None
 
 
-def _whole_csv_rows(content: bytes, topk: int) -> tuple[bytes, list[Row]]:
+def _whole_csv_rows(content: bytes, expected: list[str]) -> tuple[bytes, list[Row]]:
     mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""  # of a spreadsheet program
     text = content[len(mark) :].decode("utf-8", "surrogateescape")
     lines = io.StringIO(text, newline="").readlines()
@@ -250,6 +253,6 @@ def _whole_csv_rows(content: bytes, topk: int) -> tuple[bytes, list[Row]]:
     if not rows:
         return b"", []
     (columns_there, header), *rows = rows
-    if columns_there != columns(topk):
+    if columns_there != expected:
         raise ValueError("another header")
     return mark + header, [(row[0], int(row[1]) if row[1] else None, row[2], text) for row, text in rows]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stnet.metrics.calibration import Reliability
+from stnet.metrics.rejection import Coverage
 
 WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 20, 10, 34
@@ -174,6 +175,18 @@ def confidence_chart(curve: Reliability) -> Chart:
     for low, high, count in zip(curve.edges, curve.edges[1:], curve.counts):
         says, bar_height = f"probability {low:.2f} to {high:.2f}: {count:,} clips", round(y(0) - y(count), 2)
         chart.bars.append(Bar(x(low) + 1, y(count), x(high) - x(low) - 2, bar_height, says, second=True))
+    return chart
+
+
+def coverage_chart(curve: Coverage, threshold: float, kept: float, accuracy: float) -> Chart:
+    """Draw the accuracy of the clips that thresholds keep by their share, and mark the chosen threshold."""
+    low = min(0.9, math.floor(10 * min(curve.accuracy)) / 10)
+    x, y = _Axis(0, 1, LEFT, WIDTH - RIGHT, True), _Axis(low, 1, HEIGHT - BOTTOM, TOP, True)
+    points = [(x(float(share)), y(float(right))) for share, right in zip(curve.kept, curve.accuracy)]
+    chart = Chart("Accuracy by coverage", "clips that keep their class", x.ticks, y.ticks)
+    path = "M" + "L".join(f"{at:g} {value:g}" for at, value in points)
+    chart.note = f"threshold {threshold:.4g}: {100 * kept:.1f}% of the clips stay, {100 * accuracy:.1f}% of them right"
+    chart.lines.append(Line("accuracy", path, [(x(kept), y(accuracy), chart.note)], second=False))
     return chart
 
 

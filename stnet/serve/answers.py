@@ -43,6 +43,22 @@ class Category(BaseModel):
     score: float
 
 
+class Judged(BaseModel):
+    """Whether a video or a window belongs to no class; only where the server was started with --reject."""
+
+    answer: Optional[str] = Field(None, description="unknown, or the name of the most probable class")
+    is_unknown: Optional[bool] = Field(None, description="true: no class; a class may be named unknown, too")
+    scaled_probability: Optional[float] = Field(None, description="the largest, of logits / temperature")
+    threshold: Optional[float] = Field(None, description="the least scaled probability with which there is a class")
+
+
+class RejectFacts(BaseModel):
+    """What makes a video unknown."""
+
+    temperature: float
+    threshold: float
+
+
 class VideoFacts(BaseModel):
     """Facts about the uploaded video."""
 
@@ -73,7 +89,7 @@ class Share(BaseModel):
     shares: list[float]
 
 
-class Classified(BaseModel):
+class Classified(Judged):
     """The classes of a video."""
 
     categories: list[Category]
@@ -83,7 +99,7 @@ class Classified(BaseModel):
     notes: list[str]
 
 
-class Window(BaseModel):
+class Window(Judged):
     """A window of the video, and its classes."""
 
     start: float
@@ -169,6 +185,7 @@ class Info(BaseModel):
     has_timeline: bool
     limits: LimitsFacts
     timeline: Optional[TimelineFacts] = None
+    reject: Optional[RejectFacts] = Field(None, description="with --reject")
 
 
 class NoResult(BaseModel):

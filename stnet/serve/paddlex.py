@@ -17,7 +17,8 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from stnet.serve.answers import Category, NoResult, error_answer, log_id
+from stnet.metrics.rejection import FACTS
+from stnet.serve.answers import Category, Judged, NoResult, error_answer, log_id
 from stnet.serve.exchange import app_state, result_of, unless_disconnected
 from stnet.serve.limits import Refused
 from stnet.serve.uploads import received, too_large
@@ -39,7 +40,7 @@ class InferRequest(BaseModel):
     topk: Optional[Annotated[int, Field(gt=0)]] = None
 
 
-class InferResult(BaseModel):
+class InferResult(Judged):
     """Its classes, the likeliest first."""
 
     categories: list[Category]
@@ -96,9 +97,8 @@ async def infer(request: Request) -> Response:
                 return error_answer(PATH, Refused(422, "request", wrong.message), wrong.log_id)
             steps = state.service.classify(path, slot=slot, topk=topk)
             result = await unless_disconnected(request.receive, result_of(steps))
-    return JSONResponse(
-        {"logId": log_id(), "result": {"categories": result["categories"]}, "errorCode": 0, "errorMsg": "Success"}
-    )
+    told = {key: result[key] for key in ("categories", *FACTS) if key in result}
+    return JSONResponse({"logId": log_id(), "result": told, "errorCode": 0, "errorMsg": "Success"})
 
 
 def unpack(path: Path, max_bytes: int) -> int | None:

@@ -13,6 +13,8 @@ from importlib import metadata
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from stnet.inference.explain import Explanation
 from stnet.reader.decode import decoder_asked_for
 from stnet.reader.formats import VIDEO
@@ -21,6 +23,7 @@ from stnet.serve import timelines
 from stnet.serve.decoding import Decoders, Job
 from stnet.serve.limits import Limits, Refused, Stats, in_time
 from stnet.serve.predictor_thread import PredictorThread
+from stnet.timeline.events import unknown_note
 from stnet.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -154,6 +157,7 @@ class Service:
             "has_timeline": _passes(self._check_timeline),
             "limits": limits,
             "timeline": timelines.DEFAULTS,
+            **({"reject": self.predictor.rejection._asdict()} if self.predictor.rejection else {}),
         }
 
     def weights(self) -> dict[str, str]:
@@ -202,6 +206,7 @@ class Service:
             result = await slot.within(self.thread.classify(reading.clip, topk))
             answer = {
                 "categories": timelines.categories(result, topk),
+                **result.reject_facts,
                 "video": reading.facts,
                 "segments": reading.segments,
             }
@@ -237,7 +242,11 @@ class Service:
                         yield {"state": "computing", "seconds": seconds, "of": length}
                 finally:
                     await job.stop()
-            answer = timelines.summary(windows, self.predictor.labels, self.predictor.topk, chosen)
+            predictor, judged = self.predictor, []
+            if predictor.rejection:
+                judged = predictor.rejection.judge(np.stack([window.logits for window in windows]))
+                job.notes.append(unknown_note(judged))
+            answer = timelines.summary(windows, predictor.labels, predictor.topk, chosen, judged)
             slot.outcome = "ok"
             yield {"result": {**answer, "notes": job.notes}}
 

@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stnet.inference.result import Result
 from stnet.metrics.probabilities import softmax
+from stnet.metrics.rejection import Judgement
 from stnet.reader.errors import ClipError
 from stnet.reader.windows import plan_windows
 from stnet.serve.decoding import Cancellation, child_of, refusal
 from stnet.serve.limits import Limits, Refused
 from stnet.serve.predictor_thread import PredictorThread
-from stnet.timeline.events import HOLD, THRESHOLD, events_of
+from stnet.timeline.events import HOLD, THRESHOLD, counted, events_of
 from stnet.timeline.windows import Timeline, Window
 from stnet.utils.errors import UserError
 from stnet.utils.processes import Child
@@ -129,16 +131,20 @@ class TimelineJob:
             raise Stopped
 
 
-def summary(windows: list[Window], labels: list[str], topk: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Windows and events of a video, as plain data."""
+def summary(
+    windows: list[Window], labels: list[str], topk: int, settings: dict[str, Any], judged: list[Judgement]
+) -> dict[str, Any]:
+    """Windows and events of a video, as plain data. `judged`: whether each window is unknown; [] without rejection."""
     probabilities = softmax(np.stack([window.logits for window in windows]))
     spans = [(window.start, window.end) for window in windows]
-    events = events_of(spans, probabilities, settings["threshold"], settings["hold"], settings["shortest"])
-    rows = [categories(Result.of(row, labels, topk, input_path=None)) for row in probabilities]
+    known = counted(probabilities, judged)
+    events = events_of(spans, known, settings["threshold"], settings["hold"], settings["shortest"])
+    pairs = zip(probabilities, judged or repeat(None))
+    results = [Result.of(row, labels, topk, input_path=None, judged=judgement) for row, judgement in pairs]
     return {
         "windows": [
-            {"start": round(start, 3), "end": round(end, 3), "categories": row}
-            for (start, end), row in zip(spans, rows)
+            {"start": round(start, 3), "end": round(end, 3), "categories": categories(result), **result.reject_facts}
+            for (start, end), result in zip(spans, results)
         ],
         "events": [
             {

@@ -6,6 +6,8 @@
    with at least `hold`. Events of two classes overlap only where `hold` is below 1/2.
 3. Events shorter than `shortest` seconds are dropped.
 4. The probability of an event is the mean over its windows.
+
+With rejection, a window that is unknown counts for no class: its probabilities are taken as 0.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stnet.metrics.rejection import Judgement
 from stnet.utils.errors import UserError
 
 THRESHOLD, HOLD = 0.8, 0.5  # default probabilities
@@ -51,12 +54,13 @@ class Events(list[Event]):
 
     Args:
         events: in order.
-        highest: the window and class with the largest probability.
+        highest: the window and class with the largest probability; an unknown one only where all are unknown.
+        note: how many windows are unknown, and why; "" without rejection.
     """
 
-    def __init__(self, events: Iterable[Event], highest: Event) -> None:
+    def __init__(self, events: Iterable[Event], highest: Event, note: str = "") -> None:
         super().__init__(events)
-        self.highest = highest
+        self.highest, self.note = highest, note
 
 
 def events_of(
@@ -87,6 +91,21 @@ def events_of(
             if row.max() >= threshold and event.end - event.start >= shortest - _TOUCHING:
                 events.append(event)
     return sorted(events)
+
+
+def counted(probabilities: np.ndarray, judged: Sequence[Judgement]) -> np.ndarray:
+    """Probabilities [windows, num_classes] with 0 in windows that are unknown; `judged`: [] without rejection."""
+    if not judged:
+        return probabilities
+    return np.where(np.array([[window.is_unknown] for window in judged]), 0, probabilities)
+
+
+def unknown_note(judged: Sequence[Judgement]) -> str:
+    """Say how many windows are unknown, and why; "" without rejection."""
+    if not judged:
+        return ""
+    unknown = sum(window.is_unknown for window in judged)
+    return f"{unknown} of {len(judged)} windows are unknown: scaled probability below {judged[0].threshold:.6g}"
 
 
 def cells_of(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

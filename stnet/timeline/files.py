@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 
 from stnet.inference.result import Result
-from stnet.timeline.events import Event
+from stnet.metrics.rejection import UNKNOWN, Judgement
+from stnet.timeline.events import Event, cells_of
 from stnet.timeline.windows import Window
 from stnet.utils.atomic import write_atomically, write_csv
 from stnet.utils.files import StrPath
@@ -21,13 +23,22 @@ _NAME = 40  # characters of a class name in the figure
 
 
 def write_windows_jsonl(
-    path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str], topk: int
+    path: StrPath,
+    windows: Sequence[Window],
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    topk: int,
+    judged: Sequence[Judgement] = (),
 ) -> None:
-    """Write one JSON object for each window: time, frames, and the most probable classes in order."""
+    """Write one JSON object for each window: time, frames, and the most probable classes in order.
+
+    Args:
+        judged: whether each window is unknown; empty without rejection.
+    """
 
     def lines() -> Iterable[str]:
-        for window, row in zip(windows, probabilities):
-            best = Result.of(row, labels, topk, input_path=None)
+        for window, row, judgement in zip(windows, probabilities, judged or repeat(None)):
+            best = Result.of(row, labels, topk, input_path=None, judged=judgement)
             facts = {
                 "start": round(window.start, 3),
                 "end": round(window.end, 3),
@@ -35,6 +46,7 @@ def write_windows_jsonl(
                 "class_ids": best.class_ids,
                 "scores": best.scores,
                 "label_names": best.label_names,
+                **best.reject_facts,
             }
             yield json.dumps(facts, ensure_ascii=False) + "\n"
 
@@ -42,11 +54,23 @@ def write_windows_jsonl(
 
 
 def write_windows_csv(
-    path: StrPath, windows: Sequence[Window], probabilities: np.ndarray, labels: Sequence[str]
+    path: StrPath,
+    windows: Sequence[Window],
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    judged: Sequence[Judgement] = (),
 ) -> None:
-    """Write one row for each window: start and end in seconds, then the probability of every class."""
-    rows = ([f"{w.start:.3f}", f"{w.end:.3f}", *(f"{p:.6g}" for p in row)] for w, row in zip(windows, probabilities))
-    write_csv(path, ["start", "end", *labels], rows)
+    """Write one row for each window: start and end in seconds, then the probability of every class.
+
+    Args:
+        judged: whether each window is unknown, for two columns before the classes; empty without rejection.
+    """
+    facts = [[f"{window.scaled_probability:.6g}", window.is_unknown] for window in judged] or [[]] * len(windows)
+    rows = (
+        [f"{w.start:.3f}", f"{w.end:.3f}", *about, *(f"{p:.6g}" for p in row)]
+        for w, about, row in zip(windows, facts, probabilities)
+    )
+    write_csv(path, ["start", "end", *(["scaled_probability", "is_unknown"] if judged else []), *labels], rows)
 
 
 def write_events_csv(path: StrPath, events: Sequence[Event], labels: Sequence[str]) -> None:
@@ -85,8 +109,9 @@ def write_picture(
     events: Sequence[Event],
     labels: Sequence[str],
     title: str = "",
+    judged: Sequence[Judgement] = (),
 ) -> None:
-    """Draw a PNG: probabilities over time of the main classes, and their events below."""
+    """Draw a PNG: probabilities over time of the main classes, and their events below; grey where it is unknown."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
     from matplotlib.figure import Figure
 
@@ -106,6 +131,10 @@ def write_picture(
             curves.plot(times, curve, color=colour, label=name, marker=".", markersize=3)
             spans = [(event.start, event.end - event.start) for event in events if event.class_id == class_id]
             bars.broken_barh(spans, (row - 0.4, 0.8), color=colour)
+        cells = cells_of([(window.start, window.end) for window in windows])
+        unknown = [cell for cell, judgement in zip(cells, judged) if judgement.is_unknown]
+        for number, (start, end) in enumerate(unknown):
+            curves.axvspan(start, end, color="0.9", linewidth=0, label="" if number else UNKNOWN)
         curves.set(ylim=(-0.02, 1.02), ylabel="probability", title=title)
         curves.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         bars.set(yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6), xlabel="seconds")

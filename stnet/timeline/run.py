@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stnet.metrics.probabilities import softmax
+from stnet.metrics.rejection import Rejection
 from stnet.reader.errors import ClipError
 from stnet.timeline import files
-from stnet.timeline.events import HOLD, THRESHOLD, Event, Events, events_of
+from stnet.timeline.events import HOLD, THRESHOLD, Event, Events, counted, events_of, unknown_note
 from stnet.timeline.render import check_target, render
 from stnet.timeline.windows import Timeline, Window
 from stnet.utils.atomic import check_name
@@ -56,6 +57,7 @@ def make_timeline(
     topk: int,
     name: str,
     settings: Settings,
+    rejection: Rejection | None = None,
 ) -> Events:
     """Score the windows of a video, and write the files of its timeline.
 
@@ -69,6 +71,7 @@ def make_timeline(
         topk: classes of a window in NAME.windows.jsonl.
         name: path without suffix of the files.
         settings: of the windows and events.
+        rejection: which windows are unknown, and count for no class; None: none.
 
     Raises:
         Unreadable: the video cannot be read.
@@ -83,24 +86,29 @@ def make_timeline(
             windows = _scored(timeline)
         for note in timeline.notes[1:]:
             logger.warning("%s: %s", path, note)
-        probabilities = softmax(np.stack([window.logits for window in windows]))
+        logits = np.stack([window.logits for window in windows])
+        judged = rejection.judge(logits) if rejection else []
+        probabilities = softmax(logits)
+        of_known = counted(probabilities, judged)
         spans = [(window.start, window.end) for window in windows]
         shortest = settings.window / 2 if settings.shortest is None else settings.shortest
-        events = events_of(spans, probabilities, settings.threshold, settings.hold, shortest)
-        files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, topk)
-        files.write_windows_csv(f"{name}.windows.csv", windows, probabilities, labels)
+        events = events_of(spans, of_known, settings.threshold, settings.hold, shortest)
+        files.write_windows_jsonl(f"{name}.windows.jsonl", windows, probabilities, labels, topk, judged)
+        files.write_windows_csv(f"{name}.windows.csv", windows, probabilities, labels, judged)
         files.write_events_csv(f"{name}.events.csv", events, labels)
         files.write_webvtt(f"{name}.vtt", events, labels)
         files.write_srt(f"{name}.srt", events, labels)
-        files.write_picture(f"{name}.timeline.png", windows, probabilities, events, labels, os.path.basename(path))
+        title = os.path.basename(path)
+        files.write_picture(f"{name}.timeline.png", windows, probabilities, events, labels, title, judged)
         if settings.render:
             for note in render(path, settings.render, events, labels):
                 logger.warning("%s: %s", path, note)
     except ClipError as error:
         raise Unreadable(path, str(error)) from None
-    window, class_id = np.unravel_index(probabilities.argmax(), probabilities.shape)
-    highest = Event(*spans[window], int(class_id), float(probabilities[window, class_id]))
-    return Events((event.named(labels[event.class_id]) for event in events), highest)
+    ranked = of_known if of_known.any() else probabilities
+    window, class_id = np.unravel_index(ranked.argmax(), ranked.shape)
+    highest = Event(*spans[window], int(class_id), float(ranked[window, class_id]))
+    return Events((event.named(labels[event.class_id]) for event in events), highest, unknown_note(judged))
 
 
 def _scored(timeline: Timeline) -> list[Window]:

@@ -30,6 +30,7 @@ from stnet.utils.parsing import parse_json
 from stnet.utils.safe_pickle import load_plain
 from stnet.utils.schema import SCHEMA, refuse_newer
 from stnet.weights.formats import read_weights
+from stnet.weights.rejection import rejection_path
 from stnet.weights.state_dict import load_for_finetuning, load_weights
 
 logger = logging.getLogger("stnet")
@@ -113,7 +114,7 @@ def _next(base: str) -> str:
 
 def remove(base: str) -> None:
     """Delete a checkpoint, its metadata first, so that it is never taken for whole."""
-    for path in (_next(base), f"{base}.json", f"{base}.pdopt", f"{base}.pdparams"):
+    for path in (_next(base), rejection_path(base), f"{base}.json", f"{base}.pdopt", f"{base}.pdparams"):
         if os.path.exists(path):
             atomic.remove(path)
 
@@ -123,9 +124,9 @@ def move(base: str, target: str) -> None:
     finish(base)
     with os_errors_as_user_errors(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        for suffix in reversed(SUFFIXES):
-            if os.path.exists(f"{base}.{suffix}"):
-                os.replace(f"{base}.{suffix}", f"{target}.{suffix}")
+        for suffix in (".reject.json", ".json", ".pdopt", ".pdparams"):
+            if os.path.exists(f"{base}{suffix}"):
+                os.replace(f"{base}{suffix}", f"{target}{suffix}")
 
 
 def prune_old(folder: str, name: str, keep: int) -> None:

@@ -135,6 +135,21 @@ def test_a_video_plays_and_has_bars_frames_and_shares(browser, videos):
         }
 
 
+def test_a_video_of_no_class_is_said_to_be_unknown_above_its_classes(browser, videos):
+    unknown = result()
+    unknown["result"].update(answer="unknown", is_unknown=True, scaled_probability=0.375, threshold=0.5)
+    with page_server(lines(unknown), lines(result())) as server:
+        opened(browser, server, videos / "wide_h264.mp4", videos / "tall_h264.mp4")
+        assert [text.split("\n")[0] for text in classified(browser)] == NAMES
+        assert texts(browser, "#unknown") == ["Unknown: the scaled probability 37.50% is below 50.00%."]
+        assert wait(browser, lambda: texts(browser, "#videos .note")[1].startswith("Done: archery"))
+        assert texts(browser, "#videos .note")[0] == "Done: unknown"
+        found(browser, "#language")[0].click()
+        assert texts(browser, "#unknown") == ["未知：缩放后的概率 37.50% 低于阈值 50.00%。"]
+        found(browser, "#videos button")[1].click()
+        assert wait(browser, lambda: not visible(browser, "#unknown"))
+
+
 def test_what_a_model_cannot_do_is_not_offered(browser, videos):
     plain = result()
     del plain["result"]["shares"]

@@ -309,7 +309,7 @@ def test_eval_by_run_sh_on_two_ranks_leaves_the_files_of_one(clip_set, tmp_path)
     subprocess.run([*command, "--epoch=1", "--valid_interval=0"], env=made, capture_output=True, check=True)
     command = [*command[:2], "eval", *command[3:5], f"--weights={tmp_path}/trained/STNET_final.pdparams"]
     command += ["-o", f"TEST.filelist={tmp_path}/val.list", "-o", "TEST.max_bad_ratio=0.5", "--batch_size=1"]
-    command += ["--log_interval=1", "--save_dir"]
+    command += ["--reject=0.5", "--log_interval=1", "--save_dir"]
     files = []
     for nproc in ("1", "2"):
         made.update(nproc=nproc, save_dir="")
@@ -320,7 +320,8 @@ def test_eval_by_run_sh_on_two_ranks_leaves_the_files_of_one(clip_set, tmp_path)
         progress = {"1": "eval 5/6 clips, ", "2": "eval 3/3 clips of this process, "}[nproc]
         assert progress in done.stderr
         names = ["eval_results.json", "predictions.csv", "confusion.csv", "calibration.json"]
-        files.append([(tmp_path / nproc / name).read_bytes() for name in names])
+        written = [*(tmp_path / nproc / name for name in names), tmp_path / "trained" / "STNET_final.reject.json"]
+        files.append([path.read_bytes() for path in written])
     assert files[0] == files[1]
     assert (tmp_path / "2" / "log").is_dir()
     assert not (tmp_path / "results").exists()

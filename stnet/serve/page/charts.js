@@ -2,8 +2,14 @@
 import { byId, figure, make, nameOf } from "./elements.js";
 import { clock, percent, say, signed } from "./words.js";
 
-/** The most probable classes, a bar each. */
-export function showClasses(categories) {
+/** The most probable classes, a bar each, and above them that the video is of none. */
+export function showClasses(result) {
+  const { categories, is_unknown, scaled_probability, threshold } = result ?? { categories: [] };
+  byId("unknown").hidden = !is_unknown;
+  if (is_unknown) {
+    const values = { score: percent(scaled_probability), threshold: percent(threshold) };
+    byId("unknown").textContent = say("unknownWhy", values);
+  }
   const rows = categories.map(({ id, name, score }) =>
     make(
       "li",

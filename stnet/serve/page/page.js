@@ -100,7 +100,9 @@ function newWork(kind, video, query, summary) {
 function classifyWork(video) {
   const query = () => ({ topk: Math.min(BARS, info.num_classes), frames: true, shares: info.has_shares });
   const summary = () => {
-    const [{ name, score }] = video.classify.result.categories;
+    const { is_unknown, categories } = video.classify.result;
+    if (is_unknown) return say("stateUnknown");
+    const [{ name, score }] = categories;
     return say("stateDone", { name, score: percent(score) });
   };
   return newWork("classify", video, query, summary);
@@ -200,7 +202,7 @@ function showWork(work) {
 function showClassified() {
   const { result, state } = shown.classify;
   byId("timeline-section").hidden = !info?.has_timeline || state === "failed";
-  showClasses(result?.categories ?? []);
+  showClasses(result);
   showSegments(result, seek);
   byId("notes").replaceChildren(...(result?.notes ?? []).map((text) => make("li", {}, say("serverNote", { text }))));
   byId("facts").textContent = result ? factsOf(result.video) : "";
