@@ -18,20 +18,21 @@ set -euo pipefail
 # stnet/flags.py declares them.
 use_gpu="${use_gpu-auto}"             # True, False, auto: the GPU if one works
 batch_size="${batch_size-}"           # clips a step, over all cards
-# train, eval, predict, inference
+# train, finetune, eval, predict, inference
 save_dir="${save_dir-}"               # default: checkpoints (train), results (eval, predict), inference_model
-# train, eval, predict
+# train, finetune, eval, predict
 log_interval="${log_interval-10}"     # steps between log lines
 # eval, predict, inference, serve
 weights="${weights-}"                 # default: the released ones
 precision="${precision-}"             # fp32, bf16, int8, auto: the fastest that is proven
 # eval, predict, serve
 engine="${engine-}"                   # auto, paddle, inference, onnxruntime
-# train
+# train, finetune
 pretrain="${pretrain-}"               # weights to start from: a file, released, none
-resume="${resume-}"                   # checkpoint to go on from; auto: the newest in save_dir
 epoch="${epoch-}"                     # epochs
 learning_rate="${learning_rate-}"     # initial learning rate
+# train
+resume="${resume-}"                   # checkpoint to go on from; auto: the newest in save_dir
 valid_interval="${valid_interval-1}"  # epochs between validations; 0: none
 fix_random_seed="${fix_random_seed-False}" # same seed, same machine: the same losses
 # predict

@@ -54,7 +54,7 @@ def test_an_empty_value_is_one_that_is_not_given(action):
 @pytest.mark.parametrize("action", flags.WRITING)
 def test_a_flag_comes_before_a_setting_and_a_setting_before_the_default(action, set_in_run_sh):
     folder = flags.parse(action, None, []).save_dir
-    assert folder in ("checkpoints", "results", "inference_model")
+    assert folder in ("checkpoints", "finetune", "results", "inference_model")
     set_in_run_sh(save_dir="of run.sh", node_rank="0", epoch="3", weights="w")
     args = flags.parse(action, None, ["--save_dir="])
     assert (args.save_dir, args.typed) == ("of run.sh", [])
