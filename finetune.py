@@ -173,7 +173,13 @@ def train_stage(args: argparse.Namespace, config: Config, folder: str) -> str:
     from stnet.train import train  # needs Paddle
 
     how = "--overwrite" if args.overwrite else "--resume=auto"
-    words = [f"--save_dir={folder}", how, "--fix_random_seed=True", f"--log_interval={args.log_interval}"]
+    words = [
+        f"--save_dir={folder}",
+        how,
+        "--fix_random_seed=True",
+        "--valid_interval=1",
+        f"--log_interval={args.log_interval}",
+    ]
     train(flags.parse("train", None, words), config)
     return os.path.join(folder, f"{config.MODEL.name.upper()}_best.pdparams")
 

@@ -58,7 +58,7 @@ def test_a_flag_comes_before_a_setting_and_a_setting_before_the_default(action, 
     set_in_run_sh(save_dir="of run.sh", node_rank="0", epoch="3", weights="w")
     args = flags.parse(action, None, ["--save_dir="])
     assert (args.save_dir, args.typed) == ("of run.sh", [])
-    assert ("TRAIN.epoch" in flags.config_values(args)) == (action == "train")
+    assert ("TRAIN.epoch" in flags.config_values(args)) == (action in flags.TRAINING)
     assert flags.parse(action, None, ["--save_dir=typed"]).save_dir == "typed"
 
 
