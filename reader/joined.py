@@ -21,7 +21,7 @@ class Part(NamedTuple):
 
 
 def parts_of(timestamps: Sequence[int], container: str) -> list[Part]:
-    """Cut timestamps where they begin anew: where frames are earlier than all before by more than encoders reorder.
+    """Cut timestamps where they begin anew: at a frame earlier than more before it than encoders reorder.
 
     Args:
         timestamps: in the order of decoding.
@@ -33,7 +33,8 @@ def parts_of(timestamps: Sequence[int], container: str) -> list[Part]:
         overflow = container in CLOCKED and timestamps[place] - timestamps[place - 1] > _HALF_CLOCK
         if (back or overflow) and place - begins[-1] >= REORDERED:
             before, after = timestamps[place - REORDERED : place], timestamps[place : place + REORDERED]
-            if max(after) < min(before) or (overflow and min(after) - max(before) > _HALF_CLOCK):
+            anew = timestamps[place] < min(before) and sorted(after)[len(after) // 4] < max(before)  # no lone error
+            if anew or (overflow and min(after) - max(before) > _HALF_CLOCK):
                 begins.append(place)
     parts: list[Part] = []
     for begin, end in zip(begins, [*begins[1:], len(timestamps)]):
@@ -51,10 +52,10 @@ def joined(parts: Sequence[Part]) -> list[int]:
 
 
 def follow(stamped: Iterable[tuple[int | None, _Item]], parts: Sequence[Part]) -> Iterator[tuple[int | None, _Item]]:
-    """Shift timestamps of frames, or of sound, to ascend where they begin anew.
+    """Shift timestamps of frames to ascend where they begin anew.
 
     Args:
-        stamped: (timestamp or None, item), in the order of the file.
+        stamped: (timestamp or None, frame), in the order of presentation.
         parts: of the file.
     """
     place, last = 0, None

@@ -14,7 +14,6 @@ import numpy as np
 
 from stnet.reader.containers import opened, utf8_name
 from stnet.reader.errors import ClipError, CorruptVideo, decoded, decoding
-from stnet.reader.joined import follow
 from stnet.reader.stream import VideoStream
 from stnet.timeline.events import Event
 from stnet.timeline.files import caption
@@ -29,6 +28,8 @@ _X264 = {"crf": "20", "preset": "fast"}
 _FINEST = 90000  # timestamp units a second, at most
 _MARK = "with its timeline by StNet"  # metadata of copies, which another run may replace
 _UNITS = 4  # timestamp units a frame, at least
+_BEHIND = 4  # frames: a demuxer may hold some back while sound that follows them in the file comes
+_OVERLAP = 0.02  # seconds that sound may begin before the end of that of the part before: less than a frame of AAC
 _UNSPECIFIED, _BT601 = 2, 6  # FFmpeg's numbers of colour matrices
 
 
@@ -175,7 +176,7 @@ class Sound:
             rate = source.rate if source.rate in _AAC_RATES else _AAC_RATES[-1]
             self.target = copy.add_stream("aac", rate=rate)
             self.target.codec_context.layout = "mono" if source.channels == 1 else "stereo"
-        self.packets = _in_time(decoded(container.demux(source)), video)
+        self.packets = _in_time(container, source, video)
         self.waiting: Optional[Any] = None
 
     def copy_until(self, seconds: float) -> None:
@@ -219,23 +220,31 @@ class Sound:
                 self.notes = self.notes or [f"the sound breaks off ({error})"]
 
 
-def _in_time(packets: Iterator[Any], video: VideoStream) -> Iterator[Any]:
-    """Shift sound packets as the video's joined parts; drop those that would not be in order."""
+def _in_time(container: Any, source: Any, video: VideoStream) -> Iterator[Any]:
+    """Read sound packets, shifted as the joined parts of the video; those that would lie over others are dropped.
+
+    Where the times of the sound do not go on, it is that of the part whose packets are read: a part may have none.
+    """
     if len(video.parts) == 1:
-        yield from packets
+        yield from decoded(container.demux(source))
         return
-    unit, last = video.index.time_base, None
-    timed = (
-        (None if packet.dts is None else round(packet.dts * packet.time_base / unit), packet) for packet in packets
-    )
-    for time, packet in follow(timed, video.parts):
-        if time is not None:
-            shift = round(time * unit / packet.time_base) - packet.dts
+    part_of = [part for part in video.parts for _ in part.timestamps]
+    shown = iter([packet.shown and packet.timestamp is not None for packet in video.index.packets])
+    seen, part, time, end, begin = 0, part_of[0], -math.inf, -math.inf, -math.inf
+    for packet in decoded(container.demux(source, container.streams.video[0])):
+        if packet.stream.type == "video":
+            seen += next(shown, False)
+            continue
+        if packet.dts is not None:
+            before, time = time, float(packet.dts * packet.time_base)
+            if not 0 < time - before < 1:
+                part, begin = part_of[min(seen + _BEHIND, len(part_of)) - 1], end
+            shift = round(part.shift * video.index.time_base / packet.time_base)
             packet.dts += shift
             packet.pts = None if packet.pts is None else packet.pts + shift
-            if last is not None and packet.dts <= last:
+            if packet.dts < begin:
                 continue
-            last = packet.dts
+            end = packet.dts + max(1, (packet.duration or 0) - round(_OVERLAP / packet.time_base))
         yield packet
 
 

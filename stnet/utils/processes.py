@@ -59,8 +59,9 @@ class Child:
     """A process that calls a function with each item it is sent, and can be killed meanwhile.
 
     It is forked from this process, also where that is a worker of a DataLoader, a daemon, which multiprocessing lets
-    start none. A fresh one is forked from multiprocessing's forkserver, without the memory, files and threads of this
-    process, and blocks SIGINT, SIGTERM and SIGHUP, which are for its parent. Either ends with its parent.
+    start none, and then ends with the thread that made it. A fresh one is forked from multiprocessing's forkserver,
+    without the memory, files and threads of this process, and blocks SIGINT, SIGTERM and SIGHUP, which are for its
+    parent. Either ends with its parent.
 
     Its stderr is dropped, as decoders report damaged files there.
 
@@ -80,7 +81,7 @@ class Child:
     def __init__(
         self, function: Callable[[Any], Any], fresh: bool = False, memory: int = 0, preload: Sequence[str] = ()
     ) -> None:
-        self.pipe, theirs = Pipe()
+        self.pipe, theirs = _pipe()
         self.ended = False
         self.process: BaseProcess | None = None
         if fresh:
@@ -136,11 +137,20 @@ class Child:
         self._at_exit.cancel()
         self.pipe.close()
         if self.process is None:
-            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            try:
+                code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            except ChildProcessError:  # a program that ignores SIGCHLD learns of no exit codes
+                return "ended"
         else:
             self.process.join()
             code = self.process.exitcode or 0
         return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit code {code})"
+
+
+def _pipe() -> tuple[Connection, Connection]:
+    """Open a pipe, not as standard stream, even where these are closed: others write there."""
+    one, other = (Connection(fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)) for end in Pipe())
+    return one, other
 
 
 def _fork(function: Callable[[Any], Any], pipe: Connection, theirs: Connection) -> int:

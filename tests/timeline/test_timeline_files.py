@@ -158,6 +158,20 @@ def test_a_rendered_video_plays_in_browsers_with_its_sound_and_times(tmp_path, n
     assert content.find(b"moov") < content.find(b"mdat")
 
 
+@pytest.mark.parametrize("sound", ["aac", "mp2", "ac3"])
+def test_sound_stays_with_its_part_of_the_video_where_another_part_has_none(tmp_path, sound):
+    for number, own in enumerate([sound, sound, "", sound]):  # 2 s each
+        write_source(tmp_path / f"{number}.ts", own)
+        with open(tmp_path / "joined.ts", "ab") as file:
+            file.write((tmp_path / f"{number}.ts").read_bytes())
+    assert render(str(tmp_path / "joined.ts"), tmp_path / "out.mp4", [], LABELS) == []
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        heard = [frame.time for frame in container.decode(audio=0)]
+    assert heard == sorted(heard) and heard[-1] == pytest.approx(7.9, abs=0.1)
+    assert [time for time in heard if 4.1 < time < 5.8] == []
+    assert len(heard) == pytest.approx(3 * 94, abs=4)
+
+
 def test_a_video_without_sound_and_of_an_odd_size_is_rendered_too(tmp_path):
     write_source(tmp_path / "mute.mkv", "", "ffv1", size=(95, 63))
     render(str(tmp_path / "mute.mkv"), tmp_path / "out.mp4", [], LABELS)

@@ -217,3 +217,21 @@ def test_a_fresh_child_does_not_run_the_main_script_anew(tmp_path):
     variables = {**os.environ, "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, tmp_path / "main.py"], env=variables, capture_output=True, check=False)
     assert done.stdout.split() == [b"begun", b"-3"], done.stderr
+
+
+ASKED = """
+from stnet.utils.processes import Child
+child = Child(operator.neg)
+child.send([3])
+answer = child.receive(30)
+child.kill()
+open(sys.argv[1], "w").write(str(answer))
+"""
+
+
+@pytest.mark.parametrize("before", ["os.closerange(1, 3)", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"])
+def test_a_child_answers_in_a_program_without_streams_and_in_one_that_waits_for_no_child(tmp_path, before):
+    script = f"import operator, os, signal, sys\n{before}\n{ASKED}"
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "answer"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "answer").read_text() == "-3"
