@@ -296,7 +296,7 @@ def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
     dataset = kinetics.VideoListDataset(listed, section, augment=True, folder=str(folder))
     for index, clip in enumerate(listed):
         dataset.read(index)
-        check.examine((str(folder / clip.path), index), check.Reading(section, "mp4", True))
+        check.examine((str(folder / clip.path), index, None), check.Reading(section, "mp4", True))
     assert len(clips) == 6
     for ours, checked in zip(clips[0::2], clips[1::2]):
         assert ours.segments == checked.segments
