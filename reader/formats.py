@@ -106,7 +106,7 @@ class Format(ABC):
     def _with_span(self, readings: Sequence[Clip], folder: str) -> Clip:
         """Choose among readings of a line, in which two numbers at the end of the path may be a span instead.
 
-        The longest path that exists is meant; where none does, the shortest, or the first reading if no span follows it.
+        The longest path that exists is meant; where none does, the shortest, or the first reading if its span is none.
 
         Raises:
             UserError: there is a file with a span that is none, or of a format without times.

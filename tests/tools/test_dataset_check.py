@@ -338,10 +338,10 @@ def test_a_clip_that_only_opencv_survives_is_fine_and_noted(tmp_path, monkeypatc
     folder = clean_folder(tmp_path)
     real = check.read_clip
 
-    def crashing(path, section, format, rng, decoder):
+    def crashing(path, section, format, rng, decoder, span):
         if path.endswith("/1.mp4") and decoder != "opencv":
             os.kill(os.getpid(), 11)
-        return real(path, section, format, rng, decoder)
+        return real(path, section, format, rng, decoder, span)
 
     monkeypatch.setattr(check, "read_clip", crashing)
     code, report = run_check(folder)

@@ -186,8 +186,8 @@ def content_elsewhere(
         with ThreadPoolExecutor(workers) as pool:
             digests = dict(zip(files, pool.map(_digest, files)))
         for entry in others:
-            digest = digests.get(entry.file)
-            if digest in hashes:
+            digest = digests.get(entry.file, "")
+            if digest and digest in hashes:
                 where = f"line {entry.number} of {filelist}: {entry.name}"
                 found.setdefault(digest, []).append((entry.span or WHOLE, where))
     return found
