@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -176,7 +177,8 @@ def opencv_frames(path: str, index: Index) -> Iterator[TimedFrame]:
             number += 1
             check_frames(number)
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield index.start + round(seconds / index.time_base), functools.partial(_rgb_of_bgr, frame)
+            time = index.start + round(seconds / index.time_base) if math.isfinite(seconds) else None
+            yield time, functools.partial(_rgb_of_bgr, frame)
     finally:
         capture.release()
 

@@ -15,7 +15,7 @@ logger = logging.getLogger("stnet")
 
 StrPath = Union[str, "os.PathLike[str]"]
 LONGEST = 235  # bytes of a name, with room for prefix and suffix: file systems take 255
-_SPAN = re.compile(r" \[[^\[\]]+ s\]\Z")  # as stnet.reader.spans names a part of a video
+_SPAN = re.compile(r" \[[\d.e+-]+-[\d.e+-]+ s\]\Z")  # as stnet.reader.spans names a part of a video
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
 
