@@ -22,8 +22,8 @@ def folder(clip_set, trained, tmp_path):
 
 
 def settings(clip_set, trained, folder):
-    weights = trained / "STNET_final.pdparams"
-    return ["--config", clip_set / "tiny.yaml", f"--weights={weights}", "--engine=paddle", f"--save_dir={folder / 'out'}"]
+    weights, out = trained / "STNET_final.pdparams", folder / "out"
+    return ["--config", clip_set / "tiny.yaml", f"--weights={weights}", "--engine=paddle", f"--save_dir={out}"]
 
 
 def test_eval_has_a_row_for_each_span(clip_set, trained, folder):
