@@ -1,11 +1,17 @@
 """Lists of spans from one end to the other: eval and predict give each part of a video its own row."""
 
 import csv
+import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 from conftest import write_video
 from entries import eval_entry, predict, run
+
+from stnet.reader.formats import Clip
+from stnet.reader.spans import Span
+from stnet.training.resume import data_record
 
 NAMES = [f"long 1 2.mp4 [{span} s]" for span in ("0-0.5", "0.5-1.5", "1.5-9", "60-61.5")]
 BEHIND = "the span begins behind the last frame, which is shown at 1.917 s"
@@ -53,3 +59,13 @@ def test_predict_goes_on_at_the_span_where_it_was_stopped(clip_set, trained, fol
     table.write_text("".join(whole.splitlines(keepends=True)[:kept]) + '{"input_pa')
     assert run(predict, *words, "--resume") == 3
     assert table.read_text() == whole
+
+
+def test_another_span_is_another_list_to_resume_and_one_without_spans_is_as_before():
+    def digest(*clips):
+        order = SimpleNamespace(batch_size=4)
+        return data_record(SimpleNamespace(dataset=SimpleNamespace(clips=clips), order=order))["list"]
+
+    whole, first, second = (Clip("a b.mp4", 2, span=span) for span in (None, Span(0, 1), Span(1, 2)))
+    assert digest(whole, whole) == hashlib.sha256(b"a b.mp4\t2\n" * 2).hexdigest()
+    assert len({digest(whole), digest(first), digest(second)}) == 3

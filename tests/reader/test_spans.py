@@ -22,6 +22,7 @@ from stnet.reader.lists import read_list
 from stnet.reader.sources import sources
 from stnet.reader.spans import Span, times_shown
 from stnet.utils.errors import UserError
+from stnet.utils.files import stem_of
 
 SIZES = {"seg_num": 3, "seglen": 2, "short_size": 36, "target_size": 32}
 
@@ -252,6 +253,8 @@ def test_lists_without_spans_ask_for_no_file_but_the_first_ones(folder, monkeypa
 def test_a_clip_is_named_with_its_span_and_its_file_without(folder):
     clips = [Clip("a.mp4", 0, span=Span(start, 5.5)) for start in (3.0, 0.1)] + [Clip("a.mp4", 0)]
     assert [clip.name for clip in clips] == ["a.mp4 [3-5.5 s]", "a.mp4 [0.1-5.5 s]", "a.mp4"]
+    assert [stem_of(clip.name) for clip in clips] == ["a [3-5.5 s]", "a [0.1-5.5 s]", "a"]
+    assert stem_of("a.mp4 [5 s]") == "a"  # no span
     (folder / "quarantine").write_text("a.mp4 [3-5.5 s]\thang\n")
     bad = BadClips(clips, 1.0, str(folder / "quarantine"))
     assert bad.quarantined() == {0: "in quarantine: hang"}
