@@ -37,10 +37,10 @@ class BadClips:
         if index in self.reasons:
             return
         self.reasons[index] = reason
-        logger.warning("skipped %s: %s", self.clips[index].path, reason)
+        logger.warning("skipped %s: %s", self.clips[index].name, reason)
         if quarantine and self.quarantine:
             with open(self.quarantine, "a", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(f"{self.clips[index].path}\t{reason}\n")
+                file.write(f"{self.clips[index].name}\t{reason}\n")
         self._refuse_too_many()
 
     def merge(self, of_ranks: Iterable[dict[int, str]]) -> None:
@@ -53,14 +53,14 @@ class BadClips:
     def none_read(self) -> UserError:
         """Error for a list none of whose clips could be read."""
         index, reason = next(iter(self.reasons.items()))
-        return UserError(f"no clip could be read; the first: {self.clips[index].path}: {reason}")
+        return UserError(f"no clip could be read; the first: {self.clips[index].name}: {reason}")
 
     def _refuse_too_many(self) -> None:
         if len(self.reasons) > self.allowed:
             index, reason = next(reversed(self.reasons.items()))
             raise UserError(
                 f"{len(self.reasons)} of the {len(self.clips)} clips in the list cannot be read, more than "
-                f"max_bad_ratio allows; the last one: {self.clips[index].path}: {reason}"
+                f"max_bad_ratio allows; the last one: {self.clips[index].name}: {reason}"
             )
 
     def quarantined(self) -> dict[int, str]:
@@ -69,7 +69,7 @@ class BadClips:
             return {}
         with open(self.quarantine, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = dict(line.rstrip("\n").partition("\t")[::2] for line in file if line.strip())
-        kept = {i: f"in quarantine: {lines[clip.path]}" for i, clip in enumerate(self.clips) if clip.path in lines}
+        kept = {i: f"in quarantine: {lines[clip.name]}" for i, clip in enumerate(self.clips) if clip.name in lines}
         if kept:
             logger.info("%s: %d clips of the list are left out", self.quarantine, len(kept))
         return kept
@@ -80,4 +80,4 @@ class BadClips:
 
     def summary(self) -> list[dict[str, str]]:
         """Path and reason of each bad clip, for result files."""
-        return [{"path": self.clips[i].path, "reason": reason} for i, reason in sorted(self.reasons.items())]
+        return [{"path": self.clips[i].name, "reason": reason} for i, reason in sorted(self.reasons.items())]

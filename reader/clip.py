@@ -12,6 +12,7 @@ from stnet.reader.decode import Video
 from stnet.reader.errors import ClipError
 from stnet.reader.formats import FORMATS, VIDEO
 from stnet.reader.sampling import sample_frames
+from stnet.reader.spans import Span
 from stnet.reader.transforms import CROPS, ClipBuilder
 
 
@@ -21,7 +22,7 @@ class Clip(NamedTuple):
     frames: np.ndarray  # uint8 [views * seg_num * seglen, target_size, target_size, 3] RGB
     label: int | None  # None where the format has none inside the file
     segments: list[list[int]]  # views * seg_num lists of seglen numbers of frames
-    num_frames: int  # of the file, decodable
+    num_frames: int  # of the file, or of the span, decodable
     video: Video | None  # index and decoder of a video; None for other formats
 
 
@@ -31,7 +32,12 @@ def clip_rng(seed: int, epoch: int, index: int) -> random.Random:
 
 
 def read_clip(
-    path: str, section: ReaderSection, format: str = VIDEO, rng: random.Random | None = None, decoder: str = ""
+    path: str,
+    section: ReaderSection,
+    format: str = VIDEO,
+    rng: random.Random | None = None,
+    decoder: str = "",
+    span: Span | None = None,
 ) -> Clip:
     """Read all views of a clip: num_clips clips for each of num_crops crops along the longer side.
 
@@ -43,13 +49,15 @@ def read_clip(
         format: one of stnet.reader.formats.FORMATS.
         rng: for training, in the original's order of draws: segments, crop, flip; None takes the centre.
         decoder: see stnet.reader.formats.Format.read.
+        span: the part of the file that is the clip; its frames are numbered from 0. None: all.
 
     Raises:
-        ClipError: the file cannot be read, or no crop of target_size fits into its frames.
-        UserError: no such format.
+        ClipError: the file cannot be read, no frame is in the span, or no crop of target_size fits into its frames.
+        UserError: no such format, or one without spans.
     """
     clip_format = FORMATS.get(format)()
-    sink = _Sink(section, format, rng)
+    clip_format.check_span(span)
+    sink = _Sink(section, format, rng, span)
     try:
         label = clip_format.read(path, sink, decoder)
         frames = sink.frames()
@@ -61,8 +69,10 @@ def read_clip(
 class _Sink:
     """Samples frames and builds the clip; each attempt at decoding begins with the same random state."""
 
-    def __init__(self, section: ReaderSection, format: str, rng: random.Random | None) -> None:
-        self.section, self.format, self.rng = section, format, rng
+    def __init__(
+        self, section: ReaderSection, format: str, rng: random.Random | None, span: Span | None = None
+    ) -> None:
+        self.section, self.format, self.rng, self.span = section, format, rng, span
         self.rng_state = rng.getstate() if rng else None
         self.video: Video | None = None
 

@@ -23,7 +23,7 @@ class ClipPanel(NamedTuple):
     title: str  # a line or more
     segments: list[list[int]]  # seg_num lists of seglen frame numbers
     frames: np.ndarray  # uint8 [seg_num * seglen, H, W, 3]
-    seconds: list[float]  # time of each frame of the file; empty if unknown
+    seconds: list[float]  # time of each frame of the clip; empty if unknown
 
 
 def panel_of(clip: Clip, title: str) -> ClipPanel:
@@ -32,11 +32,12 @@ def panel_of(clip: Clip, title: str) -> ClipPanel:
 
 
 def seconds_of(clip: Clip) -> list[float]:
-    """Seconds of each frame from the first one on, by its timestamp; empty if timestamps are missing."""
-    index = clip.video and clip.video.index
-    if not index or len(index.times) != clip.num_frames:
+    """Seconds of each frame from the file's first one on, by its timestamp; empty if timestamps are missing."""
+    video = clip.video
+    if not video or len(video.index.times) != video.frames:
         return []
-    return [float((time - index.times[0]) * index.time_base) for time in index.times]
+    times = video.index.times[video.first : video.first + clip.num_frames]
+    return [float((time - video.index.times[0]) * video.index.time_base) for time in times]
 
 
 def draw_sheet(panels: Sequence[ClipPanel], tile: int) -> Image.Image:

@@ -125,7 +125,7 @@ class VideoListDataset(Dataset):
         except ChildDied as error:
             return Sample(index, None, -1, str(error), quarantine=True)
         except Exception:  # a bug: Paddle's loader loses exceptions of a thread
-            return Sample(index, None, -1, fatal=f"{self.clips[index].path}: {traceback.format_exc()}")
+            return Sample(index, None, -1, fatal=f"{self.clips[index].name}: {traceback.format_exc()}")
         return Sample(index, clip, label)
 
     def _isolated(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
@@ -138,7 +138,7 @@ class VideoListDataset(Dataset):
             except ChildDied as error:
                 if not self.second_decoder:
                     raise
-                logger.warning("%s: %s; %s tries it in order", self.clips[index].path, error, self.second_decoder)
+                logger.warning("%s: %s; %s tries it in order", self.clips[index].name, error, self.second_decoder)
                 self.second_tries.add(index)
         return self.reader((index, epoch, self.second_decoder))
 
@@ -150,11 +150,12 @@ class VideoListDataset(Dataset):
 
     def read(self, index: int, epoch: int = 0, decoder: str = "") -> tuple[np.ndarray, int]:
         """(clip uint8 of `clip_shape`, label). Raises ClipError."""
-        path, label, own_format = self.clips[index]
-        clip_format = own_format or self.format
+        listed = self.clips[index]
+        label, clip_format = listed.label, listed.format or self.format
         views = getattr(self.section, "augmented_views", 0)
         rng = clip_rng(self.seed, epoch % views if views else epoch, index) if self.augment else None
-        clip = read_clip(find_file(path, self.folder), self.section, clip_format, rng, decoder)
+        file = find_file(listed.path, self.folder)
+        clip = read_clip(file, self.section, clip_format, rng, decoder, listed.span)
         if FORMATS.get(clip_format).label_inside:
             if clip.label is None:
                 raise ClipError(f"no label is inside, as format {self.format} promises")

@@ -18,6 +18,8 @@ from stnet.reader import decoders
 from stnet.reader.containers import opened, utf8_name
 from stnet.reader.errors import ClipError, CorruptVideo, IndexMismatch
 from stnet.reader.index import DAMAGED, Index, plan, read_index
+from stnet.reader.joined import follow
+from stnet.reader.spans import Span, times_shown
 from stnet.utils.errors import UserError
 
 DECODERS = ("decord", "pyav", "opencv")
@@ -38,9 +40,10 @@ class Sink(Protocol):
 
 
 class ClipSink(Sink, Protocol):
-    """Sink that also keeps the index and decoder of a video; other formats leave it None."""
+    """Sink of a clip, for stnet.reader.formats."""
 
-    video: Video | None
+    span: Span | None  # the only part that is wanted; set for formats that know spans
+    video: Video | None  # index and decoder of a video; other formats leave it None
 
 
 class Video(NamedTuple):
@@ -51,18 +54,20 @@ class Video(NamedTuple):
     decoder: str  # one of DECODERS
     in_order: str  # reason why it was read in order; "" if by timestamps
     damaged: bool  # its data is incomplete, and that is the reason
+    first: int = 0  # number of the first frame of the span
 
 
-def read_frames(path: str, sink: Sink, decoder: str = "") -> Video:
+def read_frames(path: str, sink: Sink, decoder: str = "", span: Span | None = None) -> Video:
     """Decode the frames that a sink wants.
 
     Args:
         path: the file.
         sink: says which frames it wants and takes them.
         decoder: the only one of DECODERS to use; "": STNET_DECODER in the environment, else the fastest exact one.
+        span: the only part to read, whose frames the sink sees as those of a video of its own; None: all.
 
     Raises:
-        ClipError: missing, empty or undecodable file, or one that `decoder` may decode wrongly.
+        ClipError: missing, empty or undecodable file, one that `decoder` may decode wrongly, or no frame in the span.
         UserError: STNET_DECODER names none of DECODERS.
     """
     decoder = decoder or decoder_asked_for()
@@ -72,14 +77,14 @@ def read_frames(path: str, sink: Sink, decoder: str = "") -> Video:
         seek_problem, damaged = index.seek_problem, index.damaged
         if not seek_problem and decoder != "opencv":
             try:
-                return Video(index, len(index.timestamps), _by_index(name, index, sink, decoder), "", False)
+                return _by_index(name, index, sink, decoder, span)
             except IndexMismatch as error:
                 seek_problem = str(error)
             except CorruptVideo as error:
                 seek_problem, damaged = f"{DAMAGED}: {error}", True
         if decoder == "decord":
             raise ClipError(f"decord cannot be shown to give the right frames ({seek_problem})")
-        return _in_order(name, index, sink, decoder, seek_problem or "OpenCV was asked for", damaged)
+        return _in_order(name, index, sink, decoder, span, seek_problem or "OpenCV was asked for", damaged)
 
 
 def decoder_asked_for() -> str:
@@ -90,24 +95,28 @@ def decoder_asked_for() -> str:
     return asked
 
 
-def _by_index(path: str, index: Index, sink: Sink, decoder: str) -> str:
-    """Decode by timestamp. Returns the decoder used. Raises CorruptVideo or IndexMismatch."""
-    frames = sink.begin(len(index.timestamps))
+def _by_index(path: str, index: Index, sink: Sink, decoder: str, span: Span | None) -> Video:
+    """Decode by timestamp. Raises CorruptVideo or IndexMismatch."""
+    part = span.frames(index.timestamps, index.time_base) if span else range(len(index.timestamps))
+    if span and not part:
+        raise span.without_frames(index.timestamps, index.time_base)
+    frames = [part[number] for number in sink.begin(len(part))]
+    read = Video(index, len(index.timestamps), "decord", "", False, part.start)
     unfit = _unfit_for_decord(index)
     if decoder == "decord" and unfit:
         raise IndexMismatch(unfit)
     if decoder == "decord" or not (decoder or unfit):
         try:
             decoders.by_decord(path, index, frames, sink.put)
-            return "decord"
+            return read
         except IndexMismatch:
             if decoder == "decord":
                 raise
-            sink.begin(len(index.timestamps))
+            sink.begin(len(part))
     if len(index.packets) <= _SHORT:
         raise IndexMismatch("so few frames that all are decoded")
     decoders.by_timestamp(path, index, plan(index, frames), sink.put)
-    return "pyav"
+    return read._replace(decoder="pyav")
 
 
 def _unfit_for_decord(index: Index) -> str:
@@ -134,12 +143,11 @@ def _has_decord() -> bool:
     return True
 
 
-def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, damaged: bool) -> Video:
+def _in_order(
+    path: str, index: Index, sink: Sink, decoder: str, span: Span | None, reason: str, damaged: bool
+) -> Video:
     """Decode from the start to the end: by PyAV if it can, by OpenCV if data is damaged."""
-    readers = {
-        "pyav": functools.partial(decoders.pyav_frames, path, index),
-        "opencv": functools.partial(decoders.opencv_frames, path),
-    }
+    readers = {"pyav": decoders.timed_frames, "opencv": decoders.opencv_frames}
     names = ["opencv"] if damaged else ["pyav", "opencv"]
     if decoder:
         names = [decoder]
@@ -150,37 +158,48 @@ def _in_order(path: str, index: Index, sink: Sink, decoder: str, reason: str, da
         failure = " (interlaced, which this OpenCV cannot convert)"
     for name in names:
         try:
-            count = _read_all(readers[name], len(index.timestamps) or index.declared, sink)
+            count, first = _read_all(functools.partial(readers[name], path, index), index, sink, span)
         except CorruptVideo as error:
             reason, damaged = f"{DAMAGED}: {error}", True
             failure = f" ({reason})"
             continue
         if count:
-            return Video(index, count, name, reason, damaged)
+            return Video(index, count, name, reason, damaged, first)
     raise ClipError(f"no frame can be decoded{failure}")
 
 
-def _read_all(frames_of: Callable[[], Iterator[Callable[[], np.ndarray]]], expected: int, sink: Sink) -> int:
-    """Read a file in order, again where its number of frames turns out to be another than expected.
+def _read_all(
+    frames_of: Callable[[], Iterator[decoders.TimedFrame]], index: Index, sink: Sink, span: Span | None
+) -> tuple[int, int]:
+    """Read a file in order, again where its number of frames, or their times, turn out to be others than expected.
 
     Args:
-        frames_of: begins to read: an iterator over functions that return a frame.
-        expected: likely number of frames.
+        frames_of: begins to read.
+        index: of the file, which says what is expected.
         sink: says which frames it wants and takes them.
+        span: the only part to read, or None.
 
     Returns:
-        the number of frames.
+        the number of frames, and that of the first one in the span.
     """
+    unit = index.time_base
+    part = span.frames(index.times, unit) if span else range(len(index.timestamps) or index.declared)
     while True:
-        rows = {frame: row for row, frame in enumerate(sink.begin(expected))} if expected else {}
-        count = 0
-        for number, frame in enumerate(frames_of()):
+        rows = {part[number]: row for row, number in enumerate(sink.begin(len(part)))} if part else {}
+        decoded: list[int | None] = []
+        for number, (time, frame) in enumerate(follow(frames_of(), index.parts)):
             if number in rows:
                 sink.put(rows[number], frame())
-            count = number + 1
-        if count in (0, expected):
-            return count
-        expected = count
+            decoded.append(time)
+        found = range(len(decoded))
+        if span and decoded:
+            times = times_shown(decoded, index.times)
+            found = span.frames(times, unit)
+            if not found:
+                raise span.without_frames(times, unit)
+        if not decoded or found == part:
+            return len(decoded), found.start
+        part = found
 
 
 class Frames:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Put = Callable[[int, np.ndarray], None]
+TimedFrame = tuple[Optional[int], Callable[[], np.ndarray]]  # presentation timestamp, and a function that returns it
 
 _BT601 = 5  # FFmpeg's number of the colour matrix
 _MATRICES = (0, 1, 4, 5, 6, 7, 9)  # of swscale: RGB, BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020
@@ -148,13 +150,8 @@ def _decode_run(
     raise IndexMismatch(f"{len(rows)} frames did not come")
 
 
-def pyav_frames(path: str, index: Index) -> Iterator[Callable[[], np.ndarray]]:
-    """Iterator for stnet.reader.decode, by PyAV. Raises CorruptVideo."""
-    return (rgb for _, rgb in timed_frames(path, index))
-
-
-def timed_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable[[], np.ndarray]]]:
-    """Iterate by PyAV over (presentation timestamp or None, function that returns the frame). Raises CorruptVideo."""
+def timed_frames(path: str, index: Index) -> Iterator[TimedFrame]:
+    """Iterate over all frames, by PyAV. Raises CorruptVideo."""
     with opened(path) as (container, stream):
         converter = Converter(stream, index)
         for number, frame in enumerate(decoded(container.decode(stream)), start=1):
@@ -164,8 +161,8 @@ def timed_frames(path: str, index: Index) -> Iterator[tuple[int | None, Callable
             yield frame.pts, functools.partial(converter.rgb, frame)
 
 
-def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:
-    """Iterator for stnet.reader.decode, by OpenCV, as the original reads. Raises CorruptVideo."""
+def opencv_frames(path: str, index: Index) -> Iterator[TimedFrame]:
+    """Iterate over all frames, by OpenCV, as the original reads. Raises CorruptVideo."""
     import cv2
 
     with _opencv_options(), decoding():
@@ -179,7 +176,9 @@ def opencv_frames(path: str) -> Iterator[Callable[[], np.ndarray]]:
                 return
             number += 1
             check_frames(number)
-            yield functools.partial(_rgb_of_bgr, frame)
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            time = index.start + round(seconds / index.time_base) if math.isfinite(seconds) else None
+            yield time, functools.partial(_rgb_of_bgr, frame)
     finally:
         capture.release()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from stnet.reader.decode import ClipSink, read_frames
 from stnet.reader.errors import ClipError, CorruptVideo, decoding
 from stnet.reader.pickles import read_pickle
+from stnet.reader.spans import Span, named, split_span
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file
 from stnet.utils.registry import Registry
@@ -25,6 +27,12 @@ class Clip(NamedTuple):
     path: str
     label: int  # -1: none given, or inside the file
     format: str = ""  # "": that of the whole list
+    span: Span | None = None  # the part of the file that it is; None: all
+
+    @property
+    def name(self) -> str:
+        """Path, with the span where there is one, for messages and result files."""
+        return named(self.path, self.span)
 
 
 class Format(ABC):
@@ -32,11 +40,13 @@ class Format(ABC):
 
     Attributes:
         label_inside: the label is in the file, and a line of a list is a path alone.
+        spans: lines may name a part of a file, by its seconds; `read` gives the frames of `sink.span` alone.
         second_decoder: `decoder` of `read` for a clip that made the first one hang or crash; "": no second attempt.
         centre_formula: of `centre`, for the deploy.yaml of an export.
     """
 
     label_inside = False
+    spans = False
     second_decoder = ""
     centre_formula = "(average - seglen) // 2"
 
@@ -62,7 +72,7 @@ class Format(ABC):
         return (average - seglen) // 2
 
     def parse_line(self, line: str, folder: str, labelled: bool, num_classes: int | None) -> Clip:
-        """Parse one line of a list.
+        """Parse one line of a list: a path, perhaps START and END in seconds, and a label.
 
         Args:
             line: stripped.
@@ -71,9 +81,11 @@ class Format(ABC):
             num_classes: labels must be below it; None: any.
 
         Raises:
-            UserError: the label is missing, not a number or out of range.
+            UserError: the label is missing, not a number or out of range; or the span is.
         """
-        if self.label_inside or (not labelled and os.path.exists(find_file(line, folder))):
+        if self.label_inside:
+            return self._with_span([Clip(line, -1)], folder)
+        if not labelled and os.path.exists(find_file(line, folder)):
             return Clip(line, -1)
         path, label = split_label(line)
         try:
@@ -81,26 +93,57 @@ class Format(ABC):
         except ValueError:
             number = None
         if not labelled:
-            return Clip(line if number is None else path, -1 if number is None else number)
+            unlabelled = Clip(line, -1)
+            return self._with_span([unlabelled] if number is None else [Clip(path, number), unlabelled], folder)
         if not path:
             raise UserError(f"expected 'PATH LABEL', found no label: {line!r}")
         if number is None:
             raise UserError(f"label {label!r} is not a whole number")
         if num_classes is not None and not 0 <= number < num_classes:
             raise UserError(f"label {number} is outside 0..{num_classes - 1} (MODEL.num_classes {num_classes})")
-        return Clip(path, number)
+        return self._with_span([Clip(path, number)], folder)
+
+    def _with_span(self, readings: Sequence[Clip], folder: str) -> Clip:
+        """Choose among readings of a line, in which two numbers at the end of the path may be a span instead.
+
+        The longest path that exists is meant; where none does, the shortest, or the first reading if its span is none.
+
+        Raises:
+            UserError: there is a file with a span that is none, or of a format without times.
+        """
+        cuts = [(clip, cut) for clip in readings if (cut := split_span(clip.path))]
+        if not cuts:
+            return readings[0]
+        spans = [clip._replace(path=path, span=span) for clip, (path, span) in cuts]
+        longest_first = sorted([*readings, *spans], key=lambda clip: -len(clip.path))
+        clip = next((clip for clip in longest_first if os.path.exists(find_file(clip.path, folder))), None)
+        if clip is None:
+            _, (_, span) = cuts[0]
+            return spans[0] if self.spans and not span.problem else readings[0]
+        self.check_span(clip.span)
+        return clip
+
+    def check_span(self, span: Span | None) -> None:
+        """Raise UserError where a file of this format has no such part."""
+        if span and not self.spans:
+            raise UserError(
+                f"span {span}: files of this format have no times", "leave out START and END, or take a video"
+            )
+        if span and span.problem:
+            raise UserError(span.problem)
 
 
 @FORMATS.register(VIDEO)
 class Video(Format):
     """Any video file that FFmpeg reads."""
 
+    spans = True
     second_decoder = "opencv"
     centre_formula = "(average - 1) // 2"
 
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> None:
         """Read by the decoder that stnet.reader.decode chooses."""
-        sink.video = read_frames(path, sink, decoder)
+        sink.video = read_frames(path, sink, decoder, sink.span)
 
     def centre(self, average: int, seglen: int) -> int:
         """Put the first frame of the segment in the centre, not its middle, as the original does."""
@@ -111,6 +154,7 @@ class Video(Format):
 class Frames(Video):
     """An array of frames, uint8 [T, H, W, 3] RGB, as numpy.save writes it."""
 
+    spans = False
     second_decoder = ""
 
     def read(self, path: str, sink: ClipSink, decoder: str = "") -> None:

@@ -59,6 +59,7 @@ class Index(NamedTuple):
     rotation: int  # degrees clockwise, by which frames become upright
     interlaced: bool
     time_base: Fraction  # seconds a unit of the timestamps
+    start: int  # timestamp of the first frame by the container's header, from which OpenCV counts; 0 if missing
     declared: int  # frames by the container's header; 0 if missing
     duration: float  # seconds by the container's header; 0 if missing, or if timestamps begin anew
     packets: list[Packet]  # in the order of decoding
@@ -129,6 +130,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> Index:
         rotation=-round(first.rotation) % 360 if first else 0,
         interlaced=bool(first and first.interlaced_frame),
         time_base=stream.time_base,
+        start=stream.start_time or 0,
         declared=stream.frames,
         duration=duration if len(parts) == 1 else 0,
         packets=packets,

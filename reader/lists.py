@@ -1,5 +1,6 @@
 """List files: one clip a line, `PATH LABEL`, or `PATH` where the format has labels inside or prediction needs none.
 
+`START END`, in seconds, after the path makes the clip a part of a video (stnet.reader.spans).
 Blank lines and lines that start with `#` are skipped. Paths may hold spaces. A relative path is taken from the
 working directory and, if nothing is there, from the folder of the list.
 """
@@ -35,7 +36,7 @@ def read_list(path: str, format: str = VIDEO, labelled: bool = True, num_classes
 
     Raises:
         UserError: list missing or empty, a label missing, not a number or out of range (with the line's number),
-            none of the first files there, or no such format.
+            a span that is none, none of the first files there, or no such format.
     """
     if not path:
         raise UserError("no list file given", "set filelist in the config, for example -o TRAIN.filelist=train.list")

@@ -27,7 +27,7 @@ LIST_SUFFIXES = (".list", ".txt")
 class Source(NamedTuple):
     """Video to predict."""
 
-    path: str | None  # as given or listed; None: bytes or frames
+    path: str | None  # as given or listed, with the span; None: bytes or frames
     label: int | None  # in the list
     clip: Clip  # that the reader opens
     content: Any = None  # the bytes or frames, which were written to a file
@@ -113,7 +113,7 @@ def listed(path: str, clip_format: str) -> list[Source]:
     clips, folder = read_list(path, clip_format, labelled=False), list_folder(path)
     labels = [None if clip.label < 0 else clip.label for clip in clips]
     found = [clip._replace(path=find_file(clip.path, folder)) for clip in clips]
-    return [Source(clip.path, label, there) for clip, label, there in zip(clips, labels, found)]
+    return [Source(clip.name, label, there) for clip, label, there in zip(clips, labels, found)]
 
 
 def read_again(video: Source, section: ReaderSection, clip_format: str) -> DecodedClip:
@@ -129,6 +129,6 @@ def read_again(video: Source, section: ReaderSection, clip_format: str) -> Decod
             (again,) = sources([video.content], clip_format, scratch)
             clip = again.clip
         try:
-            return read_clip(clip.path, section, clip.format or clip_format)
+            return read_clip(clip.path, section, clip.format or clip_format, span=clip.span)
         except ClipError as error:
             raise UserError(f"{video.path}: {error}") from None

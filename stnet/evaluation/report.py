@@ -215,7 +215,7 @@ def _strips(evaluation: Evaluation, dataset: VideoListDataset) -> list[Strip]:
     if isinstance(dataset.section, TestSection):
         dataset = copy.copy(dataset)
         dataset.section, dataset.reader = replace(dataset.section, num_clips=1, num_crops=1), None
-    indices = {clip.path: index for index, clip in enumerate(dataset.clips)}
+    indices = {clip.name: index for index, clip in enumerate(dataset.clips)}
     strips = []
     for i in worst_first(evaluation)[:STRIPS]:
         clip = dataset[0, indices[evaluation.paths[i]]].clip

@@ -46,7 +46,7 @@ class FittedRejection:
 class Evaluation:
     """Clips of a list with their labels and logits, in the order of the list."""
 
-    paths: list[str]  # of the N clips that could be read
+    paths: list[str]  # with spans, of the N clips that could be read
     labels: np.ndarray  # int64 [N]
     logits: np.ndarray  # float32 [N, C]
     names: list[str]  # of the C classes
@@ -122,7 +122,7 @@ class Collector:
         ranks = parallel.gather((self.indices, labels, logits))
         indices = np.concatenate([np.array(indices, np.int64) for indices, *_ in ranks])
         order = np.argsort(indices)
-        paths = [clip.path for clip in self.bad.clips]
+        paths = [clip.name for clip in self.bad.clips]
         return Evaluation(
             [paths[index] for index in indices[order].tolist()],
             np.concatenate([labels for _, labels, _ in ranks])[order],

@@ -130,6 +130,9 @@ def write_timelines(args: argparse.Namespace, predictor: Predictor, videos: Sequ
             f"one file cannot hold copies of {len(videos)} videos",
             "set --video_path to one file, or leave out --render",
         )
+    spans = [video.path for video in videos if video.clip.span]
+    if spans:
+        raise UserError(f"{spans[0]}: a timeline is of a whole video", "leave START and END out of the list")
     settings = {name: getattr(args, name) for name in Settings._fields if getattr(args, name) != ""}
     labels = [printable(label, LONGEST_NAME) for label in predictor.labels]
     unread = 0

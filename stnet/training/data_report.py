@@ -55,5 +55,5 @@ def features_of_list(config: Config, model: Model, filelist: str, folder: str) -
     return ListFeatures(
         np.stack([features.mean(axis=0) for _, features, _ in there]),
         np.array([label for *_, label in there], np.int64),
-        [loader.dataset.clips[index].path for index, *_ in there],
+        [loader.dataset.clips[index].name for index, *_ in there],
     )

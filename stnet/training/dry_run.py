@@ -60,7 +60,7 @@ def _check_sample(name: str, loader: Loader) -> None:
             raise RuntimeError(sample.fatal)
         if sample.error:
             bad[index] = sample.error
-            logger.warning("%s list: %s: %s", name, loader.dataset.clips[index].path, sample.error)
+            logger.warning("%s list: %s: %s", name, loader.dataset.clips[index].name, sample.error)
     logger.info("%s list: %d clips, %d read, %d of them unreadable", name, len(loader.dataset), len(order), len(bad))
     if len(bad) > allowed_bad(loader.dataset.section.max_bad_ratio, len(order)):
         raise UserError(f"{len(bad)} of {len(order)} clips of the {name} list cannot be read, more than max_bad_ratio")

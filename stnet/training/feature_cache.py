@@ -214,7 +214,7 @@ class FeatureLoader(Loader):
             self.store.write(rows)
 
     def _row(self, view: int, index: int, label: int, segments: np.ndarray, clip: np.ndarray) -> Row:
-        return Row(self.keys[view][index], self.dataset.clips[index].path, label, segments, clip)
+        return Row(self.keys[view][index], self.dataset.clips[index].name, label, segments, clip)
 
     def _check_room(self, row: Row, count: int) -> None:
         """Raise UserError where the disk has no room for the features of `count` clips."""

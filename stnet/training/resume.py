@@ -147,7 +147,7 @@ def data_record(loader: Loader) -> dict[str, Any]:
     """Digest of the list, and batch size: with the seed, they give the order of clips. Plain data for a checkpoint."""
     listed = hashlib.sha256()
     for clip in loader.dataset.clips:
-        listed.update(f"{clip.path}\t{clip.label}\n".encode("utf-8", "surrogateescape"))
+        listed.update(f"{clip.name}\t{clip.label}\n".encode("utf-8", "surrogateescape"))
     return {"list": listed.hexdigest(), "clips": len(loader.dataset.clips), "batch_size": loader.order.batch_size}
 
 

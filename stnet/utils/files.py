@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ logger = logging.getLogger("stnet")
 
 StrPath = Union[str, "os.PathLike[str]"]
 LONGEST = 235  # bytes of a name, with room for prefix and suffix: file systems take 255
+_SPAN = re.compile(r" \[[\d.e+-]+-[\d.e+-]+ s\]\Z")  # as stnet.reader.spans names a part of a video
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
 
@@ -55,8 +57,11 @@ def short_name(name: str) -> str:
 
 
 def stem_of(path: StrPath) -> str:
-    """Name of a file without suffix, shortened by `short_name`."""
-    return short_name(os.path.splitext(os.path.basename(path))[0])
+    """Name of a file without suffix, shortened by `short_name`; `a [3-5.5 s]` for the span `a.mp4 [3-5.5 s]`."""
+    name = os.path.basename(path)
+    span = _SPAN.search(name)
+    file, text = (name[: span.start()], span.group()) if span else (name, "")
+    return short_name(os.path.splitext(file)[0] + text)
 
 
 def unique_stems(paths: Sequence[StrPath]) -> list[str]:

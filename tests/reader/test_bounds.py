@@ -43,7 +43,7 @@ def test_a_video_beyond_a_bound_is_refused_and_one_within_is_read(path, bounds, 
 def test_more_frames_than_the_index_knows_are_not_decoded(path):
     with opened(path) as (container, stream):
         index = read_index(container, stream)
-    for frames in (decoders.pyav_frames(path, index), decoders.opencv_frames(path)):
+    for frames in (decoders.timed_frames(path, index), decoders.opencv_frames(path, index)):
         with bounded(WIDE._replace(frames=7)), pytest.raises(BeyondBounds, match="it has 8 frames or more"):
             for number, _ in enumerate(frames):
                 assert number < 7

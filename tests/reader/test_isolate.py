@@ -102,7 +102,7 @@ def mischievous(clip_set, monkeypatch, folder, word, spared="", **options):
     """The training loader of the clip set, whose 'train 3.mp4' misbehaves with every decoder but the spared one."""
     read_clip = kinetics.read_clip
 
-    def read(path, section, format, rng, decoder=""):
+    def read(path, section, format, rng, decoder="", span=None):
         if path.endswith("train 3.mp4") and decoder != (spared or "none"):
             misbehave(word)
         return read_clip(path, section, format, rng, decoder)

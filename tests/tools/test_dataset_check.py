@@ -296,7 +296,7 @@ def test_clips_are_those_of_the_reader(tmp_path, monkeypatch):
     dataset = kinetics.VideoListDataset(listed, section, augment=True, folder=str(folder))
     for index, clip in enumerate(listed):
         dataset.read(index)
-        check.examine((str(folder / clip.path), index), check.Reading(section, "mp4", True))
+        check.examine((str(folder / clip.path), index, None), check.Reading(section, "mp4", True))
     assert len(clips) == 6
     for ours, checked in zip(clips[0::2], clips[1::2]):
         assert ours.segments == checked.segments
@@ -338,10 +338,10 @@ def test_a_clip_that_only_opencv_survives_is_fine_and_noted(tmp_path, monkeypatc
     folder = clean_folder(tmp_path)
     real = check.read_clip
 
-    def crashing(path, section, format, rng, decoder):
+    def crashing(path, section, format, rng, decoder, span):
         if path.endswith("/1.mp4") and decoder != "opencv":
             os.kill(os.getpid(), 11)
-        return real(path, section, format, rng, decoder)
+        return real(path, section, format, rng, decoder, span)
 
     monkeypatch.setattr(check, "read_clip", crashing)
     code, report = run_check(folder)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from stnet import cli
 from stnet.reader import decode, pickles
+from stnet.reader.formats import Clip
 from stnet.reader.pickles import load_clip_pickle
 from stnet.reader.sampling import sample_frames
 from stnet.tools.dataset import pack, show
@@ -106,7 +107,7 @@ def test_a_damaged_clip_is_packed_with_the_frames_that_the_reader_gives(videos, 
     path = tmp_path / "cut.avi"
     path.write_bytes((videos / "mpeg4.avi").read_bytes()[:30000])
     whole, _ = decode.read_video(str(path), range)
-    pack.pack_clip((str(path), 0, "cut.pkl"), str(tmp_path), short_side=None, quality=100)
+    pack.pack_clip((Clip(str(path), 0), "cut.pkl"), str(tmp_path), short_side=None, quality=100)
     packed, _, _ = pickles.read_pickle(str(tmp_path / "cut.pkl"), range)
     assert packed.shape == whole.shape
     assert np.abs(packed.astype(float) - whole).mean() < 3
@@ -253,7 +254,6 @@ def test_the_tiles_are_what_the_reader_gives(source):
     from stnet.config import load_config
     from stnet.models import model_section
     from stnet.reader.dataset import VideoListDataset
-    from stnet.reader.lists import Clip
 
     main(sheet_flags(source, "--tile", "32", "--seed", "5"))
     sheet = np.asarray(Image.open(source / "s.png"))
@@ -276,7 +276,7 @@ def test_show_of_another_seed_is_another_sheet_and_of_the_same_the_same(source):
 
 
 def test_times_follow_the_stamps(source, tiny_config):
-    block = show.read_block(str(source / "d.mp4"), tiny_config.section("test"), "mp4", "")
+    block = show.read_block(Clip(str(source / "d.mp4"), -1, "mp4"), tiny_config.section("test"), "")
     assert len(block.seconds) == 23
     assert block.seconds == pytest.approx([i / 12 for i in range(23)], abs=1e-3)
 

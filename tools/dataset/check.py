@@ -13,7 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from stnet import cli
 from stnet.config import MODES, Config, ReaderSection, load_config
@@ -23,6 +23,7 @@ from stnet.reader.containers import seconds_of_all
 from stnet.reader.decode import Video
 from stnet.reader.errors import ClipError, NoVideo
 from stnet.reader.formats import FORMATS
+from stnet.reader.spans import Span
 from stnet.tools.dataset import findings, resemblance
 from stnet.tools.dataset.findings import Record, content_elsewhere, lists_to_compare
 from stnet.tools.dataset.workers import Lost, work_with_progress
@@ -30,7 +31,7 @@ from stnet.utils.atomic import prepare_folder
 from stnet.utils.errors import UserError
 from stnet.utils.files import sha256_of, stem_of
 
-Task = tuple[str, int]  # a file and its index in the list, which seeds the augmentation
+Task = tuple[str, int, Optional[Span]]  # a file, its index in the list, which seeds the augmentation, and its span
 Stamp = list[int]  # size in bytes, time of change in ns
 
 TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names need not be UTF-8
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     cache = Cache(os.path.join(out, f"{stem_of(args.list)}.checked.jsonl"), reading, timeout)
     started = time.monotonic()
     records, looked_at = look_at(entries, reading, cache, args.workers, timeout)
-    elsewhere = content_elsewhere(against, model.format, records, args.workers)
+    elsewhere = content_elsewhere(against, model.format, entries, records, args.workers)
     decoders = Counter(record["decoder"] for record in records.values() if record["decoder"])  # files read by each
     judged = findings.judge(entries, records, section.seg_num * section.seglen, num_classes, elsewhere)
     facts: dict[str, Any] = {
@@ -158,22 +159,23 @@ def prepare_out(out: str) -> None:
 def look_at(
     entries: Sequence[findings.ListLine], reading: Reading, cache: Cache, workers: int, timeout: float
 ) -> tuple[dict[str, Record], int]:
-    """Records of all entries' files, and the number of files that had to be decoded."""
+    """Records of all entries, by their keys, and the number of clips that had to be decoded."""
     records, tasks, stamps = {}, [], {}
     for index, entry in enumerate(entries):
-        if entry.file in records or entry.file in stamps:
+        if entry.key in records or entry.key in stamps:
             continue
         record, stamp = _without_decoding(entry.file)
-        record = record or cache.get(entry.file, stamp)
+        record = record or cache.get(entry.key, stamp)
         if record:
-            records[entry.file] = record
+            records[entry.key] = record
         else:
-            stamps[entry.file] = stamp
-            tasks.append((entry.file, index))
+            stamps[entry.key] = stamp
+            tasks.append((entry.file, index, entry.span))
     with cache:
-        for (file, _), record in _examine_all(tasks, reading, workers, timeout):
-            cache.add(file, stamps[file], record)
-            records[file] = record
+        for (_, index, _), record in _examine_all(tasks, reading, workers, timeout):
+            key = entries[index].key
+            cache.add(key, stamps[key], record)
+            records[key] = record
     return records, len(tasks)
 
 
@@ -233,7 +235,7 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     """Read one clip in a worker, as the reader does.
 
     Args:
-        task: file and index.
+        task: file, index and span.
         reading: settings.
         decoder: see stnet.reader.decode.read_frames.
 
@@ -241,11 +243,11 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
         problem ("" if none), reason, frames (decodable), sha256, label (the one inside a pickle, or None),
         decoder (that reads it) and notes (names of findings.NOTES).
     """
-    file, index = task
+    file, index, span = task
     rng = clip_rng(0, 0, index) if reading.augment else None
     try:
-        sha256 = sha256_of(file)
-        clip = read_clip(file, reading.section, reading.format, rng, decoder)
+        sha256 = _sha256(file, os.stat(file).st_mtime_ns)
+        clip = read_clip(file, reading.section, reading.format, rng, decoder, span)
     except NoVideo as error:
         return _record("no_video_stream", str(error))
     except (ClipError, OSError) as error:
@@ -253,10 +255,17 @@ def examine(task: Task, reading: Reading, decoder: str = "") -> Record:
     video = clip.video
     if video is None:
         return _record("", "", clip.num_frames, sha256, clip.label)
-    short = _short_of_header(video, file)
+    is_cut_off = span is not None and span.end < video.index.seconds  # what lies behind it may be missing
+    short = "" if is_cut_off else _short_of_header(video, file)
     notes = [*video.index.notes, *(["damaged"] if video.damaged else [])]
     name = video.decoder + (" in order" if video.in_order else "")
     return _record("short_of_header" if short else "", short, clip.num_frames, sha256, clip.label, name, notes)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(file: str, _: int) -> str:
+    """SHA-256 of a file, computed once for all of its spans while it was changed at the same time."""
+    return sha256_of(file)
 
 
 def _short_of_header(video: Video, file: str) -> str:
@@ -285,7 +294,7 @@ def _is_record(record: Record, timeout: float) -> bool:
 
 
 class Cache:
-    """Records of files already decoded, a JSON line each, appended as they come.
+    """Records of clips already decoded, a JSON line each, appended as they come.
 
     A record is valid while the file's size and time, and the settings, are the same; one of a hang only while the
     timeout is not longer.
@@ -304,9 +313,9 @@ class Cache:
                     if entry["settings"] == self.settings and _is_record(entry["record"], entry["timeout"]):
                         self.known[entry["file"]] = entry
 
-    def get(self, file: str, stamp: Stamp | None) -> Record | None:
-        """The record of a file, or None."""
-        entry = self.known.get(os.path.abspath(file))
+    def get(self, key: str, stamp: Stamp | None) -> Record | None:
+        """The record of a file, or of a part of one, or None."""
+        entry = self.known.get(os.path.abspath(key))
         if entry is None or entry.get("stamp") != stamp:
             return None
         hung = entry["record"]["problem"] == "hang"
@@ -326,7 +335,7 @@ class Cache:
         """Close it."""
         self.lines.close()
 
-    def add(self, file: str, stamp: Stamp | None, record: Record) -> None:
+    def add(self, key: str, stamp: Stamp | None, record: Record) -> None:
         """Append a record."""
-        entry = {"file": os.path.abspath(file), "stamp": stamp, "settings": self.settings, "timeout": self.timeout}
+        entry = {"file": os.path.abspath(key), "stamp": stamp, "settings": self.settings, "timeout": self.timeout}
         self.lines.write(json.dumps({**entry, "record": record}, ensure_ascii=False) + "\n")

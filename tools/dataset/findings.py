@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from stnet.reader import lists
 from stnet.reader.formats import FORMATS, Clip, split_label
+from stnet.reader.spans import WHOLE, Span, named, split_span
 from stnet.utils.atomic import write_atomically, write_json
 from stnet.utils.errors import MAKE_LISTS, UserError
 from stnet.utils.files import find_file, sha256_of, stem_of
@@ -22,7 +23,7 @@ PROBLEMS = {
     "undecodable": "no frame, or not the frames the reader asks for, can be decoded",
     "short_of_header": "fewer frames than the file's header says",
     "duplicate": "the content of a clip further up",
-    "label": "missing, not a number or out of range",
+    "label": "missing, not a number or out of range; or a span that is none",
     "hang": "decoding took too long and was stopped",
     "crash": "decoding crashed",
 }
@@ -44,6 +45,7 @@ FEATURE_NOTES = {  # of check --features
 }
 _EXAMPLES = 3  # clips of a kind that are shown; report.json has all
 Record = dict[str, Any]  # result of check.examine for a file; plain data, kept as JSON
+Content = dict[str, list[tuple[Span, str]]]  # SHA-256 -> span and "line N of LIST: NAME" of each line of that content
 
 
 class ListLine(NamedTuple):
@@ -55,6 +57,17 @@ class ListLine(NamedTuple):
     file: str  # where it was looked up
     label: int  # -1: none, or inside the file
     label_error: str
+    span: Span | None = None  # the part of the file that it is
+
+    @property
+    def name(self) -> str:
+        """Path and span, as the reader names the clip."""
+        return named(self.path, self.span)
+
+    @property
+    def key(self) -> str:
+        """File and span: two lines with the same one are read once."""
+        return named(self.file, self.span)
 
 
 class Finding(NamedTuple):
@@ -75,13 +88,20 @@ def read_entries(filelist: str, format: str, labelled: bool, num_classes: int | 
             clip = clip_format.parse_line(line, folder, labelled, num_classes)
         except UserError as refusal:
             error = str(refusal)
-            path = split_label(line)[0]  # the last word counts as the label where the rest is a file
-            if path and not os.path.exists(find_file(line, folder)) and os.path.exists(find_file(path, folder)):
-                clip = Clip(path, -1)
-            else:
-                clip = clip_format.parse_line(line, folder, False, None)
-        entries.append(ListLine(number, line, clip.path, find_file(clip.path, folder), clip.label, error))
+            clip = _longest_there(line, folder) or clip_format.parse_line(line, folder, False, None)
+        file = find_file(clip.path, folder)
+        entries.append(ListLine(number, line, clip.path, file, clip.label, error, clip.span))
     return entries
+
+
+def _longest_there(line: str, folder: str) -> Clip | None:
+    """The longest part of a refused line, without its label, or its span, or both, that is a file."""
+    path = split_label(line)[0]
+    clips = [Clip(line, -1), Clip(path, -1)]
+    for text in (line, path):
+        if cut := split_span(text):
+            clips.append(Clip(cut[0], -1, span=None if cut[1].problem else cut[1]))
+    return next((clip for clip in clips if clip.path and os.path.exists(find_file(clip.path, folder))), None)
 
 
 def judge(
@@ -89,21 +109,21 @@ def judge(
     records: Mapping[str, Record],
     needed: int,
     num_classes: int | None,
-    elsewhere: Mapping[str, str] = {},  # noqa: B006 (it is not changed)
+    elsewhere: Content = {},  # noqa: B006 (it is not changed)
 ) -> list[Finding]:
     """Findings of all entries, in the order of the list.
 
     Args:
         entries: of the list.
-        records: by the entry's file.
+        records: by the entry's key.
         needed: seg_num x seglen.
         num_classes: labels inside pickles must be below it; None: not looked at.
-        elsewhere: SHA-256 of content that must not be in this list -> where it is.
+        elsewhere: content that must not be in this list.
     """
     findings: list[Finding] = []
-    first: dict[str, ListLine] = {}
+    first: dict[tuple[str, Span | None], ListLine] = {}
     for entry in entries:
-        record = records[entry.file]
+        record = records[entry.key]
         of_entry = []
         if entry.label_error:
             of_entry.append(Finding(entry, "label", entry.label_error))
@@ -113,11 +133,13 @@ def judge(
         if inside is not None and num_classes is not None and not 0 <= inside < num_classes:
             of_entry.append(Finding(entry, "label", f"label {inside} is outside 0..{num_classes - 1}"))
         if not of_entry:
-            earlier = first.setdefault(record["sha256"], entry)
+            earlier = first.setdefault((record["sha256"], entry.span), entry)
             if earlier is not entry:
-                of_entry.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.path}"))
-        if record["sha256"] in elsewhere:
-            of_entry.append(Finding(entry, "leak", f"same content as {elsewhere[record['sha256']]}"))
+                of_entry.append(Finding(entry, "duplicate", f"same content as line {earlier.number}: {earlier.name}"))
+        for span, where in elsewhere.get(record["sha256"], ()):
+            if span.overlaps(entry.span or WHOLE):
+                of_entry.append(Finding(entry, "leak", f"same content as {where}"))
+                break
         if not record["problem"] and record["frames"] < needed:
             of_entry.append(Finding(entry, "short_clip", f"{record['frames']} frames, the reader wants {needed}"))
         of_entry += [Finding(entry, note, f"read by {record['decoder']}") for note in record["notes"]]
@@ -144,30 +166,35 @@ def lists_to_compare(checked: str, against: Sequence[str], training: str, mode: 
     return [path for path in paths if not os.path.samefile(path, checked)]
 
 
-def content_elsewhere(lists: Iterable[str], format: str, records: Mapping[str, Record], workers: int) -> dict[str, str]:
-    """Find files of other lists with the same content, as SHA-256 -> "line N of LIST: PATH".
+def content_elsewhere(
+    lists: Iterable[str], format: str, entries: Iterable[ListLine], records: Mapping[str, Record], workers: int
+) -> Content:
+    """Find files of other lists with the same content.
 
     Only files of the same size as one of the checked files are read.
 
     Args:
         lists: the other lists.
         format: of their clips.
-        records: of the checked files, see tools.dataset.check.examine.
+        entries, records: of the list that is checked, as for `judge`.
         workers: threads that read.
 
     Raises:
         UserError: a list cannot be read, or is empty.
     """
-    sizes = {_size(file) for file, record in records.items() if record["sha256"]}
+    sizes = {_size(file) for file in {entry.file for entry in entries if records[entry.key]["sha256"]}}
     hashes = {record["sha256"] for record in records.values()}
-    found: dict[str, str] = {}
+    found: Content = {}
     for filelist in lists:
-        others = [entry for entry in read_entries(filelist, format, True, None) if _size(entry.file) in sizes]
+        others = read_entries(filelist, format, True, None)
+        files = [file for file in dict.fromkeys(entry.file for entry in others) if _size(file) in sizes]
         with ThreadPoolExecutor(workers) as pool:
-            digests = pool.map(lambda entry: _digest(entry.file), others)
-            for entry, digest in zip(others, digests):
-                if digest in hashes:
-                    found.setdefault(digest, f"line {entry.number} of {filelist}: {entry.path}")
+            digests = dict(zip(files, pool.map(_digest, files)))
+        for entry in others:
+            digest = digests.get(entry.file, "")
+            if digest and digest in hashes:
+                where = f"line {entry.number} of {filelist}: {entry.name}"
+                found.setdefault(digest, []).append((entry.span or WHOLE, where))
     return found
 
 
@@ -196,7 +223,7 @@ def write_results(
         if finding.problem in PROBLEMS:
             bad.setdefault(finding.entry.number, []).append(finding)
     good = [entry for entry in entries if entry.number not in bad]
-    kept = {entry.path for entry in good}
+    kept = {entry.name for entry in good}
     name = stem_of(filelist)
     write_lines(os.path.join(out, f"{name}.clean.list"), [_clean_line(entry, filelist, out) for entry in good])
     write_lines(os.path.join(out, f"{name}.quarantine.list"), _quarantine_lines(bad.values(), kept))
@@ -212,7 +239,7 @@ def write_results(
         "problems": {name: counts[name] for name in PROBLEMS},
         "notes": {name: counts[name] for name in notes},
         "findings": [
-            {"line": f.entry.number, "path": f.entry.path, "problem": f.problem, "reason": f.reason} for f in findings
+            {"line": f.entry.number, "path": f.entry.name, "problem": f.problem, "reason": f.reason} for f in findings
         ],
     }
     write_json(os.path.join(out, "report.json"), report)
@@ -245,13 +272,13 @@ def _clean_line(entry: ListLine, filelist: str, out: str) -> str:
 
 
 def _quarantine_lines(bad: Iterable[list[Finding]], kept: Collection[str]) -> list[str]:
-    """`PATH<tab>REASON` of each path that no fine line shares."""
+    """`NAME<tab>REASON` of each clip that no fine line shares."""
     reasons: dict[str, str] = {}
     for findings in bad:
-        path = findings[0].entry.path
-        if path not in kept:
-            reasons.setdefault(path, "; ".join(f"{f.problem}: {f.reason}" for f in findings))
-    return [f"{path}\t{reason}" for path, reason in reasons.items()]
+        name = findings[0].entry.name
+        if name not in kept:
+            reasons.setdefault(name, "; ".join(f"{f.problem}: {f.reason}" for f in findings))
+    return [f"{name}\t{reason}" for name, reason in reasons.items()]
 
 
 def write_lines(path: str, lines: Iterable[str]) -> None:

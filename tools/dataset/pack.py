@@ -29,7 +29,7 @@ from PIL import Image
 from stnet import cli
 from stnet.reader.decode import read_frames
 from stnet.reader.errors import ClipError
-from stnet.reader.formats import PICKLE
+from stnet.reader.formats import PICKLE, Clip
 from stnet.reader.lists import read_list
 from stnet.reader.pickles import load_clip_pickle, read_clip_file
 from stnet.reader.transforms import resize
@@ -47,7 +47,9 @@ Task = TypeVar("Task")
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommands pack and unpack."""
     pack = commands.add_parser("pack", help="videos to pickles of JPEG frames")
-    pack.add_argument("--list", required=True, metavar="FILE", help="list of videos, PATH LABEL a line")
+    pack.add_argument(
+        "--list", required=True, metavar="FILE", help="list of videos, PATH LABEL or PATH START END LABEL a line"
+    )
     pack.add_argument("--short_side", type=cli.positive_int, metavar="N", help="scale the short side to N pixels")
     pack.add_argument("--quality", type=_quality, default=95, metavar="Q", help="of the JPEGs, 1-100 (%(default)s)")
     pack.set_defaults(run=run)
@@ -73,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
     folder = os.path.dirname(os.path.abspath(args.list))
     with _only_writer(args.out):
         packed = Packed(args.out, [args.short_side, args.quality])
-        sources = [os.path.abspath(find_file(clip.path, folder)) for clip in clips]
-        names = choose_names(sources, packed.owners(), ".pkl")
-        labels = dict(zip(reversed(sources), (clip.label for clip in reversed(clips))))  # the first, if listed twice
-        tasks = [(source, labels[source], name) for source, name in names.items()]
+        clips = [clip._replace(path=os.path.abspath(find_file(clip.path, folder))) for clip in clips]
+        sources = {clip.name: clip for clip in reversed(clips)}  # the first, if listed twice
+        names = choose_names([clip.name for clip in clips], packed.owners(), ".pkl")
+        tasks = [(sources[source], name) for source, name in names.items()]
         tasks = [task for task in tasks if not packed.holds(*task)]
         pack = functools.partial(pack_clip, out=args.out, short_side=args.short_side, quality=args.quality)
         bad = {}
@@ -85,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
                 if isinstance(result, int):
                     packed.add(*task, result)
                 else:
-                    bad[task[0]] = result
-        lines = dict.fromkeys(names[source] for source in sources if source not in bad)
+                    bad[task[0].name] = result
+        lines = dict.fromkeys(names[clip.name] for clip in clips if clip.name not in bad)
         target = os.path.join(args.out, f"{stem_of(args.list)}.pkl.list")
         write_lines(target, lines)
     _print_bad(bad)
@@ -144,7 +146,7 @@ def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str)
     """Choose the file name of each source: its own, with a hash of its path where several sources have the same.
 
     Args:
-        sources: absolute paths.
+        sources: absolute paths, with spans.
         owners: name -> source that already has it, from earlier runs.
         suffix: of the names.
     """
@@ -160,11 +162,11 @@ def choose_names(sources: Iterable[str], owners: Mapping[str, str], suffix: str)
     return names
 
 
-def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, quality: int) -> int | str:
+def pack_clip(task: tuple[Clip, str], out: str, short_side: int | None, quality: int) -> int | str:
     """Pack one clip, in a worker.
 
     Args:
-        task: (video, label, name of the pickle).
+        task: (clip, name of the pickle).
         out: folder.
         short_side: pixels to scale the short side to, the aspect ratio kept; None: as it is.
         quality: of the JPEGs.
@@ -172,20 +174,20 @@ def pack_clip(task: tuple[str, int, str], out: str, short_side: int | None, qual
     Returns:
         size of the pickle in bytes, or the reason why the clip cannot be packed.
     """
-    source, label, name = task
+    clip, name = task
     sink = Jpegs(short_side, quality)
     try:
-        read_frames(source, sink)
+        read_frames(clip.path, sink, span=clip.span)
     except ClipError as error:
         return str(error)
     buffer = io.BytesIO()
-    _Python2Pickler(buffer, protocol=2).dump((os.path.splitext(name)[0], label, sink.jpegs))
+    _Python2Pickler(buffer, protocol=2).dump((os.path.splitext(name)[0], clip.label, sink.jpegs))
     write_atomically(os.path.join(out, name), lambda temporary: Path(temporary).write_bytes(buffer.getbuffer()))
     return buffer.tell()
 
 
 class Jpegs:
-    """Sink (see stnet.reader.decode) that keeps every frame of a video as a JPEG.
+    """Sink (see stnet.reader.decode) that keeps every frame that comes as a JPEG.
 
     Args:
         short_side, quality: see pack_clip.
@@ -276,22 +278,22 @@ class Packed:
         """Source video of each pickle, by name."""
         return {name: entry["source"] for name, entry in self.known.items()}
 
-    def holds(self, source: str, label: int, name: str) -> bool:
+    def holds(self, clip: Clip, name: str) -> bool:
         """True where the pickle `name` exists, complete, and packing the video would give the same."""
         entry = self.known.get(name)
         try:
             size = os.path.getsize(os.path.join(self.out, name))
-            return entry is not None and entry == self._entry(source, label, name, size)
+            return entry is not None and entry == self._entry(clip, name, size)
         except OSError:
             return False
 
-    def _entry(self, source: str, label: int, name: str, size: int) -> dict[str, Any]:
-        status = os.stat(source)
+    def _entry(self, clip: Clip, name: str, size: int) -> dict[str, Any]:
+        status = os.stat(clip.path)
         return {
             "name": name,
-            "source": source,
+            "source": clip.name,
             "stamp": [status.st_size, status.st_mtime_ns],
-            "label": label,
+            "label": clip.label,
             "settings": self.settings,
             "bytes": size,
         }
@@ -307,6 +309,6 @@ class Packed:
         """Close it."""
         self.lines.close()
 
-    def add(self, source: str, label: int, name: str, size: int) -> None:
+    def add(self, clip: Clip, name: str, size: int) -> None:
         """Append an entry."""
-        self.lines.write(json.dumps(self._entry(source, label, name, size), ensure_ascii=False) + "\n")
+        self.lines.write(json.dumps(self._entry(clip, name, size), ensure_ascii=False) + "\n")

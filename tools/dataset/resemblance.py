@@ -20,6 +20,7 @@ from stnet.metrics.neighbors import (
 )
 from stnet.reader.feature_file import FeatureFile, read_features
 from stnet.reader.lists import list_folder
+from stnet.reader.spans import named
 from stnet.tools.dataset.findings import PROBLEMS, Finding, ListLine, Record
 from stnet.utils.errors import UserError
 from stnet.utils.files import find_file
@@ -109,7 +110,7 @@ def resembling(
     """
     bad = {finding.entry.number for finding in judged if finding.problem in PROBLEMS}
     fine = [entry for entry in entries if entry.number not in bad]
-    places = {entry.number: os.path.realpath(entry.file) for entry in fine}
+    places = {entry.number: os.path.realpath(named(entry.file, entry.span)) for entry in fine}
     ours, *others = known
     there = [entry for entry in fine if places[entry.number] in ours.rows]
     if fine and not there:
@@ -125,7 +126,7 @@ def resembling(
         found += [leak for leak in _leaks(there, features, other, threshold) if leak.entry.number not in leaks]
     all_labels = np.array([_label(entry, records) for entry in fine], np.int64)
     lacking = [entry.path for entry in fine if places[entry.number] not in ours.rows]
-    everywhere = {os.path.realpath(entry.file) for entry in entries}
+    everywhere = {os.path.realpath(named(entry.file, entry.span)) for entry in entries}
     facts = {
         "file": os.path.abspath(ours.path),
         "against": [os.path.abspath(other.path) for other in others],
@@ -140,7 +141,7 @@ def resembling(
 
 def _label(entry: ListLine, records: Mapping[str, Record]) -> int:
     """The label of the list, or else the one inside the file; -1: none."""
-    inside = records[entry.file].get("label")
+    inside = records[entry.key].get("label")
     return inside if entry.label < 0 and inside is not None else entry.label
 
 
