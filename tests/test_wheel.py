@@ -123,7 +123,7 @@ def test_an_unknown_action_is_one_line_with_the_known_ones(installed, mine):
     quiet = {"cwd": mine, "env": variables, "capture_output": True, "text": True}
     done = subprocess.run([*map(str, command), "fit"], check=False, **quiet)
     assert done.returncode == 2
-    assert done.stderr == "error: unknown action 'fit'; known: train, eval, predict, inference, serve, data\n"
+    assert done.stderr == "error: unknown action 'fit'; known: train, finetune, eval, predict, inference, serve, data\n"
 
 
 def test_predict_beside_the_users_own_modules(installed, mine, clip_set, trained):

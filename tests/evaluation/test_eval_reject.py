@@ -13,6 +13,7 @@ from test_report import tables
 from stnet.evaluation.files import calibration
 from stnet.evaluation.report import scores_of
 from stnet.evaluation.results import Evaluation
+from stnet.metrics import METRICS
 from stnet.metrics.calibration import fit_temperature
 from stnet.metrics.rejection import scaled_confidence
 from stnet.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
@@ -96,7 +97,8 @@ def test_a_share_that_is_none_is_refused(share, capsys):
     assert "--reject" in capsys.readouterr().err
 
 
-def test_a_score_named_reject_is_refused_where_that_key_is_taken(clip_set, weights, tmp_path, capsys):
+def test_a_score_named_reject_is_refused_where_that_key_is_taken(clip_set, weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))  # others do not see the plugin's
     plugin = tmp_path / "plugin.py"
     plugin.write_text(
         "from stnet import METRICS\nfrom stnet.metrics import TopK\n"
