@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Generator, Sequence
@@ -34,6 +35,7 @@ from stnet.utils.progress import Progress
 
 logger = logging.getLogger("stnet")
 _VERSION = 1  # raised when the same clips get other features
+_SETTINGS = 4  # of weights and reader, whose features stay in a folder
 _ROWS = 128  # of a file, at most: what a kill can lose
 _RESERVE = 256 << 20  # bytes that stay free on the disk
 _IN_MEMORY = 2 << 30  # bytes of views that are kept in memory
@@ -153,7 +155,7 @@ class FeatureLoader(Loader):
         self.store = FeatureStore(os.path.join(self.folder, self._settings_digest(model)))
         with parallel.raise_on_all_ranks():
             prepare_folder(self.store.folder)
-        parallel.run_on_rank0(lambda: remove_leftovers(self.store.folder))
+        parallel.run_on_rank0(lambda: _tidy(self.folder, self.store.folder))
         self.store.scan()
         self.keys = [self._keys(view) for view in range(self.views)]
         missing = [[i for i, key in enumerate(keys) if key not in self.store.places] for keys in self.keys]
@@ -264,6 +266,16 @@ class FeatureLoader(Loader):
 
     def start(self, number: int = 0, first_step: int = 0) -> None:  # type: ignore[override]
         """Do nothing: an epoch needs no worker."""
+
+
+def _tidy(root: str, used: str) -> None:
+    """Remove partial files, and the features of all but the settings that were used last."""
+    remove_leftovers(used)
+    os.utime(used)
+    folders = [os.path.join(root, name) for name in os.listdir(root) if re.fullmatch(r"[0-9a-f]{16}", name)]
+    for folder in sorted(folders, key=os.path.getmtime)[:-_SETTINGS]:
+        logger.info("removing features of other weights or settings: %s", folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_features(

@@ -94,6 +94,17 @@ def test_features_are_computed_once_and_anew_for_a_clip_that_changed(clip_set, t
     assert read == [5, 5]  # in both views
 
 
+def test_features_of_older_settings_are_removed_and_nothing_else(clip_set, tmp_path):
+    cache = tmp_path / "cache"
+    for number in range(6):
+        (cache / f"{number:016x}").mkdir(parents=True)
+        os.utime(cache / f"{number:016x}", (number, number))
+    (cache / "mine").mkdir()
+    run_of(clip_set, tmp_path / "a", "TRAIN.epoch=1", cache=cache)
+    kept = {path.name for path in cache.iterdir()}
+    assert {f"{number:016x}" for number in (3, 4, 5)} | {"mine"} < kept and len(kept) == 5
+
+
 def test_a_damaged_file_of_features_is_computed_again(clip_set, tmp_path, caplog):
     first = run_of(clip_set, tmp_path / "a", "TRAIN.epoch=1", cache=tmp_path / "cache")
     for path in (tmp_path / "cache").rglob("*.npz"):
